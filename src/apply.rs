@@ -1,0 +1,426 @@
+//! `Plan` → messages to the server, one migration after the other.
+//!
+//! A transactional file is one simple-query message, one round trip: the transaction's begin, its settings and the
+//! fence; the file; the check, the record and the commit; the reset of all that a file may leave behind. A file that
+//! cannot run in a transaction goes to [`outside`].
+
+mod message;
+mod outside;
+
+use std::time::{Duration, Instant};
+
+use log::{debug, info, warn};
+use postgres::error::DbError;
+
+use self::message::Message;
+use crate::config::Config;
+use crate::connect::{Commit, Settings, Trouble, literal};
+use crate::error::{Error, Failure, FailureOutcome, Place, Precision, SqlError};
+use crate::history::{self, Started};
+use crate::lock::{Locked, sqlstate};
+use crate::logging;
+use crate::migration::{History, Migration};
+use crate::plan::Plan;
+use crate::progress::{COMMITTED, Reached};
+use crate::script::{self, Kind};
+use crate::wait::{Signals, Wait};
+
+/// How long a migration that met a locked table pauses before it is tried again, at most. Readers and writers that
+/// queued behind it get through meanwhile. It is short, because `idle_session_timeout` counts between transactions, where
+/// no setting of ours holds.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// What all migrations of a run have in common.
+struct Run<'a> {
+    config: &'a Config,
+    signals: &'a Signals,
+    group: i64,
+    /// Whether the server counts positions in bytes.
+    counts_bytes: bool,
+    history: &'a History,
+    /// How many migrations this run has applied.
+    applied: usize,
+}
+
+/// What became of a migration.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Applied,
+    /// Somebody else recorded it while we were not looking: an operator who deleted our row, and bun after him.
+    AlreadyRecorded,
+}
+
+/// Runs the plan and returns how many migrations were applied. All of them share a new group.
+///
+/// # Errors
+///
+/// The first migration that fails ends the run; what came before it stays. [`Error::Stopped`] between two migrations.
+pub fn run(
+    config: &Config,
+    signals: &Signals,
+    locked: &mut Locked,
+    plan: &Plan<'_>,
+    history: &History,
+    counts_bytes: bool,
+) -> Result<usize, Error> {
+    let mut run = Run {
+        config,
+        signals,
+        group: history.last_group + 1,
+        counts_bytes,
+        history,
+        applied: 0,
+    };
+    let of = plan.pending.len();
+    for (number, migration) in plan.pending.iter().enumerate() {
+        let number = number + 1;
+        signals.check(&format!(
+            "{} of {of} pending migrations were applied",
+            run.applied
+        ))?;
+        let (version, name) = (migration.version.to_string(), migration.file_name.as_str());
+        info!(version = version.as_str(), name, number, of; "{number}/{of} applying {name}");
+        let started = Instant::now();
+        let step = run.migrate(locked, migration)?;
+        if step == Step::AlreadyRecorded {
+            warn!(version = version.as_str(), name; "{number}/{of} {name} was recorded by somebody else meanwhile");
+            continue;
+        }
+        run.applied += 1;
+        let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
+        let rounded = (duration_ms * 1000.0).round() / 1000.0;
+        info!(
+            version = version.as_str(), name, number, of, group = run.group, duration_ms = rounded;
+            "{number}/{of} applied {name} in {rounded:.1} ms"
+        );
+    }
+    Ok(run.applied)
+}
+
+impl Run<'_> {
+    /// Runs one migration, in a transaction or outside, and again while a lock is in the way.
+    fn migrate(&self, locked: &mut Locked, migration: &Migration) -> Result<Step, Error> {
+        let mut wait = Wait::new(self.signals, self.config.ddl_lock_retry);
+        if let [statement] = migration.script.statements.as_slice()
+            && let Kind::Outside(statement) = &statement.kind
+        {
+            return self.outside(locked, migration, Some(statement), &mut wait);
+        }
+        loop {
+            let error = match self.attempt(locked, migration)? {
+                Attempt::Done(step) => return Ok(step),
+                Attempt::NeedsNoTransaction => {
+                    return self.outside(locked, migration, None, &mut wait);
+                }
+                Attempt::Locked(error) => error,
+            };
+            let blockers = self.blockers(locked, migration, &error)?;
+            let cause = Box::new(SqlError::from(&error.cause));
+            if wait.is_over() {
+                let (doing, waited) = (migration.path.display().to_string(), wait.elapsed());
+                let applied_before = self.applied;
+                return Err(Error::TableWait {
+                    doing,
+                    cause,
+                    blockers,
+                    waited,
+                    applied_before,
+                });
+            }
+            wait.say(|| {
+                let blockers = if blockers.is_empty() {
+                    "a session that has ended".into()
+                } else {
+                    blockers.join("; ")
+                };
+                format!(
+                    "a lock: {}: {cause}: blocked by {blockers}; rolled back, trying again",
+                    migration.file_name
+                )
+            });
+            wait.pause(RETRY_PAUSE)?;
+        }
+    }
+
+    /// Sends the migration's message; once more without markers if it did not come as far as the first of them, so
+    /// that a mistake of our lexer cannot break a file that PostgreSQL would take.
+    fn attempt(&self, locked: &mut Locked, migration: &Migration) -> Result<Attempt, Error> {
+        let has_markers = migration.script.statements.len() > 1 || logging::query_log_enabled();
+        let error = match self.send(locked, migration, has_markers)? {
+            Sent::Applied => return Ok(Attempt::Done(Step::Applied)),
+            Sent::Failed(error) if has_markers && error.may_be_our_lexers_fault() => {
+                match self.send(locked, migration, false)? {
+                    Sent::Applied => {
+                        debug!("{}: taken without markers only", migration.file_name);
+                        return Ok(Attempt::Done(Step::Applied));
+                    }
+                    Sent::Failed(error) => error,
+                }
+            }
+            Sent::Failed(error) => error,
+        };
+        let single = migration.script.statements.len() == 1;
+        match error.cause.code().code() {
+            sqlstate::ALREADY_RECORDED => Ok(Attempt::Done(Step::AlreadyRecorded)),
+            sqlstate::LOCK_LOST => Err(locked.lost()),
+            // Lock not available, deadlock, serialization failure.
+            "55P03" | "40P01" | "40001" => Ok(Attempt::Locked(error)),
+            // "cannot run inside a transaction block", of a statement that depends on what it is applied to.
+            "25001"
+                if single && matches!(migration.script.statements[0].kind, Kind::MaybeOutside) =>
+            {
+                Ok(Attempt::NeedsNoTransaction)
+            }
+            _ => Err(self.failure(migration, &error)),
+        }
+    }
+
+    fn send(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+        has_markers: bool,
+    ) -> Result<Sent, Error> {
+        let message = self.message(locked, migration, has_markers);
+        let (outcome, reached) = transmit(locked, migration, &message, has_markers);
+        let cause = match outcome {
+            Ok(()) => return Ok(Sent::Applied),
+            Err(trouble) if reached == Reached::Committed => {
+                let doing = format!(
+                    "resetting the session after {}, which was applied",
+                    migration.file_name
+                );
+                return Err(trouble.while_doing(&doing));
+            }
+            Err(Trouble::Lost(cause)) => {
+                let doing = format!(
+                    "applying {}, which may or may not be committed",
+                    migration.file_name
+                );
+                return Err(Error::ConnectionLost { doing, cause });
+            }
+            Err(Trouble::Sql(cause)) => cause,
+        };
+        // The first error is the one that counts: if the connection breaks now, the next message says so.
+        if let Err(trouble) = locked
+            .work
+            .execute(&format!("ROLLBACK; {}", reset(&locked.runner)))
+        {
+            debug!("rolling back {}: {trouble:?}", migration.file_name);
+        }
+        Ok(Sent::Failed(Box::new(FailedMessage {
+            message,
+            cause: *cause,
+            reached,
+        })))
+    }
+
+    fn message(&self, locked: &Locked, migration: &Migration, has_markers: bool) -> Message {
+        let settings = Settings {
+            lock_timeout: self.config.ddl_lock_timeout,
+            statement_timeout: self.config.statement_timeout,
+            commit: Commit::Deferred,
+        };
+        let before = format!(
+            "/* lockstep {} */ BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {settings} {}\n",
+            migration.file_name,
+            locked.fence(migration.version),
+        );
+        // The file's deferred constraints belong to the file, so they are checked under its role and its search_path.
+        let after = format!(
+            "SET CONSTRAINTS ALL IMMEDIATE; RESET SESSION AUTHORIZATION; RESET ROLE; \
+             SET LOCAL search_path TO pg_catalog, pg_temp; {} {} COMMIT; {} {}",
+            locked.still_fenced(),
+            history::record(
+                &locked.tables,
+                migration,
+                self.group,
+                &locked.runner,
+                Started::WithTransaction
+            ),
+            message::marker(COMMITTED),
+            reset(&locked.runner),
+        );
+        Message::build(migration, before, after, has_markers)
+    }
+
+    fn failure(&self, migration: &Migration, error: &FailedMessage) -> Error {
+        let place = error
+            .message
+            .place(migration, &error.cause, error.reached, self.counts_bytes);
+        let mut cause = SqlError::from(&error.cause);
+        if cause.sqlstate == SYNTAX_ERROR {
+            cause.message = without_our_words(&cause.message, place.as_ref());
+        }
+        Error::Migration(Box::new(Failure {
+            file: migration.path.display().to_string(),
+            place,
+            statement: statement_label(migration, error.statement()),
+            outcome: match cause.sqlstate.as_str() {
+                sqlstate::TRANSACTION_ENDED => FailureOutcome::TransactionEnded,
+                _ => FailureOutcome::RolledBack,
+            },
+            cause,
+            applied_before: self.applied,
+        }))
+    }
+
+    /// Who holds locks on the tables that the failed statement names, the oldest transaction first. The server does
+    /// not tell whom a statement waited for once it has given up, and this connection could not ask while it waited; a
+    /// third connection could, but a small pool has none to give.
+    fn blockers(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+        error: &FailedMessage,
+    ) -> Result<Vec<String>, Error> {
+        let text = match error
+            .statement()
+            .and_then(|number| migration.script.statements.get(number))
+        {
+            Some(statement) => &migration.text[statement.range()],
+            None => migration.text.as_str(),
+        };
+        let names: Vec<String> = script::identifiers(text)
+            .iter()
+            .map(|name| literal(name))
+            .collect();
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let message = format!(
+            "SELECT l.pid, max(a.application_name) AS application, max(a.state) AS state, \
+               pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - min(a.xact_start)) AS age, \
+               pg_catalog.string_agg(DISTINCT l.mode || ' on ' || c.relname, ', ') AS locks \
+             FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation \
+             JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
+             WHERE l.granted AND l.pid NOT IN (pg_catalog.pg_backend_pid(), {guard}) \
+               AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) \
+               AND c.relname = ANY (ARRAY[{names}]::pg_catalog.name[]) \
+             GROUP BY l.pid ORDER BY min(a.xact_start) LIMIT 5",
+            guard = locked.guard_pid(),
+            names = names.join(", "),
+        );
+        let results = locked
+            .work
+            .query(&message)
+            .map_err(|trouble| trouble.while_doing("asking who is in the way"))?;
+        Ok(results
+            .into_iter()
+            .flatten()
+            .map(|row| describe_blocker(&row))
+            .collect())
+    }
+}
+
+const SYNTAX_ERROR: &str = "42601";
+
+/// What is open at the end of the file runs on into what we put behind it, and the server quotes that. The user has not
+/// written it and need not see it.
+fn without_our_words(message: &str, place: Option<&Place>) -> String {
+    if place.is_some_and(|place| place.precision == Precision::EndOfFile) {
+        return "syntax error at the end of the file: a statement is incomplete, or a quote is still open".to_owned();
+    }
+    match message.split_once(" at or near ") {
+        Some((unterminated, _)) if unterminated.starts_with("unterminated") => {
+            unterminated.to_owned()
+        }
+        _ => message.to_owned(),
+    }
+}
+
+/// Sends a migration's message, and listens to what the server says meanwhile.
+fn transmit(
+    locked: &mut Locked,
+    migration: &Migration,
+    message: &Message,
+    has_markers: bool,
+) -> (Result<(), Trouble>, Reached) {
+    let progress = locked.work.progress().clone();
+    progress.begin(migration, &message.frame, has_markers);
+    let outcome = locked.work.execute_unlogged(&message.text);
+    let reached = progress.end(outcome.as_ref().err().map(Trouble::words));
+    (outcome, reached)
+}
+
+fn describe_blocker(row: &postgres::SimpleQueryRow) -> String {
+    let column = |name: &str| row.get(name).unwrap_or_default();
+    let mut words = format!("pid {}", column("pid"));
+    for (label, value) in [
+        (" ", column("application")),
+        (", ", column("state")),
+        (" for ", column("age")),
+    ] {
+        if !value.is_empty() {
+            words.push_str(label);
+            words.push_str(value);
+        }
+    }
+    format!("{words} ({})", column("locks"))
+}
+
+/// Undoes whatever a file may have left in the session (rule 8). Behind a pooler `RESET ALL` drops the application name
+/// and the client encoding too, so they are set again. `DISCARD ALL` would be shorter, but cannot share a message; and
+/// only statements that were prepared by SQL are ours to forget: the others may be a pooler's.
+fn reset(runner: &str) -> String {
+    format!(
+        "DO LANGUAGE plpgsql $lockstep$ DECLARE s pg_catalog.record; BEGIN
+           PERFORM pg_catalog.pg_advisory_unlock_all();
+           FOR s IN SELECT name FROM pg_catalog.pg_prepared_statements WHERE from_sql LOOP
+             EXECUTE pg_catalog.format('DEALLOCATE %I', s.name);
+           END LOOP;
+         END $lockstep$;
+         CLOSE ALL; UNLISTEN *; RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; DISCARD TEMP; DISCARD SEQUENCES; \
+         SET client_encoding TO 'UTF8'; SET standard_conforming_strings TO on; SET application_name TO {}",
+        literal(runner)
+    )
+}
+
+fn statement_label(migration: &Migration, number: Option<usize>) -> Option<String> {
+    let of = migration.script.statements.len();
+    let statement = migration.script.statements.get(number?)?;
+    (of > 1).then(|| {
+        format!(
+            "statement {} of {of}: {}",
+            number.unwrap_or(0) + 1,
+            script::verb(&migration.text[statement.range()])
+        )
+    })
+}
+
+enum Attempt {
+    Done(Step),
+    /// A lock, a deadlock or a serialization failure is in the way: worth another try.
+    Locked(Box<FailedMessage>),
+    /// The server refused to run the file's only statement in a transaction.
+    NeedsNoTransaction,
+}
+
+enum Sent {
+    Applied,
+    Failed(Box<FailedMessage>),
+}
+
+/// A message that the server refused and rolled back.
+struct FailedMessage {
+    message: Message,
+    cause: DbError,
+    reached: Reached,
+}
+
+impl FailedMessage {
+    /// Returns true if and only if the error may come from where we put the markers: none of the file has run yet, and
+    /// it is none of the errors that our own statements raise or meet.
+    fn may_be_our_lexers_fault(&self) -> bool {
+        let code = self.cause.code().code();
+        self.reached == Reached::Nothing && !code.starts_with("LK") && code != "55P03"
+    }
+
+    /// The statement that failed, from 0.
+    fn statement(&self) -> Option<usize> {
+        match self.reached {
+            Reached::Statement(number) => Some(number),
+            Reached::Nothing | Reached::Committed => None,
+        }
+    }
+}

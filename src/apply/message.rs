@@ -1,0 +1,154 @@
+//! One migration's message, and the way back from a position in it to a place in the file. Pure.
+
+use std::borrow::Cow;
+
+use postgres::error::{DbError, ErrorPosition};
+
+use crate::error::{Place, Precision};
+use crate::migration::Migration;
+use crate::progress::{Frame, MARKER, Reached};
+
+/// A message to the server: what we put before the file, the file with a marker before each statement, what we put
+/// after it.
+pub struct Message {
+    pub text: String,
+    pub frame: Frame,
+    pieces: Vec<Piece>,
+}
+
+/// A part of the file within the message.
+struct Piece {
+    /// Where it begins in the message, in bytes.
+    at: usize,
+    /// Where it begins in the file, in bytes.
+    file: usize,
+    length: usize,
+}
+
+impl Message {
+    /// Builds the message. A line break and a semicolon follow the file, which may end in a comment, or without a
+    /// semicolon.
+    pub fn build(
+        migration: &Migration,
+        before: String,
+        after: String,
+        has_markers: bool,
+    ) -> Message {
+        let file = blanked(migration);
+        let mut text = String::with_capacity(before.len() + file.len() + after.len() + 2);
+        text.push_str(&before);
+        let mut pieces = Vec::new();
+        let mut push = |text: &mut String, from: usize, to: usize| {
+            pieces.push(Piece {
+                at: text.len(),
+                file: from,
+                length: to - from,
+            });
+            text.push_str(&file[from..to]);
+        };
+        let mut from = 0;
+        if has_markers {
+            for (number, statement) in migration.script.statements.iter().enumerate() {
+                push(&mut text, from, statement.range().start);
+                text.push_str(&marker(&number.to_string()));
+                from = statement.range().start;
+            }
+        }
+        push(&mut text, from, file.len());
+        text.push_str("\n;");
+        if has_markers {
+            text.push_str(&marker(&migration.script.statements.len().to_string()));
+        }
+        text.push_str(&after);
+        Message {
+            text,
+            pieces,
+            frame: Frame { before, after },
+        }
+    }
+
+    /// A message that is the file alone, behind a comment.
+    pub fn bare(migration: &Migration, comment: &str) -> Message {
+        let mut message = Message::build(migration, comment.to_owned(), String::new(), false);
+        message.text.truncate(message.text.len() - "\n;".len());
+        message
+    }
+
+    /// The place in the file that an error is about: where the server says, else where the statement begins that was
+    /// running.
+    pub fn place(
+        &self,
+        migration: &Migration,
+        error: &DbError,
+        reached: Reached,
+        counts_bytes: bool,
+    ) -> Option<Place> {
+        let text = &migration.text;
+        if let Some(ErrorPosition::Original(position)) = error.position() {
+            return match self.in_file(*position as usize, counts_bytes) {
+                Found::Before => None,
+                Found::At(offset) => Some(Place::of(text, offset, Precision::Exact)),
+                Found::Behind => Some(Place::of(text, text.len(), Precision::EndOfFile)),
+            };
+        }
+        let statements = &migration.script.statements;
+        let number = match reached {
+            Reached::Statement(number) => number,
+            // One statement needs no marker.
+            Reached::Nothing if statements.len() == 1 => 0,
+            Reached::Nothing | Reached::Committed => return None,
+        };
+        let statement = statements.get(number)?;
+        Some(Place::of(
+            text,
+            statement.range().start,
+            Precision::Statement,
+        ))
+    }
+
+    /// Finds the byte of the file that a position of the server's means: counted from 1, in characters, or, where
+    /// `counts_bytes`, in bytes.
+    fn in_file(&self, position: usize, counts_bytes: bool) -> Found {
+        let index = position.saturating_sub(1);
+        let offset = match counts_bytes {
+            true => index.min(self.text.len()),
+            false => self
+                .text
+                .char_indices()
+                .nth(index)
+                .map_or(self.text.len(), |(offset, _)| offset),
+        };
+        let Some(piece) = self.pieces.iter().rev().find(|piece| piece.at <= offset) else {
+            return Found::Before;
+        };
+        match self.pieces.last() {
+            Some(last) if offset >= last.at + last.length => Found::Behind,
+            // In a marker: it is about the statement behind it.
+            _ => Found::At(piece.file + (offset - piece.at).min(piece.length)),
+        }
+    }
+}
+
+enum Found {
+    Before,
+    At(usize),
+    Behind,
+}
+
+/// The statement that tells us how far the server has come.
+pub fn marker(message: &str) -> String {
+    format!(
+        "DO LANGUAGE plpgsql $lockstep$BEGIN RAISE INFO USING ERRCODE = '{MARKER}', MESSAGE = '{message}';END$lockstep$;"
+    )
+}
+
+/// The file's text, with the lines that only psql understands replaced by as many blanks, so that every byte stays
+/// where it was.
+fn blanked(migration: &Migration) -> Cow<'_, str> {
+    let mut text = Cow::Borrowed(migration.text.as_str());
+    for line in &migration.script.psql_lines {
+        text.to_mut()
+            .replace_range(line.clone(), &" ".repeat(line.len()));
+    }
+    text
+}

@@ -1,0 +1,549 @@
+//! A statement that cannot run in a transaction, alone in its file, and what it may leave behind.
+//!
+//! It cannot be atomic with its record. So, in this order:
+//!
+//! 1. a fenced transaction notes in the journal that it starts, and sees that G holds the guard;
+//! 2. if an earlier run had noted the same and never finished: wait until the session that ran the statement has ended,
+//!    then look at the catalog for what it left, and finish or clean up;
+//! 3. the statement runs, with no timeout of any kind, since a timeout in CONCURRENTLY leaves an INVALID index;
+//! 4. a fenced transaction checks that an index which was built is valid, and completes history and journal.
+//!
+//! Only what an interrupted run of this very migration can have left is ever dropped. An INVALID index that was there
+//! before is reported, also where `IF NOT EXISTS` would skip it and succeed.
+
+use log::{debug, info, warn};
+
+use super::message::Message;
+use super::{FailedMessage, Run, Step, reset, statement_label, transmit};
+use crate::connect::{Settings, Trouble, literal};
+use crate::error::{Error, Failure, FailureOutcome, SqlError};
+use crate::history::{self, Started};
+use crate::lock::{self, Locked, sqlstate};
+use crate::migration::Migration;
+use crate::script::Outside;
+use crate::wait::Wait;
+
+/// How often we look whether a session or a build has ended, at most.
+const POLL: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// What the catalog says of what a statement is to bring about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Found {
+    /// Nothing of it: the statement has everything to do.
+    Nothing,
+    /// All of it.
+    Done,
+    /// An INVALID index of that name on that table.
+    InvalidIndex,
+    /// The same, and another session is building it.
+    IndexInTheMaking,
+    /// A partition whose detaching was begun.
+    PendingDetach,
+}
+
+impl Run<'_> {
+    /// Runs the file's only statement outside a transaction. `statement` is what the lexer knows of it; none if only
+    /// the server knew that it cannot run inside.
+    pub(super) fn outside(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+        statement: Option<&Outside>,
+        wait: &mut Wait,
+    ) -> Result<Step, Error> {
+        let before = self
+            .history
+            .interrupted
+            .iter()
+            .find(|(version, _)| *version == migration.version);
+        if let Some((version, runner)) = before {
+            info!(version = version.to_string().as_str(); "{} was interrupted ({runner})", migration.file_name);
+            self.wait_for_session(locked, runner)?;
+        }
+        let mut interrupted = before.is_some();
+        loop {
+            if let Some(step) = self.begin_outside(locked, migration)? {
+                return Ok(step);
+            }
+            match self.find(locked, migration, statement)? {
+                Found::Done if interrupted => {
+                    info!("{}: the interrupted run had done it", migration.file_name);
+                    return self.finish(locked, migration, statement);
+                }
+                Found::InvalidIndex if !interrupted => {
+                    return Err(self.foreign_index(migration, statement));
+                }
+                Found::InvalidIndex => self.drop_index(locked, migration, statement)?,
+                Found::IndexInTheMaking => self.wait_for_build(locked, migration, statement)?,
+                Found::PendingDetach if interrupted => {
+                    self.finalize_detach(locked, migration, statement)?
+                }
+                Found::Nothing | Found::Done | Found::PendingDetach => {}
+            }
+            if interrupted && self.find(locked, migration, statement)? == Found::Done {
+                return self.finish(locked, migration, statement);
+            }
+            locked.ping_guard()?;
+            match self.run_outside(locked, migration)? {
+                None => return self.finish(locked, migration, statement),
+                // A deadlock: what it left is what an interruption leaves.
+                Some(error) if !wait.is_over() => {
+                    let cause = SqlError::from(&error.cause);
+                    wait.say(|| {
+                        format!("a deadlock to dissolve: {}: {cause}", migration.file_name)
+                    });
+                    wait.pause(super::RETRY_PAUSE)?;
+                    interrupted = true;
+                }
+                Some(error) => {
+                    let (doing, waited) = (migration.path.display().to_string(), wait.elapsed());
+                    let cause = Box::new(SqlError::from(&error.cause));
+                    let applied_before = self.applied;
+                    return Err(Error::TableWait {
+                        doing,
+                        cause,
+                        blockers: Vec::new(),
+                        waited,
+                        applied_before,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Notes the start in the journal, fenced and under the guard.
+    fn begin_outside(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+    ) -> Result<Option<Step>, Error> {
+        let message = format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {} {} {} {} COMMIT",
+            Settings {
+                lock_timeout: self.config.ddl_lock_timeout,
+                ..Settings::default()
+            },
+            locked.fence(migration.version),
+            locked.assert_guard(),
+            history::start(&locked.tables, migration, &locked.runner),
+        );
+        self.fenced(locked, migration, &message, "noting the start of")
+    }
+
+    /// Checks what was built, and records it.
+    fn finish(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+        statement: Option<&Outside>,
+    ) -> Result<Step, Error> {
+        let message = format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {} {} {} SET LOCAL search_path TO pg_catalog, pg_temp; \
+             {} COMMIT",
+            Settings {
+                lock_timeout: self.config.ddl_lock_timeout,
+                ..Settings::default()
+            },
+            locked.fence(migration.version),
+            statement.map(assert_valid).unwrap_or_default(),
+            history::record(
+                &locked.tables,
+                migration,
+                self.group,
+                &locked.runner,
+                Started::InJournal
+            ),
+        );
+        Ok(self
+            .fenced(locked, migration, &message, "recording")?
+            .unwrap_or(Step::Applied))
+    }
+
+    /// Sends a fenced message of our own; returns a step if the migration needs no more.
+    fn fenced(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+        message: &str,
+        doing: &str,
+    ) -> Result<Option<Step>, Error> {
+        let doing = format!("{doing} {}", migration.file_name);
+        let mut wait = Wait::new(self.signals, self.config.ddl_lock_retry);
+        loop {
+            let trouble = match locked.work.execute(message) {
+                Ok(()) => return Ok(None),
+                Err(trouble) => trouble,
+            };
+            let Trouble::Sql(cause) = &trouble else {
+                return Err(trouble.while_doing(&doing));
+            };
+            match cause.code().code() {
+                "55P03" => lock::retry_lock_timeout(&mut locked.work, trouble, &doing, &mut wait)?,
+                code => {
+                    let rolled_back = locked.work.execute("ROLLBACK");
+                    rolled_back.map_err(|trouble| trouble.while_doing(&doing))?;
+                    return match code {
+                        sqlstate::LOCK_LOST => Err(locked.lost()),
+                        sqlstate::ALREADY_RECORDED => Ok(Some(Step::AlreadyRecorded)),
+                        sqlstate::INVALID_INDEX => {
+                            Err(self.outside_failure(migration, SqlError::from(&**cause), None))
+                        }
+                        _ => Err(trouble.while_doing(&doing)),
+                    };
+                }
+            }
+        }
+    }
+
+    /// Runs the statement alone in its message; returns the error if it is a deadlock.
+    fn run_outside(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+    ) -> Result<Option<Box<FailedMessage>>, Error> {
+        self.set_session(locked, migration)?;
+        self.log_older_transactions(locked, migration)?;
+        let message = Message::bare(
+            migration,
+            &format!("/* lockstep {} */ ", migration.file_name),
+        );
+        let (outcome, reached) = transmit(locked, migration, &message, false);
+        let doing = format!(
+            "running {} outside a transaction; the next run finds out how far it came",
+            migration.file_name
+        );
+        let cause = match outcome {
+            Ok(()) => None,
+            Err(Trouble::Lost(cause)) => return Err(Error::ConnectionLost { doing, cause }),
+            Err(Trouble::Sql(cause)) => Some(cause),
+        };
+        let restored = locked.work.execute(&reset(&locked.runner));
+        let Some(cause) = cause else {
+            restored.map_err(|trouble| trouble.while_doing(&doing))?;
+            return Ok(None);
+        };
+        let error = Box::new(FailedMessage {
+            message,
+            cause: *cause,
+            reached,
+        });
+        if error.cause.code().code() == "40P01" {
+            return Ok(Some(error));
+        }
+        let place = error
+            .message
+            .place(migration, &error.cause, error.reached, self.counts_bytes);
+        Err(self.outside_failure(migration, SqlError::from(&error.cause), place))
+    }
+
+    fn outside_failure(
+        &self,
+        migration: &Migration,
+        cause: SqlError,
+        place: Option<crate::error::Place>,
+    ) -> Error {
+        Error::Migration(Box::new(Failure {
+            file: migration.path.display().to_string(),
+            place,
+            cause,
+            statement: statement_label(migration, None),
+            outcome: FailureOutcome::OutsideTransaction,
+            applied_before: self.applied,
+        }))
+    }
+
+    /// Makes the session's settings right for a statement that takes its time. They are the session's, not a
+    /// transaction's, so behind a transaction pooler they are for whoever gets the same server connection until
+    /// [`reset`] runs: as short as can be.
+    fn set_session(&self, locked: &mut Locked, migration: &Migration) -> Result<(), Error> {
+        let settings = Settings::default()
+            .to_string()
+            .replace("set_config(n, v, true)", "set_config(n, v, false)");
+        let message = format!("{settings} SET default_transaction_read_only TO off");
+        let doing = format!(
+            "preparing to run {} outside a transaction",
+            migration.file_name
+        );
+        locked
+            .work
+            .execute(&message)
+            .map_err(|trouble| trouble.while_doing(&doing))
+    }
+
+    /// CONCURRENTLY waits, without a deadline, for every transaction that is older than it. Whoever wonders why it
+    /// takes so long finds them in the log.
+    fn log_older_transactions(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+    ) -> Result<(), Error> {
+        let message = format!(
+            "SELECT a.pid, a.application_name AS application, a.state, \
+               pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - a.xact_start) AS age \
+             FROM pg_catalog.pg_stat_activity a \
+             WHERE a.datname = pg_catalog.current_database() AND a.pid NOT IN (pg_catalog.pg_backend_pid(), {}) \
+               AND (a.backend_xid IS NOT NULL OR a.backend_xmin IS NOT NULL) AND a.backend_type = 'client backend' \
+             ORDER BY a.xact_start LIMIT 20",
+            locked.guard_pid()
+        );
+        let results = locked
+            .work
+            .query(&message)
+            .map_err(|trouble| trouble.while_doing("looking for older transactions"))?;
+        for row in results.into_iter().flatten() {
+            let column = |name: &str| row.get(name).unwrap_or("?").to_owned();
+            let version = migration.version.to_string();
+            info!(
+                version = version.as_str();
+                "{} may have to wait for pid {} {}, {}, in a transaction for {}",
+                migration.file_name, column("pid"), column("application"), column("state"), column("age")
+            );
+        }
+        Ok(())
+    }
+
+    /// Waits until the session of an interrupted run has ended: its client is gone, but the server may still be
+    /// executing what it was sent. A pooler keeps the server's session, with the name of its last client: there it is
+    /// enough that it has been idle for two seconds.
+    fn wait_for_session(&self, locked: &mut Locked, runner: &str) -> Result<(), Error> {
+        let message = format!(
+            "SELECT pid, state, pg_catalog.left(query, 60) AS query FROM pg_catalog.pg_stat_activity \
+             WHERE datname = pg_catalog.current_database() AND application_name = {} \
+               AND pid NOT IN (pg_catalog.pg_backend_pid(), {}) \
+               AND (state IS DISTINCT FROM 'idle' OR state_change > pg_catalog.clock_timestamp() - interval '2 s')",
+            literal(runner),
+            locked.guard_pid(),
+        );
+        let mut wait = Wait::new(self.signals, self.config.lock_wait);
+        loop {
+            let doing = "looking for the session of an interrupted run";
+            let results = locked
+                .work
+                .query(&message)
+                .map_err(|trouble| trouble.while_doing(doing))?;
+            let Some(row) = results.into_iter().flatten().next() else {
+                return Ok(());
+            };
+            let pid = row.get("pid").unwrap_or("?").to_owned();
+            let query = row
+                .get("query")
+                .unwrap_or("what is not for us to see")
+                .to_owned();
+            let orphan =
+                format!("the session of an interrupted run, pid {pid}, still running {query}");
+            if wait.is_over() {
+                return Err(Error::RunnerWait {
+                    holder: orphan,
+                    waited: wait.elapsed(),
+                });
+            }
+            wait.say(|| orphan);
+            wait.pause(POLL)?;
+        }
+    }
+
+    /// Asks the catalog what there is of what the statement is to bring about.
+    fn find(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+        statement: Option<&Outside>,
+    ) -> Result<Found, Error> {
+        let query = match statement {
+            Some(Outside::CreateIndex { index, table, .. }) => index_query(index, table),
+            Some(Outside::DropIndex { indexes, .. }) => {
+                let exist: Vec<String> = indexes
+                    .iter()
+                    .map(|index| format!("pg_catalog.to_regclass({}) IS NULL", literal(index)))
+                    .collect();
+                format!(
+                    "SELECT CASE WHEN {} THEN 'done' ELSE 'nothing' END AS found",
+                    exist.join(" AND ")
+                )
+            }
+            Some(Outside::DetachPartition { table, partition }) => format!(
+                "SELECT COALESCE((SELECT CASE WHEN inhdetachpending THEN 'pending detach' ELSE 'nothing' END \
+                   FROM pg_catalog.pg_inherits WHERE inhparent = pg_catalog.to_regclass({}) \
+                   AND inhrelid = pg_catalog.to_regclass({})), 'done') AS found",
+                literal(table),
+                literal(partition),
+            ),
+            Some(Outside::ReindexConcurrently { .. } | Outside::Other) | None => {
+                return Ok(Found::Nothing);
+            }
+        };
+        let doing = format!("looking at the catalog for {}", migration.file_name);
+        let results = locked
+            .work
+            .query(&query)
+            .map_err(|trouble| trouble.while_doing(&doing))?;
+        let row = results.into_iter().flatten().next();
+        let found = match row.as_ref().and_then(|row| row.get("found")) {
+            Some("done") => Found::Done,
+            Some("invalid") => Found::InvalidIndex,
+            Some("in the making") => Found::IndexInTheMaking,
+            Some("pending detach") => Found::PendingDetach,
+            _ => Found::Nothing,
+        };
+        debug!("{}: the catalog says {found:?}", migration.file_name);
+        Ok(found)
+    }
+
+    fn foreign_index(&self, migration: &Migration, statement: Option<&Outside>) -> Error {
+        let Some(Outside::CreateIndex { index, table, .. }) = statement else {
+            return self.outside_failure(migration, invalid_index("the index"), None);
+        };
+        let mut cause = invalid_index(&format!(
+            "index \"{index}\" on {table} was there before, and is INVALID"
+        ));
+        cause.hint = Some(format!(
+            "This migration has not built it, so it is not ours to remove: DROP INDEX CONCURRENTLY {}, then run again.",
+            quoted(index)
+        ));
+        self.outside_failure(migration, cause, None)
+    }
+
+    /// Drops what an interrupted build left.
+    fn drop_index(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+        statement: Option<&Outside>,
+    ) -> Result<(), Error> {
+        let Some(Outside::CreateIndex { index, table, .. }) = statement else {
+            return Ok(());
+        };
+        warn!(
+            "{}: dropping the INVALID index \"{index}\" that an interrupted run left",
+            migration.file_name
+        );
+        let doing = format!(
+            "dropping the INVALID index that {} left",
+            migration.file_name
+        );
+        let lookup = format!(
+            "SELECT pg_catalog.format('%I.%I', n.nspname, {}) AS name FROM pg_catalog.pg_class c \
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = pg_catalog.to_regclass({})",
+            literal(index),
+            literal(table),
+        );
+        let results = locked
+            .work
+            .query(&lookup)
+            .map_err(|trouble| trouble.while_doing(&doing))?;
+        let row = results.into_iter().flatten().next();
+        let Some(name) = row.as_ref().and_then(|row| row.get("name")) else {
+            return Ok(());
+        };
+        self.session_statement(
+            locked,
+            migration,
+            &format!("DROP INDEX CONCURRENTLY IF EXISTS {name}"),
+            &doing,
+        )
+    }
+
+    fn finalize_detach(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+        statement: Option<&Outside>,
+    ) -> Result<(), Error> {
+        let Some(Outside::DetachPartition { table, partition }) = statement else {
+            return Ok(());
+        };
+        let doing = format!("finishing what {} began", migration.file_name);
+        let finalize = format!("ALTER TABLE {table} DETACH PARTITION {partition} FINALIZE");
+        self.session_statement(locked, migration, &finalize, &doing)
+    }
+
+    /// Runs a repairing statement under the session settings of the statement that it repairs.
+    fn session_statement(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+        statement: &str,
+        doing: &str,
+    ) -> Result<(), Error> {
+        self.set_session(locked, migration)?;
+        let outcome = locked.work.execute(statement);
+        let restored = locked.work.execute(&reset(&locked.runner));
+        outcome
+            .and(restored)
+            .map_err(|trouble| trouble.while_doing(doing))
+    }
+
+    fn wait_for_build(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+        statement: Option<&Outside>,
+    ) -> Result<(), Error> {
+        let mut wait = Wait::new(self.signals, self.config.lock_wait);
+        while self.find(locked, migration, statement)? == Found::IndexInTheMaking {
+            let holder = format!(
+                "another session that builds the index of {}",
+                migration.file_name
+            );
+            if wait.is_over() {
+                return Err(Error::RunnerWait {
+                    holder,
+                    waited: wait.elapsed(),
+                });
+            }
+            wait.say(|| holder);
+            wait.pause(POLL)?;
+        }
+        Ok(())
+    }
+}
+
+/// The state of the ordinary index of that name on that table (`relkind` `i`: the INVALID index of a partitioned
+/// parent, `I`, waits for its parts and is not a leftover). An index lives in its table's schema.
+fn index_query(index: &str, table: &str) -> String {
+    format!(
+        "SELECT CASE WHEN i.indisvalid THEN 'done' \
+           WHEN EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.locktype = 'relation' AND l.granted \
+             AND l.relation = t.oid AND l.mode = 'ShareUpdateExclusiveLock' AND l.pid <> pg_catalog.pg_backend_pid() \
+             AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())) \
+           THEN 'in the making' ELSE 'invalid' END AS found \
+         FROM pg_catalog.pg_class t \
+         JOIN pg_catalog.pg_index i ON i.indrelid = t.oid \
+         JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid AND c.relkind = 'i' AND c.relname = {} \
+         WHERE t.oid = pg_catalog.to_regclass({})",
+        literal(index),
+        literal(table),
+    )
+}
+
+/// The statement that fails unless the index which was to be built is valid; nothing for other statements.
+fn assert_valid(statement: &Outside) -> String {
+    let Outside::CreateIndex { index, table, .. } = statement else {
+        return String::new();
+    };
+    let message = format!("index \"{index}\" on {table} is INVALID, or is not on that table");
+    format!(
+        "DO LANGUAGE plpgsql $lockstep$ BEGIN
+           IF NOT EXISTS ({} AND i.indisvalid) THEN
+             RAISE EXCEPTION USING ERRCODE = '{}', MESSAGE = {};
+           END IF;
+         END $lockstep$;",
+        index_query(index, table),
+        sqlstate::INVALID_INDEX,
+        literal(&message),
+    )
+}
+
+fn invalid_index(message: &str) -> SqlError {
+    SqlError {
+        sqlstate: sqlstate::INVALID_INDEX.to_owned(),
+        message: message.to_owned(),
+        detail: None,
+        hint: None,
+        context: None,
+    }
+}
+
+fn quoted(identifier: &str) -> String {
+    format!("\"{}\"", identifier.replace('"', "\"\""))
+}

@@ -1,0 +1,194 @@
+//! libpq's password file: `host:port:database:user:password` a line (PostgreSQL manual, "The Password File").
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// What a line must match. A connection may have several names, as a local one has its socket directory and
+/// `localhost`.
+pub(super) struct Wanted<'a> {
+    pub hosts: Vec<&'a str>,
+    pub port: u16,
+    pub database: &'a str,
+    pub user: &'a str,
+}
+
+/// Returns the file's text; none if it does not exist or may not be used, which the warning then tells.
+pub(super) fn read(path: &Path, warnings: &mut Vec<String>) -> Option<Vec<u8>> {
+    let ignored = |why: &str| format!("the password file {} is ignored: {why}", path.display());
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) => {
+            warnings.push(ignored(&error.to_string()));
+            return None;
+        }
+    };
+    if !metadata.is_file() {
+        warnings.push(ignored("it is not a plain file"));
+        return None;
+    }
+    #[cfg(unix)]
+    if std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o077 != 0 {
+        warnings.push(ignored(
+            "group or others have access to it; its mode should be 0600",
+        ));
+        return None;
+    }
+    fs::read(path)
+        .map_err(|error| warnings.push(ignored(&error.to_string())))
+        .ok()
+}
+
+/// Returns the password of the first line that matches.
+pub(super) fn find(file: &[u8], wanted: &Wanted<'_>) -> Option<Vec<u8>> {
+    file.split(|byte| *byte == b'\n')
+        .find_map(|line| password_of(line.strip_suffix(b"\r").unwrap_or(line), wanted))
+}
+
+fn password_of(line: &[u8], wanted: &Wanted<'_>) -> Option<Vec<u8>> {
+    if line.starts_with(b"#") {
+        return None;
+    }
+    let mut fields = Fields(line);
+    let host = fields.next()?;
+    let (port, database, user) = (fields.next()?, fields.next()?, fields.next()?);
+    let matches = wanted.hosts.iter().any(|wanted| host.matches(wanted))
+        && port.matches(&wanted.port.to_string())
+        && database.matches(wanted.database)
+        && user.matches(wanted.user);
+    fields
+        .next()
+        .filter(|_| matches)
+        .map(|password| password.text)
+        .filter(|password| !password.is_empty())
+}
+
+struct Field {
+    text: Vec<u8>,
+    /// An asterisk alone, without a backslash.
+    any: bool,
+}
+
+impl Field {
+    fn matches(&self, wanted: &str) -> bool {
+        self.any || self.text == wanted.as_bytes()
+    }
+}
+
+/// What is left of a line.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    /// The field up to the next colon that has no backslash before it, unescaped.
+    fn next(&mut self) -> Option<Field> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let mut text = Vec::new();
+        let mut rest = self.0.iter();
+        while let Some(&byte) = rest.next() {
+            match byte {
+                b':' => break,
+                b'\\' => text.push(*rest.next().unwrap_or(&b'\\')),
+                byte => text.push(byte),
+            }
+        }
+        let any = self.0.starts_with(b"*") && text == b"*";
+        self.0 = rest.as_slice();
+        Some(Field { text, any })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_the_first_line_that_matches() {
+        let wanted = Wanted {
+            hosts: vec!["db.example"],
+            port: 5432,
+            database: "app",
+            user: "me",
+        };
+        let table: [(&str, Option<&str>); 24] = [
+            ("db.example:5432:app:me:secret", Some("secret")),
+            ("db.example:5432:app:me:secret\r\n", Some("secret")),
+            ("*:*:*:*:secret", Some("secret")),
+            ("*:5432:*:me:secret\n", Some("secret")),
+            (
+                "other:5432:app:me:no\n*:*:*:*:yes\n*:*:*:*:late",
+                Some("yes"),
+            ),
+            ("db.example:5433:app:me:no", None),
+            ("db.example:5432:apps:me:no", None),
+            ("db.example:5432:app:you:no", None),
+            ("DB.example:5432:app:me:no", None),
+            ("db.ex*:5432:app:me:no", None),
+            ("\\*:5432:app:me:no", None),
+            ("**:5432:app:me:no", None),
+            ("#*:*:*:*:no", None),
+            (" *:*:*:*:no", None),
+            ("*:*:*:*:", None),
+            ("*:*:*:*", None),
+            ("*:*:*", None),
+            ("", None),
+            ("\n\n*:*:*:*:a\\:b\\\\c", Some("a:b\\c")),
+            ("*:*:*:*:a:b", Some("a")),
+            ("*:*:*:*:end\\", Some("end\\")),
+            ("*:*:*:*: spaces ", Some(" spaces ")),
+            ("*:*:*:*:pässwörd", Some("pässwörd")),
+            ("db\\.example:5432:a\\pp:me:secret", Some("secret")),
+        ];
+        for (file, password) in table {
+            assert_eq!(
+                find(file.as_bytes(), &wanted).as_deref(),
+                password.map(str::as_bytes),
+                "{file:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_colon_or_a_backslash_in_a_name_is_escaped() {
+        let wanted = Wanted {
+            hosts: vec!["::1"],
+            port: 1,
+            database: "a\\b",
+            user: "u:v",
+        };
+        assert_eq!(
+            find(b"\\:\\:1:1:a\\\\b:u\\:v:secret", &wanted).as_deref(),
+            Some(&b"secret"[..])
+        );
+        assert_eq!(find(b"::1:1:a\\b:u:v:secret", &wanted), None);
+    }
+
+    #[test]
+    fn a_local_connection_has_two_names() {
+        let wanted = Wanted {
+            hosts: vec!["/run/postgresql", "localhost"],
+            port: 5432,
+            database: "d",
+            user: "u",
+        };
+        assert_eq!(
+            find(
+                b"localhost:5432:d:u:one\n/run/postgresql:5432:d:u:two",
+                &wanted
+            )
+            .as_deref(),
+            Some(&b"one"[..])
+        );
+        assert_eq!(
+            find(
+                b"/run/postgresql:5432:d:u:two\nlocalhost:5432:d:u:one",
+                &wanted
+            )
+            .as_deref(),
+            Some(&b"two"[..])
+        );
+        assert_eq!(find(b"/tmp:5432:d:u:no", &wanted), None);
+    }
+}

@@ -1,0 +1,394 @@
+//! `Config` → a session on the server, waiting for the server to accept us.
+//!
+//! Everything is sent by the simple-query protocol: prepared statements fail behind a transaction pooler, and start-up
+//! `options` are refused there or, worse, silently dropped. So settings are made inside transactions, see
+//! [`settings`].
+
+use std::fmt;
+use std::io;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use log::debug;
+use postgres::error::{DbError, Severity};
+use postgres::{Client, NoTls, SimpleQueryMessage, SimpleQueryRow};
+
+use crate::config::Server;
+use crate::error::{Error, SqlError};
+use crate::logging;
+use crate::progress::Progress;
+use crate::script;
+use crate::wait::Wait;
+
+/// How long one try to connect may take, unless the user says otherwise: long enough for a slow link, short enough to
+/// get several tries into the default of `DATABASE_WAIT_SECONDS`.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the server may leave a session's very first answer open once it is connected. A pooler without a free
+/// server connection keeps its clients waiting here.
+const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection that logs every statement, and tells a server's refusal from a connection that is gone.
+pub struct Session {
+    client: Client,
+    progress: Progress,
+}
+
+/// Why a message to the server failed.
+#[derive(Debug)]
+pub enum Trouble {
+    /// The server said so; the session is still there.
+    Sql(Box<DbError>),
+    /// The session is gone.
+    Lost(String),
+}
+
+impl Trouble {
+    /// SQLSTATE and message. A connection that is gone has the standard's "connection failure".
+    pub fn words(&self) -> (&str, &str) {
+        match self {
+            Trouble::Sql(error) => (error.code().code(), error.message()),
+            Trouble::Lost(cause) => ("08006", cause),
+        }
+    }
+
+    /// The error of a statement of our own: `doing` is what it was for.
+    pub fn while_doing(self, doing: &str) -> Error {
+        let doing = doing.to_owned();
+        match self {
+            Trouble::Sql(error) => Error::Database {
+                doing,
+                cause: Box::new(SqlError::from(&*error)),
+            },
+            Trouble::Lost(cause) => Error::ConnectionLost { doing, cause },
+        }
+    }
+}
+
+impl From<postgres::Error> for Trouble {
+    fn from(error: postgres::Error) -> Trouble {
+        match error.as_db_error() {
+            // FATAL and PANIC end the session, whatever their SQLSTATE.
+            Some(db)
+                if !matches!(
+                    db.parsed_severity(),
+                    Some(Severity::Fatal | Severity::Panic)
+                ) =>
+            {
+                Trouble::Sql(Box::new(db.clone()))
+            }
+            _ => Trouble::Lost(reason(&error)),
+        }
+    }
+}
+
+/// The words of an error of the client library; its own `Display` stops at "db error".
+fn reason(error: &postgres::Error) -> String {
+    if let Some(db) = error.as_db_error() {
+        return SqlError::from(db).to_string();
+    }
+    let mut causes = Vec::new();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        causes.push(cause.to_string());
+        source = cause.source();
+    }
+    if causes.is_empty() {
+        error.to_string()
+    } else {
+        causes.join(": ")
+    }
+}
+
+/// The rows of each statement of a message, in order; a statement without rows has an empty entry.
+pub type Results = Vec<Vec<SimpleQueryRow>>;
+
+impl Session {
+    /// Opens a session and sends it its first message, and tries again until the server has answered or `wait` is
+    /// over. What the server answers to the message is the caller's business.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unreachable`] at the deadline; [`Error::Rejected`] at once if trying again cannot help: credentials,
+    /// a database that does not exist, no right; [`Error::Stopped`].
+    pub fn open(
+        server: &Server,
+        application_name: &str,
+        first_message: &str,
+        wait: &mut Wait,
+    ) -> Result<(Session, Result<Results, Trouble>), Error> {
+        loop {
+            let cause = match attempt(server, application_name, first_message, wait)? {
+                Attempt::Opened(session, answer) => return Ok((*session, answer)),
+                Attempt::NotYet(cause) => cause,
+                Attempt::Never(cause) => {
+                    let server = server.description.clone();
+                    return Err(Error::Rejected {
+                        server,
+                        cause,
+                        hint: None,
+                    });
+                }
+            };
+            if wait.is_over() {
+                let server = server.description.clone();
+                return Err(Error::Unreachable {
+                    server,
+                    waited: wait.elapsed(),
+                    cause,
+                });
+            }
+            wait.say(|| format!("the database at {}: {cause}", server.description));
+            wait.pause(Duration::from_millis(500))?;
+        }
+    }
+
+    /// Sends one message and returns the rows of each of its statements.
+    pub fn query(&mut self, message: &str) -> Result<Results, Trouble> {
+        let sent = Instant::now();
+        let outcome = self.client.simple_query(message).map_err(Trouble::from);
+        log_statements(message, sent.elapsed(), outcome.as_ref().err());
+        outcome.map(split_results)
+    }
+
+    /// Sends one message and throws away what it returns.
+    pub fn execute(&mut self, message: &str) -> Result<(), Trouble> {
+        let sent = Instant::now();
+        let outcome = self.execute_unlogged(message);
+        log_statements(message, sent.elapsed(), outcome.as_ref().err());
+        outcome
+    }
+
+    /// Like [`Session::execute`], for whoever logs the statements itself.
+    pub fn execute_unlogged(&mut self, message: &str) -> Result<(), Trouble> {
+        self.client.batch_execute(message).map_err(Trouble::from)
+    }
+
+    /// Asks for a sign of life, for at most ten seconds. It fails no transaction and takes no snapshot.
+    pub fn ping(&mut self) -> Result<(), Trouble> {
+        self.client
+            .is_valid(FIRST_ANSWER_TIMEOUT)
+            .map_err(Trouble::from)
+    }
+
+    /// What the server says while a message runs.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Says good-bye to the server; a failure here is of no interest any more.
+    pub fn close(self) {
+        if let Err(error) = self.client.close() {
+            debug!("closing a connection: {}", reason(&error));
+        }
+    }
+}
+
+enum Attempt {
+    Opened(Box<Session>, Result<Results, Trouble>),
+    /// Worth another try.
+    NotYet(String),
+    /// No try will ever succeed.
+    Never(String),
+}
+
+/// One try. The client library bounds the TCP connect, but neither the look-up of the name nor the wait for the
+/// server's first answer, and cannot be interrupted. So the try runs in a thread of its own, which is left behind when
+/// it takes too long. A client library with deadlines would be the better way; it would cost a second one beside the
+/// blocking one.
+fn attempt(
+    server: &Server,
+    application_name: &str,
+    first_message: &str,
+    wait: &Wait,
+) -> Result<Attempt, Error> {
+    let progress = Progress::default();
+    let timeout = server.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
+    let client = client(server, application_name, timeout, &progress);
+    let message = first_message.to_owned();
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let opened = client.connect(NoTls).map(|mut client| {
+            let sent = Instant::now();
+            let answer = client.simple_query(&message);
+            (client, answer, sent.elapsed())
+        });
+        // Nobody listens any more if it took too long.
+        let _ = sender.send(opened);
+    });
+    let deadline = Instant::now() + timeout + FIRST_ANSWER_TIMEOUT;
+    loop {
+        match receiver.recv_timeout(Duration::from_millis(20)) {
+            Ok(Ok((client, answer, took))) => {
+                let answer = answer.map(split_results).map_err(Trouble::from);
+                log_statements(first_message, took, answer.as_ref().err());
+                return Ok(match answer {
+                    Err(Trouble::Lost(cause)) => Attempt::NotYet(cause),
+                    answer => Attempt::Opened(Box::new(Session { client, progress }), answer),
+                });
+            }
+            Ok(Err(error)) => return Ok(refusal(&error)),
+            Err(RecvTimeoutError::Disconnected) => {
+                return Ok(Attempt::NotYet("the try to connect broke off".to_owned()));
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        wait.signals()
+            .check("while connecting to the database; nothing was changed")?;
+        if Instant::now() >= deadline {
+            let cause = "the server accepts connections but does not answer".to_owned();
+            return Ok(Attempt::NotYet(cause));
+        }
+    }
+}
+
+/// Tells whether it is worth trying again to connect.
+fn refusal(error: &postgres::Error) -> Attempt {
+    let cause = reason(error);
+    if let Some(db) = error.as_db_error() {
+        // Invalid authorization, no such database, no right to connect, a setting that does not exist: a person has to
+        // act. All else may pass: starting up, shutting down, too many clients, and whatever a pooler has to say.
+        return match db.code().code().get(..2) {
+            Some("28" | "3D" | "42" | "22" | "0A") => Attempt::Never(cause),
+            _ => Attempt::NotYet(cause),
+        };
+    }
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        if inner.is::<io::Error>() {
+            return Attempt::NotYet(cause);
+        }
+        source = inner.source();
+    }
+    // What is neither the network's nor the server's is ours: a password that is missing, say.
+    if error.is_closed() {
+        Attempt::NotYet(cause)
+    } else {
+        Attempt::Never(cause)
+    }
+}
+
+/// The client's settings: who we are, and how soon a dead server or a cut cable is noticed. Keepalives notice it while
+/// we wait for an answer; the user timeout, while what we sent is not acknowledged. Neither alone is enough (measured).
+fn client(
+    server: &Server,
+    application_name: &str,
+    timeout: Duration,
+    progress: &Progress,
+) -> postgres::Config {
+    let mut client = server.client.clone();
+    let listener = progress.clone();
+    client
+        .application_name(application_name)
+        .connect_timeout(timeout)
+        .keepalives(true)
+        .keepalives_idle(Duration::from_secs(5))
+        .keepalives_interval(Duration::from_secs(2))
+        .keepalives_retries(3)
+        .tcp_user_timeout(Duration::from_secs(10))
+        .notice_callback(move |notice| listener.notice(&notice));
+    client
+}
+
+fn split_results(messages: Vec<SimpleQueryMessage>) -> Results {
+    let mut results = vec![Vec::new()];
+    for message in messages {
+        match message {
+            SimpleQueryMessage::Row(row) => {
+                if let Some(last) = results.last_mut() {
+                    last.push(row);
+                }
+            }
+            SimpleQueryMessage::CommandComplete(_) => results.push(Vec::new()),
+            _ => {}
+        }
+    }
+    results.pop();
+    results
+}
+
+/// A message of our own goes into the query log as one entry, since it is one round trip; its verb is that of its
+/// first statement.
+fn log_statements(message: &str, took: Duration, trouble: Option<&Trouble>) {
+    if !logging::query_log_enabled() {
+        return;
+    }
+    let error = trouble.map(Trouble::words);
+    logging::query(&script::verb(message), took, message, error);
+}
+
+/// The name that a session shows in `pg_stat_activity`, to every role: `lockstep/<version> <host>/<pid>`. It is at
+/// most 63 bytes, or the server would cut it; the host gives way.
+pub fn application_name(server: &Server) -> String {
+    const LIMIT: usize = 63;
+    let ours = concat!("lockstep/", env!("CARGO_PKG_VERSION"));
+    let mut name: String = server
+        .application_name
+        .as_deref()
+        .unwrap_or(ours)
+        .chars()
+        .take(24)
+        .collect();
+    let tail = format!("/{}", std::process::id());
+    name.push(' ');
+    let host = whoami::hostname().unwrap_or_else(|_| "localhost".to_owned());
+    // The server would replace what is not printable ASCII.
+    for character in host.chars().filter(char::is_ascii_graphic) {
+        if name.len() + character.len_utf8() + tail.len() > LIMIT {
+            break;
+        }
+        name.push(character);
+    }
+    name + &tail
+}
+
+/// Settings for one transaction of ours, as one statement: every timeout that a role, a database or the server may
+/// have set is neutralised, and an orphaned session ends soon.
+#[derive(Clone, Copy, Default)]
+pub struct Settings {
+    /// Zero: none.
+    pub lock_timeout: Duration,
+    /// Zero: none.
+    pub statement_timeout: Duration,
+    pub commit: Commit,
+}
+
+/// When a commit returns.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Commit {
+    /// When it is on disk, and with it all commits before it.
+    #[default]
+    Durable,
+    /// At once; the release's durable commit makes up for it.
+    Deferred,
+}
+
+impl fmt::Display for Settings {
+    /// Names that the server does not know are skipped, so one text serves PostgreSQL 14 to 18. A server on Windows
+    /// cannot see its clients die and refuses the check interval.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let commit = match self.commit {
+            Commit::Durable => "on",
+            Commit::Deferred => "off",
+        };
+        write!(
+            f,
+            "SELECT pg_catalog.set_config(n, v, true) FROM (VALUES ('lock_timeout', '{}'), ('statement_timeout', '{}'), \
+             ('synchronous_commit', '{commit}'), ('idle_in_transaction_session_timeout', '0'), \
+             ('idle_session_timeout', '0'), ('transaction_timeout', '0'), ('tcp_keepalives_idle', '5'), \
+             ('tcp_keepalives_interval', '2'), ('tcp_keepalives_count', '3'), \
+             ('client_connection_check_interval', \
+             CASE WHEN pg_catalog.strpos(pg_catalog.lower(pg_catalog.version()), 'windows') > 0 \
+             OR pg_catalog.strpos(pg_catalog.version(), 'Visual C') > 0 THEN '0' ELSE '1000' END)) s(n, v) \
+             WHERE pg_catalog.current_setting(n, true) IS NOT NULL;",
+            self.lock_timeout.as_millis(),
+            self.statement_timeout.as_millis(),
+        )
+    }
+}
+
+/// The text as an SQL literal. It holds no NUL, and `standard_conforming_strings` is on.
+pub fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}

@@ -1,0 +1,505 @@
+//! Everything that can go wrong, in named fields; the words for it, in one `Display`.
+//!
+//! An error says what failed, of what, why, and, if there is one right thing to do, what to do. Its number is
+//! `main`'s business. Nothing here prints.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use log::kv::Value;
+use postgres::error::{DbError, ErrorPosition};
+
+use crate::config::Complaint;
+use crate::lock::sqlstate;
+use crate::migration::Version;
+use crate::plan::{Divergence, Obstruction};
+use crate::wait::Signal;
+
+pub enum Error {
+    /// The command line is unusable.
+    Usage(String),
+    /// The environment is unusable: every complaint at once.
+    Environment(Vec<Complaint>),
+    /// The migrations directory is unusable: every complaint at once.
+    Files(Vec<FileProblem>),
+    /// What is pending cannot be run: every complaint at once.
+    Refused {
+        divergences: Vec<Divergence>,
+        obstructions: Vec<Obstruction>,
+    },
+    /// The server answered, and will not have us, or cannot be used for this.
+    Rejected {
+        server: String,
+        cause: String,
+        hint: Option<&'static str>,
+    },
+    /// The server did not accept us before the deadline.
+    Unreachable {
+        server: String,
+        waited: Duration,
+        cause: String,
+    },
+    /// The connection broke in the middle of something; what was committed is in the history.
+    ConnectionLost { doing: String, cause: String },
+    /// A statement of our own failed: nothing of the user's is to blame.
+    Database { doing: String, cause: Box<SqlError> },
+    /// Another runner held the guard until the deadline.
+    RunnerWait { holder: String, waited: Duration },
+    /// A row of bun's stood in the locks table until the deadline.
+    BunRowWait {
+        locks: String,
+        id: i64,
+        newest: Option<Version>,
+        waited: Duration,
+    },
+    /// Our row is gone from the locks table: somebody deleted it or took over.
+    LockLost { locks: String, token: i64 },
+    /// A table, or whatever else a transaction needs, was locked until the deadline.
+    TableWait {
+        doing: String,
+        cause: Box<SqlError>,
+        blockers: Vec<String>,
+        waited: Duration,
+        applied_before: usize,
+    },
+    /// A migration failed and was rolled back.
+    Migration(Box<Failure>),
+    /// A signal stopped us.
+    Stopped { signal: Signal, doing: String },
+}
+
+/// A file that cannot be used, and why.
+pub struct FileProblem {
+    pub path: PathBuf,
+    pub problem: String,
+}
+
+/// What the server said of a statement, without the parts that speak of the server's own source code.
+#[derive(Clone)]
+pub struct SqlError {
+    pub sqlstate: String,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+    pub context: Option<String>,
+}
+
+impl From<&DbError> for SqlError {
+    fn from(error: &DbError) -> SqlError {
+        SqlError {
+            sqlstate: error.code().code().to_owned(),
+            message: error.message().to_owned(),
+            detail: error.detail().map(str::to_owned),
+            hint: error.hint().map(str::to_owned),
+            context: context(error),
+        }
+    }
+}
+
+/// Where the server was when it failed, and, if that was in a function, which of its statements it was at.
+fn context(error: &DbError) -> Option<String> {
+    let query = match error.position() {
+        Some(ErrorPosition::Internal { query, .. }) => Some(format!("QUERY: {query}")),
+        _ => None,
+    };
+    let lines: Vec<String> = query
+        .into_iter()
+        .chain(error.where_().map(str::to_owned))
+        .collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
+impl SqlError {
+    /// Returns true if and only if the same statement may well succeed later without anybody doing anything:
+    /// connection exceptions, rollbacks for concurrency, missing resources, an operator's intervention, system and
+    /// internal errors (PostgreSQL manual, appendix "Error Codes").
+    pub fn is_transient(&self) -> bool {
+        self.sqlstate == sqlstate::OTHER_SERVER
+            || matches!(
+                self.sqlstate.get(..2),
+                Some("08" | "40" | "53" | "55" | "57" | "58" | "XX")
+            )
+    }
+}
+
+/// A migration that failed: where, and what became of it.
+pub struct Failure {
+    pub file: String,
+    pub place: Option<Place>,
+    pub cause: SqlError,
+    /// What the statement was, if the file has several: `statement 2 of 5, CREATE TABLE`.
+    pub statement: Option<String>,
+    pub outcome: FailureOutcome,
+    /// How many migrations this run applied before it.
+    pub applied_before: usize,
+}
+
+/// What a failed migration left behind.
+pub enum FailureOutcome {
+    RolledBack,
+    /// The file ended the transaction that it ran in; what stood before that is committed.
+    TransactionEnded,
+    /// It ran outside a transaction; the next run finds out from the catalog what it left.
+    OutsideTransaction,
+}
+
+/// A place in a migration file.
+pub struct Place {
+    /// Counted from 1.
+    pub line: usize,
+    /// Counted from 1, in characters.
+    pub column: usize,
+    /// The line's text.
+    pub text: String,
+    pub precision: Precision,
+}
+
+/// How well a place is known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// The server named this character.
+    Exact,
+    /// The server named no character; this is where the failing statement begins.
+    Statement,
+    /// The text ended where something was still open.
+    EndOfFile,
+}
+
+impl Place {
+    /// The place of the byte `offset` in `text`; an offset at or beyond the end is the end of the last line with text.
+    pub fn of(text: &str, offset: usize, precision: Precision) -> Place {
+        let mut offset = offset.min(text.len());
+        if precision == Precision::EndOfFile {
+            offset = text.trim_end().len();
+        }
+        while !text.is_char_boundary(offset) {
+            offset -= 1;
+        }
+        let start = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
+        let end = text[offset..]
+            .find('\n')
+            .map_or(text.len(), |newline| offset + newline);
+        Place {
+            line: text[..start].matches('\n').count() + 1,
+            column: text[start..offset].chars().count() + 1,
+            text: text[start..end].trim_end_matches('\r').to_owned(),
+            precision,
+        }
+    }
+
+    /// The line's text and, under the place, a caret; of a long line only what is around the place.
+    fn excerpt(&self) -> String {
+        /// Fits a terminal of 80 columns beside the line number.
+        const WINDOW: usize = 72;
+        let (mut from, mut shown) = (0, Cow::Borrowed(self.text.as_str()));
+        if self.text.chars().count() > WINDOW {
+            from = (self.column - 1).saturating_sub(WINDOW * 2 / 3);
+            let window: String = self.text.chars().skip(from).take(WINDOW).collect();
+            let tail = if self.text.chars().nth(from + WINDOW).is_some() {
+                "…"
+            } else {
+                ""
+            };
+            let head = if from > 0 { "…" } else { "" };
+            shown = Cow::Owned(format!("{head}{window}{tail}"));
+            from = from.saturating_sub(head.chars().count());
+        }
+        let number = self.line.to_string();
+        let mut excerpt = format!("  {number} | {shown}");
+        if self.precision != Precision::Statement {
+            let before = self.column - 1 - from;
+            let blank: String = shown
+                .chars()
+                .take(before)
+                .map(|c| if c == '\t' { '\t' } else { ' ' })
+                .collect();
+            excerpt.push_str(&format!(
+                "\n  {:width$} | {blank}^",
+                "",
+                width = number.len()
+            ));
+        }
+        excerpt
+    }
+}
+
+impl Error {
+    /// What the log's structured line carries beside the words.
+    pub fn fields(&self) -> Vec<(&'static str, Value<'_>)> {
+        match self {
+            Error::Migration(failure) => {
+                let mut fields = vec![
+                    ("file", Value::from(failure.file.as_str())),
+                    ("sqlstate", Value::from(failure.cause.sqlstate.as_str())),
+                    ("applied_before", Value::from(failure.applied_before)),
+                ];
+                if let Some(place) = &failure.place {
+                    fields.extend([
+                        ("line", Value::from(place.line)),
+                        ("column", Value::from(place.column)),
+                    ]);
+                }
+                fields
+            }
+            Error::TableWait {
+                cause,
+                applied_before,
+                ..
+            } => {
+                vec![
+                    ("sqlstate", Value::from(cause.sqlstate.as_str())),
+                    ("applied_before", Value::from(*applied_before)),
+                ]
+            }
+            Error::Database { cause, .. } => {
+                vec![("sqlstate", Value::from(cause.sqlstate.as_str()))]
+            }
+            Error::BunRowWait { id, .. } | Error::LockLost { token: id, .. } => {
+                vec![("id", Value::from(*id))]
+            }
+            Error::Usage(_)
+            | Error::Environment(_)
+            | Error::Files(_)
+            | Error::Refused { .. }
+            | Error::Rejected { .. }
+            | Error::Unreachable { .. }
+            | Error::ConnectionLost { .. }
+            | Error::RunnerWait { .. }
+            | Error::Stopped { .. } => Vec::new(),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error: ")?;
+        match self {
+            Error::Usage(problem) => write!(f, "{problem}"),
+            Error::Environment(complaints) => {
+                write!(f, "the environment cannot be used; nothing was changed")?;
+                complaints
+                    .iter()
+                    .try_for_each(|complaint| write!(f, "\n  {complaint}"))
+            }
+            Error::Files(problems) => {
+                write!(f, "the migration files cannot be used; nothing was changed")?;
+                problems
+                    .iter()
+                    .try_for_each(|it| write!(f, "\n  {}: {}", it.path.display(), it.problem))
+            }
+            Error::Refused {
+                divergences,
+                obstructions,
+            } => write_refusal(f, divergences, obstructions),
+            Error::Rejected {
+                server,
+                cause,
+                hint,
+            } => {
+                write!(f, "the server refused: {server}: {cause}")?;
+                hint.iter()
+                    .try_for_each(|hint| write!(f, "\n  hint: {hint}"))
+            }
+            Error::Unreachable {
+                server,
+                waited,
+                cause,
+            } => {
+                write!(
+                    f,
+                    "the database could not be reached within {}: {server}: {cause}",
+                    seconds(*waited)
+                )
+            }
+            Error::ConnectionLost { doing, cause } => {
+                write!(f, "the connection was lost: {doing}: {cause}")?;
+                write!(
+                    f,
+                    "\n  hint: run again; what was committed is in the history, and nothing is half done"
+                )
+            }
+            Error::Database { doing, cause } => {
+                write!(f, "{doing}: {cause}")?;
+                write_notes(f, cause)
+            }
+            Error::RunnerWait { holder, waited } => {
+                write!(
+                    f,
+                    "another runner still holds the migration lock after {}: {holder}",
+                    seconds(*waited)
+                )?;
+                write!(
+                    f,
+                    "\n  hint: run again; the lock is gone the moment its holder is"
+                )
+            }
+            Error::BunRowWait {
+                locks,
+                id,
+                newest,
+                waited,
+            } => write_bun_row(f, locks, *id, *newest, *waited),
+            Error::LockLost { locks, token } => {
+                write!(
+                    f,
+                    "the migration lock was lost: row {token} is gone from {locks}: "
+                )?;
+                write!(f, "somebody deleted it, or another runner took over")?;
+                write!(
+                    f,
+                    "\n  nothing ran without the lock; what was committed before stays"
+                )?;
+                write!(f, "\n  hint: run again")
+            }
+            Error::TableWait {
+                doing,
+                cause,
+                blockers,
+                waited,
+                applied_before,
+            } => {
+                let waited = seconds(*waited);
+                write!(f, "{doing}: gave up after {waited} of tries: {cause}")?;
+                write_notes(f, cause)?;
+                blockers
+                    .iter()
+                    .try_for_each(|blocker| write!(f, "\n  blocked by {blocker}"))?;
+                write!(
+                    f,
+                    "\n  rolled back; {}; run again",
+                    stays_applied(*applied_before)
+                )
+            }
+            Error::Migration(failure) => write!(f, "{failure}"),
+            Error::Stopped { signal, doing } => write!(f, "stopped by {signal}: {doing}"),
+        }
+    }
+}
+
+fn write_refusal(
+    f: &mut fmt::Formatter<'_>,
+    divergences: &[Divergence],
+    obstructions: &[Obstruction],
+) -> fmt::Result {
+    let what = match (divergences.is_empty(), obstructions.is_empty()) {
+        (false, true) => "history and files disagree",
+        (false, false) => "history and files disagree, and pending migrations cannot be run",
+        (true, _) => "pending migrations cannot be run",
+    };
+    write!(f, "{what}; nothing was run")?;
+    divergences
+        .iter()
+        .try_for_each(|divergence| write!(f, "\n  {divergence}"))?;
+    obstructions
+        .iter()
+        .try_for_each(|obstruction| write!(f, "\n  {obstruction}"))?;
+    if !divergences.is_empty() {
+        write!(
+            f,
+            "\n  hint: bring back the files that were applied, or, if the difference is meant, "
+        )?;
+        write!(f, "run with MIGRATION_DIVERGENCE=warn")?;
+    }
+    Ok(())
+}
+
+fn write_bun_row(
+    f: &mut fmt::Formatter<'_>,
+    locks: &str,
+    id: i64,
+    newest: Option<Version>,
+    waited: Duration,
+) -> fmt::Result {
+    write!(
+        f,
+        "bun's lock is still there after {}: row {id} of {locks}: ",
+        seconds(waited)
+    )?;
+    write!(
+        f,
+        "its owner is a bun process, alive or dead, which nothing can tell"
+    )?;
+    if let Some(newest) = newest {
+        write!(f, "\n  bun records a migration before it runs it: ")?;
+        write!(
+            f,
+            "{newest}, the newest record, may be running, or may never have run"
+        )?;
+    }
+    write!(
+        f,
+        "\n  hint: run again if a bun process is at work; if you know that none is, delete the row: "
+    )?;
+    write!(f, "DELETE FROM {locks} WHERE id = {id}")
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file)?;
+        if let Some(place) = &self.place {
+            write!(f, ":{}:{}", place.line, place.column)?;
+        }
+        write!(f, ": {}", self.cause)?;
+        if let Some(place) = &self.place {
+            write!(f, "\n{}", place.excerpt())?;
+            if place.precision == Precision::EndOfFile {
+                write!(f, " the end of the file")?;
+            }
+        }
+        if let Some(statement) = &self.statement {
+            write!(f, "\n  {statement}")?;
+        }
+        write_notes(f, &self.cause)?;
+        let before = stays_applied(self.applied_before);
+        match self.outcome {
+            FailureOutcome::RolledBack => {
+                write!(f, "\n  rolled back; {before}; fix the file and run again")
+            }
+            FailureOutcome::TransactionEnded => write!(
+                f,
+                "\n  not recorded, and what stands before the transaction's end is committed; {before}; \
+                 fix the file and run again"
+            ),
+            FailureOutcome::OutsideTransaction => write!(
+                f,
+                "\n  not recorded; {before}; remove the cause and run again: the next run cleans up what this one left"
+            ),
+        }
+    }
+}
+
+impl fmt::Display for SqlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (SQLSTATE {})", self.message, self.sqlstate)
+    }
+}
+
+/// DETAIL, HINT and CONTEXT as psql shows them, each on lines of its own.
+fn write_notes(f: &mut fmt::Formatter<'_>, cause: &SqlError) -> fmt::Result {
+    for (label, note) in [
+        ("DETAIL", &cause.detail),
+        ("HINT", &cause.hint),
+        ("CONTEXT", &cause.context),
+    ] {
+        if let Some(note) = note {
+            write!(f, "\n  {label}: {}", note.replace('\n', "\n    "))?;
+        }
+    }
+    Ok(())
+}
+
+fn stays_applied(count: usize) -> String {
+    match count {
+        0 => "nothing was applied before it".to_owned(),
+        1 => "1 migration before it stays applied".to_owned(),
+        count => format!("{count} migrations before it stay applied"),
+    }
+}
+
+/// A duration as messages show it: `0.5 s`, `300 s`.
+pub fn seconds(duration: Duration) -> String {
+    let tenths = (duration.as_secs_f64() * 10.0).round() / 10.0;
+    format!("{tenths} s")
+}

@@ -1,0 +1,256 @@
+//! The migrations directory → sorted migrations, or every complaint about it at once.
+//!
+//! Files are read before connecting, because a bad file name should fail without a database. Each file is read, lexed
+//! and hashed once. Down files are only looked at by name: whoever rolls back reads them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, FileProblem};
+use crate::migration::{Migration, Version};
+use crate::script;
+
+/// The extensions of up and down files. `.tx` is bun's spelling of "in a transaction", which every file of ours is.
+const UP: [&str; 2] = [".tx.up.sql", ".up.sql"];
+const DOWN: [&str; 2] = [".tx.down.sql", ".down.sql"];
+
+/// Reads every migration below `directory`, sorted by version.
+///
+/// # Errors
+///
+/// [`Error::Files`] with all that is wrong: a directory that cannot be read or has no migration, names that are no
+/// migration's, two files of one version, a down file without its up file, text that is not UTF-8 or holds a NUL.
+pub fn read(directory: &Path) -> Result<Vec<Migration>, Error> {
+    let mut search = Search::default();
+    search.walk(directory, &mut Vec::new());
+    search.pair_downs();
+
+    let mut migrations = Vec::with_capacity(search.ups.len());
+    for (version, files) in std::mem::take(&mut search.ups) {
+        match files.as_slice() {
+            [file] => migrations.extend(search.load(version, file)),
+            several => search.complain_of_duplicates(version, several),
+        }
+    }
+    if migrations.is_empty() && search.problems.is_empty() {
+        search.complain(
+            directory,
+            "holds no migration: YYYYMMDDHHMMSS_name.up.sql is expected here or below",
+        );
+    }
+    if search.problems.is_empty() {
+        return Ok(migrations);
+    }
+    search.problems.sort_by(|a, b| a.path.cmp(&b.path));
+    Err(Error::Files(search.problems))
+}
+
+/// A file whose name is a migration's.
+struct Named {
+    path: PathBuf,
+    file_name: String,
+    /// What stands between the version and the extension.
+    name: String,
+}
+
+#[derive(Default)]
+struct Search {
+    ups: BTreeMap<Version, Vec<Named>>,
+    downs: Vec<(Version, Named)>,
+    problems: Vec<FileProblem>,
+}
+
+impl Search {
+    fn complain(&mut self, path: &Path, problem: impl Into<String>) {
+        self.problems.push(FileProblem {
+            path: path.to_owned(),
+            problem: problem.into(),
+        });
+    }
+
+    /// Collects the files below `directory`. `above` holds the real paths of the directories we are in, so that a
+    /// symbolic link to one of them is not followed round and round.
+    fn walk(&mut self, directory: &Path, above: &mut Vec<PathBuf>) {
+        let entries = directory
+            .canonicalize()
+            .and_then(|real| Ok((real, fs::read_dir(directory)?)));
+        let (real, entries) = match entries {
+            Ok(entries) => entries,
+            Err(error) => return self.complain(directory, unreadable("directory", &error)),
+        };
+        if above.contains(&real) {
+            return;
+        }
+        above.push(real);
+        for entry in entries {
+            match entry {
+                Ok(entry) => self.visit(&entry.path(), above),
+                Err(error) => self.complain(directory, unreadable("directory", &error)),
+            }
+        }
+        above.pop();
+    }
+
+    fn visit(&mut self, path: &Path, above: &mut Vec<PathBuf>) {
+        let Some(name) = path.file_name() else { return };
+        // A Kubernetes volume keeps the real files in `..data` and its like, and links to them from beside it.
+        if name.as_encoded_bytes().starts_with(b".") {
+            return;
+        }
+        // Follows symbolic links.
+        match fs::metadata(path) {
+            Ok(metadata) if metadata.is_dir() => self.walk(path, above),
+            Ok(_) => self.take(path, &name.to_string_lossy()),
+            Err(error) if has_sql_extension(&name.to_string_lossy()) => {
+                self.complain(path, unreadable("file", &error));
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Sorts the file in by its name; names that do not end in `.sql` are nobody's business.
+    fn take(&mut self, path: &Path, file_name: &str) {
+        if !has_sql_extension(file_name) {
+            return;
+        }
+        let strip =
+            |extensions: [&str; 2]| extensions.iter().find_map(|it| file_name.strip_suffix(it));
+        let (stem, is_up) = match (strip(UP), strip(DOWN)) {
+            (Some(stem), _) => (stem, true),
+            (None, Some(stem)) => (stem, false),
+            (None, None) => return self.complain(path, BAD_NAME),
+        };
+        let Some((version, name)) = split_stem(stem) else {
+            return self.complain(path, BAD_NAME);
+        };
+        let file = Named {
+            path: path.to_owned(),
+            file_name: file_name.to_owned(),
+            name: name.to_owned(),
+        };
+        if is_up {
+            self.ups.entry(version).or_default().push(file);
+        } else {
+            self.downs.push((version, file));
+        }
+    }
+
+    fn pair_downs(&mut self) {
+        for (version, down) in std::mem::take(&mut self.downs) {
+            let ups = self.ups.get(&version).map_or(&[][..], Vec::as_slice);
+            if !ups.iter().any(|up| up.name == down.name) {
+                let expected = format!("{version}_{}.up.sql", down.name);
+                self.complain(
+                    &down.path,
+                    format!("a down file without its up file: {expected} is missing"),
+                );
+            }
+        }
+    }
+
+    fn complain_of_duplicates(&mut self, version: Version, files: &[Named]) {
+        let mut paths: Vec<String> = files
+            .iter()
+            .map(|file| file.path.display().to_string())
+            .collect();
+        paths.sort();
+        let first = files
+            .iter()
+            .map(|file| file.path.as_path())
+            .min()
+            .unwrap_or(Path::new(""));
+        self.complain(
+            first,
+            format!(
+                "version {version} has {} up files: {}",
+                paths.len(),
+                paths.join(", ")
+            ),
+        );
+    }
+
+    fn load(&mut self, version: Version, file: &Named) -> Option<Migration> {
+        let bytes = match fs::read(&file.path) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                self.complain(&file.path, unreadable("file", &error));
+                return None;
+            }
+        };
+        if bytes.len() > MAX_FILE_BYTES {
+            self.complain(
+                &file.path,
+                format!("is larger than {} MiB", MAX_FILE_BYTES >> 20),
+            );
+            return None;
+        }
+        let mut text = match String::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) => {
+                let offset = error.utf8_error().valid_up_to();
+                let line = error.as_bytes()[..offset]
+                    .iter()
+                    .filter(|&&byte| byte == b'\n')
+                    .count()
+                    + 1;
+                self.complain(
+                    &file.path,
+                    format!("line {line}: not UTF-8 (byte {} of the file)", offset + 1),
+                );
+                return None;
+            }
+        };
+        if let Some(offset) = text.find('\0') {
+            let line = text[..offset].matches('\n').count() + 1;
+            self.complain(
+                &file.path,
+                format!("line {line}: a NUL, which PostgreSQL cannot take"),
+            );
+            return None;
+        }
+        if text.starts_with('\u{feff}') {
+            text.drain(..'\u{feff}'.len_utf8());
+        }
+        text.shrink_to_fit();
+        let script = script::parse(&text);
+        Some(Migration {
+            version,
+            path: file.path.clone(),
+            file_name: file.file_name.clone(),
+            text,
+            script,
+        })
+    }
+}
+
+const BAD_NAME: &str = "not a migration's name: YYYYMMDDHHMMSS_name.up.sql or .down.sql is expected, \
+                        with 14 digits and a name of letters, digits, _ and -";
+
+/// A message of the protocol counts its length in 31 bits, and the server takes no statement above 1 GB.
+const MAX_FILE_BYTES: usize = 512 << 20;
+
+fn split_stem(stem: &str) -> Option<(Version, &str)> {
+    let (digits, name) = stem.split_once('_')?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    let version = Version::parse(digits)?;
+    (!name.is_empty() && name.bytes().all(plain)).then_some((version, name))
+}
+
+fn has_sql_extension(file_name: &str) -> bool {
+    file_name.len() >= 4
+        && file_name.as_bytes()[file_name.len() - 4..].eq_ignore_ascii_case(b".sql")
+}
+
+fn unreadable(what: &str, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            format!("no such {what} (MIGRATIONS_DIR says where migrations are)")
+        }
+        io::ErrorKind::NotADirectory => {
+            "not a directory (MIGRATIONS_DIR says where migrations are)".to_owned()
+        }
+        _ => format!("the {what} cannot be read: {error}"),
+    }
+}

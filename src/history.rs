@@ -1,0 +1,331 @@
+//! Every statement about the history and the journal.
+//!
+//! The history is bun's table, to the letter. The journal stands beside it, `<history table>_journal`; bun never sees
+//! it. A journal row belongs to the history row whose id it holds, so that what bun rolls back or applies anew behind
+//! our back leaves no stale checksum. A history row without a journal row was written by bun.
+
+use postgres::SimpleQueryRow;
+
+use crate::config::{Config, TableName};
+use crate::connect::{Results, Settings, literal};
+use crate::lock;
+use crate::migration::{Applied, History, Migration, Version};
+use crate::script::Checksum;
+
+/// The tables as the server knows them: schema-qualified and quoted.
+#[derive(Clone)]
+pub struct Tables {
+    pub history: String,
+    pub journal: String,
+    pub locks: String,
+}
+
+/// What one look at the database tells, in one snapshot.
+pub struct Observation {
+    pub database: String,
+    pub user: String,
+    /// As in `server_version`.
+    pub server_version: String,
+    /// A standby, which cannot be written to.
+    pub in_recovery: bool,
+    /// Whether the server counts an error's position in bytes: it does so in an SQL_ASCII database, and in characters
+    /// in every other.
+    pub counts_bytes: bool,
+    /// Whether `'\'` is a complete literal. Our lexer relies on it.
+    pub standard_strings: bool,
+    /// None unless all three exist.
+    pub tables: Option<Tables>,
+    pub history: History,
+    /// The id in the locks table's row for our history: positive if it is bun's, negative if it is ours.
+    pub lock_row: Option<i64>,
+}
+
+impl Observation {
+    /// The id of bun's row, if bun has the lock.
+    pub fn bun_row(&self) -> Option<i64> {
+        self.lock_row.filter(|&id| id > 0)
+    }
+}
+
+/// The message that observes: one round trip, reading only.
+///
+/// One snapshot for all of it: bun's row and its history must be of the same moment.
+pub fn observe(config: &Config) -> String {
+    let settings = Settings {
+        lock_timeout: OBSERVE_LOCK_TIMEOUT,
+        ..Settings::default()
+    };
+    format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {settings} {}; COMMIT",
+        look(config) // results 2 to 5
+    )
+}
+
+/// How long an observation waits for a table that somebody has locked against readers, before it says so and tries
+/// again.
+const OBSERVE_LOCK_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Reads the results of [`look`], the first of which is `results[from]`.
+pub fn observed(results: &Results, from: usize) -> Option<Observation> {
+    let [_, facts, records, interrupted] = results.get(from..from + 4)? else {
+        return None;
+    };
+    let fact = facts.first()?;
+    let flag = |name: &str| fact.get(name) == Some("t");
+    let text = |name: &str| fact.get(name).map(str::to_owned);
+    let tables = match (text("history"), text("journal"), text("locks")) {
+        (Some(history), Some(journal), Some(locks)) => Some(Tables {
+            history,
+            journal,
+            locks,
+        }),
+        _ => None,
+    };
+    Some(Observation {
+        database: text("database")?,
+        user: text("role")?,
+        server_version: text("server_version")?,
+        in_recovery: flag("in_recovery"),
+        counts_bytes: fact.get("encoding") == Some("SQL_ASCII"),
+        standard_strings: fact.get("standard_strings") == Some("on"),
+        tables,
+        history: read_history(records, interrupted),
+        lock_row: fact.get("lock_row").and_then(|id| id.parse().ok()),
+    })
+}
+
+fn read_history(records: &[SimpleQueryRow], interrupted: &[SimpleQueryRow]) -> History {
+    let mut history = History::default();
+    for row in records {
+        let group = row
+            .get("group_id")
+            .and_then(|group| group.parse().ok())
+            .unwrap_or(0);
+        history.last_group = history.last_group.max(group);
+        let name = row.get("name").unwrap_or_default();
+        match Version::parse(name) {
+            Some(version) => {
+                let checksum = row.get("checksum").and_then(Checksum::parse_hex);
+                history.applied.push(Applied { version, checksum });
+            }
+            None => history.foreign.push(name.to_owned()),
+        }
+    }
+    history.interrupted = interrupted
+        .iter()
+        .filter_map(|row| {
+            Some((
+                Version::parse(row.get("version")?)?,
+                row.get("runner")?.to_owned(),
+            ))
+        })
+        .collect();
+    history
+}
+
+/// Four statements that read all there is to know, whichever of the tables exist: a DO block opens cursors over what it
+/// finds, and the message fetches them. A plain SELECT would fail where a table is missing, and leave an ERROR in the
+/// server's log; asking first would take a second round trip.
+pub fn look(config: &Config) -> String {
+    let (history, locks) = (&config.history_table, &config.locks_table);
+    format!(
+        "DO LANGUAGE plpgsql $lockstep$
+DECLARE
+  the_facts pg_catalog.refcursor := 'lockstep_facts';
+  the_records pg_catalog.refcursor := 'lockstep_records';
+  the_interrupted pg_catalog.refcursor := 'lockstep_interrupted';
+  the_history pg_catalog.text := {history};
+  the_journal pg_catalog.text := {journal};
+  the_locks pg_catalog.text := {locks};
+  the_row pg_catalog.int8;
+BEGIN
+  IF the_locks IS NOT NULL THEN
+    EXECUTE {row} INTO the_row;
+  END IF;
+  OPEN the_facts FOR SELECT pg_catalog.current_database() AS database, current_user AS role,
+    pg_catalog.current_setting('server_version') AS server_version, pg_catalog.pg_is_in_recovery() AS in_recovery,
+    pg_catalog.getdatabaseencoding() AS encoding,
+    pg_catalog.current_setting('standard_conforming_strings') AS standard_strings,
+    the_history AS history, the_journal AS journal, the_locks AS locks, the_row AS lock_row;
+  IF the_history IS NULL THEN
+    OPEN the_records FOR SELECT NULL AS name, NULL AS group_id, NULL AS checksum WHERE false;
+  ELSIF the_journal IS NULL THEN
+    OPEN the_records FOR EXECUTE pg_catalog.format(
+      'SELECT name, group_id, NULL AS checksum FROM %s ORDER BY id', the_history);
+  ELSE
+    OPEN the_records FOR EXECUTE pg_catalog.format(
+      'SELECT h.name, h.group_id, j.checksum FROM %s h LEFT JOIN %s j ON j.version = h.name AND j.history_id = h.id
+       ORDER BY h.id', the_history, the_journal);
+  END IF;
+  IF the_history IS NULL OR the_journal IS NULL THEN
+    OPEN the_interrupted FOR SELECT NULL AS version, NULL AS runner WHERE false;
+  ELSE
+    OPEN the_interrupted FOR EXECUTE pg_catalog.format(
+      'SELECT j.version, j.runner FROM %s j WHERE j.finished_at IS NULL
+       AND NOT EXISTS (SELECT FROM %s h WHERE h.name = j.version)', the_journal, the_history);
+  END IF;
+END $lockstep$;
+FETCH ALL FROM lockstep_facts; FETCH ALL FROM lockstep_records; FETCH ALL FROM lockstep_interrupted",
+        history = qualified(history, ""),
+        journal = qualified(history, JOURNAL_SUFFIX),
+        locks = qualified(locks, ""),
+        row = lock::row_query(config),
+    )
+}
+
+const JOURNAL_SUFFIX: &str = "_journal";
+
+/// An SQL expression: the table's qualified and quoted name, or NULL if it does not exist. A name without a schema is
+/// found as in any statement; where the role's `search_path` selects no schema at all, `public` is meant.
+fn qualified(table: &TableName, suffix: &str) -> String {
+    let table = suffixed(table, suffix);
+    let mut found = format!("pg_catalog.to_regclass({})", literal(&table.quoted()));
+    if table.schema.is_none() {
+        let public = TableName {
+            schema: Some("public".to_owned()),
+            ..table
+        };
+        found = format!(
+            "COALESCE({found}, CASE WHEN pg_catalog.current_schema() IS NULL THEN pg_catalog.to_regclass({}) END)",
+            literal(&public.quoted())
+        );
+    }
+    format!(
+        "(SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c \
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = {found})"
+    )
+}
+
+fn suffixed(table: &TableName, suffix: &str) -> TableName {
+    let name = format!("{}{suffix}", table.name);
+    TableName {
+        setting: name.clone(),
+        schema: table.schema.clone(),
+        name,
+    }
+}
+
+/// The message that creates whichever tables are absent: bun's two exactly as bun does, and the journal.
+///
+/// Any number of runners may do so at once, without a lock. `CREATE TABLE IF NOT EXISTS` fails in such a race, so a
+/// failure is caught (and so never reaches the server's log) and whatever the winner created is taken.
+pub fn create_tables(config: &Config) -> String {
+    let settings = Settings {
+        lock_timeout: OBSERVE_LOCK_TIMEOUT,
+        ..Settings::default()
+    };
+    let journal = suffixed(&config.history_table, JOURNAL_SUFFIX);
+    let tables = [
+        (
+            &config.history_table,
+            "id BIGSERIAL NOT NULL, name VARCHAR, group_id BIGINT, \
+             migrated_at TIMESTAMPTZ NOT NULL DEFAULT current_timestamp, PRIMARY KEY (id)",
+        ),
+        (
+            &config.locks_table,
+            "id BIGSERIAL NOT NULL, table_name VARCHAR, PRIMARY KEY (id), UNIQUE (table_name)",
+        ),
+        (
+            &journal,
+            "version VARCHAR NOT NULL PRIMARY KEY, file_name VARCHAR NOT NULL, checksum VARCHAR NOT NULL, \
+             started_at TIMESTAMPTZ NOT NULL, finished_at TIMESTAMPTZ, duration_ms BIGINT, runner VARCHAR NOT NULL, \
+             history_id BIGINT",
+        ),
+    ];
+    let blocks: String = tables
+        .iter()
+        .map(|(table, columns)| create_table(table, columns))
+        .collect();
+    format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {settings} \
+         DO LANGUAGE plpgsql $lockstep$ BEGIN {blocks} END $lockstep$; COMMIT"
+    )
+}
+
+fn create_table(table: &TableName, columns: &str) -> String {
+    let name = literal(&table.quoted());
+    let public = TableName {
+        setting: String::new(),
+        schema: Some("public".to_owned()),
+        name: table.name.clone(),
+    };
+    let target = match table.schema {
+        Some(_) => name,
+        None => format!(
+            "CASE WHEN pg_catalog.current_schema() IS NULL THEN {} ELSE {name} END",
+            literal(&public.quoted())
+        ),
+    };
+    format!(
+        "IF {exists} IS NULL THEN
+           BEGIN
+             EXECUTE 'CREATE TABLE ' OPERATOR(pg_catalog.||) {target} OPERATOR(pg_catalog.||) {columns};
+           EXCEPTION WHEN unique_violation OR duplicate_table OR duplicate_object THEN NULL;
+           END;
+         END IF;
+        ",
+        exists = qualified(table, ""),
+        columns = literal(&format!(" ({columns})")),
+    )
+}
+
+/// One statement that records the migration as applied, in the history and in the journal. It must run in the
+/// migration's own transaction, with a `search_path` of `pg_catalog`.
+pub fn record(
+    tables: &Tables,
+    migration: &Migration,
+    group: i64,
+    runner: &str,
+    started_at: Started,
+) -> String {
+    let version = migration.version;
+    let started_at = match started_at {
+        Started::WithTransaction => "transaction_timestamp()".to_owned(),
+        Started::InJournal => {
+            format!(
+                "(SELECT started_at FROM {} WHERE version = '{version}')",
+                tables.journal
+            )
+        }
+    };
+    format!(
+        "WITH h AS (INSERT INTO {history} (name, group_id) VALUES ('{version}', {group}) RETURNING id), \
+         s AS (SELECT {started_at} AS at) \
+         INSERT INTO {journal} AS j (version, file_name, checksum, started_at, finished_at, duration_ms, runner, history_id) \
+         SELECT '{version}', {file_name}, '{checksum}', s.at, clock_timestamp(), \
+         extract(epoch FROM clock_timestamp() - s.at) * 1000, {runner}, h.id FROM h, s \
+         ON CONFLICT (version) DO UPDATE SET file_name = EXCLUDED.file_name, checksum = EXCLUDED.checksum, \
+         started_at = EXCLUDED.started_at, finished_at = EXCLUDED.finished_at, duration_ms = EXCLUDED.duration_ms, \
+         runner = EXCLUDED.runner, history_id = EXCLUDED.history_id;",
+        history = tables.history,
+        journal = tables.journal,
+        file_name = literal(&migration.file_name),
+        checksum = migration.script.checksum,
+        runner = literal(runner),
+    )
+}
+
+/// Since when a migration has been running.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Started {
+    /// Its statements and its record are one transaction.
+    WithTransaction,
+    /// It ran outside, and [`start`] noted when.
+    InJournal,
+}
+
+/// One statement that notes in the journal that a migration is about to run outside a transaction.
+pub fn start(tables: &Tables, migration: &Migration, runner: &str) -> String {
+    format!(
+        "INSERT INTO {journal} (version, file_name, checksum, started_at, runner) \
+         VALUES ('{version}', {file_name}, '{checksum}', pg_catalog.clock_timestamp(), {runner}) \
+         ON CONFLICT (version) DO UPDATE SET file_name = EXCLUDED.file_name, checksum = EXCLUDED.checksum, \
+         started_at = EXCLUDED.started_at, finished_at = NULL, duration_ms = NULL, runner = EXCLUDED.runner, \
+         history_id = NULL;",
+        journal = tables.journal,
+        version = migration.version,
+        file_name = literal(&migration.file_name),
+        checksum = migration.script.checksum,
+        runner = literal(runner),
+    )
+}

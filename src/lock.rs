@@ -1,0 +1,574 @@
+//! The lock: nobody ever has to delete it, and two never work at once.
+//!
+//! # The protocol
+//!
+//! Two connections while there is work. **G** (guard) says that the run lives, **W** (work) runs the migrations.
+//!
+//! 1. *Guard.* G opens a transaction and tries to take an advisory lock of that transaction, keyed by the history
+//!    table's oid. If it gets the lock it stays idle in the transaction until the run ends. If not, it rolls back, and
+//!    polls. It never blocks in the lock: a blocked waiter keeps a snapshot, and the holder's CONCURRENTLY would
+//!    deadlock with it.
+//! 2. *Row.* Under the guard, W writes our row into bun's locks table, committed, with a negative id from the table's
+//!    own sequence: this run's token, never used before, never again. A negative row that is already there belongs to
+//!    a dead run, for whoever has the guard knows that its owner has it no more, and is taken over. A positive row is
+//!    bun's: we wait.
+//! 3. *History.* It is read again, after the row is ours, in a snapshot that is younger than the row.
+//! 4. *Fence.* Every transaction of W begins by locking our row `FOR UPDATE`, by its token, and by making sure that its
+//!    version is not recorded. The row lock is held to the commit.
+//! 5. *Release.* W deletes the row with a durable commit, which flushes every commit before it; G rolls back.
+//!
+//! # Invariants
+//!
+//! * A. *At most one token is in the table* (the column is unique), and only the guard's holder writes one.
+//! * B. *A transaction that commits migration work held its token's row from its first statement to its commit.* So
+//!   two such transactions never overlap, and none commits after its token is gone.
+//! * C. *A record commits with its migration*, or, outside a transaction, after it.
+//!
+//! # Why nothing is applied twice, skipped, or left locked
+//!
+//! * *The runner is killed.* G's connection ends, so the guard is free. W may still be executing what it was sent, and
+//!   may commit. The successor's takeover updates the row that W's transaction has locked, so it waits for the orphan
+//!   (in short tries, aloud), and only then reads the history: B and 3.
+//! * *G alone is killed.* As above, but our client lives on: its next transaction finds its token gone and ends before
+//!   the first statement of the file. If nobody took over, the token still stands and the work is still ours alone.
+//! * *W is killed.* Its transaction is rolled back, or was committed: the client cannot tell and does not guess. It
+//!   ends; the next run reads the history.
+//! * *An operator deletes the row.* The DELETE waits for the transaction that has it locked; the next one finds it gone
+//!   and stops. Whoever inserts a row meanwhile (bun, say) works alone.
+//! * *The network is cut.* Keepalives and `client_connection_check_interval` end both sessions within seconds; then as
+//!   above.
+//! * *bun comes.* Its INSERT meets our committed row and fails at once, without waiting. When our row is gone it gets
+//!   in; what we committed it finds in its history.
+//! * *The server restarts.* Both sessions are gone, and with them the guard. The row stays, or not, with whatever
+//!   suffix of the commits was lost; a negative row is taken over.
+//! * *G and W reach different servers* (several hosts in the URL, or a standby, where advisory locks are granted too).
+//!   W sees that G's lock is not in its own `pg_locks`, and writes nothing. On a standby it cannot write at all.
+//!
+//! A statement outside a transaction (CREATE INDEX CONCURRENTLY) is not fenced. In its stead `apply` makes sure that
+//! the session which ran it before us has ended, and the table's own lock keeps two builds apart.
+//!
+//! Under REPEATABLE READ a fence would not see what was committed while it waited, and G would keep a snapshot for which
+//! every CONCURRENTLY waits. So the isolation level is always written out, whatever the role's default is.
+
+use std::time::Duration;
+
+use log::{debug, info, warn};
+
+use crate::config::Config;
+use crate::connect::{Results, Session, Settings, Trouble, literal};
+use crate::error::{Error, SqlError};
+use crate::history::{self, Observation, Tables};
+use crate::migration::{History, Version};
+use crate::wait::Wait;
+
+/// The first half of the advisory lock's key: "lock" in ASCII. The second half is the history table's oid.
+const KEY: i32 = 0x6c6f_636b;
+
+/// How long a takeover waits for an orphan's transaction before it says so and tries again.
+const ROW_LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often a waiter looks, at most. Twenty waiters poll a guard a hundred times a second at no cost that can be
+/// measured.
+const POLL: Duration = Duration::from_millis(250);
+
+/// The SQLSTATEs that our own statements raise.
+pub mod sqlstate {
+    /// The file ended the transaction it ran in.
+    pub const TRANSACTION_ENDED: &str = "LK001";
+    /// The version is already recorded.
+    pub const ALREADY_RECORDED: &str = "LK002";
+    /// Our row is gone.
+    pub const LOCK_LOST: &str = "LK003";
+    /// The guard is not held on the server that W sees.
+    pub const OTHER_SERVER: &str = "LK004";
+    /// The index that a statement built is not valid.
+    pub const INVALID_INDEX: &str = "LK005";
+}
+
+/// The lock, held. Whatever writes takes it by `&mut`, so that writing without the lock cannot be written down.
+pub struct Locked {
+    pub work: Session,
+    guard: Session,
+    /// G's process id, as long as its transaction lasts.
+    guard_pid: i32,
+    /// This run's id in the locks table.
+    token: i64,
+    pub tables: Tables,
+    /// What the locks table calls our history: what bun writes there.
+    table_name: String,
+    /// Our application name, by which others see who holds the lock.
+    pub runner: String,
+}
+
+/// What came of trying to get the lock.
+pub enum Acquired {
+    Locked(Box<Locked>, History),
+    /// While we waited, somebody else did all there was to do.
+    NothingLeft(Box<Session>),
+}
+
+/// Takes the lock. `work` becomes W; `settled` tells from a history read without the lock whether there is nothing left
+/// to do, or fails if what it finds must be refused.
+///
+/// # Errors
+///
+/// [`Error::RunnerWait`], [`Error::BunRowWait`] or [`Error::TableWait`] at the deadline of
+/// `MIGRATION_LOCK_WAIT_SECONDS`; what `settled` says; [`Error::Stopped`]; what the connections meet.
+pub fn acquire(
+    config: &Config,
+    mut work: Session,
+    tables: Tables,
+    runner: &str,
+    wait: &mut Wait,
+    mut settled: impl FnMut(&Observation) -> Result<bool, Error>,
+) -> Result<Acquired, Error> {
+    let (mut guard, mut results) = open_guard(config, &tables, runner, wait)?;
+    let guard_pid = loop {
+        let (pid, granted) = read_guard(&results)?;
+        if granted {
+            break pid;
+        }
+        let doing = "polling the migration lock";
+        guard
+            .execute("ROLLBACK")
+            .map_err(|trouble| trouble.while_doing(doing))?;
+        if settled(&look(config, &mut work, wait)?)? {
+            guard.close();
+            return Ok(Acquired::NothingLeft(Box::new(work)));
+        }
+        if wait.is_over() {
+            let holder = holder(&mut work, &tables)?;
+            return Err(Error::RunnerWait {
+                holder,
+                waited: wait.elapsed(),
+            });
+        }
+        say_holder(&mut work, &tables, wait)?;
+        wait.pause(POLL)?;
+        results = guard
+            .query(&guard_message(&tables))
+            .map_err(|trouble| trouble.while_doing(doing))?;
+    };
+    debug!(pid = guard_pid; "the guard is ours");
+
+    work.ping().map_err(|trouble| match trouble {
+        Trouble::Lost(cause) => Error::ConnectionLost {
+            doing: "waiting for a second connection (a pool must have two for a runner)".to_owned(),
+            cause,
+        },
+        trouble => trouble.while_doing("taking the migration lock"),
+    })?;
+    let (token, history) = put_row(config, &mut work, &tables, guard_pid, wait)?;
+    debug!(token; "the row in {} is ours", tables.locks);
+    let table_name = config.history_table.setting.clone();
+    let runner = runner.to_owned();
+    let locked = Locked {
+        work,
+        guard,
+        guard_pid,
+        token,
+        tables,
+        table_name,
+        runner,
+    };
+    Ok(Acquired::Locked(Box::new(locked), history))
+}
+
+fn open_guard(
+    config: &Config,
+    tables: &Tables,
+    runner: &str,
+    wait: &Wait,
+) -> Result<(Session, Results), Error> {
+    let mut patience = Wait::new(wait.signals(), config.database_wait);
+    let message = guard_message(tables);
+    let (session, answer) = Session::open(&config.server, runner, &message, &mut patience)?;
+    let results = answer.map_err(|trouble| trouble.while_doing("taking the migration lock"))?;
+    Ok((session, results))
+}
+
+/// Takes the guard, or does not: never blocks, and never fails while the history table is there.
+fn guard_message(tables: &Tables) -> String {
+    format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; {settings} \
+         SELECT pg_catalog.pg_backend_pid() AS pid, pg_catalog.pg_try_advisory_xact_lock({KEY}, {oid}) AS granted",
+        settings = Settings::default(),
+        oid = key(tables),
+    )
+}
+
+/// The second half of the key: the history table's oid, however the table is spelled.
+fn key(tables: &Tables) -> String {
+    format!(
+        "{}::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int4",
+        literal(&tables.history)
+    )
+}
+
+fn read_guard(results: &Results) -> Result<(i32, bool), Error> {
+    let row = results.get(2).and_then(|rows| rows.first());
+    row.and_then(|row| Some((row.get("pid")?.parse().ok()?, row.get("granted")? == "t")))
+        .ok_or_else(|| unexpected("taking the migration lock"))
+}
+
+fn unexpected(doing: &str) -> Error {
+    Error::ConnectionLost {
+        doing: doing.to_owned(),
+        cause: "the server's answer is not what was asked for".to_owned(),
+    }
+}
+
+/// Looks at the database, without the lock.
+///
+/// # Errors
+///
+/// [`Error::TableWait`] if somebody keeps a table locked against readers until the wait is over.
+pub fn look(config: &Config, session: &mut Session, wait: &mut Wait) -> Result<Observation, Error> {
+    let answer = session.query(&history::observe(config));
+    understand(config, session, answer, wait)
+}
+
+/// Reads the answer to [`history::observe`], and looks again while a table is locked.
+///
+/// # Errors
+///
+/// Like [`look`].
+pub fn understand(
+    config: &Config,
+    session: &mut Session,
+    mut answer: Result<Results, Trouble>,
+    wait: &mut Wait,
+) -> Result<Observation, Error> {
+    let doing = "reading the history";
+    loop {
+        match answer {
+            Ok(results) => return history::observed(&results, 2).ok_or_else(|| unexpected(doing)),
+            Err(trouble) => retry_lock_timeout(session, trouble, doing, wait)?,
+        }
+        answer = session.query(&history::observe(config));
+    }
+}
+
+/// After a lock timeout of one of our own statements: rolls back and waits a little, aloud. Any other trouble is an
+/// error.
+pub fn retry_lock_timeout(
+    session: &mut Session,
+    trouble: Trouble,
+    doing: &str,
+    wait: &mut Wait,
+) -> Result<(), Error> {
+    let Trouble::Sql(error) = &trouble else {
+        return Err(trouble.while_doing(doing));
+    };
+    let rolled_back = session.execute("ROLLBACK");
+    if error.code().code() != "55P03" {
+        return Err(trouble.while_doing(doing));
+    }
+    rolled_back.map_err(|trouble| trouble.while_doing(doing))?;
+    if wait.is_over() {
+        let cause = Box::new(SqlError::from(&**error));
+        let (doing, waited) = (doing.to_owned(), wait.elapsed());
+        return Err(Error::TableWait {
+            doing,
+            cause,
+            blockers: Vec::new(),
+            waited,
+            applied_before: 0,
+        });
+    }
+    wait.say(|| format!("a lock while {doing}: {}", error.message()));
+    wait.pause(POLL)
+}
+
+/// An SQL expression, of type text: the query for our row in the locks table `the_locks`.
+pub fn row_query(config: &Config) -> String {
+    let name = literal(&config.history_table.setting);
+    format!("pg_catalog.format('SELECT id FROM %s WHERE table_name = %L', the_locks, {name})")
+}
+
+/// Puts our row into the locks table, or takes a dead runner's over, and reads the history behind it.
+fn put_row(
+    config: &Config,
+    work: &mut Session,
+    tables: &Tables,
+    guard_pid: i32,
+    wait: &mut Wait,
+) -> Result<(i64, History), Error> {
+    let doing = "taking the migration lock";
+    let message = row_message(config, tables, guard_pid);
+    loop {
+        let results = match work.query(&message) {
+            Ok(results) => results,
+            // An orphan's transaction still has the row; it ends with it.
+            Err(trouble) => {
+                retry_lock_timeout(work, trouble, doing, wait)?;
+                continue;
+            }
+        };
+        let observation = history::observed(&results, 4).ok_or_else(|| unexpected(doing))?;
+        let token = results[3]
+            .first()
+            .and_then(|row| row.get("id")?.parse().ok());
+        if let Some(token) = token {
+            return Ok((token, observation.history));
+        }
+        wait_for_bun(&observation, tables, wait)?;
+    }
+}
+
+fn row_message(config: &Config, tables: &Tables, guard_pid: i32) -> String {
+    let settings = Settings {
+        lock_timeout: ROW_LOCK_TIMEOUT,
+        ..Settings::default()
+    };
+    format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {settings} {assert_guard}
+         INSERT INTO {locks} AS l (id, table_name)
+         VALUES (-COALESCE(pg_catalog.nextval(pg_catalog.pg_get_serial_sequence({locks_literal}, 'id')),
+           (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::pg_catalog.int8), {name})
+         ON CONFLICT (table_name) DO UPDATE SET id = EXCLUDED.id WHERE l.id < 0 RETURNING id;
+         {look}; COMMIT",
+        assert_guard = assert_guard(tables, guard_pid),
+        locks = tables.locks,
+        locks_literal = literal(&tables.locks),
+        name = literal(&config.history_table.setting),
+        look = history::look(config),
+    )
+}
+
+/// A statement that fails unless this server sees that G holds the guard.
+fn assert_guard(tables: &Tables, guard_pid: i32) -> String {
+    format!(
+        "DO LANGUAGE plpgsql $lockstep$ BEGIN
+           IF NOT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2
+             AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+             AND classid::pg_catalog.int4 = {KEY} AND objid::pg_catalog.int4 = {key} AND pid = {guard_pid}) THEN
+             RAISE EXCEPTION USING ERRCODE = '{OTHER_SERVER}',
+               MESSAGE = 'the two connections reached different servers, or the guard is gone';
+           END IF;
+         END $lockstep$;",
+        key = key(tables),
+        OTHER_SERVER = sqlstate::OTHER_SERVER,
+    )
+}
+
+/// One turn of waiting for a row of bun's.
+///
+/// # Errors
+///
+/// [`Error::BunRowWait`] at the deadline.
+pub fn wait_for_bun(
+    observation: &Observation,
+    tables: &Tables,
+    wait: &mut Wait,
+) -> Result<(), Error> {
+    // It may have gone between two statements; then it is only a matter of trying again.
+    let Some(id) = observation.bun_row() else {
+        return wait.pause(POLL);
+    };
+    let newest = observation
+        .history
+        .applied
+        .iter()
+        .map(|it| it.version)
+        .max();
+    if wait.is_over() {
+        return Err(Error::BunRowWait {
+            locks: tables.locks.clone(),
+            id,
+            newest,
+            waited: wait.elapsed(),
+        });
+    }
+    wait.say(|| {
+        format!(
+            "bun's lock, row {id} of {}: its owner is a bun process, alive or dead",
+            tables.locks
+        )
+    });
+    wait.pause(POLL)
+}
+
+fn say_holder(work: &mut Session, tables: &Tables, wait: &mut Wait) -> Result<(), Error> {
+    let mut failed = None;
+    wait.say(|| {
+        let holder = holder(work, tables).unwrap_or_else(|error| {
+            failed = Some(error);
+            "somebody".to_owned()
+        });
+        format!("another runner: {holder}")
+    });
+    failed.map_or(Ok(()), Err)
+}
+
+/// Who holds the guard, in words: process id, application, address, since when, which migration, and what that waits
+/// for. Other roles see less.
+fn holder(work: &mut Session, tables: &Tables) -> Result<String, Error> {
+    let message = format!(
+        "SELECT g.pid, a.application_name, a.client_addr, w.pid AS work_pid,
+           pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - a.xact_start) AS age,
+           pg_catalog.substring(w.query, '/\\* lockstep (\\S+) \\*/') AS migration,
+           pg_catalog.array_to_string(pg_catalog.pg_blocking_pids(w.pid), ', ') AS blockers
+         FROM pg_catalog.pg_locks g
+         LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = g.pid
+         LEFT JOIN LATERAL (SELECT pid, query FROM pg_catalog.pg_stat_activity
+           WHERE application_name = a.application_name AND pid <> g.pid AND datid = a.datid
+           AND state IS DISTINCT FROM 'idle' LIMIT 1) w ON true
+         WHERE g.locktype = 'advisory' AND g.granted AND g.objsubid = 2
+           AND g.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+           AND g.classid::pg_catalog.int4 = {KEY} AND g.objid::pg_catalog.int4 = {key}",
+        key = key(tables),
+    );
+    let results = work
+        .query(&message)
+        .map_err(|trouble| trouble.while_doing("asking who holds the lock"))?;
+    let Some(row) = results.first().and_then(|rows| rows.first()) else {
+        return Ok("it has just ended".to_owned());
+    };
+    let mut words = format!("pid {}", row.get("pid").unwrap_or("unknown"));
+    for (label, column) in [
+        (", ", "application_name"),
+        (", from ", "client_addr"),
+        (", for ", "age"),
+        (", running ", "migration"),
+        (", which waits for pid ", "blockers"),
+    ] {
+        if let Some(value) = row.get(column).filter(|value| !value.is_empty()) {
+            words.push_str(label);
+            words.push_str(value);
+        }
+    }
+    Ok(words)
+}
+
+impl Locked {
+    /// The statement that every transaction of W begins with: it fails unless our row is there, and keeps it until the
+    /// transaction ends; it fails if `version` is recorded already.
+    pub fn fence(&self, version: Version) -> String {
+        format!(
+            "DO LANGUAGE plpgsql $lockstep$ BEGIN
+               PERFORM FROM {locks} WHERE table_name OPERATOR(pg_catalog.=) {name} AND id OPERATOR(pg_catalog.=) {token}
+                 FOR UPDATE;
+               IF NOT FOUND THEN
+                 RAISE EXCEPTION USING ERRCODE = '{LOCK_LOST}', MESSAGE = 'the migration lock was lost';
+               END IF;
+               IF EXISTS (SELECT FROM {history} WHERE name OPERATOR(pg_catalog.=) '{version}') THEN
+                 RAISE EXCEPTION USING ERRCODE = '{ALREADY_RECORDED}', MESSAGE = 'the version is already recorded';
+               END IF;
+             END $lockstep$;",
+            locks = self.tables.locks,
+            name = literal(&self.table_name),
+            token = self.token,
+            history = self.tables.history,
+            LOCK_LOST = sqlstate::LOCK_LOST,
+            ALREADY_RECORDED = sqlstate::ALREADY_RECORDED,
+        )
+    }
+
+    /// The statement that tells, at the end of a transaction, that it is still the one that the fence began: the row
+    /// lock names the transaction that holds it. A setting of the transaction would do as well, but for files that say
+    /// `RESET ALL`. It wants a `search_path` of `pg_catalog`.
+    pub fn still_fenced(&self) -> String {
+        format!(
+            "DO LANGUAGE plpgsql $lockstep$ BEGIN
+               PERFORM FROM {locks} WHERE table_name = {name} AND id = {token}
+                 AND xmax = pg_current_xact_id_if_assigned()::xid;
+               IF NOT FOUND THEN
+                 RAISE EXCEPTION USING ERRCODE = '{TRANSACTION_ENDED}', MESSAGE = 'the file ended its transaction';
+               END IF;
+             END $lockstep$;",
+            locks = self.tables.locks,
+            name = literal(&self.table_name),
+            token = self.token,
+            TRANSACTION_ENDED = sqlstate::TRANSACTION_ENDED,
+        )
+    }
+
+    /// The statement that fails unless G still holds the guard: for what the fence cannot protect.
+    pub fn assert_guard(&self) -> String {
+        assert_guard(&self.tables, self.guard_pid)
+    }
+
+    /// Makes sure that G answers.
+    pub fn ping_guard(&mut self) -> Result<(), Error> {
+        self.guard
+            .ping()
+            .map_err(|trouble| trouble.while_doing("asking the guard for a sign of life"))
+    }
+
+    /// G's process id.
+    pub fn guard_pid(&self) -> i32 {
+        self.guard_pid
+    }
+
+    /// The error for [`sqlstate::LOCK_LOST`].
+    pub fn lost(&self) -> Error {
+        Error::LockLost {
+            locks: self.tables.locks.clone(),
+            token: self.token,
+        }
+    }
+
+    /// Gives the lock back. Every commit of this run is on disk afterwards, so only now is success to be reported.
+    ///
+    /// # Errors
+    ///
+    /// The run's work is done when this fails, and the next run takes the row over: whoever has an error of its own to
+    /// report reports that one.
+    pub fn release(mut self) -> Result<(), Error> {
+        let message = format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {settings} \
+             DELETE FROM {locks} WHERE table_name = {name} AND id = {token}; COMMIT",
+            settings = Settings {
+                lock_timeout: Duration::from_secs(5),
+                ..Settings::default()
+            },
+            locks = self.tables.locks,
+            name = literal(&self.table_name),
+            token = self.token,
+        );
+        let released = self
+            .work
+            .execute(&message)
+            .map_err(|trouble| trouble.while_doing("releasing the lock"));
+        if let Err(trouble) = self.guard.execute("ROLLBACK") {
+            warn!(
+                "the guard was already gone: {}",
+                trouble.while_doing("releasing the guard")
+            );
+        }
+        self.guard.close();
+        self.work.close();
+        released
+    }
+}
+
+/// Creates the tables if they are absent, and looks again.
+pub fn create_tables(
+    config: &Config,
+    session: &mut Session,
+    wait: &mut Wait,
+) -> Result<(Observation, Tables), Error> {
+    loop {
+        match session.execute(&history::create_tables(config)) {
+            Ok(()) => {}
+            Err(trouble) => {
+                retry_lock_timeout(session, trouble, "creating the history tables", wait)?;
+                continue;
+            }
+        }
+        let observation = look(config, session, wait)?;
+        if let Some(tables) = observation.tables.clone() {
+            info!(
+                "the history is {}, created where it was absent",
+                tables.history
+            );
+            return Ok((observation, tables));
+        }
+        // Somebody dropped one of them in between.
+        wait.pause(POLL)?;
+        if wait.is_over() {
+            return Err(unexpected("creating the history tables"));
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! Lockstep applies PostgreSQL schema migrations: exactly once, one at a time, and with no lock to delete.
+//!
+//! The story, in order: the environment becomes a [`Config`]; the directory becomes sorted migrations; a session reads
+//! what the database knows. If nothing is to be done, that is all. Else the lock is taken, the history is read again
+//! under it, the plan is made and applied, the lock is released; and the exit code says what happened.
+
+mod apply;
+mod command;
+mod config;
+mod connect;
+mod error;
+mod files;
+mod history;
+mod lock;
+mod logging;
+mod migration;
+mod plan;
+mod progress;
+mod script;
+mod wait;
+
+use std::env;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use log::{debug, info, warn};
+
+use crate::command::Command;
+use crate::config::{Config, Environment};
+use crate::connect::Session;
+use crate::error::Error;
+use crate::history::{Observation, Tables};
+use crate::lock::{Acquired, Locked};
+use crate::migration::{History, Migration};
+use crate::plan::Plan;
+use crate::wait::{Signal, Signals, Wait};
+
+fn main() -> ExitCode {
+    let environment = Environment::read();
+    logging::init(config::logging(&environment));
+    match run(&environment) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            logging::report_error(&error.to_string(), &error.fields());
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+/// The number of each error, as README's table has it. There is no `_` arm: a new kind of error must choose its number.
+fn exit_code(error: &Error) -> u8 {
+    match error {
+        Error::Migration(_) => 1,
+        Error::Usage(_) | Error::Environment(_) | Error::Files(_) | Error::Rejected { .. } => 2,
+        Error::Database { cause, .. } => match cause.is_transient() {
+            true => 3,
+            false => 2,
+        },
+        Error::Unreachable { .. } | Error::ConnectionLost { .. } => 3,
+        Error::RunnerWait { .. }
+        | Error::BunRowWait { .. }
+        | Error::LockLost { .. }
+        | Error::TableWait { .. } => 4,
+        Error::Refused { divergences, .. } => match divergences.is_empty() {
+            true => 2,
+            false => 5,
+        },
+        Error::Stopped {
+            signal: Signal::Interrupt,
+            ..
+        } => 130,
+        Error::Stopped {
+            signal: Signal::Terminate,
+            ..
+        } => 143,
+    }
+}
+
+fn run(environment: &Environment) -> Result<(), Error> {
+    match command::parse(env::args_os().skip(1)).map_err(Error::Usage)? {
+        Command::Help => answer(command::help()),
+        Command::Version => answer(concat!("lockstep ", env!("CARGO_PKG_VERSION"), "\n")),
+        Command::Up => up(environment),
+        Command::Start => match config::switch(environment) {
+            Ok(true) => up(environment),
+            Ok(false) => {
+                info!("migrations are switched off: RUN_DATABASE_MIGRATIONS is not true");
+                Ok(())
+            }
+            // All complaints come together.
+            Err(complaint) => Err(config::load(environment)
+                .map_or_else(Error::Environment, |_| Error::Environment(vec![complaint]))),
+        },
+    }
+}
+
+/// Prints a command's answer. Whoever reads it may have gone away, which is no failure of ours.
+fn answer(text: &str) -> Result<(), Error> {
+    if let Err(error) = io::stdout().write_all(text.as_bytes()) {
+        debug!("writing the answer: {error}");
+    }
+    Ok(())
+}
+
+/// Applies all that is pending.
+fn up(environment: &Environment) -> Result<(), Error> {
+    let config = config::load(environment).map_err(Error::Environment)?;
+    config
+        .warnings
+        .iter()
+        .for_each(|warning| warn!("{warning}"));
+    let signals = Signals::handle()
+        .map_err(|error| Error::Usage(format!("signals cannot be handled: {error}")))?;
+    let migrations = files::read(&config.migrations_dir)?;
+    warn_of_odd_versions(&migrations);
+    debug!(files = migrations.len(), directory = config.migrations_dir.display().to_string().as_str(); "running migrations on database");
+
+    let runner = connect::application_name(&config.server);
+    let mut patience = Wait::new(&signals, config.database_wait);
+    let (mut session, answer) = Session::open(
+        &config.server,
+        &runner,
+        &history::observe(&config),
+        &mut patience,
+    )?;
+    let mut wait = Wait::new(&signals, config.lock_wait);
+    let observation = lock::understand(&config, &mut session, answer, &mut wait)?;
+    debug!(
+        server = config.server.description.as_str(), version = observation.server_version.as_str(),
+        database = observation.database.as_str(), user = observation.user.as_str();
+        "connected to {}", config.server.description
+    );
+    work_off(
+        &config,
+        &mut wait,
+        &runner,
+        &migrations,
+        session,
+        observation,
+    )
+}
+
+/// Everything after the first look: waits for whoever is at work, takes the lock if there is work, does the work.
+fn work_off(
+    config: &Config,
+    wait: &mut Wait,
+    runner: &str,
+    migrations: &[Migration],
+    mut session: Session,
+    mut observation: Observation,
+) -> Result<(), Error> {
+    let settled = |observation: &Observation| {
+        let plan = plan_for(config, migrations, &observation.history)?;
+        Ok(plan.pending.is_empty() && observation.bun_row().is_none())
+    };
+    // What is read before the lock is only a hint, but enough to refuse, or to have nothing to do.
+    loop {
+        let plan = plan_for(config, migrations, &observation.history)?;
+        if !plan.pending.is_empty() {
+            break;
+        }
+        let (Some(_), Some(tables)) = (observation.bun_row(), &observation.tables) else {
+            session.close();
+            report_up_to_date(&plan, migrations);
+            return Ok(());
+        };
+        // bun records a migration before it runs it, so the history may promise too much.
+        lock::wait_for_bun(&observation, tables, wait)?;
+        observation = lock::look(config, &mut session, wait)?;
+    }
+    refuse_standby(config, &observation)?;
+
+    let tables = tables(config, &mut session, &observation, wait)?;
+    if !observation.standard_strings {
+        let on = "SET standard_conforming_strings TO on";
+        session
+            .execute(on)
+            .map_err(|trouble| trouble.while_doing("preparing the session"))?;
+    }
+    let counts_bytes = observation.counts_bytes;
+    match lock::acquire(config, session, tables, runner, wait, settled)? {
+        Acquired::NothingLeft(session) => {
+            session.close();
+            info!("the database is up to date: another runner has applied what was pending");
+            Ok(())
+        }
+        Acquired::Locked(mut locked, history) => {
+            let outcome = migrate(
+                config,
+                wait.signals(),
+                migrations,
+                &mut locked,
+                &history,
+                counts_bytes,
+            );
+            let released = locked.release();
+            conclude(outcome, released, migrations)
+        }
+    }
+}
+
+/// The lock is ours: plans again, on what is certain now, and applies.
+fn migrate(
+    config: &Config,
+    signals: &Signals,
+    migrations: &[Migration],
+    locked: &mut Locked,
+    history: &History,
+    counts_bytes: bool,
+) -> Result<usize, Error> {
+    let plan = plan_for(config, migrations, history)?;
+    warn_about(&plan, history);
+    apply::run(config, signals, locked, &plan, history, counts_bytes)
+}
+
+/// The run's own error comes first; success is only told once the release has made it durable.
+fn conclude(
+    outcome: Result<usize, Error>,
+    released: Result<(), Error>,
+    migrations: &[Migration],
+) -> Result<(), Error> {
+    if let Err(error) = &released {
+        warn!("{error}; the next run takes the lock over");
+    }
+    let applied = outcome?;
+    released?;
+    match applied {
+        0 => info!(
+            "the database is up to date: {} migrations",
+            migrations.len()
+        ),
+        applied => {
+            info!(applied; "the database is up to date: {} migrations, {applied} applied now", migrations.len())
+        }
+    }
+    Ok(())
+}
+
+fn plan_for<'a>(
+    config: &Config,
+    migrations: &'a [Migration],
+    history: &History,
+) -> Result<Plan<'a>, Error> {
+    plan::make(migrations, history, config.order, config.divergence)
+}
+
+fn tables(
+    config: &Config,
+    session: &mut Session,
+    observation: &Observation,
+    wait: &mut Wait,
+) -> Result<Tables, Error> {
+    match &observation.tables {
+        Some(tables) => Ok(tables.clone()),
+        None => lock::create_tables(config, session, wait).map(|(_, tables)| tables),
+    }
+}
+
+fn refuse_standby(config: &Config, observation: &Observation) -> Result<(), Error> {
+    if !observation.in_recovery {
+        return Ok(());
+    }
+    Err(Error::Rejected {
+        server: config.server.description.clone(),
+        cause: "migrations are pending, and this server is a standby, which cannot be written to"
+            .to_owned(),
+        hint: Some("point Lockstep at the primary"),
+    })
+}
+
+fn report_up_to_date(plan: &Plan<'_>, migrations: &[Migration]) {
+    warn_of_tolerated(plan);
+    say_ahead(plan);
+    info!(
+        "the database is up to date: {} migrations",
+        migrations.len()
+    );
+}
+
+fn warn_about(plan: &Plan<'_>, history: &History) {
+    warn_of_tolerated(plan);
+    say_ahead(plan);
+    for version in &plan.out_of_order {
+        warn!(version = version.to_string().as_str(); "{version} is out-of-order: older than what is applied; it is applied now");
+    }
+    for name in &history.foreign {
+        warn!(name = name.as_str(); "the history holds {name:?}, which is no version of 14 digits; it is left alone");
+    }
+}
+
+fn warn_of_tolerated(plan: &Plan<'_>) {
+    for divergence in &plan.tolerated {
+        warn!(version = divergence.version.to_string().as_str(); "{divergence} (MIGRATION_DIVERGENCE=warn)");
+    }
+}
+
+fn say_ahead(plan: &Plan<'_>) {
+    if let Some(newest) = plan.ahead.last() {
+        let count = plan.ahead.len();
+        info!(ahead = count; "the database is ahead of the files by {count}, up to {newest}: they are of an older release");
+    }
+}
+
+fn warn_of_odd_versions(migrations: &[Migration]) {
+    let odd: Vec<&Migration> = migrations
+        .iter()
+        .filter(|it| !it.version.is_date())
+        .collect();
+    if let [first, others @ ..] = odd.as_slice() {
+        let version = first.version.to_string();
+        let more = match others.len() {
+            0 => String::new(),
+            count => format!(" (nor are those of {count} other files)"),
+        };
+        warn!(version = version.as_str(); "{}: its digits are no date and time{more}", first.file_name);
+    }
+}

@@ -1,0 +1,121 @@
+//! The nouns: version, migration, applied record, state. Values only: nothing here reads, writes or decides.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::script::{Checksum, Script};
+
+/// A migration's version: the 14 digits its file name begins with, as `date '+%Y%m%d%H%M%S'` prints them.
+///
+/// The history stores it in `name`, as bun does.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Version(u64);
+
+impl Version {
+    /// Returns the version that `text` spells, if it is exactly 14 ASCII digits.
+    pub fn parse(text: &str) -> Option<Version> {
+        if text.len() != 14 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        text.parse().ok().map(Version)
+    }
+
+    /// Returns true if and only if the digits are a date and time of the Gregorian calendar.
+    pub fn is_date(self) -> bool {
+        let field = |from: u32, digits: u32| (self.0 / 10u64.pow(from) % 10u64.pow(digits)) as u32;
+        let (year, month, day) = (field(10, 4), field(8, 2), field(6, 2));
+        let leap =
+            year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+        let days = match month {
+            4 | 6 | 9 | 11 => 30,
+            2 if leap => 29,
+            2 => 28,
+            1..=12 => 31,
+            _ => 0,
+        };
+        // `date` prints a leap second as 60.
+        (1..=days).contains(&day) && field(4, 2) < 24 && field(2, 2) < 60 && field(0, 2) <= 60
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:014}", self.0)
+    }
+}
+
+/// One migration file, read and understood.
+pub struct Migration {
+    pub version: Version,
+    /// Where the file is: the migrations directory as it was given, and the path below it.
+    pub path: PathBuf,
+    /// The file's name, as the log and the journal show it.
+    pub file_name: String,
+    /// The file's text, without a byte-order mark.
+    pub text: String,
+    pub script: Script,
+}
+
+/// What the history says: a row of bun's table, and what our journal knows of it.
+pub struct Applied {
+    pub version: Version,
+    /// Unknown for what bun applied.
+    pub checksum: Option<Checksum>,
+}
+
+/// All that the database knows about migrations, read in one snapshot.
+#[derive(Default)]
+pub struct History {
+    pub applied: Vec<Applied>,
+    /// Names in bun's table that are no version, so that no file can ever match them.
+    pub foreign: Vec<String>,
+    /// Started outside a transaction and not finished: version and runner.
+    pub interrupted: Vec<(Version, String)>,
+    /// The newest group in use; 0 if there is none.
+    pub last_group: i64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_fourteen_digits() {
+        for (text, is_version) in [
+            ("20230314095813", true),
+            ("00000000000001", true),
+            ("99999999999999", true),
+            ("2023031409581", false),
+            ("202303140958130", false),
+            ("2023031409581a", false),
+            ("+2023031409581", false),
+            ("２０２３", false),
+            ("", false),
+        ] {
+            let version = Version::parse(text);
+            assert_eq!(version.is_some(), is_version, "{text}");
+            assert!(version.is_none_or(|version| version.to_string() == text));
+        }
+    }
+
+    #[test]
+    fn knows_a_date_from_other_digits() {
+        for (text, is_date) in [
+            ("20230314095813", true),
+            ("20240229235960", true),
+            ("20000229000000", true),
+            ("19000229000000", false),
+            ("20230229000000", false),
+            ("20231301000000", false),
+            ("20230431000000", false),
+            ("20230100000000", false),
+            ("20230101240000", false),
+            ("20230101006000", false),
+            ("20230101000061", false),
+            ("00000000000001", false),
+        ] {
+            let version = Version::parse(text).expect("fourteen digits");
+            assert_eq!(version.is_date(), is_date, "{text}");
+        }
+    }
+}

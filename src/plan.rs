@@ -1,0 +1,235 @@
+//! Files and history → what is to be run, or every reason not to. Pure: no database, no file, no clock.
+//!
+//! | state | means | policy |
+//! |---|---|---|
+//! | applied | in history and on disk, checksum equal or unknown | |
+//! | pending | on disk, not in history, newer than all that is applied | run |
+//! | out-of-order | on disk, not in history, older than something applied | run and warn; under `strict` a divergence |
+//! | modified | applied, the checksum differs | divergence |
+//! | missing | in history, not on disk, between the oldest and the newest file | divergence |
+//! | ahead | in history, newer than every file: an older image meets a newer database | fine, said once |
+//! | archived | in history, older than every file: squashed | fine |
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::config::{DivergencePolicy, Order};
+use crate::error::{Error, Place, Precision};
+use crate::migration::{Applied, History, Migration, Version};
+use crate::script::ObstacleKind;
+
+/// What `up` has to do.
+pub struct Plan<'a> {
+    /// What is to be run, in order: pending and out-of-order.
+    pub pending: Vec<&'a Migration>,
+    /// Those of `pending` that are older than something applied.
+    pub out_of_order: Vec<Version>,
+    /// Applied versions that are newer than every file.
+    pub ahead: Vec<Version>,
+    /// Divergences that `MIGRATION_DIVERGENCE=warn` lets pass.
+    pub tolerated: Vec<Divergence>,
+}
+
+/// A disagreement between history and files.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Divergence {
+    pub version: Version,
+    /// Where the file is, unless it is missing.
+    pub file: Option<String>,
+    pub kind: DivergenceKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DivergenceKind {
+    /// The file was edited after it was applied.
+    Modified,
+    /// The file of an applied migration is gone, though older and newer ones are there.
+    Missing,
+    /// The file is older than something applied, and `MIGRATION_ORDER=strict`.
+    OutOfOrder,
+}
+
+/// Something in a pending file that cannot be run from a file, by place.
+#[derive(Debug)]
+pub struct Obstruction {
+    pub file: String,
+    pub line: usize,
+    pub column: usize,
+    pub kind: ObstacleKind,
+}
+
+/// Decides what is to be run. `migrations` must be sorted by version.
+///
+/// # Errors
+///
+/// [`Error::Refused`] with every divergence, unless the policy lets them pass, and everything in a pending file that
+/// cannot be run.
+pub fn make<'a>(
+    migrations: &'a [Migration],
+    history: &History,
+    order: Order,
+    policy: DivergencePolicy,
+) -> Result<Plan<'a>, Error> {
+    let applied: BTreeMap<Version, &Applied> =
+        history.applied.iter().map(|it| (it.version, it)).collect();
+    let newest_applied = applied.keys().next_back().copied();
+    let pending: Vec<&Migration> = migrations
+        .iter()
+        .filter(|it| !applied.contains_key(&it.version))
+        .collect();
+    let out_of_order: Vec<&Migration> = pending
+        .iter()
+        .copied()
+        .filter(|it| Some(it.version) < newest_applied)
+        .collect();
+
+    let mut divergences: Vec<Divergence> = migrations
+        .iter()
+        .filter_map(|it| modified(it, &applied))
+        .collect();
+    divergences.extend(missing(migrations, &applied));
+    if order == Order::Strict {
+        divergences.extend(
+            out_of_order
+                .iter()
+                .map(|it| Divergence::of(it, DivergenceKind::OutOfOrder)),
+        );
+    }
+    divergences.sort_by_key(|divergence| divergence.version);
+
+    let obstructions: Vec<Obstruction> = pending.iter().flat_map(|it| obstructions(it)).collect();
+    let refuse_divergences = policy == DivergencePolicy::Refuse && !divergences.is_empty();
+    if refuse_divergences || !obstructions.is_empty() {
+        let divergences = if refuse_divergences {
+            divergences
+        } else {
+            Vec::new()
+        };
+        return Err(Error::Refused {
+            divergences,
+            obstructions,
+        });
+    }
+
+    let newest_file = migrations.last().map(|it| it.version);
+    Ok(Plan {
+        out_of_order: out_of_order.iter().map(|it| it.version).collect(),
+        ahead: applied
+            .keys()
+            .copied()
+            .filter(|&version| Some(version) > newest_file)
+            .collect(),
+        tolerated: divergences,
+        pending,
+    })
+}
+
+fn modified(migration: &Migration, applied: &BTreeMap<Version, &Applied>) -> Option<Divergence> {
+    let recorded = applied.get(&migration.version)?.checksum?;
+    (recorded != migration.script.checksum)
+        .then(|| Divergence::of(migration, DivergenceKind::Modified))
+}
+
+fn missing(migrations: &[Migration], applied: &BTreeMap<Version, &Applied>) -> Vec<Divergence> {
+    let (Some(oldest), Some(newest)) = (migrations.first(), migrations.last()) else {
+        return Vec::new();
+    };
+    applied
+        .range(oldest.version..newest.version)
+        .map(|(&version, _)| version)
+        .filter(|version| {
+            migrations
+                .binary_search_by_key(version, |it| it.version)
+                .is_err()
+        })
+        .map(|version| Divergence {
+            version,
+            file: None,
+            kind: DivergenceKind::Missing,
+        })
+        .collect()
+}
+
+fn obstructions(migration: &Migration) -> impl Iterator<Item = Obstruction> + '_ {
+    migration.script.obstacles.iter().map(|obstacle| {
+        let place = Place::of(&migration.text, obstacle.offset, Precision::Exact);
+        Obstruction {
+            file: migration.path.display().to_string(),
+            line: place.line,
+            column: place.column,
+            kind: obstacle.kind.clone(),
+        }
+    })
+}
+
+impl Divergence {
+    fn of(migration: &Migration, kind: DivergenceKind) -> Divergence {
+        Divergence {
+            version: migration.version,
+            file: Some(migration.path.display().to_string()),
+            kind,
+        }
+    }
+}
+
+impl fmt::Display for Divergence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let version = self.version;
+        let file = self.file.as_deref().unwrap_or("no file");
+        match self.kind {
+            DivergenceKind::Modified => {
+                write!(f, "{version} modified: {file}: edited after it was applied")
+            }
+            DivergenceKind::Missing => {
+                write!(f, "{version} missing: applied, but its file is gone")
+            }
+            DivergenceKind::OutOfOrder => {
+                write!(
+                    f,
+                    "{version} out-of-order: {file}: older than what is applied (MIGRATION_ORDER=strict)"
+                )
+            }
+        }
+    }
+}
+
+impl fmt::Display for Obstruction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}: ", self.file, self.line, self.column)?;
+        match &self.kind {
+            ObstacleKind::TransactionControl(command) => {
+                write!(
+                    f,
+                    "{command} cannot stand in a migration: each file is one transaction already; remove it"
+                )
+            }
+            ObstacleKind::CopyFromStdin => {
+                write!(
+                    f,
+                    "COPY … FROM STDIN cannot stand in a migration: there is no input; use INSERT"
+                )
+            }
+            ObstacleKind::CopyToStdout => {
+                write!(
+                    f,
+                    "COPY … TO STDOUT cannot stand in a migration: nobody reads the output; remove it"
+                )
+            }
+            ObstacleKind::PsqlCommand(command) => {
+                write!(
+                    f,
+                    "{command} is a command of psql, not of the server; remove it, or write it in SQL"
+                )
+            }
+            ObstacleKind::UnnamedConcurrentIndex { proposal } => {
+                write!(
+                    f,
+                    "CREATE INDEX CONCURRENTLY needs a name, or it cannot be found again; for example {proposal}"
+                )
+            }
+            ObstacleKind::SharedFile { command } => {
+                write!(f, "{command} cannot share a file: give each its own")
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Waiting with a deadline, aloud, and ready to stop: nothing in this program waits in any other way.
+//!
+//! SIGINT and SIGTERM set a flag that every wait looks at. A process that is PID 1 in a container has no default
+//! action for signals, so they must be handled. A second signal ends the process at once; the server rolls back.
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use log::info;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::error::{Error, seconds};
+
+/// A signal that asks us to stop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Signal {
+    Interrupt,
+    Terminate,
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Signal::Interrupt => "SIGINT",
+            Signal::Terminate => "SIGTERM",
+        })
+    }
+}
+
+/// Whether a signal has come.
+#[derive(Clone)]
+pub struct Signals(Arc<AtomicUsize>);
+
+impl Signals {
+    /// Handles SIGINT and SIGTERM from now on.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says if it refuses, which it does not for these two.
+    pub fn handle() -> io::Result<Signals> {
+        let received = Arc::new(AtomicUsize::new(0));
+        let second = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            // In this order: the first signal finds `second` unset, and sets it.
+            signal_hook::flag::register_conditional_shutdown(
+                signal,
+                128 + signal,
+                Arc::clone(&second),
+            )?;
+            signal_hook::flag::register(signal, Arc::clone(&second))?;
+            signal_hook::flag::register_usize(signal, Arc::clone(&received), signal as usize)?;
+        }
+        Ok(Signals(received))
+    }
+
+    /// The error to stop with, if a signal has come; `doing` tells what was left.
+    pub fn check(&self, doing: &str) -> Result<(), Error> {
+        let signal = match self.0.load(Ordering::Relaxed) as i32 {
+            SIGINT => Signal::Interrupt,
+            SIGTERM => Signal::Terminate,
+            _ => return Ok(()),
+        };
+        Err(Error::Stopped {
+            signal,
+            doing: doing.to_owned(),
+        })
+    }
+}
+
+/// One wait: for how long at most, and when it last said so.
+pub struct Wait {
+    signals: Signals,
+    started: Instant,
+    limit: Duration,
+    last_said: Option<Instant>,
+}
+
+/// How often a wait says what it waits for.
+const SAY_EVERY: Duration = Duration::from_secs(5);
+
+/// How soon a signal is seen.
+const SLICE: Duration = Duration::from_millis(20);
+
+impl Wait {
+    /// A wait of at most `limit`; zero means that there is one try.
+    pub fn new(signals: &Signals, limit: Duration) -> Wait {
+        Wait {
+            signals: signals.clone(),
+            started: Instant::now(),
+            limit,
+            last_said: None,
+        }
+    }
+
+    pub fn signals(&self) -> &Signals {
+        &self.signals
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub fn remaining(&self) -> Duration {
+        self.limit.saturating_sub(self.elapsed())
+    }
+
+    /// Returns true if and only if the deadline has passed.
+    pub fn is_over(&self) -> bool {
+        self.remaining().is_zero()
+    }
+
+    /// Says what is waited for: at once, then every five seconds.
+    pub fn say(&mut self, waiting_for: impl FnOnce() -> String) {
+        if self
+            .last_said
+            .is_some_and(|said| said.elapsed() < SAY_EVERY)
+        {
+            return;
+        }
+        self.last_said = Some(Instant::now());
+        let remaining = self.remaining().as_secs_f64().ceil();
+        info!(
+            waited_ms = self.elapsed().as_millis() as u64, remaining_ms = self.remaining().as_millis() as u64;
+            "waiting for {} ({remaining} s left)", waiting_for()
+        );
+    }
+
+    /// Sleeps for between half of `longest` and all of it, so that waiters do not march in step, but never beyond the
+    /// deadline.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stopped`] as soon as a signal comes.
+    pub fn pause(&self, longest: Duration) -> Result<(), Error> {
+        let random = RandomState::new().hash_one(self.started) % 1024;
+        let nap = longest
+            .mul_f64(0.5 + random as f64 / 2048.0)
+            .min(self.remaining());
+        self.pause_until(Instant::now() + nap, || false)
+    }
+
+    /// Sleeps until `end`, or until `done` says so, which is asked every few milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// Like [`Wait::pause`].
+    pub fn pause_until(&self, end: Instant, mut done: impl FnMut() -> bool) -> Result<(), Error> {
+        while !done() {
+            self.signals.check(&format!(
+                "nothing was left half done after waiting {}",
+                seconds(self.elapsed())
+            ))?;
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            thread::sleep(left.min(SLICE));
+        }
+        Ok(())
+    }
+}
