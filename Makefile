@@ -1,0 +1,75 @@
+# All of this works in a fresh clone, on a machine with a Rust toolchain and a package manager:
+# tests/postgres finds PostgreSQL, or installs it.
+#
+# run, migrate, status and psql use the database of DATABASE_URL; without one, that of `make db`.
+
+TARGET   := $(or $(CARGO_TARGET_DIR),target)
+LOCKSTEP := "$(TARGET)/release/lockstep"
+DB       := "$(TARGET)/db"
+
+FIND_DB  := test -n "$$DATABASE_URL" || DATABASE_URL=$$(tests/postgres url $(DB) 2>/dev/null); \
+            export DATABASE_URL
+NEED_DB  := $(FIND_DB); test -n "$$DATABASE_URL" || \
+            { echo "no database: set DATABASE_URL, or start one with: make db" >&2; exit 1; }
+UP       := MIGRATIONS_DIR=migrations $(LOCKSTEP) up
+PSQL     := "$$(command -v psql || echo "$$(tests/postgres bindir)/psql")" -X -d "$$DATABASE_URL"
+HISTORY  := $(PSQL) -P pager=off -c "SELECT name AS version, group_id, migrated_at \
+            FROM $${MIGRATIONS_TABLE:-bun_migrations} ORDER BY name"
+
+.PHONY: help run test check build db db-stop psql migrate status new clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+# Without a database it is one that lives no longer than the run.
+run: build ## apply ./migrations with the real binary, show the history; needs no database
+	@$(FIND_DB); \
+	if test -n "$$DATABASE_URL"; then $(UP) && $(HISTORY); \
+	else tests/postgres with sh -ec \
+	    'DATABASE_URL=$$LOCKSTEP_TEST_DATABASE_URL; export DATABASE_URL; $(UP); $(HISTORY)'; fi
+
+test: ## run all tests against a throwaway PostgreSQL
+	tests/postgres with cargo test --locked
+
+# The tests last, so that their verdict is the last thing to read.
+check: ## formatting, clippy, tests: what CI runs
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	tests/postgres with cargo test --locked
+
+build: ## build the release binary
+	cargo build --locked --release
+
+db: ## start a private PostgreSQL that stays, and say how to reach it
+	@url=$$(tests/postgres start $(DB)) && \
+	echo "PostgreSQL runs; its log is $(TARGET)/db/log; make db-stop stops it" && \
+	echo "export DATABASE_URL=$$url"
+
+db-stop: ## stop it; its data stays until make clean
+	@tests/postgres stop $(DB)
+
+psql: ## open psql on the database
+	@$(NEED_DB); $(PSQL)
+
+migrate: build ## apply ./migrations to the database
+	@$(NEED_DB); $(UP)
+
+status: ## show what the database has applied
+	@$(NEED_DB); $(HISTORY)
+
+# Later than every other file, also if that one's clock was ahead of ours.
+new: ## create an empty migration and the way back: make new name=add_colour
+	@case "$(name)" in '' | *[!0-9A-Za-z_-]*) \
+	    echo "make new name=...: letters, digits, _ and -" >&2; exit 2;; esac; \
+	version=$$(date -u +%Y%m%d%H%M%S); \
+	newest=$$(ls migrations | sed -n 's/^\([0-9]\{14\}\)_.*\.sql$$/\1/p' | sort | tail -n 1); \
+	if test "$$version" -le "$${newest:-0}"; then version=$$((newest + 1)); fi; \
+	set -C; \
+	for way in up down; do \
+	    file="migrations/$${version}_$(name).$$way.sql"; \
+	    echo "-- $(name): $$way" >"$$file" && echo "$$file" || exit; \
+	done
+
+clean: ## stop the private PostgreSQL, and remove all that was built
+	@tests/postgres remove $(DB)
+	cargo clean

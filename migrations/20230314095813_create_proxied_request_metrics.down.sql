@@ -1,0 +1,1 @@
+DROP TABLE proxied_request_metrics;

@@ -1,0 +1,1 @@
+DROP INDEX CONCURRENTLY IF EXISTS proxied_request_metrics_method_name_idx;

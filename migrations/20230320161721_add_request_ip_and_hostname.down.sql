@@ -1,0 +1,3 @@
+ALTER TABLE proxied_request_metrics
+    DROP COLUMN hostname,
+    DROP COLUMN request_ip;

@@ -1,0 +1,1 @@
+DROP INDEX CONCURRENTLY IF EXISTS proxied_request_metrics_request_time_idx;

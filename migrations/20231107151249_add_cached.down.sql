@@ -1,0 +1,2 @@
+ALTER TABLE proxied_request_metrics
+    DROP COLUMN cached;
