@@ -9,7 +9,7 @@ use postgres::SimpleQueryRow;
 use crate::config::{Config, TableName};
 use crate::connect::{Results, Settings, literal};
 use crate::lock;
-use crate::migration::{Applied, History, Migration, Version};
+use crate::migration::{Applied, History, Interrupted, Migration, Version};
 use crate::script::Checksum;
 
 /// The tables as the server knows them: schema-qualified and quoted.
@@ -33,17 +33,20 @@ pub struct Observation {
     pub counts_bytes: bool,
     /// Whether `'\'` is a complete literal. Our lexer relies on it.
     pub standard_strings: bool,
-    /// None unless all three exist.
+    /// None unless all three exist. bun makes two of them.
     pub tables: Option<Tables>,
+    /// The locks table, if it exists.
+    pub locks: Option<String>,
     pub history: History,
     /// The id in the locks table's row for our history: positive if it is bun's, negative if it is ours.
     pub lock_row: Option<i64>,
 }
 
 impl Observation {
-    /// The id of bun's row, if bun has the lock.
-    pub fn bun_row(&self) -> Option<i64> {
-        self.lock_row.filter(|&id| id > 0)
+    /// Where bun's row is and what its id is, if bun has the lock.
+    pub fn bun_row(&self) -> Option<(&str, i64)> {
+        let id = self.lock_row.filter(|&id| id > 0)?;
+        Some((self.locks.as_deref()?, id))
     }
 }
 
@@ -73,7 +76,8 @@ pub fn observed(results: &Results, from: usize) -> Option<Observation> {
     let fact = facts.first()?;
     let flag = |name: &str| fact.get(name) == Some("t");
     let text = |name: &str| fact.get(name).map(str::to_owned);
-    let tables = match (text("history"), text("journal"), text("locks")) {
+    let locks = text("locks");
+    let tables = match (text("history"), text("journal"), locks.clone()) {
         (Some(history), Some(journal), Some(locks)) => Some(Tables {
             history,
             journal,
@@ -89,6 +93,7 @@ pub fn observed(results: &Results, from: usize) -> Option<Observation> {
         counts_bytes: fact.get("encoding") == Some("SQL_ASCII"),
         standard_strings: fact.get("standard_strings") == Some("on"),
         tables,
+        locks,
         history: read_history(records, interrupted),
         lock_row: fact.get("lock_row").and_then(|id| id.parse().ok()),
     })
@@ -111,15 +116,15 @@ fn read_history(records: &[SimpleQueryRow], interrupted: &[SimpleQueryRow]) -> H
             None => history.foreign.push(name.to_owned()),
         }
     }
-    history.interrupted = interrupted
-        .iter()
-        .filter_map(|row| {
-            Some((
-                Version::parse(row.get("version")?)?,
-                row.get("runner")?.to_owned(),
-            ))
-        })
-        .collect();
+    history
+        .interrupted
+        .extend(interrupted.iter().filter_map(|row| {
+            Some(Interrupted {
+                version: Version::parse(row.get("version")?)?,
+                runner: row.get("runner")?.to_owned(),
+                checksum: row.get("checksum").and_then(Checksum::parse_hex),
+            })
+        }));
     history
 }
 
@@ -158,10 +163,10 @@ BEGIN
        ORDER BY h.id', the_history, the_journal);
   END IF;
   IF the_history IS NULL OR the_journal IS NULL THEN
-    OPEN the_interrupted FOR SELECT NULL AS version, NULL AS runner WHERE false;
+    OPEN the_interrupted FOR SELECT NULL AS version, NULL AS runner, NULL AS checksum WHERE false;
   ELSE
     OPEN the_interrupted FOR EXECUTE pg_catalog.format(
-      'SELECT j.version, j.runner FROM %s j WHERE j.finished_at IS NULL
+      'SELECT j.version, j.runner, j.checksum FROM %s j WHERE j.finished_at IS NULL
        AND NOT EXISTS (SELECT FROM %s h WHERE h.name = j.version)', the_journal, the_history);
   END IF;
 END $lockstep$;

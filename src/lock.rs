@@ -312,7 +312,7 @@ fn put_row(
         if let Some(token) = token {
             return Ok((token, observation.history));
         }
-        wait_for_bun(&observation, tables, wait)?;
+        wait_for_bun(&observation, wait)?;
     }
 }
 
@@ -357,34 +357,28 @@ fn assert_guard(tables: &Tables, guard_pid: i32) -> String {
 /// # Errors
 ///
 /// [`Error::BunRowWait`] at the deadline.
-pub fn wait_for_bun(
-    observation: &Observation,
-    tables: &Tables,
-    wait: &mut Wait,
-) -> Result<(), Error> {
+pub fn wait_for_bun(observation: &Observation, wait: &mut Wait) -> Result<(), Error> {
     // It may have gone between two statements; then it is only a matter of trying again.
-    let Some(id) = observation.bun_row() else {
+    let Some((locks, id)) = observation.bun_row() else {
         return wait.pause(POLL);
     };
-    let newest = observation
-        .history
-        .applied
-        .iter()
-        .map(|it| it.version)
-        .max();
     if wait.is_over() {
+        let newest = observation
+            .history
+            .applied
+            .iter()
+            .map(|it| it.version)
+            .max();
+        let (locks, waited) = (locks.to_owned(), wait.elapsed());
         return Err(Error::BunRowWait {
-            locks: tables.locks.clone(),
+            locks,
             id,
             newest,
-            waited: wait.elapsed(),
+            waited,
         });
     }
     wait.say(|| {
-        format!(
-            "bun's lock, row {id} of {}: its owner is a bun process, alive or dead",
-            tables.locks
-        )
+        format!("bun's lock, row {id} of {locks}: its owner is a bun process, alive or dead")
     });
     wait.pause(POLL)
 }
@@ -543,12 +537,12 @@ impl Locked {
     }
 }
 
-/// Creates the tables if they are absent, and looks again.
+/// Creates whichever of the tables are absent.
 pub fn create_tables(
     config: &Config,
     session: &mut Session,
     wait: &mut Wait,
-) -> Result<(Observation, Tables), Error> {
+) -> Result<Tables, Error> {
     loop {
         match session.execute(&history::create_tables(config)) {
             Ok(()) => {}
@@ -558,12 +552,12 @@ pub fn create_tables(
             }
         }
         let observation = look(config, session, wait)?;
-        if let Some(tables) = observation.tables.clone() {
+        if let Some(tables) = observation.tables {
             info!(
                 "the history is {}, created where it was absent",
                 tables.history
             );
-            return Ok((observation, tables));
+            return Ok(tables);
         }
         // Somebody dropped one of them in between.
         wait.pause(POLL)?;

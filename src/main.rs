@@ -159,13 +159,13 @@ fn work_off(
         if !plan.pending.is_empty() {
             break;
         }
-        let (Some(_), Some(tables)) = (observation.bun_row(), &observation.tables) else {
+        if observation.bun_row().is_none() {
             session.close();
             report_up_to_date(&plan, migrations);
             return Ok(());
-        };
+        }
         // bun records a migration before it runs it, so the history may promise too much.
-        lock::wait_for_bun(&observation, tables, wait)?;
+        lock::wait_for_bun(&observation, wait)?;
         observation = lock::look(config, &mut session, wait)?;
     }
     refuse_standby(config, &observation)?;
@@ -252,7 +252,7 @@ fn tables(
 ) -> Result<Tables, Error> {
     match &observation.tables {
         Some(tables) => Ok(tables.clone()),
-        None => lock::create_tables(config, session, wait).map(|(_, tables)| tables),
+        None => lock::create_tables(config, session, wait),
     }
 }
 

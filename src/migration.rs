@@ -63,14 +63,23 @@ pub struct Applied {
     pub checksum: Option<Checksum>,
 }
 
+/// A migration that a run started outside a transaction, and did not finish.
+pub struct Interrupted {
+    pub version: Version,
+    /// The application name of the session that ran it.
+    pub runner: String,
+    /// Of the file as that run knew it.
+    pub checksum: Option<Checksum>,
+}
+
 /// All that the database knows about migrations, read in one snapshot.
 #[derive(Default)]
 pub struct History {
     pub applied: Vec<Applied>,
     /// Names in bun's table that are no version, so that no file can ever match them.
     pub foreign: Vec<String>,
-    /// Started outside a transaction and not finished: version and runner.
-    pub interrupted: Vec<(Version, String)>,
+    /// What was started outside a transaction and not finished.
+    pub interrupted: Vec<Interrupted>,
     /// The newest group in use; 0 if there is none.
     pub last_group: i64,
 }

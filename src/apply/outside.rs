@@ -2,25 +2,28 @@
 //!
 //! It cannot be atomic with its record. So, in this order:
 //!
-//! 1. a fenced transaction notes in the journal that it starts, and sees that G holds the guard;
-//! 2. if an earlier run had noted the same and never finished: wait until the session that ran the statement has ended,
-//!    then look at the catalog for what it left, and finish or clean up;
-//! 3. the statement runs, with no timeout of any kind, since a timeout in CONCURRENTLY leaves an INVALID index;
-//! 4. a fenced transaction checks that an index which was built is valid, and completes history and journal.
+//! 1. if an earlier run noted that it started the statement, and never finished: wait until the session that ran it has
+//!    ended;
+//! 2. look at the catalog for what there is of the statement's work;
+//! 3. a fenced transaction notes in the journal that the statement starts, and sees that G holds the guard;
+//! 4. what the earlier run left is finished or removed; if its work was complete, there is nothing to run;
+//! 5. the statement runs, with no timeout of any kind, since a timeout in CONCURRENTLY leaves an INVALID index;
+//! 6. a fenced transaction checks that an index which was built is valid, and completes history and journal.
 //!
-//! Only what an interrupted run of this very migration can have left is ever dropped. An INVALID index that was there
-//! before is reported, also where `IF NOT EXISTS` would skip it and succeed.
+//! Whatever ends the process at whatever step, the next run begins at the first and comes to the same end. Only what an
+//! unfinished run of this very migration can have left is ever dropped. An INVALID index that was there before is
+//! reported, also where `IF NOT EXISTS` would skip it and succeed.
 
 use log::{debug, info, warn};
 
 use super::message::Message;
-use super::{FailedMessage, Run, Step, reset, statement_label, transmit};
+use super::{FailedMessage, Run, Step, reset, transmit};
 use crate::connect::{Settings, Trouble, literal};
 use crate::error::{Error, Failure, FailureOutcome, SqlError};
 use crate::history::{self, Started};
 use crate::lock::{self, Locked, sqlstate};
-use crate::migration::Migration;
-use crate::script::Outside;
+use crate::migration::{Interrupted, Migration};
+use crate::script::{self, Outside};
 use crate::wait::Wait;
 
 /// How often we look whether a session or a build has ended, at most.
@@ -51,63 +54,91 @@ impl Run<'_> {
         statement: Option<&Outside>,
         wait: &mut Wait,
     ) -> Result<Step, Error> {
-        let before = self
+        let unfinished = self
             .history
             .interrupted
             .iter()
-            .find(|(version, _)| *version == migration.version);
-        if let Some((version, runner)) = before {
-            info!(version = version.to_string().as_str(); "{} was interrupted ({runner})", migration.file_name);
+            .find(|it| it.version == migration.version);
+        if let Some(Interrupted {
+            version, runner, ..
+        }) = unfinished
+        {
+            let name = &migration.file_name;
+            info!(version = version.to_string().as_str(); "{name}: an earlier run did not finish it ({runner})");
             self.wait_for_session(locked, runner)?;
         }
-        let mut interrupted = before.is_some();
+        let mut is_ours = unfinished.is_some();
+        let same_text = unfinished.is_some_and(|it| it.checksum == Some(migration.script.checksum));
         loop {
+            let found = self.find(locked, migration, statement)?;
+            match (found, statement) {
+                (Found::IndexInTheMaking, _) => {
+                    self.wait_for_build(locked, migration, statement)?;
+                    continue;
+                }
+                (Found::InvalidIndex, Some(Outside::CreateIndex { index, table, .. }))
+                    if !is_ours =>
+                {
+                    return Err(self.foreign_index(migration, index, table));
+                }
+                _ => {}
+            }
             if let Some(step) = self.begin_outside(locked, migration)? {
                 return Ok(step);
             }
-            match self.find(locked, migration, statement)? {
-                Found::Done if interrupted => {
-                    info!("{}: the interrupted run had done it", migration.file_name);
+            match (found, statement) {
+                (Found::Done, _) if same_text => {
+                    info!("{}: the earlier run had done its work", migration.file_name);
                     return self.finish(locked, migration, statement);
                 }
-                Found::InvalidIndex if !interrupted => {
-                    return Err(self.foreign_index(migration, statement));
+                (Found::InvalidIndex, Some(Outside::CreateIndex { index, table, .. })) => {
+                    self.drop_index(locked, migration, index, table)?;
+                    continue;
                 }
-                Found::InvalidIndex => self.drop_index(locked, migration, statement)?,
-                Found::IndexInTheMaking => self.wait_for_build(locked, migration, statement)?,
-                Found::PendingDetach if interrupted => {
-                    self.finalize_detach(locked, migration, statement)?
+                (Found::PendingDetach, Some(Outside::DetachPartition { table, partition }))
+                    if is_ours =>
+                {
+                    self.finalize_detach(locked, migration, table, partition)?;
+                    return self.finish(locked, migration, statement);
                 }
-                Found::Nothing | Found::Done | Found::PendingDetach => {}
-            }
-            if interrupted && self.find(locked, migration, statement)? == Found::Done {
-                return self.finish(locked, migration, statement);
+                _ => {}
             }
             locked.ping_guard()?;
-            match self.run_outside(locked, migration)? {
-                None => return self.finish(locked, migration, statement),
-                // A deadlock: what it left is what an interruption leaves.
-                Some(error) if !wait.is_over() => {
-                    let cause = SqlError::from(&error.cause);
-                    wait.say(|| {
-                        format!("a deadlock to dissolve: {}: {cause}", migration.file_name)
-                    });
-                    wait.pause(super::RETRY_PAUSE)?;
-                    interrupted = true;
-                }
-                Some(error) => {
-                    let (doing, waited) = (migration.path.display().to_string(), wait.elapsed());
-                    let cause = Box::new(SqlError::from(&error.cause));
-                    let applied_before = self.applied;
-                    return Err(Error::TableWait {
-                        doing,
-                        cause,
-                        blockers: Vec::new(),
-                        waited,
-                        applied_before,
-                    });
-                }
+            let Some(error) = self.run_outside(locked, migration)? else {
+                return self.finish(locked, migration, statement);
+            };
+            let verb = script::verb(&migration.text);
+            if same_text && says_it_is_done(&verb, error.cause.code().code()) {
+                info!(
+                    "{}: the earlier run had done its work: {}",
+                    migration.file_name,
+                    error.cause.message()
+                );
+                return self.finish(locked, migration, statement);
             }
+            if error.cause.code().code() != DEADLOCK {
+                let place =
+                    error
+                        .message
+                        .place(migration, &error.cause, error.reached, self.counts_bytes);
+                return Err(self.outside_failure(migration, SqlError::from(&error.cause), place));
+            }
+            // What a deadlock leaves is what an interruption leaves.
+            is_ours = true;
+            let cause = Box::new(SqlError::from(&error.cause));
+            if wait.is_over() {
+                let (doing, waited) = (migration.path.display().to_string(), wait.elapsed());
+                let (blockers, applied_before) = (Vec::new(), self.applied);
+                return Err(Error::TableWait {
+                    doing,
+                    cause,
+                    blockers,
+                    waited,
+                    applied_before,
+                });
+            }
+            wait.say(|| format!("a deadlock to dissolve: {}: {cause}", migration.file_name));
+            wait.pause(super::RETRY_PAUSE)?;
         }
     }
 
@@ -195,7 +226,7 @@ impl Run<'_> {
         }
     }
 
-    /// Runs the statement alone in its message; returns the error if it is a deadlock.
+    /// Runs the statement alone in its message; returns the server's error if it failed.
     fn run_outside(
         &self,
         locked: &mut Locked,
@@ -222,18 +253,11 @@ impl Run<'_> {
             restored.map_err(|trouble| trouble.while_doing(&doing))?;
             return Ok(None);
         };
-        let error = Box::new(FailedMessage {
+        Ok(Some(Box::new(FailedMessage {
             message,
             cause: *cause,
             reached,
-        });
-        if error.cause.code().code() == "40P01" {
-            return Ok(Some(error));
-        }
-        let place = error
-            .message
-            .place(migration, &error.cause, error.reached, self.counts_bytes);
-        Err(self.outside_failure(migration, SqlError::from(&error.cause), place))
+        })))
     }
 
     fn outside_failure(
@@ -246,7 +270,7 @@ impl Run<'_> {
             file: migration.path.display().to_string(),
             place,
             cause,
-            statement: statement_label(migration, None),
+            statement: None,
             outcome: FailureOutcome::OutsideTransaction,
             applied_before: self.applied,
         }))
@@ -389,38 +413,32 @@ impl Run<'_> {
         Ok(found)
     }
 
-    fn foreign_index(&self, migration: &Migration, statement: Option<&Outside>) -> Error {
-        let Some(Outside::CreateIndex { index, table, .. }) = statement else {
-            return self.outside_failure(migration, invalid_index("the index"), None);
+    fn foreign_index(&self, migration: &Migration, index: &str, table: &str) -> Error {
+        let cause = SqlError {
+            sqlstate: sqlstate::INVALID_INDEX.to_owned(),
+            message: format!("index \"{index}\" on {table} was there before, and is INVALID"),
+            detail: None,
+            hint: Some(format!(
+                "This migration did not leave it, so it is not ours to remove: DROP INDEX CONCURRENTLY {}; \
+                 then run again.",
+                quoted(index)
+            )),
+            context: None,
         };
-        let mut cause = invalid_index(&format!(
-            "index \"{index}\" on {table} was there before, and is INVALID"
-        ));
-        cause.hint = Some(format!(
-            "This migration has not built it, so it is not ours to remove: DROP INDEX CONCURRENTLY {}, then run again.",
-            quoted(index)
-        ));
         self.outside_failure(migration, cause, None)
     }
 
-    /// Drops what an interrupted build left.
+    /// Drops what an unfinished build left.
     fn drop_index(
         &self,
         locked: &mut Locked,
         migration: &Migration,
-        statement: Option<&Outside>,
+        index: &str,
+        table: &str,
     ) -> Result<(), Error> {
-        let Some(Outside::CreateIndex { index, table, .. }) = statement else {
-            return Ok(());
-        };
-        warn!(
-            "{}: dropping the INVALID index \"{index}\" that an interrupted run left",
-            migration.file_name
-        );
-        let doing = format!(
-            "dropping the INVALID index that {} left",
-            migration.file_name
-        );
+        let name = &migration.file_name;
+        warn!("{name}: dropping the INVALID index \"{index}\" that an unfinished build left");
+        let doing = format!("dropping the INVALID index that {name} left");
         let lookup = format!(
             "SELECT pg_catalog.format('%I.%I', n.nspname, {}) AS name FROM pg_catalog.pg_class c \
              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = pg_catalog.to_regclass({})",
@@ -432,26 +450,20 @@ impl Run<'_> {
             .query(&lookup)
             .map_err(|trouble| trouble.while_doing(&doing))?;
         let row = results.into_iter().flatten().next();
-        let Some(name) = row.as_ref().and_then(|row| row.get("name")) else {
+        let Some(index) = row.as_ref().and_then(|row| row.get("name")) else {
             return Ok(());
         };
-        self.session_statement(
-            locked,
-            migration,
-            &format!("DROP INDEX CONCURRENTLY IF EXISTS {name}"),
-            &doing,
-        )
+        let drop = format!("DROP INDEX CONCURRENTLY IF EXISTS {index}");
+        self.session_statement(locked, migration, &drop, &doing)
     }
 
     fn finalize_detach(
         &self,
         locked: &mut Locked,
         migration: &Migration,
-        statement: Option<&Outside>,
+        table: &str,
+        partition: &str,
     ) -> Result<(), Error> {
-        let Some(Outside::DetachPartition { table, partition }) = statement else {
-            return Ok(());
-        };
         let doing = format!("finishing what {} began", migration.file_name);
         let finalize = format!("ALTER TABLE {table} DETACH PARTITION {partition} FINALIZE");
         self.session_statement(locked, migration, &finalize, &doing)
@@ -534,15 +546,19 @@ fn assert_valid(statement: &Outside) -> String {
     )
 }
 
-fn invalid_index(message: &str) -> SqlError {
-    SqlError {
-        sqlstate: sqlstate::INVALID_INDEX.to_owned(),
-        message: message.to_owned(),
-        detail: None,
-        hint: None,
-        context: None,
+/// Returns true if and only if this error of this command means that its work is there already. The catalog tells it
+/// better for indexes and partitions; for the rest the server's word is enough.
+fn says_it_is_done(verb: &str, sqlstate: &str) -> bool {
+    match verb.split(' ').next() {
+        // Duplicate database, duplicate object.
+        Some("CREATE") => matches!(sqlstate, "42P04" | "42710"),
+        // No such database, no such object.
+        Some("DROP" | "COMMIT" | "ROLLBACK") => matches!(sqlstate, "3D000" | "42704"),
+        _ => false,
     }
 }
+
+const DEADLOCK: &str = "40P01";
 
 fn quoted(identifier: &str) -> String {
     format!("\"{}\"", identifier.replace('"', "\"\""))
