@@ -503,3 +503,73 @@ pub fn seconds(duration: Duration) -> String {
     let tenths = (duration.as_secs_f64() * 10.0).round() / 10.0;
     format!("{tenths} s")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_counts_lines_and_characters_from_one() {
+        let text = "a\n\tżółć 🐘 x\r\nlast";
+        for (offset, line, column, shown) in [
+            (0, 1, 1, "a"),
+            (1, 1, 2, "a"),
+            (2, 2, 1, "\tżółć 🐘 x"),
+            (3, 2, 2, "\tżółć 🐘 x"),
+            (text.find('🐘').expect("an elephant"), 2, 7, "\tżółć 🐘 x"),
+            // Within a character: its beginning.
+            (
+                text.find('🐘').expect("an elephant") + 2,
+                2,
+                7,
+                "\tżółć 🐘 x",
+            ),
+            (text.find("last").expect("a last line"), 3, 1, "last"),
+            (text.len() + 7, 3, 5, "last"),
+        ] {
+            let place = Place::of(text, offset, Precision::Exact);
+            assert_eq!(
+                (place.line, place.column, place.text.as_str()),
+                (line, column, shown),
+                "{offset}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_end_of_the_file_is_behind_its_last_letter() {
+        for text in ["SELECT (", "SELECT (\n\n", "SELECT ( \t\r\n"] {
+            let place = Place::of(text, text.len(), Precision::EndOfFile);
+            assert_eq!((place.line, place.column), (1, 9), "{text:?}");
+        }
+        let place = Place::of("", 0, Precision::EndOfFile);
+        assert_eq!((place.line, place.column), (1, 1));
+    }
+
+    #[test]
+    fn the_caret_stands_under_the_character() {
+        let text = "first\n\tALTER é x\n";
+        let place = Place::of(text, text.find('é').expect("an accent"), Precision::Exact);
+        assert_eq!(place.excerpt(), "  2 | \tALTER é x\n    | \t      ^");
+        let place = Place::of(text, 7, Precision::Statement);
+        assert_eq!(place.excerpt(), "  2 | \tALTER é x");
+    }
+
+    #[test]
+    fn of_a_long_line_only_the_surroundings_are_shown() {
+        let line = format!("{}!{}", "ก".repeat(500_000), "x".repeat(500_000));
+        let place = Place::of(&line, line.find('!').expect("a mark"), Precision::Exact);
+        let excerpt = place.excerpt();
+        let (shown, below) = excerpt.split_once('\n').expect("two lines");
+        let column = below.chars().position(|c| c == '^').expect("a caret");
+        assert_eq!(shown.chars().nth(column), Some('!'), "{excerpt}");
+        assert!(
+            shown.chars().count() <= 80 && shown.ends_with('…'),
+            "{excerpt}"
+        );
+
+        let end = Place::of(&line, line.len(), Precision::Exact).excerpt();
+        let (shown, below) = end.split_once('\n').expect("two lines");
+        assert_eq!(shown.chars().count() + 1, below.chars().count(), "{end}");
+    }
+}

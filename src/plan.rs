@@ -233,3 +233,198 @@ impl fmt::Display for Obstruction {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::script;
+
+    fn migration(version: u64, text: &str) -> Migration {
+        let version = Version::parse(&format!("{version:014}")).expect("fourteen digits");
+        let file_name = format!("{version}_x.up.sql");
+        Migration {
+            version,
+            path: file_name.clone().into(),
+            file_name,
+            text: text.to_owned(),
+            script: script::parse(text),
+        }
+    }
+
+    fn applied(version: u64, text: Option<&str>) -> Applied {
+        let version = Version::parse(&format!("{version:014}")).expect("fourteen digits");
+        Applied {
+            version,
+            checksum: text.map(|text| script::parse(text).checksum),
+        }
+    }
+
+    /// Pending, out-of-order, ahead, and divergences or obstructions, in short.
+    fn made(
+        files: &[Migration],
+        applied: Vec<Applied>,
+        order: Order,
+        policy: DivergencePolicy,
+    ) -> String {
+        let history = History {
+            applied,
+            ..History::default()
+        };
+        let versions = |versions: &[Version]| -> String {
+            let short = |version: &Version| version.to_string().trim_start_matches('0').to_owned();
+            versions.iter().map(short).collect::<Vec<_>>().join(",")
+        };
+        let kinds = |divergences: &[Divergence]| -> String {
+            let short = |it: &Divergence| format!("{:?} {}", it.kind, versions(&[it.version]));
+            divergences.iter().map(short).collect::<Vec<_>>().join(",")
+        };
+        match make(files, &history, order, policy) {
+            Ok(plan) => {
+                let pending: Vec<Version> = plan.pending.iter().map(|it| it.version).collect();
+                format!(
+                    "run {} late {} ahead {} pass {}",
+                    versions(&pending),
+                    versions(&plan.out_of_order),
+                    versions(&plan.ahead),
+                    kinds(&plan.tolerated)
+                )
+            }
+            Err(Error::Refused {
+                divergences,
+                obstructions,
+            }) => format!(
+                "refuse {} and {} obstructions",
+                kinds(&divergences),
+                obstructions.len()
+            ),
+            Err(_) => "another error".to_owned(),
+        }
+    }
+
+    #[test]
+    fn every_state_has_its_consequence() {
+        use DivergencePolicy::{Refuse, Warn};
+        use Order::{Any, Strict};
+        let files = || {
+            vec![
+                migration(2, "SELECT 2"),
+                migration(4, "SELECT 4"),
+                migration(6, "SELECT 6"),
+            ]
+        };
+        let known = |version: u64| applied(version, Some(&format!("SELECT {version}")));
+        for (history, order, policy, expected) in [
+            (vec![], Any, Refuse, "run 2,4,6 late  ahead  pass "),
+            (
+                vec![known(2), known(4), known(6)],
+                Strict,
+                Refuse,
+                "run  late  ahead  pass ",
+            ),
+            (
+                vec![applied(2, None), known(4)],
+                Strict,
+                Refuse,
+                "run 6 late  ahead  pass ",
+            ),
+            // Archived: older than every file.
+            (
+                vec![known(1), known(2), known(4), known(6)],
+                Strict,
+                Refuse,
+                "run  late  ahead  pass ",
+            ),
+            // Ahead: newer than every file.
+            (
+                vec![known(2), known(4), known(6), known(8)],
+                Strict,
+                Refuse,
+                "run  late  ahead 8 pass ",
+            ),
+            (vec![known(4)], Any, Refuse, "run 2,6 late 2 ahead  pass "),
+            (
+                vec![known(4)],
+                Strict,
+                Refuse,
+                "refuse OutOfOrder 2 and 0 obstructions",
+            ),
+            (
+                vec![known(4)],
+                Strict,
+                Warn,
+                "run 2,6 late 2 ahead  pass OutOfOrder 2",
+            ),
+            // Ahead makes a pending file out-of-order, too.
+            (
+                vec![known(2), known(8)],
+                Any,
+                Refuse,
+                "run 4,6 late 4,6 ahead 8 pass ",
+            ),
+            (
+                vec![known(2), known(3), known(4)],
+                Any,
+                Refuse,
+                "refuse Missing 3 and 0 obstructions",
+            ),
+            (
+                vec![known(2), known(3), known(4)],
+                Any,
+                Warn,
+                "run 6 late  ahead  pass Missing 3",
+            ),
+            (
+                vec![applied(2, Some("SELECT 3")), known(5), known(6)],
+                Strict,
+                Refuse,
+                "refuse Modified 2,OutOfOrder 4,Missing 5 and 0 obstructions",
+            ),
+            (
+                vec![applied(2, Some("select\n2; -- as it was"))],
+                Any,
+                Refuse,
+                "run 4,6 late  ahead  pass ",
+            ),
+        ] {
+            let shown: Vec<String> = history.iter().map(|it| it.version.to_string()).collect();
+            assert_eq!(
+                made(&files(), history, order, policy),
+                expected,
+                "{shown:?} {order:?} {policy:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_what_is_pending_can_be_obstructed() {
+        let files = [
+            migration(1, "COMMIT"),
+            migration(2, "\n  COMMIT; VACUUM;\n\\d"),
+        ];
+        let (any, warn) = (Order::Any, DivergencePolicy::Warn);
+        let both = vec![applied(1, None), applied(2, None)];
+        assert_eq!(made(&files, both, any, warn), "run  late  ahead  pass ");
+        assert_eq!(
+            made(&files, vec![applied(1, None)], any, warn),
+            "refuse  and 3 obstructions"
+        );
+        assert_eq!(
+            made(&files, vec![], any, warn),
+            "refuse  and 4 obstructions"
+        );
+
+        let found: Vec<String> = obstructions(&files[1]).map(|it| it.to_string()).collect();
+        let places: Vec<&str> = found
+            .iter()
+            .map(|it| it.split(": ").next().expect("a place"))
+            .collect();
+        assert_eq!(
+            places,
+            [
+                "00000000000002_x.up.sql:2:3",
+                "00000000000002_x.up.sql:2:11",
+                "00000000000002_x.up.sql:3:1"
+            ]
+        );
+    }
+}

@@ -152,3 +152,97 @@ fn blanked(migration: &Migration) -> Cow<'_, str> {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::migration::Version;
+    use crate::script;
+
+    fn migration(text: &str) -> Migration {
+        Migration {
+            version: Version::parse("20230101000000").expect("fourteen digits"),
+            path: "x".into(),
+            file_name: "x".to_owned(),
+            text: text.to_owned(),
+            script: script::parse(text),
+        }
+    }
+
+    fn message(text: &str, has_markers: bool) -> Message {
+        Message::build(
+            &migration(text),
+            "BEGIN; ไทย ".to_owned(),
+            " COMMIT".to_owned(),
+            has_markers,
+        )
+    }
+
+    /// Every character of the file is found again at the position that the server would give, with and without
+    /// markers, whatever stands before it.
+    #[test]
+    fn positions_lead_back_to_the_file() {
+        for text in [
+            "SELECT 1",
+            "-- é 🐘\nSELECT 'ไทย';\n\n SELECT 2; -- end",
+            "",
+            "\u{1F418};;;SELECT 1\r\n;x",
+        ] {
+            for has_markers in [false, true] {
+                let message = message(text, has_markers);
+                for (offset, character) in text.char_indices() {
+                    let piece = message
+                        .pieces
+                        .iter()
+                        .rfind(|piece| piece.file <= offset)
+                        .expect("a piece");
+                    let at = piece.at + (offset - piece.file);
+                    assert!(message.text[at..].starts_with(character));
+                    let characters = message.text[..at].chars().count() + 1;
+                    assert!(
+                        matches!(message.in_file(characters, false), Found::At(found) if found == offset)
+                    );
+                    assert!(
+                        matches!(message.in_file(at + 1, true), Found::At(found) if found == offset)
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn positions_outside_the_file_are_known_as_such() {
+        let message = message("SELECT 1; SELECT 2", true);
+        let position = |needle: &str| {
+            let at = message.text.find(needle).expect("it is there");
+            message.text[..at].chars().count() + 1
+        };
+        assert!(matches!(message.in_file(1, false), Found::Before));
+        assert!(matches!(
+            message.in_file(position("COMMIT"), false),
+            Found::Behind
+        ));
+        assert!(matches!(message.in_file(1_000_000, false), Found::Behind));
+        // A marker is about the statement behind it.
+        assert!(matches!(
+            message.in_file(position("'1'"), false),
+            Found::At(10)
+        ));
+    }
+
+    #[test]
+    fn the_file_is_sent_to_the_letter_but_for_psqls_lines() {
+        let text = "\\restrict abc\nSELECT 1;\n\\unrestrict abc\n";
+        let sent = message(text, false).text;
+        assert!(
+            sent.contains(&format!(
+                " {}\nSELECT 1;\n{}\n\n; COMMIT",
+                " ".repeat(13),
+                " ".repeat(15)
+            )),
+            "{sent}"
+        );
+        let sent = message("SELECT 1; SELECT 2", true).text;
+        assert_eq!(sent.matches(MARKER).count(), 3);
+    }
+}
