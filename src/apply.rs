@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use log::{debug, info, warn};
 use postgres::error::DbError;
 
-use self::message::Message;
+use self::message::{Markers, Message};
 use crate::config::Config;
 use crate::connect::{Commit, Settings, Trouble, literal};
 use crate::error::{Error, Failure, FailureOutcome, Place, Precision, SqlError};
@@ -21,7 +21,7 @@ use crate::lock::{Locked, sqlstate};
 use crate::logging;
 use crate::migration::{History, Migration};
 use crate::plan::Plan;
-use crate::progress::{COMMITTED, Reached};
+use crate::progress::Reached;
 use crate::script::{self, Kind};
 use crate::wait::{Signals, Wait};
 
@@ -238,10 +238,14 @@ impl Run<'_> {
                 &locked.runner,
                 Started::WithTransaction
             ),
-            message::marker(COMMITTED),
+            message::committed(),
             reset(&locked.runner),
         );
-        Message::build(migration, before, after, has_markers)
+        let markers = has_markers.then_some(Markers {
+            runner: &locked.runner,
+            of: migration.script.statements.len(),
+        });
+        Message::build(migration, before, after, markers.as_ref())
     }
 
     fn failure(&self, migration: &Migration, error: &FailedMessage) -> Error {

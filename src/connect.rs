@@ -318,10 +318,10 @@ fn log_statements(message: &str, took: Duration, trouble: Option<&Trouble>) {
     logging::query(&script::verb(message), took, message, error);
 }
 
-/// The name that a session shows in `pg_stat_activity`, to every role: `lockstep/<version> <host>/<pid>`. It is at
-/// most 63 bytes, or the server would cut it; the host gives way.
+/// The name that a session shows in `pg_stat_activity`, to every role: `lockstep/<version> <host>/<pid>`. The server
+/// cuts names at 63 bytes, and markers append a statement's number, so the host gives way.
 pub fn application_name(server: &Server) -> String {
-    const LIMIT: usize = 63;
+    const LIMIT: usize = 63 - " 10000/10000".len();
     let ours = concat!("lockstep/", env!("CARGO_PKG_VERSION"));
     let mut name: String = server
         .application_name

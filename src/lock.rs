@@ -50,6 +50,8 @@
 //! Under REPEATABLE READ a fence would not see what was committed while it waited, and G would keep a snapshot for which
 //! every CONCURRENTLY waits. So the isolation level is always written out, whatever the role's default is.
 
+mod holder;
+
 use std::time::Duration;
 
 use log::{debug, info, warn};
@@ -137,7 +139,7 @@ pub fn acquire(
             return Ok(Acquired::NothingLeft(Box::new(work)));
         }
         if wait.is_over() {
-            let holder = holder(&mut work, &tables)?;
+            let holder = describe_holder(&mut work, &tables)?;
             return Err(Error::RunnerWait {
                 holder,
                 waited: wait.elapsed(),
@@ -340,15 +342,22 @@ fn row_message(config: &Config, tables: &Tables, guard_pid: i32) -> String {
 fn assert_guard(tables: &Tables, guard_pid: i32) -> String {
     format!(
         "DO LANGUAGE plpgsql $lockstep$ BEGIN
-           IF NOT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2
-             AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
-             AND classid::pg_catalog.int4 = {KEY} AND objid::pg_catalog.int4 = {key} AND pid = {guard_pid}) THEN
+           IF NOT EXISTS (SELECT FROM pg_catalog.pg_locks g WHERE {guard_lock} AND g.pid = {guard_pid}) THEN
              RAISE EXCEPTION USING ERRCODE = '{OTHER_SERVER}',
                MESSAGE = 'the two connections reached different servers, or the guard is gone';
            END IF;
          END $lockstep$;",
-        key = key(tables),
+        guard_lock = guard_lock("g", &key(tables)),
         OTHER_SERVER = sqlstate::OTHER_SERVER,
+    )
+}
+
+/// The condition under which a row of `pg_locks` is the guard.
+fn guard_lock(row: &str, key: &str) -> String {
+    format!(
+        "{row}.locktype = 'advisory' AND {row}.granted AND {row}.objsubid = 2 \
+         AND {row}.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) \
+         AND {row}.classid::pg_catalog.int4 = {KEY} AND {row}.objid::pg_catalog.int4 = {key}"
     )
 }
 
@@ -383,56 +392,23 @@ pub fn wait_for_bun(observation: &Observation, wait: &mut Wait) -> Result<(), Er
     wait.pause(POLL)
 }
 
+/// Says who is in the way, when it is time to say something.
 fn say_holder(work: &mut Session, tables: &Tables, wait: &mut Wait) -> Result<(), Error> {
-    let mut failed = None;
-    wait.say(|| {
-        let holder = holder(work, tables).unwrap_or_else(|error| {
-            failed = Some(error);
-            "somebody".to_owned()
-        });
-        format!("another runner: {holder}")
+    let mut found = Ok(());
+    wait.say(|| match describe_holder(work, tables) {
+        Ok(holder) => format!("another runner: {holder}"),
+        Err(error) => {
+            found = Err(error);
+            "another runner".to_owned()
+        }
     });
-    failed.map_or(Ok(()), Err)
+    found
 }
 
-/// Who holds the guard, in words: process id, application, address, since when, which migration, and what that waits
-/// for. Other roles see less.
-fn holder(work: &mut Session, tables: &Tables) -> Result<String, Error> {
-    let message = format!(
-        "SELECT g.pid, a.application_name, a.client_addr, w.pid AS work_pid,
-           pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - a.xact_start) AS age,
-           pg_catalog.substring(w.query, '/\\* lockstep (\\S+) \\*/') AS migration,
-           pg_catalog.array_to_string(pg_catalog.pg_blocking_pids(w.pid), ', ') AS blockers
-         FROM pg_catalog.pg_locks g
-         LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = g.pid
-         LEFT JOIN LATERAL (SELECT pid, query FROM pg_catalog.pg_stat_activity
-           WHERE application_name = a.application_name AND pid <> g.pid AND datid = a.datid
-           AND state IS DISTINCT FROM 'idle' LIMIT 1) w ON true
-         WHERE g.locktype = 'advisory' AND g.granted AND g.objsubid = 2
-           AND g.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
-           AND g.classid::pg_catalog.int4 = {KEY} AND g.objid::pg_catalog.int4 = {key}",
-        key = key(tables),
-    );
-    let results = work
-        .query(&message)
+fn describe_holder(work: &mut Session, tables: &Tables) -> Result<String, Error> {
+    let found = holder::find(work, tables)
         .map_err(|trouble| trouble.while_doing("asking who holds the lock"))?;
-    let Some(row) = results.first().and_then(|rows| rows.first()) else {
-        return Ok("it has just ended".to_owned());
-    };
-    let mut words = format!("pid {}", row.get("pid").unwrap_or("unknown"));
-    for (label, column) in [
-        (", ", "application_name"),
-        (", from ", "client_addr"),
-        (", for ", "age"),
-        (", running ", "migration"),
-        (", which waits for pid ", "blockers"),
-    ] {
-        if let Some(value) = row.get(column).filter(|value| !value.is_empty()) {
-            words.push_str(label);
-            words.push_str(value);
-        }
-    }
-    Ok(words)
+    Ok(found.map_or("it has just ended".to_owned(), |holder| holder.to_string()))
 }
 
 impl Locked {

@@ -4,9 +4,10 @@ use std::borrow::Cow;
 
 use postgres::error::{DbError, ErrorPosition};
 
+use crate::connect::literal;
 use crate::error::{Place, Precision};
 use crate::migration::Migration;
-use crate::progress::{Frame, MARKER, Reached};
+use crate::progress::{COMMITTED, Frame, MARKER, Reached};
 
 /// A message to the server: what we put before the file, the file with a marker before each statement, what we put
 /// after it.
@@ -32,7 +33,7 @@ impl Message {
         migration: &Migration,
         before: String,
         after: String,
-        has_markers: bool,
+        markers: Option<&Markers<'_>>,
     ) -> Message {
         let file = blanked(migration);
         let mut text = String::with_capacity(before.len() + file.len() + after.len() + 2);
@@ -47,17 +48,17 @@ impl Message {
             text.push_str(&file[from..to]);
         };
         let mut from = 0;
-        if has_markers {
+        if let Some(markers) = markers {
             for (number, statement) in migration.script.statements.iter().enumerate() {
                 push(&mut text, from, statement.range().start);
-                text.push_str(&marker(&number.to_string()));
+                text.push_str(&markers.before_statement(number));
                 from = statement.range().start;
             }
         }
         push(&mut text, from, file.len());
         text.push_str("\n;");
-        if has_markers {
-            text.push_str(&marker(&migration.script.statements.len().to_string()));
+        if markers.is_some() {
+            text.push_str(&marker(&migration.script.statements.len().to_string(), ""));
         }
         text.push_str(&after);
         Message {
@@ -69,7 +70,7 @@ impl Message {
 
     /// A message that is the file alone, behind a comment.
     pub fn bare(migration: &Migration, comment: &str) -> Message {
-        let mut message = Message::build(migration, comment.to_owned(), String::new(), false);
+        let mut message = Message::build(migration, comment.to_owned(), String::new(), None);
         message.text.truncate(message.text.len() - "\n;".len());
         message
     }
@@ -135,10 +136,32 @@ enum Found {
     Behind,
 }
 
-/// The statement that tells us how far the server has come.
-pub fn marker(message: &str) -> String {
+/// What markers tell beside the number of the statement that comes next.
+pub struct Markers<'a> {
+    /// The session's application name. The number is appended to it, for others to see.
+    pub runner: &'a str,
+    /// How many statements there are.
+    pub of: usize,
+}
+
+impl Markers<'_> {
+    fn before_statement(&self, number: usize) -> String {
+        let name = literal(&format!("{} {}/{}", self.runner, number + 1, self.of));
+        let show = format!("PERFORM pg_catalog.set_config('application_name', {name}, true);");
+        marker(&number.to_string(), &show)
+    }
+}
+
+/// The statement that tells us that the server has come to the end of our transaction.
+pub fn committed() -> String {
+    marker(COMMITTED, "")
+}
+
+/// INFO reaches the client whatever `client_min_messages` is.
+fn marker(message: &str, besides: &str) -> String {
     format!(
-        "DO LANGUAGE plpgsql $lockstep$BEGIN RAISE INFO USING ERRCODE = '{MARKER}', MESSAGE = '{message}';END$lockstep$;"
+        "DO LANGUAGE plpgsql $lockstep$BEGIN {besides}\
+         RAISE INFO USING ERRCODE = '{MARKER}', MESSAGE = '{message}';END$lockstep$;"
     )
 }
 
@@ -170,11 +193,15 @@ mod tests {
     }
 
     fn message(text: &str, has_markers: bool) -> Message {
+        let of = script::parse(text).statements.len();
+        let markers = has_markers.then_some(Markers {
+            runner: "ไทย", of
+        });
         Message::build(
             &migration(text),
             "BEGIN; ไทย ".to_owned(),
             " COMMIT".to_owned(),
-            has_markers,
+            markers.as_ref(),
         )
     }
 

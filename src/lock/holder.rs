@@ -1,0 +1,124 @@
+//! Who holds the guard, and what it is doing: for whoever waits, and for whoever asks.
+
+use std::fmt;
+
+use postgres::SimpleQueryRow;
+
+use super::{guard_lock, key};
+use crate::connect::{Session, Trouble};
+use crate::history::Tables;
+
+/// The runner that holds the guard, as far as our role may see it: of other roles' sessions the server shows the
+/// application name only.
+pub struct Holder {
+    /// Of the session that holds the guard.
+    pid: String,
+    application: Option<String>,
+    address: Option<String>,
+    /// For how long, as `HH:MM:SS`.
+    held_for: Option<String>,
+    work: Option<Work>,
+}
+
+/// What the holder's other session is executing.
+struct Work {
+    /// The file's name.
+    migration: Option<String>,
+    /// `3/16`, in a file with several statements.
+    statement: Option<String>,
+    /// The statement's text, if it runs outside a transaction.
+    sql: Option<String>,
+    running_for: Option<String>,
+    /// How far an index build is: phase and per cent.
+    progress: Option<String>,
+    /// Who is in its way.
+    waits_for: Option<String>,
+}
+
+/// Asks who holds the guard; none if nobody does.
+pub fn find(session: &mut Session, tables: &Tables) -> Result<Option<Holder>, Trouble> {
+    let results = session.query(&query(tables))?;
+    Ok(results.first().and_then(|rows| rows.first()).map(read))
+}
+
+/// A message of ours begins with a comment that names the file, and a marker appends the statement's number to the
+/// application name.
+fn query(tables: &Tables) -> String {
+    format!(
+        "SELECT g.pid, a.application_name, a.client_addr, {held_for} AS held_for, w.pid AS work_pid,
+           pg_catalog.substring(w.query, '^/\\* lockstep (\\S+) \\*/') AS migration,
+           pg_catalog.substring(w.query, '^/\\* lockstep \\S+ \\*/ (?!BEGIN )\\s*(.{{1,80}})') AS sql,
+           pg_catalog.substring(w.application_name, ' ([0-9]+/[0-9]+)$') AS statement,
+           {running_for} AS running_for, w.progress, w.waits_for
+         FROM pg_catalog.pg_locks g
+         LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = g.pid
+         LEFT JOIN LATERAL (
+           SELECT s.pid, s.query, s.application_name, s.query_start,
+             (SELECT pg_catalog.concat(p.phase, ', ' || pg_catalog.round(100.0 * CASE
+                  WHEN p.phase LIKE 'waiting%' THEN NULL
+                  WHEN p.blocks_total > 0 THEN p.blocks_done::pg_catalog.numeric / p.blocks_total
+                  WHEN p.tuples_total > 0 THEN p.tuples_done::pg_catalog.numeric / p.tuples_total END) || ' %')
+              FROM pg_catalog.pg_stat_progress_create_index p WHERE p.pid = s.pid) AS progress,
+             (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', 'pid', b.pid, NULLIF(b.application_name, ''),
+                  '(' || b.state || pg_catalog.concat(' for ' || {blocking_for}) || ')'), ', ')
+              FROM pg_catalog.pg_stat_activity b WHERE b.pid = ANY (pg_catalog.pg_blocking_pids(s.pid))) AS waits_for
+           FROM pg_catalog.pg_stat_activity s
+           WHERE s.pid <> g.pid AND s.datid = a.datid AND s.state IS DISTINCT FROM 'idle'
+             AND (s.application_name = a.application_name
+               OR pg_catalog.starts_with(s.application_name, a.application_name || ' '))
+           LIMIT 1) w ON true
+         WHERE {guard_lock}",
+        held_for = age("a.xact_start"),
+        running_for = age("w.query_start"),
+        blocking_for = age("b.xact_start"),
+        guard_lock = guard_lock("g", &key(tables)),
+    )
+}
+
+fn age(since: &str) -> String {
+    format!("pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - {since})")
+}
+
+fn read(row: &SimpleQueryRow) -> Holder {
+    let text = |name: &str| {
+        row.get(name)
+            .filter(|value| !value.is_empty())
+            .map(str::to_owned)
+    };
+    Holder {
+        pid: text("pid").unwrap_or_default(),
+        application: text("application_name"),
+        address: text("client_addr"),
+        held_for: text("held_for"),
+        work: text("work_pid").map(|_| Work {
+            migration: text("migration"),
+            statement: text("statement"),
+            sql: text("sql").map(|sql| sql.split_whitespace().collect::<Vec<_>>().join(" ")),
+            running_for: text("running_for"),
+            progress: text("progress"),
+            waits_for: text("waits_for"),
+        }),
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pid {}", self.pid)?;
+        let mut part = |label: &str, value: &Option<String>| match value {
+            Some(value) => write!(f, "{label}{value}"),
+            None => Ok(()),
+        };
+        part(", ", &self.application)?;
+        part(", from ", &self.address)?;
+        part(", for ", &self.held_for)?;
+        let Some(work) = &self.work else {
+            return Ok(());
+        };
+        part(", running ", &work.migration)?;
+        part(", statement ", &work.statement)?;
+        part(": ", &work.sql)?;
+        part(", for ", &work.running_for)?;
+        part(", ", &work.progress)?;
+        part(", which waits for ", &work.waits_for)
+    }
+}
