@@ -14,7 +14,7 @@ use postgres::error::DbError;
 
 use self::message::{Markers, Message};
 use crate::config::Config;
-use crate::connect::{Commit, Settings, Trouble, literal};
+use crate::connect::{Settings, Trouble, literal};
 use crate::error::{Error, Failure, FailureOutcome, Place, Precision, SqlError};
 use crate::history::{self, Started};
 use crate::lock::{Locked, sqlstate};
@@ -219,7 +219,7 @@ impl Run<'_> {
         let settings = Settings {
             lock_timeout: self.config.ddl_lock_timeout,
             statement_timeout: self.config.statement_timeout,
-            commit: Commit::Deferred,
+            ..Settings::default()
         };
         let before = format!(
             "/* lockstep {} */ BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {settings} {}\n",

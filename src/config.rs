@@ -218,7 +218,10 @@ impl Environment {
         let named = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value));
         let variables: BTreeMap<String, OsString> = env::vars_os().filter_map(named).collect();
         Environment {
-            home: variables.get("HOME").map(PathBuf::from),
+            home: variables
+                .get("HOME")
+                .filter(|home| !home.is_empty())
+                .map(PathBuf::from),
             variables,
             stderr_is_terminal: io::stderr().is_terminal(),
             user: whoami::username().ok(),

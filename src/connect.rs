@@ -357,11 +357,11 @@ pub struct Settings {
 /// When a commit returns.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub enum Commit {
-    /// When it is on disk, and with it all commits before it.
-    #[default]
-    Durable,
     /// At once; the release's durable commit makes up for it.
+    #[default]
     Deferred,
+    /// When it is on disk, and, if the server is set up so, at a synchronous standby; and with it all commits before it.
+    Durable,
 }
 
 impl fmt::Display for Settings {

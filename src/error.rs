@@ -139,6 +139,8 @@ pub struct Failure {
 /// What a failed migration left behind.
 pub enum FailureOutcome {
     RolledBack,
+    /// It was not even begun.
+    NotBegun,
     /// The file ended the transaction that it ran in; what stood before that is committed.
     TransactionEnded,
     /// It ran outside a transaction; the next run finds out from the catalog what it left.
@@ -226,6 +228,14 @@ impl Place {
 }
 
 impl Error {
+    /// Adds how many migrations the run had applied before, if the error tells that.
+    pub fn after(mut self, applied: usize) -> Error {
+        if let Error::TableWait { applied_before, .. } = &mut self {
+            *applied_before = applied;
+        }
+        self
+    }
+
     /// What the log's structured line carries beside the words.
     pub fn fields(&self) -> Vec<(&'static str, Value<'_>)> {
         match self {
@@ -457,6 +467,9 @@ impl fmt::Display for Failure {
             FailureOutcome::RolledBack => {
                 write!(f, "\n  rolled back; {before}; fix the file and run again")
             }
+            FailureOutcome::NotBegun => {
+                write!(f, "\n  not run; {before}; run again when that is done")
+            }
             FailureOutcome::TransactionEnded => write!(
                 f,
                 "\n  not recorded, and what stands before the transaction's end is committed; {before}; \
@@ -495,6 +508,14 @@ fn stays_applied(count: usize) -> String {
         0 => "nothing was applied before it".to_owned(),
         1 => "1 migration before it stays applied".to_owned(),
         count => format!("{count} migrations before it stay applied"),
+    }
+}
+
+/// A number of things as messages show it: `1 migration`, `13 migrations`.
+pub fn counted(count: usize, thing: &str) -> String {
+    match count {
+        1 => format!("1 {thing}"),
+        count => format!("{count} {thing}s"),
     }
 }
 

@@ -286,12 +286,11 @@ pub fn record(
     let version = migration.version;
     let started_at = match started_at {
         Started::WithTransaction => "transaction_timestamp()".to_owned(),
-        Started::InJournal => {
-            format!(
-                "(SELECT started_at FROM {} WHERE version = '{version}')",
-                tables.journal
-            )
-        }
+        Started::InJournal => format!(
+            "COALESCE((SELECT started_at FROM {} WHERE version = '{version}' AND finished_at IS NULL), \
+             transaction_timestamp())",
+            tables.journal
+        ),
     };
     format!(
         "WITH h AS (INSERT INTO {history} (name, group_id) VALUES ('{version}', {group}) RETURNING id), \
@@ -315,7 +314,7 @@ pub fn record(
 pub enum Started {
     /// Its statements and its record are one transaction.
     WithTransaction,
-    /// It ran outside, and [`start`] noted when.
+    /// It ran outside, and [`start`] noted when, if there was anything to do.
     InJournal,
 }
 

@@ -57,7 +57,7 @@ use std::time::Duration;
 use log::{debug, info, warn};
 
 use crate::config::Config;
-use crate::connect::{Results, Session, Settings, Trouble, literal};
+use crate::connect::{Commit, Results, Session, Settings, Trouble, literal};
 use crate::error::{Error, SqlError};
 use crate::history::{self, Observation, Tables};
 use crate::migration::{History, Version};
@@ -491,6 +491,7 @@ impl Locked {
              DELETE FROM {locks} WHERE table_name = {name} AND id = {token}; COMMIT",
             settings = Settings {
                 lock_timeout: Duration::from_secs(5),
+                commit: Commit::Durable,
                 ..Settings::default()
             },
             locks = self.tables.locks,

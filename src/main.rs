@@ -28,7 +28,7 @@ use log::{debug, info, warn};
 use crate::command::Command;
 use crate::config::{Config, Environment};
 use crate::connect::Session;
-use crate::error::Error;
+use crate::error::{Error, counted};
 use crate::history::{Observation, Tables};
 use crate::lock::{Acquired, Locked};
 use crate::migration::{History, Migration};
@@ -194,7 +194,10 @@ fn work_off(
                 counts_bytes,
             );
             let released = locked.release();
-            conclude(outcome, released, migrations)
+            conclude(outcome, released, migrations)?;
+            // A signal is never 0, though there was nothing left to stop.
+            wait.signals()
+                .check("all that was pending had been applied")
         }
     }
 }
@@ -224,14 +227,10 @@ fn conclude(
     }
     let applied = outcome?;
     released?;
+    let all = counted(migrations.len(), "migration");
     match applied {
-        0 => info!(
-            "the database is up to date: {} migrations",
-            migrations.len()
-        ),
-        applied => {
-            info!(applied; "the database is up to date: {} migrations, {applied} applied now", migrations.len())
-        }
+        0 => info!("the database is up to date: {all}"),
+        applied => info!(applied; "the database is up to date: {all}, {applied} applied now"),
     }
     Ok(())
 }
@@ -272,8 +271,8 @@ fn report_up_to_date(plan: &Plan<'_>, migrations: &[Migration]) {
     warn_of_tolerated(plan);
     say_ahead(plan);
     info!(
-        "the database is up to date: {} migrations",
-        migrations.len()
+        "the database is up to date: {}",
+        counted(migrations.len(), "migration")
     );
 }
 

@@ -19,7 +19,7 @@ use log::{debug, info, warn};
 use super::message::Message;
 use super::{FailedMessage, Run, Step, reset, transmit};
 use crate::connect::{Settings, Trouble, literal};
-use crate::error::{Error, Failure, FailureOutcome, SqlError};
+use crate::error::{Error, Failure, FailureOutcome, Place, SqlError};
 use crate::history::{self, Started};
 use crate::lock::{self, Locked, sqlstate};
 use crate::migration::{Interrupted, Migration};
@@ -83,7 +83,10 @@ impl Run<'_> {
                 }
                 _ => {}
             }
-            if let Some(step) = self.begin_outside(locked, migration)? {
+            // A start is noted only for work that is not there yet. So whoever finds the note and the work knows that
+            // the one did the other.
+            let noted = found != Found::Done;
+            if let Some(step) = self.begin_outside(locked, migration, noted)? {
                 return Ok(step);
             }
             match (found, statement) {
@@ -107,21 +110,14 @@ impl Run<'_> {
             let Some(error) = self.run_outside(locked, migration)? else {
                 return self.finish(locked, migration, statement);
             };
-            let verb = script::verb(&migration.text);
-            if same_text && says_it_is_done(&verb, error.cause.code().code()) {
-                info!(
-                    "{}: the earlier run had done its work: {}",
-                    migration.file_name,
-                    error.cause.message()
-                );
-                return self.finish(locked, migration, statement);
-            }
             if error.cause.code().code() != DEADLOCK {
                 let place =
                     error
                         .message
                         .place(migration, &error.cause, error.reached, self.counts_bytes);
-                return Err(self.outside_failure(migration, SqlError::from(&error.cause), place));
+                let outcome = FailureOutcome::OutsideTransaction;
+                let cause = SqlError::from(&error.cause);
+                return Err(self.outside_failure(migration, cause, place, outcome));
             }
             // What a deadlock leaves is what an interruption leaves.
             is_ours = true;
@@ -142,12 +138,18 @@ impl Run<'_> {
         }
     }
 
-    /// Notes the start in the journal, fenced and under the guard.
+    /// Makes sure, in a fenced transaction, that the lock and the guard are ours, and notes the start in the journal if
+    /// it is to be `noted`.
     fn begin_outside(
         &self,
         locked: &mut Locked,
         migration: &Migration,
+        noted: bool,
     ) -> Result<Option<Step>, Error> {
+        let start = match noted {
+            true => history::start(&locked.tables, migration, &locked.runner),
+            false => String::new(),
+        };
         let message = format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {} {} {} {} COMMIT",
             Settings {
@@ -156,7 +158,7 @@ impl Run<'_> {
             },
             locked.fence(migration.version),
             locked.assert_guard(),
-            history::start(&locked.tables, migration, &locked.runner),
+            start,
         );
         self.fenced(locked, migration, &message, "noting the start of")
     }
@@ -209,17 +211,24 @@ impl Run<'_> {
                 return Err(trouble.while_doing(&doing));
             };
             match cause.code().code() {
-                "55P03" => lock::retry_lock_timeout(&mut locked.work, trouble, &doing, &mut wait)?,
+                "55P03" => lock::retry_lock_timeout(&mut locked.work, trouble, &doing, &mut wait)
+                    .map_err(|error| error.after(self.applied))?,
                 code => {
                     let rolled_back = locked.work.execute("ROLLBACK");
                     rolled_back.map_err(|trouble| trouble.while_doing(&doing))?;
                     return match code {
                         sqlstate::LOCK_LOST => Err(locked.lost()),
                         sqlstate::ALREADY_RECORDED => Ok(Some(Step::AlreadyRecorded)),
-                        sqlstate::INVALID_INDEX => {
-                            Err(self.outside_failure(migration, SqlError::from(&**cause), None))
+                        sqlstate::OTHER_SERVER => Err(trouble.while_doing(&doing)),
+                        _ => {
+                            let outcome = FailureOutcome::OutsideTransaction;
+                            Err(self.outside_failure(
+                                migration,
+                                SqlError::from(&**cause),
+                                None,
+                                outcome,
+                            ))
                         }
-                        _ => Err(trouble.while_doing(&doing)),
                     };
                 }
             }
@@ -264,14 +273,15 @@ impl Run<'_> {
         &self,
         migration: &Migration,
         cause: SqlError,
-        place: Option<crate::error::Place>,
+        place: Option<Place>,
+        outcome: FailureOutcome,
     ) -> Error {
         Error::Migration(Box::new(Failure {
             file: migration.path.display().to_string(),
             place,
             cause,
             statement: None,
-            outcome: FailureOutcome::OutsideTransaction,
+            outcome,
             applied_before: self.applied,
         }))
     }
@@ -392,9 +402,11 @@ impl Run<'_> {
                 literal(table),
                 literal(partition),
             ),
-            Some(Outside::ReindexConcurrently { .. } | Outside::Other) | None => {
-                return Ok(Found::Nothing);
-            }
+            Some(Outside::Other) => match object_query(&migration.text) {
+                Some(query) => query,
+                None => return Ok(Found::Nothing),
+            },
+            Some(Outside::ReindexConcurrently { .. }) | None => return Ok(Found::Nothing),
         };
         let doing = format!("looking at the catalog for {}", migration.file_name);
         let results = locked
@@ -425,7 +437,7 @@ impl Run<'_> {
             )),
             context: None,
         };
-        self.outside_failure(migration, cause, None)
+        self.outside_failure(migration, cause, None, FailureOutcome::NotBegun)
     }
 
     /// Drops what an unfinished build left.
@@ -546,16 +558,33 @@ fn assert_valid(statement: &Outside) -> String {
     )
 }
 
-/// Returns true if and only if this error of this command means that its work is there already. The catalog tells it
-/// better for indexes and partitions; for the rest the server's word is enough.
-fn says_it_is_done(verb: &str, sqlstate: &str) -> bool {
-    match verb.split(' ').next() {
-        // Duplicate database, duplicate object.
-        Some("CREATE") => matches!(sqlstate, "42P04" | "42710"),
-        // No such database, no such object.
-        Some("DROP" | "COMMIT" | "ROLLBACK") => matches!(sqlstate, "3D000" | "42704"),
-        _ => false,
-    }
+/// The query that tells whether a database, a tablespace or a subscription is there that the statement creates, or gone
+/// that it drops; none for other statements, which can be run again.
+fn object_query(statement: &str) -> Option<String> {
+    let verb = script::verb(statement);
+    let (wanted, kind) = match verb.split_once(' ')? {
+        ("CREATE", kind) => ("EXISTS", kind),
+        ("DROP", kind) => ("NOT EXISTS", kind),
+        _ => return None,
+    };
+    let catalog = match kind {
+        "DATABASE" => "pg_catalog.pg_database WHERE datname",
+        "TABLESPACE" => "pg_catalog.pg_tablespace WHERE spcname",
+        "SUBSCRIPTION" => {
+            "pg_catalog.pg_subscription JOIN pg_catalog.pg_database d ON d.oid = subdbid \
+             AND d.datname = pg_catalog.current_database() WHERE subname"
+        }
+        _ => return None,
+    };
+    let names = script::identifiers(statement);
+    let name = names
+        .iter()
+        .skip(2)
+        .find(|name| !matches!(name.as_str(), "if" | "exists"))?;
+    Some(format!(
+        "SELECT CASE WHEN {wanted} (SELECT FROM {catalog} = {}) THEN 'done' ELSE 'nothing' END AS found",
+        literal(name)
+    ))
 }
 
 const DEADLOCK: &str = "40P01";

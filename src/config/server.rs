@@ -24,7 +24,7 @@ pub struct Server {
     pub client: postgres::Config,
     /// Only if the user gave one.
     pub application_name: Option<String>,
-    /// None: without limit, as libpq's 0.
+    /// For one try; none, or libpq's 0: whatever `connect` thinks right.
     pub connect_timeout: Option<Duration>,
     /// What messages call the server: `host:port/database as user`, several hosts with commas between.
     pub description: String,
