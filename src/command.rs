@@ -10,6 +10,8 @@ pub enum Command {
     Start,
     /// Apply all that is pending.
     Up,
+    /// Show the lock, or remove the row with this id.
+    Unlock(Option<i64>),
     Help,
     Version,
 }
@@ -19,29 +21,28 @@ pub enum Command {
 /// # Errors
 ///
 /// One line that names what is not understood and what may have been meant.
-pub fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Command, String> {
-    let Some(first) = args.next() else {
+pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, String> {
+    let args: Vec<OsString> = args.collect();
+    let Some((first, rest)) = args.split_first() else {
         return Ok(Command::Start);
     };
-    let command = find(&first)?;
-    let Some(second) = args.next() else {
-        return Ok(command);
+    let command = find(first)?;
+    let unexpected = match rest {
+        [] => return Ok(command),
+        [option] if is_option(option, Command::Help) => return Ok(Command::Help),
+        [topic] if first == "help" => return find(topic).map(|_| Command::Help),
+        [id] if command == Command::Unlock(None) => match id.to_str().map(str::parse) {
+            Some(Ok(id)) => return Ok(Command::Unlock(Some(id))),
+            _ => id,
+        },
+        [option, extra, ..] if first == "help" || is_option(option, Command::Help) => extra,
+        [_, extra, ..] if command == Command::Unlock(None) => extra,
+        [extra, ..] => extra,
     };
-    let extra = if is_option(&second, Command::Help) {
-        args.next().map_or(Ok(Command::Help), Err)
-    } else if first == "help" {
-        find(&second)?;
-        args.next().map_or(Ok(Command::Help), Err)
-    } else {
-        Err(second)
-    };
-    extra.map_err(|extra| {
-        format!(
-            "unexpected argument {} after {}{SEE_HELP}",
-            quoted(&extra),
-            quoted(&first)
-        )
-    })
+    let (unexpected, first) = (quoted(unexpected), quoted(first));
+    Err(format!(
+        "unexpected argument {unexpected} after {first}{SEE_HELP}"
+    ))
 }
 
 /// Usage, commands, the most important variables and the exit codes, on one screen of 80 columns and 24 lines.
@@ -65,12 +66,18 @@ struct Entry {
 }
 
 /// Every command that has a name, in the order of the help text.
-const COMMANDS: [Entry; 2] = [
+const COMMANDS: [Entry; 3] = [
     Entry {
         name: "up",
         usage: "up",
         does: "apply all that is pending",
         command: Command::Up,
+    },
+    Entry {
+        name: "unlock",
+        usage: "unlock [ID]",
+        does: "show the lock; remove a row of it whose owner is gone",
+        command: Command::Unlock(None),
     },
     Entry {
         name: "help",
@@ -191,7 +198,7 @@ mod tests {
 
     #[test]
     fn understands_what_there_is() {
-        let table: [(&[&str], Command); 13] = [
+        let table: [(&[&str], Command); 16] = [
             (&[], Command::Start),
             (&["up"], Command::Up),
             (&["help"], Command::Help),
@@ -205,6 +212,9 @@ mod tests {
             (&["-h"], Command::Help),
             (&["--version"], Command::Version),
             (&["-V"], Command::Version),
+            (&["unlock"], Command::Unlock(None)),
+            (&["unlock", "-7"], Command::Unlock(Some(-7))),
+            (&["unlock", "--help"], Command::Help),
         ];
         for (line, command) in table {
             assert_eq!(parsed(line), Ok(command), "{line:?}");
@@ -213,7 +223,15 @@ mod tests {
 
     #[test]
     fn refuses_the_rest_in_one_line_with_the_nearest() {
-        let table: [(&[&str], &str); 21] = [
+        let table: [(&[&str], &str); 23] = [
+            (
+                &["unlock", "x"],
+                "unexpected argument \"x\" after \"unlock\" (see `lockstep help`)",
+            ),
+            (
+                &["unlock", "1", "2"],
+                "unexpected argument \"2\" after \"unlock\" (see `lockstep help`)",
+            ),
             (
                 &["upp"],
                 "unknown command \"upp\": did you mean \"up\"? (see `lockstep help`)",
@@ -244,19 +262,19 @@ mod tests {
             ),
             (
                 &["migrate"],
-                "unknown command \"migrate\": use one of up, help (see `lockstep help`)",
+                "unknown command \"migrate\": use one of up, unlock, help (see `lockstep help`)",
             ),
             (
                 &["down"],
-                "unknown command \"down\": use one of up, help (see `lockstep help`)",
+                "unknown command \"down\": use one of up, unlock, help (see `lockstep help`)",
             ),
             (
                 &[""],
-                "unknown command \"\": use one of up, help (see `lockstep help`)",
+                "unknown command \"\": use one of up, unlock, help (see `lockstep help`)",
             ),
             (
                 &["a\nb\u{1b}"],
-                "unknown command \"a\\nb\\u{1b}\": use one of up, help (see `lockstep help`)",
+                "unknown command \"a\\nb\\u{1b}\": use one of up, unlock, help (see `lockstep help`)",
             ),
             (
                 &["--hepl"],

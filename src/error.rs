@@ -54,6 +54,25 @@ pub enum Error {
         newest: Option<Version>,
         waited: Duration,
     },
+    /// `unlock` found a row whose owner lives.
+    Held {
+        locks: String,
+        id: i64,
+        holder: String,
+    },
+    /// `unlock` found a row of bun's, and was not told to remove it.
+    BunRow {
+        locks: String,
+        id: i64,
+        newest: Option<Version>,
+        suspects: Vec<String>,
+    },
+    /// `unlock` was told to remove a row that is not there.
+    NoSuchRow {
+        locks: String,
+        id: i64,
+        present: Option<i64>,
+    },
     /// Our row is gone from the locks table: somebody deleted it or took over.
     LockLost { locks: String, token: i64 },
     /// A table, or whatever else a transaction needs, was locked until the deadline.
@@ -266,7 +285,11 @@ impl Error {
             Error::Database { cause, .. } => {
                 vec![("sqlstate", Value::from(cause.sqlstate.as_str()))]
             }
-            Error::BunRowWait { id, .. } | Error::LockLost { token: id, .. } => {
+            Error::BunRowWait { id, .. }
+            | Error::Held { id, .. }
+            | Error::BunRow { id, .. }
+            | Error::NoSuchRow { id, .. }
+            | Error::LockLost { token: id, .. } => {
                 vec![("id", Value::from(*id))]
             }
             Error::Usage(_)
@@ -351,6 +374,43 @@ impl fmt::Display for Error {
                 newest,
                 waited,
             } => write_bun_row(f, locks, *id, *newest, *waited),
+            Error::Held { locks, id, holder } => {
+                write!(
+                    f,
+                    "row {id} of {locks} is a living runner's, and stays: {holder}"
+                )
+            }
+            Error::BunRow {
+                locks,
+                id,
+                newest,
+                suspects,
+            } => {
+                write!(
+                    f,
+                    "row {id} of {locks} is bun's, whose owner may be alive or dead"
+                )?;
+                write_newest(f, *newest)?;
+                suspects
+                    .iter()
+                    .try_for_each(|suspect| write!(f, "\n  its owner may be {suspect}"))?;
+                if suspects.is_empty() {
+                    write!(
+                        f,
+                        "\n  no session of another program is connected to this database now"
+                    )?;
+                }
+                write!(
+                    f,
+                    "\n  hint: if you know that no bun process is at work: lockstep unlock {id}"
+                )
+            }
+            Error::NoSuchRow { locks, id, present } => {
+                write!(f, "there is no row {id} in {locks}")?;
+                present
+                    .iter()
+                    .try_for_each(|present| write!(f, "; its row is {present}"))
+            }
             Error::LockLost { locks, token } => {
                 write!(
                     f,
@@ -431,18 +491,20 @@ fn write_bun_row(
         f,
         "its owner is a bun process, alive or dead, which nothing can tell"
     )?;
-    if let Some(newest) = newest {
-        write!(f, "\n  bun records a migration before it runs it: ")?;
-        write!(
-            f,
-            "{newest}, the newest record, may be running, or may never have run"
-        )?;
-    }
+    write_newest(f, newest)?;
     write!(
         f,
-        "\n  hint: run again if a bun process is at work; if you know that none is, delete the row: "
-    )?;
-    write!(f, "DELETE FROM {locks} WHERE id = {id}")
+        "\n  hint: run again if a bun process is at work; if you know that none is: lockstep unlock {id}"
+    )
+}
+
+fn write_newest(f: &mut fmt::Formatter<'_>, newest: Option<Version>) -> fmt::Result {
+    let Some(newest) = newest else { return Ok(()) };
+    write!(f, "\n  bun records a migration before it runs it: ")?;
+    write!(
+        f,
+        "{newest}, the newest record, may be running, or may never have run"
+    )
 }
 
 impl fmt::Display for Failure {

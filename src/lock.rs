@@ -102,6 +102,41 @@ pub struct Locked {
     pub runner: String,
 }
 
+/// What came of trying the guard once.
+pub enum Attempted {
+    /// It is ours as long as this session's transaction lasts.
+    Granted(Box<Session>),
+    Held,
+}
+
+/// Tries the guard, once: for whoever wants to know whether a runner lives.
+pub fn try_guard(
+    config: &Config,
+    tables: &Tables,
+    runner: &str,
+    wait: &Wait,
+) -> Result<Attempted, Error> {
+    let (guard, results) = open_guard(config, tables, runner, wait)?;
+    match read_guard(&results)? {
+        (_, true) => Ok(Attempted::Granted(Box::new(guard))),
+        (_, false) => {
+            release_guard(guard);
+            Ok(Attempted::Held)
+        }
+    }
+}
+
+/// Ends the guard's transaction, and with it the lock, and closes its session.
+pub fn release_guard(mut guard: Session) {
+    if let Err(trouble) = guard.execute("ROLLBACK") {
+        warn!(
+            "the guard was already gone: {}",
+            trouble.while_doing("releasing the guard")
+        );
+    }
+    guard.close();
+}
+
 /// What came of trying to get the lock.
 pub enum Acquired {
     Locked(Box<Locked>, History),
@@ -406,9 +441,47 @@ fn say_holder(work: &mut Session, tables: &Tables, wait: &mut Wait) -> Result<()
 }
 
 fn describe_holder(work: &mut Session, tables: &Tables) -> Result<String, Error> {
-    let found = holder::find(work, tables)
-        .map_err(|trouble| trouble.while_doing("asking who holds the lock"))?;
-    Ok(found.map_or("it has just ended".to_owned(), |holder| holder.to_string()))
+    Ok(find_holder(work, tables)?.unwrap_or_else(|| "it has just ended".to_owned()))
+}
+
+/// Who holds the guard and what it is doing, in words; none if nobody does.
+pub fn find_holder(session: &mut Session, tables: &Tables) -> Result<Option<String>, Error> {
+    let found = holder::find(session, tables);
+    let found = found.map_err(|trouble| trouble.while_doing("asking who holds the lock"))?;
+    Ok(found.map(|holder| holder.to_string()))
+}
+
+/// The sessions on this database that may be a bun process's, in words: all that are not ours.
+pub fn other_sessions(session: &mut Session) -> Result<Vec<String>, Error> {
+    let found = holder::other_sessions(session);
+    found.map_err(|trouble| trouble.while_doing("asking who else is connected"))
+}
+
+/// Deletes the row with this id, durably, and tells whether it was there. While a transaction has it locked, it waits,
+/// aloud.
+pub fn delete_row(
+    config: &Config,
+    session: &mut Session,
+    locks: &str,
+    id: i64,
+    wait: &mut Wait,
+) -> Result<bool, Error> {
+    let message = format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {settings} \
+         DELETE FROM {locks} WHERE table_name = {name} AND id = {id} RETURNING id; COMMIT",
+        settings = Settings {
+            lock_timeout: ROW_LOCK_TIMEOUT,
+            commit: Commit::Durable,
+            ..Settings::default()
+        },
+        name = literal(&config.history_table.setting),
+    );
+    loop {
+        match session.query(&message) {
+            Ok(results) => return Ok(results.get(2).is_some_and(|rows| !rows.is_empty())),
+            Err(trouble) => retry_lock_timeout(session, trouble, "removing the lock's row", wait)?,
+        }
+    }
 }
 
 impl Locked {
@@ -502,13 +575,7 @@ impl Locked {
             .work
             .execute(&message)
             .map_err(|trouble| trouble.while_doing("releasing the lock"));
-        if let Err(trouble) = self.guard.execute("ROLLBACK") {
-            warn!(
-                "the guard was already gone: {}",
-                trouble.while_doing("releasing the guard")
-            );
-        }
-        self.guard.close();
+        release_guard(self.guard);
         self.work.close();
         released
     }

@@ -17,6 +17,7 @@ mod migration;
 mod plan;
 mod progress;
 mod script;
+mod unlock;
 mod wait;
 
 use std::env;
@@ -51,7 +52,11 @@ fn main() -> ExitCode {
 fn exit_code(error: &Error) -> u8 {
     match error {
         Error::Migration(_) => 1,
-        Error::Usage(_) | Error::Environment(_) | Error::Files(_) | Error::Rejected { .. } => 2,
+        Error::Usage(_)
+        | Error::Environment(_)
+        | Error::Files(_)
+        | Error::NoSuchRow { .. }
+        | Error::Rejected { .. } => 2,
         Error::Database { cause, .. } => match cause.is_transient() {
             true => 3,
             false => 2,
@@ -59,6 +64,8 @@ fn exit_code(error: &Error) -> u8 {
         Error::Unreachable { .. } | Error::ConnectionLost { .. } => 3,
         Error::RunnerWait { .. }
         | Error::BunRowWait { .. }
+        | Error::Held { .. }
+        | Error::BunRow { .. }
         | Error::LockLost { .. }
         | Error::TableWait { .. } => 4,
         Error::Refused { divergences, .. } => match divergences.is_empty() {
@@ -81,6 +88,7 @@ fn run(environment: &Environment) -> Result<(), Error> {
         Command::Help => answer(command::help()),
         Command::Version => answer(concat!("lockstep ", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Up => up(environment),
+        Command::Unlock(id) => unlock(environment, id),
         Command::Start => match config::switch(environment) {
             Ok(true) => up(environment),
             Ok(false) => {
@@ -104,40 +112,79 @@ fn answer(text: &str) -> Result<(), Error> {
 
 /// Applies all that is pending.
 fn up(environment: &Environment) -> Result<(), Error> {
+    let config = config(environment)?;
+    let signals = signals()?;
+    let migrations = files::read(&config.migrations_dir)?;
+    warn_of_odd_versions(&migrations);
+    debug!(files = migrations.len(); "running migrations on database");
+    let mut first = look(&config, &signals)?;
+    work_off(
+        &config,
+        &mut first.wait,
+        &first.runner,
+        &migrations,
+        first.session,
+        first.observation,
+    )
+}
+
+/// Shows the lock, or removes a row of it.
+fn unlock(environment: &Environment, id: Option<i64>) -> Result<(), Error> {
+    let config = config(environment)?;
+    let mut first = look(&config, &signals()?)?;
+    let (runner, wait) = (&first.runner, &mut first.wait);
+    answer(&unlock::run(
+        &config,
+        first.session,
+        &first.observation,
+        runner,
+        id,
+        wait,
+    )?)
+}
+
+fn config(environment: &Environment) -> Result<Config, Error> {
     let config = config::load(environment).map_err(Error::Environment)?;
     config
         .warnings
         .iter()
         .for_each(|warning| warn!("{warning}"));
-    let signals = Signals::handle()
-        .map_err(|error| Error::Usage(format!("signals cannot be handled: {error}")))?;
-    let migrations = files::read(&config.migrations_dir)?;
-    warn_of_odd_versions(&migrations);
-    debug!(files = migrations.len(), directory = config.migrations_dir.display().to_string().as_str(); "running migrations on database");
+    Ok(config)
+}
 
+fn signals() -> Result<Signals, Error> {
+    Signals::handle().map_err(|error| Error::Usage(format!("signals cannot be handled: {error}")))
+}
+
+/// A session, and what the first look at the database told.
+struct FirstLook {
+    session: Session,
+    observation: Observation,
+    /// Our application name.
+    runner: String,
+    /// For other runners and for locked tables; the database is there.
+    wait: Wait,
+}
+
+/// Connects, waiting for the server, and looks at the database: one round trip beside the connection's own.
+fn look(config: &Config, signals: &Signals) -> Result<FirstLook, Error> {
     let runner = connect::application_name(&config.server);
-    let mut patience = Wait::new(&signals, config.database_wait);
-    let (mut session, answer) = Session::open(
-        &config.server,
-        &runner,
-        &history::observe(&config),
-        &mut patience,
-    )?;
-    let mut wait = Wait::new(&signals, config.lock_wait);
-    let observation = lock::understand(&config, &mut session, answer, &mut wait)?;
+    let mut patience = Wait::new(signals, config.database_wait);
+    let message = history::observe(config);
+    let (mut session, answer) = Session::open(&config.server, &runner, &message, &mut patience)?;
+    let mut wait = Wait::new(signals, config.lock_wait);
+    let observation = lock::understand(config, &mut session, answer, &mut wait)?;
     debug!(
-        server = config.server.description.as_str(), version = observation.server_version.as_str(),
-        database = observation.database.as_str(), user = observation.user.as_str();
-        "connected to {}", config.server.description
+        version = observation.server_version.as_str(), database = observation.database.as_str(),
+        user = observation.user.as_str();
+        "connected to {}, PostgreSQL {}", config.server.description, observation.server_version
     );
-    work_off(
-        &config,
-        &mut wait,
-        &runner,
-        &migrations,
+    Ok(FirstLook {
         session,
         observation,
-    )
+        runner,
+        wait,
+    })
 }
 
 /// Everything after the first look: waits for whoever is at work, takes the lock if there is work, does the work.

@@ -41,6 +41,22 @@ pub fn find(session: &mut Session, tables: &Tables) -> Result<Option<Holder>, Tr
     Ok(results.first().and_then(|rows| rows.first()).map(read))
 }
 
+/// Client sessions on this database that are not ours, in words, the longest connected first: a bun process that has the
+/// lock may be any of them.
+pub fn other_sessions(session: &mut Session) -> Result<Vec<String>, Trouble> {
+    let results = session.query(
+        "SELECT pg_catalog.concat_ws(', ', 'pid ' || a.pid, NULLIF(a.application_name, ''), 'user ' || a.usename,
+           'from ' || a.client_addr::pg_catalog.text, a.state, 'connected since ' || a.backend_start) AS session
+         FROM pg_catalog.pg_stat_activity a
+         WHERE a.datname = pg_catalog.current_database() AND a.pid <> pg_catalog.pg_backend_pid()
+           AND COALESCE(a.backend_type, 'client backend') = 'client backend'
+           AND a.application_name NOT LIKE 'lockstep/%'
+         ORDER BY a.backend_start",
+    )?;
+    let words = |row: SimpleQueryRow| row.get("session").map(str::to_owned);
+    Ok(results.into_iter().flatten().filter_map(words).collect())
+}
+
 /// A message of ours begins with a comment that names the file, and a marker appends the statement's number to the
 /// application name.
 fn query(tables: &Tables) -> String {
