@@ -160,9 +160,15 @@ impl Run<'_> {
             Sent::Failed(error) => error,
         };
         let single = migration.script.statements.len() == 1;
-        match error.cause.code().code() {
-            sqlstate::ALREADY_RECORDED => Ok(Attempt::Done(Step::AlreadyRecorded)),
-            sqlstate::LOCK_LOST => Err(locked.lost()),
+        let code = error.cause.code().code();
+        if error.is_ours {
+            return match code {
+                sqlstate::ALREADY_RECORDED => Ok(Attempt::Done(Step::AlreadyRecorded)),
+                sqlstate::LOCK_LOST => Err(locked.lost()),
+                _ => Err(self.failure(migration, &error, FailureOutcome::TransactionEnded)),
+            };
+        }
+        match code {
             // Lock not available, deadlock, serialization failure.
             "55P03" | "40P01" | "40001" => Ok(Attempt::Locked(error)),
             // "cannot run inside a transaction block", of a statement that depends on what it is applied to.
@@ -171,7 +177,7 @@ impl Run<'_> {
             {
                 Ok(Attempt::NeedsNoTransaction)
             }
-            _ => Err(self.failure(migration, &error)),
+            _ => Err(self.failure(migration, &error, FailureOutcome::RolledBack)),
         }
     }
 
@@ -208,8 +214,10 @@ impl Run<'_> {
         {
             debug!("rolling back {}: {trouble:?}", migration.file_name);
         }
+        let is_ours = locked.raised(&cause);
         Ok(Sent::Failed(Box::new(FailedMessage {
             message,
+            is_ours,
             cause: *cause,
             reached,
         })))
@@ -226,10 +234,11 @@ impl Run<'_> {
             migration.file_name,
             locked.fence(migration.version),
         );
-        // The file's deferred constraints belong to the file, so they are checked under its role and its search_path.
+        // The file's deferred constraints belong to the file, so they are checked under its role, its search_path and
+        // its timeouts. What follows is ours, and under ours.
         let after = format!(
             "SET CONSTRAINTS ALL IMMEDIATE; RESET SESSION AUTHORIZATION; RESET ROLE; \
-             SET LOCAL search_path TO pg_catalog, pg_temp; {} {} COMMIT; {} {}",
+             SET LOCAL search_path TO pg_catalog, pg_temp; {settings} {} {} COMMIT; {} {}",
             locked.still_fenced(),
             history::record(
                 &locked.tables,
@@ -238,17 +247,23 @@ impl Run<'_> {
                 &locked.runner,
                 Started::WithTransaction
             ),
-            message::committed(),
+            message::committed(locked.token()),
             reset(&locked.runner),
         );
         let markers = has_markers.then_some(Markers {
+            token: locked.token(),
             runner: &locked.runner,
             of: migration.script.statements.len(),
         });
         Message::build(migration, before, after, markers.as_ref())
     }
 
-    fn failure(&self, migration: &Migration, error: &FailedMessage) -> Error {
+    fn failure(
+        &self,
+        migration: &Migration,
+        error: &FailedMessage,
+        outcome: FailureOutcome,
+    ) -> Error {
         let place = error
             .message
             .place(migration, &error.cause, error.reached, self.counts_bytes);
@@ -260,10 +275,7 @@ impl Run<'_> {
             file: migration.path.display().to_string(),
             place,
             statement: statement_label(migration, error.statement()),
-            outcome: match cause.sqlstate.as_str() {
-                sqlstate::TRANSACTION_ENDED => FailureOutcome::TransactionEnded,
-                _ => FailureOutcome::RolledBack,
-            },
+            outcome,
             cause,
             applied_before: self.applied,
         }))
@@ -341,7 +353,7 @@ fn transmit(
     has_markers: bool,
 ) -> (Result<(), Trouble>, Reached) {
     let progress = locked.work.progress().clone();
-    progress.begin(migration, &message.frame, has_markers);
+    progress.begin(migration, &message.frame, has_markers, locked.token());
     let outcome = locked.work.execute_unlogged(&message.text);
     let reached = progress.end(outcome.as_ref().err().map(Trouble::words));
     (outcome, reached)
@@ -408,6 +420,8 @@ enum Sent {
 /// A message that the server refused and rolled back.
 struct FailedMessage {
     message: Message,
+    /// One of our own statements raised it.
+    is_ours: bool,
     cause: DbError,
     reached: Reached,
 }
@@ -417,7 +431,7 @@ impl FailedMessage {
     /// it is none of the errors that our own statements raise or meet.
     fn may_be_our_lexers_fault(&self) -> bool {
         let code = self.cause.code().code();
-        self.reached == Reached::Nothing && !code.starts_with("LK") && code != "55P03"
+        self.reached == Reached::Nothing && code != "55P03" && !self.is_ours
     }
 
     /// The statement that failed, from 0.

@@ -55,6 +55,7 @@ mod holder;
 use std::time::Duration;
 
 use log::{debug, info, warn};
+use postgres::error::DbError;
 
 use crate::config::Config;
 use crate::connect::{Commit, Results, Session, Settings, Trouble, literal};
@@ -493,16 +494,17 @@ impl Locked {
                PERFORM FROM {locks} WHERE table_name OPERATOR(pg_catalog.=) {name} AND id OPERATOR(pg_catalog.=) {token}
                  FOR UPDATE;
                IF NOT FOUND THEN
-                 RAISE EXCEPTION USING ERRCODE = '{LOCK_LOST}', MESSAGE = 'the migration lock was lost';
+                 RAISE EXCEPTION USING ERRCODE = '{LOCK_LOST}', MESSAGE = 'the migration lock was lost', {ours};
                END IF;
                IF EXISTS (SELECT FROM {history} WHERE name OPERATOR(pg_catalog.=) '{version}') THEN
-                 RAISE EXCEPTION USING ERRCODE = '{ALREADY_RECORDED}', MESSAGE = 'the version is already recorded';
+                 RAISE EXCEPTION USING ERRCODE = '{ALREADY_RECORDED}', MESSAGE = 'already recorded', {ours};
                END IF;
              END $lockstep$;",
             locks = self.tables.locks,
             name = literal(&self.table_name),
             token = self.token,
             history = self.tables.history,
+            ours = self.signature(),
             LOCK_LOST = sqlstate::LOCK_LOST,
             ALREADY_RECORDED = sqlstate::ALREADY_RECORDED,
         )
@@ -517,14 +519,36 @@ impl Locked {
                PERFORM FROM {locks} WHERE table_name = {name} AND id = {token}
                  AND xmax = pg_current_xact_id_if_assigned()::xid;
                IF NOT FOUND THEN
-                 RAISE EXCEPTION USING ERRCODE = '{TRANSACTION_ENDED}', MESSAGE = 'the file ended its transaction';
+                 RAISE EXCEPTION USING ERRCODE = '{TRANSACTION_ENDED}',
+                   MESSAGE = 'the file ended its transaction', {ours};
                END IF;
              END $lockstep$;",
             locks = self.tables.locks,
             name = literal(&self.table_name),
             token = self.token,
+            ours = self.signature(),
             TRANSACTION_ENDED = sqlstate::TRANSACTION_ENDED,
         )
+    }
+
+    /// What our own statements sign their errors with, so that a file which raises an error with one of our SQLSTATEs
+    /// is not taken for one of them.
+    fn signature(&self) -> String {
+        format!("DETAIL = {}", literal(&self.detail()))
+    }
+
+    fn detail(&self) -> String {
+        format!("lockstep, run {}", self.token)
+    }
+
+    /// Returns true if and only if one of our own statements raised this error.
+    pub fn raised(&self, error: &DbError) -> bool {
+        error.detail() == Some(self.detail().as_str())
+    }
+
+    /// This run's id in the locks table.
+    pub fn token(&self) -> i64 {
+        self.token
     }
 
     /// The statement that fails unless G still holds the guard: for what the fence cannot protect.

@@ -84,7 +84,7 @@ pub fn report_error(text: &str, fields: &[(&str, Value<'_>)]) {
     ) {
         send(REPORT, Level::Error, text, fields, Location::caller());
     } else {
-        let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
+        let _ = io::stderr().write_all(report(text).as_bytes());
     }
 }
 
@@ -136,7 +136,7 @@ fn line(format: Format, record: &Record<'_>) -> String {
         format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
     let message = record.args().to_string();
     if format == Format::Text && record.target() == REPORT {
-        return message + "\n";
+        return report(&message);
     }
     // Formatting fails only for a component the value lacks, and this one has them all.
     let time = OffsetDateTime::now_utc()
@@ -321,6 +321,16 @@ fn push_indented<'a>(out: &mut String, lines: impl Iterator<Item = &'a str>, ind
             push_visible(out, line);
         }
     }
+}
+
+/// A report's text as it is, lines and all.
+fn report(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 1);
+    for line in text.lines() {
+        push_visible(&mut out, line);
+        out.push('\n');
+    }
+    out
 }
 
 /// Appends text with its control characters escaped, so that what a server says cannot steer a terminal.

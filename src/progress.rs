@@ -14,7 +14,8 @@ use crate::logging;
 use crate::migration::Migration;
 use crate::script;
 
-/// The SQLSTATE of a marker; its message is the number of the statement that comes next, or [`COMMITTED`].
+/// The SQLSTATE of a marker; its message is the run's token and the number of the statement that comes next, or
+/// [`COMMITTED`].
 pub const MARKER: &str = "LK000";
 
 /// The marker that follows the commit.
@@ -26,6 +27,8 @@ pub struct Progress(Arc<Mutex<Option<Running>>>);
 
 /// The migration that is running.
 struct Running {
+    /// What a marker's message begins with.
+    signature: String,
     file_name: String,
     version: String,
     /// Verb and text of each statement.
@@ -67,7 +70,7 @@ pub enum Reached {
 
 impl Progress {
     /// From now on notices belong to this migration. Without markers the whole file counts as one statement.
-    pub fn begin(&self, migration: &Migration, frame: &Frame, has_markers: bool) {
+    pub fn begin(&self, migration: &Migration, frame: &Frame, has_markers: bool, token: i64) {
         let described = |range: std::ops::Range<usize>| {
             let text = &migration.text[range];
             (script::verb(text), text.to_owned())
@@ -82,6 +85,7 @@ impl Progress {
             false => vec![described(0..migration.text.len())],
         };
         *self.lock() = Some(Running {
+            signature: format!("{token} "),
             file_name: migration.file_name.clone(),
             version: migration.version.to_string(),
             statements,
@@ -110,8 +114,7 @@ impl Progress {
     pub fn notice(&self, notice: &DbError) {
         let mut running = self.lock();
         match running.as_mut() {
-            Some(running) if notice.code().code() == MARKER => running.marker(notice.message()),
-            Some(running) => running.say(notice),
+            Some(running) => running.notice(notice),
             // Between migrations: our own statements know what they do.
             None => {
                 debug!(sqlstate = notice.code().code(); "{}: {}", notice.severity(), notice.message())
@@ -125,6 +128,14 @@ impl Progress {
 }
 
 impl Running {
+    fn notice(&mut self, notice: &DbError) {
+        let marker = notice.message().strip_prefix(&self.signature);
+        match marker.filter(|_| notice.code().code() == MARKER) {
+            Some(marker) => self.marker(marker),
+            None => self.say(notice),
+        }
+    }
+
     fn marker(&mut self, message: &str) {
         self.close_part(None);
         self.since = Instant::now();

@@ -57,8 +57,8 @@ impl Message {
         }
         push(&mut text, from, file.len());
         text.push_str("\n;");
-        if markers.is_some() {
-            text.push_str(&marker(&migration.script.statements.len().to_string(), ""));
+        if let Some(markers) = markers {
+            text.push_str(&marker(markers.token, &markers.of.to_string(), ""));
         }
         text.push_str(&after);
         Message {
@@ -138,6 +138,8 @@ enum Found {
 
 /// What markers tell beside the number of the statement that comes next.
 pub struct Markers<'a> {
+    /// This run's, by which a marker is known from a notice of the file's.
+    pub token: i64,
     /// The session's application name. The number is appended to it, for others to see.
     pub runner: &'a str,
     /// How many statements there are.
@@ -148,20 +150,20 @@ impl Markers<'_> {
     fn before_statement(&self, number: usize) -> String {
         let name = literal(&format!("{} {}/{}", self.runner, number + 1, self.of));
         let show = format!("PERFORM pg_catalog.set_config('application_name', {name}, true);");
-        marker(&number.to_string(), &show)
+        marker(self.token, &number.to_string(), &show)
     }
 }
 
 /// The statement that tells us that the server has come to the end of our transaction.
-pub fn committed() -> String {
-    marker(COMMITTED, "")
+pub fn committed(token: i64) -> String {
+    marker(token, COMMITTED, "")
 }
 
 /// INFO reaches the client whatever `client_min_messages` is.
-fn marker(message: &str, besides: &str) -> String {
+fn marker(token: i64, message: &str, besides: &str) -> String {
     format!(
         "DO LANGUAGE plpgsql $lockstep$BEGIN {besides}\
-         RAISE INFO USING ERRCODE = '{MARKER}', MESSAGE = '{message}';END$lockstep$;"
+         RAISE INFO USING ERRCODE = '{MARKER}', MESSAGE = '{token} {message}';END$lockstep$;"
     )
 }
 
@@ -195,7 +197,9 @@ mod tests {
     fn message(text: &str, has_markers: bool) -> Message {
         let of = script::parse(text).statements.len();
         let markers = has_markers.then_some(Markers {
-            runner: "ไทย", of
+            token: -1,
+            runner: "ไทย",
+            of,
         });
         Message::build(
             &migration(text),
@@ -252,7 +256,7 @@ mod tests {
         assert!(matches!(message.in_file(1_000_000, false), Found::Behind));
         // A marker is about the statement behind it.
         assert!(matches!(
-            message.in_file(position("'1'"), false),
+            message.in_file(position("'-1 1'"), false),
             Found::At(10)
         ));
     }

@@ -264,6 +264,7 @@ impl Run<'_> {
         };
         Ok(Some(Box::new(FailedMessage {
             message,
+            is_ours: false,
             cause: *cause,
             reached,
         })))
