@@ -116,7 +116,8 @@ fn up(environment: &Environment) -> Result<(), Error> {
     let signals = signals()?;
     let migrations = files::read(&config.migrations_dir)?;
     warn_of_odd_versions(&migrations);
-    debug!(files = migrations.len(); "running migrations on database");
+    let directory = config.migrations_dir.display().to_string();
+    debug!(files = migrations.len(), directory = directory.as_str(); "running migrations on database");
     let mut first = look(&config, &signals)?;
     work_off(
         &config,
