@@ -46,7 +46,7 @@ struct Run<'a> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
     Applied,
-    /// Somebody else recorded it while we were not looking: an operator who deleted our row, and bun after him.
+    /// Somebody else recorded it while the row was ours: a bun that lives, and whose own row was deleted under its feet.
     AlreadyRecorded,
 }
 

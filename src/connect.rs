@@ -360,6 +360,8 @@ pub enum Commit {
     /// At once; the release's durable commit makes up for it.
     #[default]
     Deferred,
+    /// When it is on this server's disk, and with it all commits before it.
+    Local,
     /// When it is on disk, and, if the server is set up so, at a synchronous standby; and with it all commits before it.
     Durable,
 }
@@ -370,6 +372,7 @@ impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let commit = match self.commit {
             Commit::Durable => "on",
+            Commit::Local => "local",
             Commit::Deferred => "off",
         };
         write!(

@@ -102,6 +102,8 @@ pub struct SqlError {
     pub message: String,
     pub detail: Option<String>,
     pub hint: Option<String>,
+    /// The statement inside a function that failed.
+    pub query: Option<String>,
     pub context: Option<String>,
 }
 
@@ -112,22 +114,18 @@ impl From<&DbError> for SqlError {
             message: error.message().to_owned(),
             detail: error.detail().map(str::to_owned),
             hint: error.hint().map(str::to_owned),
-            context: context(error),
+            query: inner_query(error),
+            context: error.where_().map(str::to_owned),
         }
     }
 }
 
-/// Where the server was when it failed, and, if that was in a function, which of its statements it was at.
-fn context(error: &DbError) -> Option<String> {
-    let query = match error.position() {
-        Some(ErrorPosition::Internal { query, .. }) => Some(format!("QUERY: {query}")),
+/// The statement of a function's that failed, if it was in a function.
+fn inner_query(error: &DbError) -> Option<String> {
+    match error.position() {
+        Some(ErrorPosition::Internal { query, .. }) => Some(query.clone()),
         _ => None,
-    };
-    let lines: Vec<String> = query
-        .into_iter()
-        .chain(error.where_().map(str::to_owned))
-        .collect();
-    (!lines.is_empty()).then(|| lines.join("\n"))
+    }
 }
 
 impl SqlError {
@@ -551,11 +549,12 @@ impl fmt::Display for SqlError {
     }
 }
 
-/// DETAIL, HINT and CONTEXT as psql shows them, each on lines of its own.
+/// DETAIL, HINT, QUERY and CONTEXT as psql shows them, each on lines of its own.
 fn write_notes(f: &mut fmt::Formatter<'_>, cause: &SqlError) -> fmt::Result {
     for (label, note) in [
         ("DETAIL", &cause.detail),
         ("HINT", &cause.hint),
+        ("QUERY", &cause.query),
         ("CONTEXT", &cause.context),
     ] {
         if let Some(note) = note {

@@ -40,6 +40,8 @@ pub struct Observation {
     pub history: History,
     /// The id in the locks table's row for our history: positive if it is bun's, negative if it is ours.
     pub lock_row: Option<i64>,
+    /// Whether nobody holds the guard, and our role may delete rows of the locks table.
+    may_remove_row: bool,
 }
 
 impl Observation {
@@ -47,6 +49,12 @@ impl Observation {
     pub fn bun_row(&self) -> Option<(&str, i64)> {
         let id = self.lock_row.filter(|&id| id > 0)?;
         Some((self.locks.as_deref()?, id))
+    }
+
+    /// The id of a row of ours whose owner is dead, if we may remove it.
+    pub fn dead_row(&self) -> Option<i64> {
+        let is_removable = self.may_remove_row && !self.in_recovery;
+        self.lock_row.filter(|&id| id < 0 && is_removable)
     }
 }
 
@@ -96,6 +104,7 @@ pub fn observed(results: &Results, from: usize) -> Option<Observation> {
         locks,
         history: read_history(records, interrupted),
         lock_row: fact.get("lock_row").and_then(|id| id.parse().ok()),
+        may_remove_row: flag("may_remove_row"),
     })
 }
 
@@ -119,10 +128,12 @@ fn read_history(records: &[SimpleQueryRow], interrupted: &[SimpleQueryRow]) -> H
     history
         .interrupted
         .extend(interrupted.iter().filter_map(|row| {
+            let index = row.get("index_name").zip(row.get("table_name"));
             Some(Interrupted {
                 version: Version::parse(row.get("version")?)?,
                 runner: row.get("runner")?.to_owned(),
                 checksum: row.get("checksum").and_then(Checksum::parse_hex),
+                index: index.map(|(index, table)| (index.to_owned(), table.to_owned())),
             })
         }));
     history
@@ -143,15 +154,21 @@ DECLARE
   the_journal pg_catalog.text := {journal};
   the_locks pg_catalog.text := {locks};
   the_row pg_catalog.int8;
+  may_remove_row pg_catalog.bool := false;
 BEGIN
   IF the_locks IS NOT NULL THEN
     EXECUTE {row} INTO the_row;
+  END IF;
+  IF the_row < 0 AND the_history IS NOT NULL THEN
+    may_remove_row := pg_catalog.has_table_privilege(the_locks, 'DELETE')
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks g WHERE {guard});
   END IF;
   OPEN the_facts FOR SELECT pg_catalog.current_database() AS database, current_user AS role,
     pg_catalog.current_setting('server_version') AS server_version, pg_catalog.pg_is_in_recovery() AS in_recovery,
     pg_catalog.getdatabaseencoding() AS encoding,
     pg_catalog.current_setting('standard_conforming_strings') AS standard_strings,
-    the_history AS history, the_journal AS journal, the_locks AS locks, the_row AS lock_row;
+    the_history AS history, the_journal AS journal, the_locks AS locks, the_row AS lock_row,
+    may_remove_row AS may_remove_row;
   IF the_history IS NULL THEN
     OPEN the_records FOR SELECT NULL AS name, NULL AS group_id, NULL AS checksum WHERE false;
   ELSIF the_journal IS NULL THEN
@@ -163,10 +180,11 @@ BEGIN
        ORDER BY h.id', the_history, the_journal);
   END IF;
   IF the_history IS NULL OR the_journal IS NULL THEN
-    OPEN the_interrupted FOR SELECT NULL AS version, NULL AS runner, NULL AS checksum WHERE false;
+    OPEN the_interrupted FOR SELECT NULL AS version, NULL AS runner, NULL AS checksum, NULL AS index_name,
+      NULL AS table_name WHERE false;
   ELSE
     OPEN the_interrupted FOR EXECUTE pg_catalog.format(
-      'SELECT j.version, j.runner, j.checksum FROM %s j WHERE j.finished_at IS NULL
+      'SELECT j.version, j.runner, j.checksum, j.index_name, j.table_name FROM %s j WHERE j.finished_at IS NULL
        AND NOT EXISTS (SELECT FROM %s h WHERE h.name = j.version)', the_journal, the_history);
   END IF;
 END $lockstep$;
@@ -175,6 +193,7 @@ FETCH ALL FROM lockstep_facts; FETCH ALL FROM lockstep_records; FETCH ALL FROM l
         journal = qualified(history, JOURNAL_SUFFIX),
         locks = qualified(locks, ""),
         row = lock::row_query(config),
+        guard = lock::guard_lock("g", "the_history::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int4"),
     )
 }
 
@@ -234,7 +253,7 @@ pub fn create_tables(config: &Config) -> String {
             &journal,
             "version VARCHAR NOT NULL PRIMARY KEY, file_name VARCHAR NOT NULL, checksum VARCHAR NOT NULL, \
              started_at TIMESTAMPTZ NOT NULL, finished_at TIMESTAMPTZ, duration_ms BIGINT, runner VARCHAR NOT NULL, \
-             history_id BIGINT",
+             history_id BIGINT, index_name VARCHAR, table_name VARCHAR",
         ),
     ];
     let blocks: String = tables
@@ -318,14 +337,23 @@ pub enum Started {
     InJournal,
 }
 
-/// One statement that notes in the journal that a migration is about to run outside a transaction.
-pub fn start(tables: &Tables, migration: &Migration, runner: &str) -> String {
+/// One statement that notes in the journal that a migration is about to run outside a transaction, and which index on
+/// which table it builds, if it builds one.
+pub fn start(
+    tables: &Tables,
+    migration: &Migration,
+    runner: &str,
+    index: Option<(&str, &str)>,
+) -> String {
+    let (index, table) = index.map_or(("NULL".to_owned(), "NULL".to_owned()), |(index, table)| {
+        (literal(index), literal(table))
+    });
     format!(
-        "INSERT INTO {journal} (version, file_name, checksum, started_at, runner) \
-         VALUES ('{version}', {file_name}, '{checksum}', pg_catalog.clock_timestamp(), {runner}) \
+        "INSERT INTO {journal} (version, file_name, checksum, started_at, runner, index_name, table_name) \
+         VALUES ('{version}', {file_name}, '{checksum}', pg_catalog.clock_timestamp(), {runner}, {index}, {table}) \
          ON CONFLICT (version) DO UPDATE SET file_name = EXCLUDED.file_name, checksum = EXCLUDED.checksum, \
          started_at = EXCLUDED.started_at, finished_at = NULL, duration_ms = NULL, runner = EXCLUDED.runner, \
-         history_id = NULL;",
+         history_id = NULL, index_name = EXCLUDED.index_name, table_name = EXCLUDED.table_name;",
         journal = tables.journal,
         version = migration.version,
         file_name = literal(&migration.file_name),

@@ -8,14 +8,17 @@
 //!    table's oid. If it gets the lock it stays idle in the transaction until the run ends. If not, it rolls back, and
 //!    polls. It never blocks in the lock: a blocked waiter keeps a snapshot, and the holder's CONCURRENTLY would
 //!    deadlock with it.
-//! 2. *Row.* Under the guard, W writes our row into bun's locks table, committed, with a negative id from the table's
-//!    own sequence: this run's token, never used before, never again. A negative row that is already there belongs to
+//! 2. *Row.* Under the guard, W writes our row into bun's locks table, with a negative id from the table's own sequence:
+//!    this run's token, never used before, never again. It commits, to the disk, if G still holds the guard then. A negative row that is already there belongs to
 //!    a dead run, for whoever has the guard knows that its owner has it no more, and is taken over. A positive row is
 //!    bun's: we wait.
 //! 3. *History.* It is read again, after the row is ours, in a snapshot that is younger than the row.
 //! 4. *Fence.* Every transaction of W begins by locking our row `FOR UPDATE`, by its token, and by making sure that its
 //!    version is not recorded. The row lock is held to the commit.
 //! 5. *Release.* W deletes the row with a durable commit, which flushes every commit before it; G rolls back.
+//!
+//! A run that has nothing to do takes no lock. But if a row of ours stands there and nobody has the guard, it removes
+//! the row, if it may: a run that died between its last commit and its release left it, and it would shut bun out.
 //!
 //! # Invariants
 //!
@@ -35,6 +38,8 @@
 //!   ends; the next run reads the history.
 //! * *An operator deletes the row.* The DELETE waits for the transaction that has it locked; the next one finds it gone
 //!   and stops. Whoever inserts a row meanwhile (bun, say) works alone.
+//! * *The server crashes.* Commits are deferred, but the takeover and the release flush all that came before them, so a
+//!   run reports its own work as done only when it is on disk. What is lost is a suffix, and the next run applies it.
 //! * *The network is cut.* Keepalives and `client_connection_check_interval` end both sessions within seconds; then as
 //!   above.
 //! * *bun comes.* Its INSERT meets our committed row and fails at once, without waiting. When our row is gone it gets
@@ -47,10 +52,15 @@
 //! A statement outside a transaction (CREATE INDEX CONCURRENTLY) is not fenced. In its stead `apply` makes sure that
 //! the session which ran it before us has ended, and the table's own lock keeps two builds apart.
 //!
-//! Under REPEATABLE READ a fence would not see what was committed while it waited, and G would keep a snapshot for which
-//! every CONCURRENTLY waits. So the isolation level is always written out, whatever the role's default is.
+//! Under REPEATABLE READ the history read under the row would be older than the row, and G would keep a snapshot for
+//! which every CONCURRENTLY waits. So the isolation level is always written out, whatever the role's default is.
+//!
+//! `lock/model.rs` goes through every interleaving of two and three runs, bun, an operator and all these deaths, and
+//! shows for each step what breaks without it.
 
 mod holder;
+#[cfg(test)]
+mod model;
 
 use std::time::Duration;
 
@@ -104,18 +114,18 @@ pub struct Locked {
 }
 
 /// What came of trying the guard once.
-pub enum Attempted {
+enum Attempted {
     /// It is ours as long as this session's transaction lasts.
     Granted(Box<Session>),
     Held,
 }
 
 /// Tries the guard, once: for whoever wants to know whether a runner lives.
-pub fn try_guard(
+fn try_guard(
     config: &Config,
     tables: &Tables,
     runner: &str,
-    wait: &Wait,
+    wait: &mut Wait,
 ) -> Result<Attempted, Error> {
     let (guard, results) = open_guard(config, tables, runner, wait)?;
     match read_guard(&results)? {
@@ -128,7 +138,7 @@ pub fn try_guard(
 }
 
 /// Ends the guard's transaction, and with it the lock, and closes its session.
-pub fn release_guard(mut guard: Session) {
+fn release_guard(mut guard: Session) {
     if let Err(trouble) = guard.execute("ROLLBACK") {
         warn!(
             "the guard was already gone: {}",
@@ -160,7 +170,8 @@ pub fn acquire(
     wait: &mut Wait,
     mut settled: impl FnMut(&Observation) -> Result<bool, Error>,
 ) -> Result<Acquired, Error> {
-    let (mut guard, mut results) = open_guard(config, &tables, runner, wait)?;
+    let mut patience = Wait::new(wait.signals(), config.database_wait);
+    let (mut guard, mut results) = open_guard(config, &tables, runner, &mut patience)?;
     let guard_pid = loop {
         let (pid, granted) = read_guard(&results)?;
         if granted {
@@ -216,11 +227,10 @@ fn open_guard(
     config: &Config,
     tables: &Tables,
     runner: &str,
-    wait: &Wait,
+    patience: &mut Wait,
 ) -> Result<(Session, Results), Error> {
-    let mut patience = Wait::new(wait.signals(), config.database_wait);
     let message = guard_message(tables);
-    let (session, answer) = Session::open(&config.server, runner, &message, &mut patience)?;
+    let (session, answer) = Session::open(&config.server, runner, &message, patience)?;
     let results = answer.map_err(|trouble| trouble.while_doing("taking the migration lock"))?;
     Ok((session, results))
 }
@@ -254,6 +264,24 @@ fn unexpected(doing: &str) -> Error {
         doing: doing.to_owned(),
         cause: "the server's answer is not what was asked for".to_owned(),
     }
+}
+
+/// Removes a row of ours if nobody has the guard, which proves that its owner is dead. Returns false if somebody has it,
+/// or the row is gone.
+pub fn remove_dead_row(
+    config: &Config,
+    session: &mut Session,
+    tables: &Tables,
+    runner: &str,
+    id: i64,
+    wait: &mut Wait,
+) -> Result<bool, Error> {
+    let Attempted::Granted(guard) = try_guard(config, tables, runner, wait)? else {
+        return Ok(false);
+    };
+    let removed = delete_row(config, session, &tables.locks, id, wait);
+    release_guard(*guard);
+    removed
 }
 
 /// Looks at the database, without the lock.
@@ -344,7 +372,7 @@ fn put_row(
             }
         };
         let observation = history::observed(&results, 4).ok_or_else(|| unexpected(doing))?;
-        let token = results[3]
+        let token = results[2]
             .first()
             .and_then(|row| row.get("id")?.parse().ok());
         if let Some(token) = token {
@@ -354,18 +382,21 @@ fn put_row(
     }
 }
 
+/// The guard is asserted once the row is written, and so locked: an orphan that asserted it before could take the row of
+/// a successor over, who got the guard in between.
 fn row_message(config: &Config, tables: &Tables, guard_pid: i32) -> String {
     let settings = Settings {
         lock_timeout: ROW_LOCK_TIMEOUT,
+        commit: Commit::Local,
         ..Settings::default()
     };
     format!(
-        "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {settings} {assert_guard}
+        "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {settings}
          INSERT INTO {locks} AS l (id, table_name)
          VALUES (-COALESCE(pg_catalog.nextval(pg_catalog.pg_get_serial_sequence({locks_literal}, 'id')),
            (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::pg_catalog.int8), {name})
          ON CONFLICT (table_name) DO UPDATE SET id = EXCLUDED.id WHERE l.id < 0 RETURNING id;
-         {look}; COMMIT",
+         {assert_guard} {look}; COMMIT",
         assert_guard = assert_guard(tables, guard_pid),
         locks = tables.locks,
         locks_literal = literal(&tables.locks),
@@ -388,8 +419,8 @@ fn assert_guard(tables: &Tables, guard_pid: i32) -> String {
     )
 }
 
-/// The condition under which a row of `pg_locks` is the guard.
-fn guard_lock(row: &str, key: &str) -> String {
+/// The condition under which a row of `pg_locks` is the guard; `key` is the key's second half.
+pub fn guard_lock(row: &str, key: &str) -> String {
     format!(
         "{row}.locktype = 'advisory' AND {row}.granted AND {row}.objsubid = 2 \
          AND {row}.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) \

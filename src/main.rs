@@ -23,6 +23,7 @@ mod wait;
 use std::env;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use log::{debug, info, warn};
 
@@ -208,6 +209,7 @@ fn work_off(
             break;
         }
         if observation.bun_row().is_none() {
+            tidy_up(config, &mut session, &observation, runner, wait.signals())?;
             session.close();
             report_up_to_date(&plan, migrations);
             return Ok(());
@@ -248,6 +250,34 @@ fn work_off(
                 .check("all that was pending had been applied")
         }
     }
+}
+
+/// Removes the row of a run that died between its last commit and its release: nobody but bun would mind it, but bun is
+/// shut out by it. It is a courtesy, so it neither waits nor fails the run.
+fn tidy_up(
+    config: &Config,
+    session: &mut Session,
+    observation: &Observation,
+    runner: &str,
+    signals: &Signals,
+) -> Result<(), Error> {
+    let (Some(id), Some(tables)) = (observation.dead_row(), &observation.tables) else {
+        return Ok(());
+    };
+    let mut once = Wait::new(signals, Duration::ZERO);
+    match lock::remove_dead_row(config, session, tables, runner, id, &mut once) {
+        Ok(true) => info!(
+            "removed row {id} of {}, of a runner that is gone",
+            tables.locks
+        ),
+        Ok(false) => {}
+        Err(error @ Error::Stopped { .. }) => return Err(error),
+        Err(error) => warn!(
+            "row {id} of {}, of a runner that is gone, stays: {error}",
+            tables.locks
+        ),
+    }
+    Ok(())
 }
 
 /// The lock is ours: plans again, on what is certain now, and applies.

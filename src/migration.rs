@@ -70,6 +70,8 @@ pub struct Interrupted {
     pub runner: String,
     /// Of the file as that run knew it.
     pub checksum: Option<Checksum>,
+    /// The index that it was to build, and its table.
+    pub index: Option<(String, String)>,
 }
 
 /// All that the database knows about migrations, read in one snapshot.

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::connect::Session;
 use crate::error::{Error, counted};
 use crate::history::{Observation, Tables};
-use crate::lock::{self, Attempted};
+use crate::lock;
 use crate::wait::Wait;
 
 /// Shows the lock, and removes its row if the owner is provably gone, or if the row is bun's and `id` names it. Returns
@@ -106,22 +106,16 @@ fn remove_ours(
         let removed = lock::delete_row(config, &mut session, &locks, row, wait)?;
         return removed_answer(removed, &locks, row, "of a runner that is gone");
     };
-    let guard = match lock::try_guard(config, tables, runner, wait)? {
-        Attempted::Granted(guard) => guard,
-        Attempted::Held => {
-            let holder = lock::find_holder(&mut session, tables)?;
-            let holder = holder.unwrap_or_else(|| "it has just ended; try again".to_owned());
-            return Err(Error::Held {
-                locks,
-                id: row,
-                holder,
-            });
-        }
-    };
-    let removed = lock::delete_row(config, &mut session, &locks, row, wait);
-    lock::release_guard(*guard);
+    let removed = lock::remove_dead_row(config, &mut session, tables, runner, row, wait)?;
+    if !removed && let Some(holder) = lock::find_holder(&mut session, tables)? {
+        return Err(Error::Held {
+            locks,
+            id: row,
+            holder,
+        });
+    }
     session.close();
-    removed_answer(removed?, &locks, row, "of a runner that is gone")
+    removed_answer(removed, &locks, row, "of a runner that is gone")
 }
 
 fn removed_answer(removed: bool, locks: &str, row: i64, whose: &str) -> Result<String, Error> {

@@ -23,7 +23,7 @@ use crate::error::{Error, Failure, FailureOutcome, Place, SqlError};
 use crate::history::{self, Started};
 use crate::lock::{self, Locked, sqlstate};
 use crate::migration::{Interrupted, Migration};
-use crate::script::{self, Outside};
+use crate::script::{self, Outside, ReindexTarget};
 use crate::wait::Wait;
 
 /// How often we look whether a session or a build has ended, at most.
@@ -59,21 +59,24 @@ impl Run<'_> {
             .interrupted
             .iter()
             .find(|it| it.version == migration.version);
-        if let Some(Interrupted {
-            version, runner, ..
-        }) = unfinished
-        {
-            let name = &migration.file_name;
-            info!(version = version.to_string().as_str(); "{name}: an earlier run did not finish it ({runner})");
+        if let Some(unfinished) = unfinished {
+            let (name, runner) = (&migration.file_name, &unfinished.runner);
+            let version = migration.version.to_string();
+            info!(version = version.as_str(); "{name}: an earlier run did not finish it ({runner})");
             self.wait_for_session(locked, runner)?;
+            if let Some(step) = self.remove_leftovers(locked, migration, statement, unfinished)? {
+                return Ok(step);
+            }
         }
-        let mut is_ours = unfinished.is_some();
+        let was_started = unfinished.is_some();
         let same_text = unfinished.is_some_and(|it| it.checksum == Some(migration.script.checksum));
+        // What an INVALID index of that name is: somebody else's, until we have tried to build it.
+        let mut is_ours = false;
         loop {
             let found = self.find(locked, migration, statement)?;
             match (found, statement) {
-                (Found::IndexInTheMaking, _) => {
-                    self.wait_for_build(locked, migration, statement)?;
+                (Found::IndexInTheMaking, Some(Outside::CreateIndex { index, table, .. })) => {
+                    self.wait_for_build(locked, migration, index, table)?;
                     continue;
                 }
                 (Found::InvalidIndex, Some(Outside::CreateIndex { index, table, .. }))
@@ -85,8 +88,16 @@ impl Run<'_> {
             }
             // A start is noted only for work that is not there yet. So whoever finds the note and the work knows that
             // the one did the other.
-            let noted = found != Found::Done;
-            if let Some(step) = self.begin_outside(locked, migration, noted)? {
+            let start = (found != Found::Done).then(|| {
+                let index = match statement {
+                    Some(Outside::CreateIndex { index, table, .. }) => {
+                        Some((index.as_str(), table.as_str()))
+                    }
+                    _ => None,
+                };
+                history::start(&locked.tables, migration, &locked.runner, index)
+            });
+            if let Some(step) = self.begin_outside(locked, migration, start)? {
                 return Ok(step);
             }
             match (found, statement) {
@@ -99,7 +110,7 @@ impl Run<'_> {
                     continue;
                 }
                 (Found::PendingDetach, Some(Outside::DetachPartition { table, partition }))
-                    if is_ours =>
+                    if was_started =>
                 {
                     self.finalize_detach(locked, migration, table, partition)?;
                     return self.finish(locked, migration, statement);
@@ -138,18 +149,49 @@ impl Run<'_> {
         }
     }
 
+    /// Removes what an unfinished run of this migration can have left: the INVALID index that it was building, or the
+    /// copies that a rebuild makes. Returns a step if the migration needs no more.
+    fn remove_leftovers(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+        statement: Option<&Outside>,
+        unfinished: &Interrupted,
+    ) -> Result<Option<Step>, Error> {
+        if let Some((index, table)) = &unfinished.index {
+            self.wait_for_build(locked, migration, index, table)?;
+            if self.find_index(locked, migration, index, table)? == Found::InvalidIndex {
+                if let Some(step) = self.begin_outside(locked, migration, None)? {
+                    return Ok(Some(step));
+                }
+                self.drop_index(locked, migration, index, table)?;
+            }
+        }
+        if let Some(Outside::ReindexConcurrently { target, name }) = statement {
+            if let Some(step) = self.begin_outside(locked, migration, None)? {
+                return Ok(Some(step));
+            }
+            let doing = format!("looking for what {} left", migration.file_name);
+            let query = reindex_leftovers(*target, name.as_deref());
+            let results = locked
+                .work
+                .query(&query)
+                .map_err(|trouble| trouble.while_doing(&doing))?;
+            for row in results.into_iter().flatten() {
+                self.drop_leftover(locked, migration, row.get("name").unwrap_or_default())?;
+            }
+        }
+        Ok(None)
+    }
+
     /// Makes sure, in a fenced transaction, that the lock and the guard are ours, and notes the start in the journal if
-    /// it is to be `noted`.
+    /// that is to be noted.
     fn begin_outside(
         &self,
         locked: &mut Locked,
         migration: &Migration,
-        noted: bool,
+        start: Option<String>,
     ) -> Result<Option<Step>, Error> {
-        let start = match noted {
-            true => history::start(&locked.tables, migration, &locked.runner),
-            false => String::new(),
-        };
         let message = format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {} {} {} {} COMMIT",
             Settings {
@@ -158,7 +200,7 @@ impl Run<'_> {
             },
             locked.fence(migration.version),
             locked.assert_guard(),
-            start,
+            start.unwrap_or_default(),
         );
         self.fenced(locked, migration, &message, "noting the start of")
     }
@@ -385,7 +427,9 @@ impl Run<'_> {
         statement: Option<&Outside>,
     ) -> Result<Found, Error> {
         let query = match statement {
-            Some(Outside::CreateIndex { index, table, .. }) => index_query(index, table),
+            Some(Outside::CreateIndex { index, table, .. }) => {
+                return self.find_index(locked, migration, index, table);
+            }
             Some(Outside::DropIndex { indexes, .. }) => {
                 let exist: Vec<String> = indexes
                     .iter()
@@ -409,10 +453,24 @@ impl Run<'_> {
             },
             Some(Outside::ReindexConcurrently { .. }) | None => return Ok(Found::Nothing),
         };
+        self.ask(locked, migration, &query)
+    }
+
+    fn find_index(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+        index: &str,
+        table: &str,
+    ) -> Result<Found, Error> {
+        self.ask(locked, migration, &index_query(index, table))
+    }
+
+    fn ask(&self, locked: &mut Locked, migration: &Migration, query: &str) -> Result<Found, Error> {
         let doing = format!("looking at the catalog for {}", migration.file_name);
         let results = locked
             .work
-            .query(&query)
+            .query(query)
             .map_err(|trouble| trouble.while_doing(&doing))?;
         let row = results.into_iter().flatten().next();
         let found = match row.as_ref().and_then(|row| row.get("found")) {
@@ -436,12 +494,13 @@ impl Run<'_> {
                  then run again.",
                 quoted(index)
             )),
+            query: None,
             context: None,
         };
         self.outside_failure(migration, cause, None, FailureOutcome::NotBegun)
     }
 
-    /// Drops what an unfinished build left.
+    /// Drops the INVALID index that an unfinished build left.
     fn drop_index(
         &self,
         locked: &mut Locked,
@@ -449,9 +508,10 @@ impl Run<'_> {
         index: &str,
         table: &str,
     ) -> Result<(), Error> {
-        let name = &migration.file_name;
-        warn!("{name}: dropping the INVALID index \"{index}\" that an unfinished build left");
-        let doing = format!("dropping the INVALID index that {name} left");
+        let doing = format!(
+            "looking for the INVALID index that {} left",
+            migration.file_name
+        );
         let lookup = format!(
             "SELECT pg_catalog.format('%I.%I', n.nspname, {}) AS name FROM pg_catalog.pg_class c \
              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = pg_catalog.to_regclass({})",
@@ -462,10 +522,28 @@ impl Run<'_> {
             .work
             .query(&lookup)
             .map_err(|trouble| trouble.while_doing(&doing))?;
-        let row = results.into_iter().flatten().next();
-        let Some(index) = row.as_ref().and_then(|row| row.get("name")) else {
-            return Ok(());
-        };
+        match results
+            .into_iter()
+            .flatten()
+            .next()
+            .as_ref()
+            .and_then(|row| row.get("name"))
+        {
+            Some(name) => self.drop_leftover(locked, migration, name),
+            None => Ok(()),
+        }
+    }
+
+    /// Drops an index by its qualified and quoted name.
+    fn drop_leftover(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+        index: &str,
+    ) -> Result<(), Error> {
+        let name = &migration.file_name;
+        warn!("{name}: dropping the INVALID index {index} that an unfinished build left");
+        let doing = format!("dropping the INVALID index that {name} left");
         let drop = format!("DROP INDEX CONCURRENTLY IF EXISTS {index}");
         self.session_statement(locked, migration, &drop, &doing)
     }
@@ -502,14 +580,12 @@ impl Run<'_> {
         &self,
         locked: &mut Locked,
         migration: &Migration,
-        statement: Option<&Outside>,
+        index: &str,
+        table: &str,
     ) -> Result<(), Error> {
         let mut wait = Wait::new(self.signals, self.config.lock_wait);
-        while self.find(locked, migration, statement)? == Found::IndexInTheMaking {
-            let holder = format!(
-                "another session that builds the index of {}",
-                migration.file_name
-            );
+        while self.find_index(locked, migration, index, table)? == Found::IndexInTheMaking {
+            let holder = format!("another session that builds the index \"{index}\" on {table}");
             if wait.is_over() {
                 return Err(Error::RunnerWait {
                     holder,
@@ -538,6 +614,35 @@ fn index_query(index: &str, table: &str) -> String {
          WHERE t.oid = pg_catalog.to_regclass({})",
         literal(index),
         literal(table),
+    )
+}
+
+/// The query for the copies that an interrupted `REINDEX … CONCURRENTLY` left, by the names that PostgreSQL gives them
+/// (its manual, "REINDEX", "Rebuilding Indexes Concurrently"), on the tables that it rebuilds and their TOAST tables,
+/// unless another session is rebuilding there.
+fn reindex_leftovers(target: ReindexTarget, name: Option<&str>) -> String {
+    let named = literal(name.unwrap_or_default());
+    let tables = match target {
+        ReindexTarget::Table => format!(
+            "t.oid = pg_catalog.to_regclass({named}) \
+             OR t.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass({named})))"
+        ),
+        ReindexTarget::Index => format!(
+            "t.oid IN (SELECT indrelid FROM pg_catalog.pg_index WHERE indexrelid = pg_catalog.to_regclass({named}))"
+        ),
+        ReindexTarget::Schema => format!("t.relnamespace = pg_catalog.to_regnamespace({named})"),
+        ReindexTarget::Database | ReindexTarget::System => "true".to_owned(),
+    };
+    format!(
+        "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) AS name FROM pg_catalog.pg_index i \
+         JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid AND c.relkind = 'i' \
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         JOIN pg_catalog.pg_class t ON i.indrelid IN (t.oid, t.reltoastrelid) \
+         WHERE NOT i.indisvalid AND c.relname ~ '_cc(new|old)[0-9]*$' AND t.relkind IN ('r', 'm') AND ({tables}) \
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.locktype = 'relation' AND l.granted \
+             AND l.relation = i.indrelid AND l.mode = 'ShareUpdateExclusiveLock' \
+             AND l.pid <> pg_catalog.pg_backend_pid() AND l.database = (SELECT oid FROM pg_catalog.pg_database \
+             WHERE datname = pg_catalog.current_database()))"
     )
 }
 
