@@ -1,0 +1,23 @@
+//! The real binary against a real PostgreSQL. `make test` starts a throwaway cluster for it; each test has a database,
+//! a directory and an environment of its own, so all of them run in parallel.
+
+mod bun;
+mod bundled;
+mod environment;
+mod errors;
+mod exit_codes;
+mod files;
+mod hostile;
+mod lock;
+mod logs;
+mod network;
+mod outside;
+mod pgbouncer;
+mod pooler;
+mod refusals;
+mod resources;
+mod rules;
+mod signals;
+mod standby;
+mod support;
+mod tidy;

@@ -1,0 +1,127 @@
+//! What a run costs: memory, reads, and the size of the binary. The figures that README promises are those of a release
+//! build, and are asserted of one (`cargo test --release`); a debug build must keep bounds of its own, so that a
+//! regression is seen there, too.
+
+use std::fs;
+use std::io::Write;
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+
+use crate::support::{Gate, Running, Scratch};
+
+/// The peak of resident memory, in KiB: 12 MiB. Of a debug build more code is resident.
+const MEMORY: usize = if cfg!(debug_assertions) {
+    16 * 1024
+} else {
+    12 * 1024
+};
+
+const FILES: usize = 5_000;
+
+/// Measured while the last migration runs: by then it has read everything, twice compared it with the history, and
+/// holds the lock.
+#[test]
+fn memory_stays_small_with_five_thousand_files() {
+    let scratch = Scratch::new();
+    applied_files(&scratch);
+    let mut gate = Gate::closed(&scratch);
+    scratch.file(&file(FILES), Gate::SQL);
+    let run = scratch.patient_up().env("LOG_LEVEL", "WARN").spawn();
+    gate.wait_for_visitor();
+    let peak = peak_memory(&run);
+    gate.open();
+    run.wait().code(0).is_silent_about("warn");
+    assert_eq!(
+        scratch.value("SELECT count(*) FROM bun_migrations"),
+        (FILES + 1).to_string()
+    );
+    if let Some(peak) = peak {
+        println!("{peak} KiB resident at most");
+        assert!(peak < MEMORY, "{peak} KiB resident, {MEMORY} allowed");
+    }
+}
+
+/// One file is a pipe, whose text can be read once: whoever opened it again would wait for ever.
+#[test]
+fn each_file_is_read_once() {
+    let scratch = Scratch::new();
+    let pipe = scratch.migrations().join(file(1));
+    let status = Command::new("mkfifo").arg(&pipe).status().expect("mkfifo");
+    assert!(status.success());
+    let (sender, written) = mpsc::channel();
+    thread::spawn(move || {
+        let mut pipe = fs::OpenOptions::new()
+            .write(true)
+            .open(pipe)
+            .expect("a reader");
+        pipe.write_all(b"CREATE TABLE t (c int);")
+            .expect("a reader");
+        let _ = sender.send(());
+    });
+    scratch.up().code(0);
+    written.try_recv().expect("the pipe was read");
+    assert_eq!(scratch.value("SELECT count(*) FROM t"), "0");
+    assert_eq!(scratch.history().len(), 1);
+}
+
+#[cfg(not(debug_assertions))]
+#[test]
+fn the_binary_is_below_three_mebibytes() {
+    let size = fs::metadata(env!("CARGO_BIN_EXE_lockstep"))
+        .expect("the binary")
+        .len();
+    assert!(size < 3 * 1016 * 1024, "{size} bytes");
+}
+
+// -------------------------------------------------------------------------------------------- what it takes
+
+/// Names with versions that are dates, one a second.
+fn file(number: usize) -> String {
+    format!(
+        "20230101{:02}{:02}{:02}_step.up.sql",
+        number / 3600,
+        number / 60 % 60,
+        number % 60
+    )
+}
+
+/// As long as the files that people write are; and every file the same, so that one checksum is that of all.
+const BODY: &str =
+    "-- A remark on what this step is good for, and on what was thought of and not done.
+CREATE TABLE IF NOT EXISTS measurements (
+    id     bigserial PRIMARY KEY,
+    origin varchar NOT NULL DEFAULT 'none',
+    amount bigint
+);
+CREATE INDEX IF NOT EXISTS measurements_origin_amount_idx
+    ON measurements (origin, amount) WHERE amount > 0;
+";
+
+/// Writes the files, and records them as applied, as if all of them had been.
+fn applied_files(scratch: &Scratch) {
+    scratch.file(&file(0), BODY);
+    scratch.up().code(0);
+    let mut values = Vec::new();
+    for number in 1..FILES {
+        let name = file(number);
+        scratch.file(&name, BODY);
+        values.push(format!("('{}', '{name}')", &name[..14]));
+    }
+    scratch.sql(&format!(
+        "WITH f (version, file_name) AS (VALUES {}), \
+         h AS (INSERT INTO bun_migrations (name, group_id) SELECT version, 1 FROM f RETURNING id, name) \
+         INSERT INTO bun_migrations_journal SELECT f.version, f.file_name, j.checksum, j.started_at, j.finished_at, \
+         j.duration_ms, j.runner, h.id FROM f JOIN h ON h.name = f.version, bun_migrations_journal j",
+        values.join(", ")
+    ));
+}
+
+/// The peak of the process's resident memory in KiB; none where there is no `/proc`.
+fn peak_memory(run: &Running) -> Option<usize> {
+    let status = fs::read_to_string(format!("/proc/{}/status", run.pid())).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().trim_end_matches(" kB").parse().ok()
+}
