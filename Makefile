@@ -16,7 +16,7 @@ PSQL     := "$$(command -v psql || echo "$$(tests/postgres bindir)/psql")" -X -d
 HISTORY  := $(PSQL) -P pager=off -c "SELECT name AS version, group_id, migrated_at \
             FROM $${MIGRATIONS_TABLE:-bun_migrations} ORDER BY name"
 
-.PHONY: help run test check build db db-stop psql migrate status new clean
+.PHONY: help run test check soak build db db-stop psql migrate status new clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,10 @@ check: ## formatting, clippy, tests: what CI runs
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	tests/postgres with cargo test --locked
+
+# Every boundary of the wire protocol, every way to die, and random rounds: the lock under attack.
+soak: ## the long tests of the lock; LOCKSTEP_SEED=... repeats a chaos
+	LOCKSTEP_SOAK=1 tests/postgres with cargo test --locked --test it -- --ignored --nocapture
 
 build: ## build the release binary
 	cargo build --locked --release

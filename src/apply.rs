@@ -101,6 +101,9 @@ impl Run<'_> {
     /// Runs one migration, in a transaction or outside, and again while a lock is in the way.
     fn migrate(&self, locked: &mut Locked, migration: &Migration) -> Result<Step, Error> {
         let mut wait = Wait::new(self.signals, self.config.ddl_lock_retry);
+        if let Some(step) = self.settle_unfinished(locked, migration)? {
+            return Ok(step);
+        }
         if let [statement] = migration.script.statements.as_slice()
             && let Kind::Outside(statement) = &statement.kind
         {
@@ -165,7 +168,10 @@ impl Run<'_> {
             return match code {
                 sqlstate::ALREADY_RECORDED => Ok(Attempt::Done(Step::AlreadyRecorded)),
                 sqlstate::LOCK_LOST => Err(locked.lost()),
-                _ => Err(self.failure(migration, &error, FailureOutcome::TransactionEnded)),
+                sqlstate::TRANSACTION_ENDED => {
+                    Err(self.failure(migration, &error, FailureOutcome::TransactionEnded))
+                }
+                _ => Err(self.failure(migration, &error, FailureOutcome::RolledBack)),
             };
         }
         match code {
@@ -197,6 +203,10 @@ impl Run<'_> {
                     migration.file_name
                 );
                 return Err(trouble.while_doing(&doing));
+            }
+            Err(Trouble::Stopped(signal)) => {
+                let doing = format!("applying {}", migration.file_name);
+                return Err(Error::Stopped { signal, doing });
             }
             Err(Trouble::Lost(cause)) => {
                 let doing = format!(
@@ -235,10 +245,10 @@ impl Run<'_> {
             locked.fence(migration.version),
         );
         // The file's deferred constraints belong to the file, so they are checked under its role, its search_path and
-        // its timeouts. What follows is ours, and under ours.
+        // its timeouts. What follows is ours, and under ours, until the session is reset behind the commit.
         let after = format!(
             "SET CONSTRAINTS ALL IMMEDIATE; RESET SESSION AUTHORIZATION; RESET ROLE; \
-             SET LOCAL search_path TO pg_catalog, pg_temp; {settings} {} {} COMMIT; {} {}",
+             SET LOCAL search_path TO pg_catalog, pg_temp; SET statement_timeout TO 0; {settings} {} {} {} COMMIT; {} {}",
             locked.still_fenced(),
             history::record(
                 &locked.tables,
@@ -247,6 +257,7 @@ impl Run<'_> {
                 &locked.runner,
                 Started::WithTransaction
             ),
+            locked.assert_recorded(migration.version),
             message::committed(locked.token()),
             reset(&locked.runner),
         );
@@ -317,15 +328,11 @@ impl Run<'_> {
             guard = locked.guard_pid(),
             names = names.join(", "),
         );
-        let results = locked
+        let rows = locked
             .work
-            .query(&message)
+            .ask(&message)
             .map_err(|trouble| trouble.while_doing("asking who is in the way"))?;
-        Ok(results
-            .into_iter()
-            .flatten()
-            .map(|row| describe_blocker(&row))
-            .collect())
+        Ok(rows.iter().map(describe_blocker).collect())
     }
 }
 
@@ -354,7 +361,7 @@ fn transmit(
 ) -> (Result<(), Trouble>, Reached) {
     let progress = locked.work.progress().clone();
     progress.begin(migration, &message.frame, has_markers, locked.token());
-    let outcome = locked.work.execute_unlogged(&message.text);
+    let outcome = locked.work.execute_patiently(&message.text);
     let reached = progress.end(outcome.as_ref().err().map(Trouble::words));
     (outcome, reached)
 }
@@ -380,14 +387,15 @@ fn describe_blocker(row: &postgres::SimpleQueryRow) -> String {
 /// only statements that were prepared by SQL are ours to forget: the others may be a pooler's.
 fn reset(runner: &str) -> String {
     format!(
-        "DO LANGUAGE plpgsql $lockstep$ DECLARE s pg_catalog.record; BEGIN
+        "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL;
+         DO LANGUAGE plpgsql $lockstep$ DECLARE s pg_catalog.record; BEGIN
            PERFORM pg_catalog.pg_advisory_unlock_all();
            FOR s IN SELECT name FROM pg_catalog.pg_prepared_statements WHERE from_sql LOOP
              EXECUTE pg_catalog.format('DEALLOCATE %I', s.name);
            END LOOP;
          END $lockstep$;
-         CLOSE ALL; UNLISTEN *; RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; DISCARD TEMP; DISCARD SEQUENCES; \
-         SET client_encoding TO 'UTF8'; SET standard_conforming_strings TO on; SET application_name TO {}",
+         CLOSE ALL; UNLISTEN *; DISCARD TEMP; DISCARD SEQUENCES; SET client_encoding TO 'UTF8'; \
+         SET standard_conforming_strings TO on; SET application_name TO {}",
         literal(runner)
     )
 }

@@ -15,11 +15,11 @@ use postgres::error::{DbError, Severity};
 use postgres::{Client, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
 use crate::config::Server;
-use crate::error::{Error, SqlError};
+use crate::error::{Error, SqlError, seconds};
 use crate::logging;
 use crate::progress::Progress;
 use crate::script;
-use crate::wait::Wait;
+use crate::wait::{Signal, Signals, Wait};
 
 /// How long one try to connect may take, unless the user says otherwise: long enough for a slow link, short enough to
 /// get several tries into the default of `DATABASE_WAIT_SECONDS`.
@@ -29,10 +29,27 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// server connection keeps its clients waiting here.
 const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long the server may leave a statement of our own open. None of them waits for a lock for more than a few
+/// seconds, so one that takes longer waits for something that no setting bounds: a pooler without a free connection, a
+/// frozen server, a synchronous standby that is not there.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long an answer may take before a signal is heeded while we wait for it.
+const SIGNAL_PATIENCE: Duration = Duration::from_millis(500);
+
+/// A try to connect is not cut shorter than this, however little is left to wait: the first message may meet a lock,
+/// and the server should be able to say so.
+const SHORTEST_TRY: Duration = Duration::from_secs(3);
+
+/// How often a thread that waits for an answer looks up.
+const SLICE: Duration = Duration::from_millis(20);
+
 /// A connection that logs every statement, and tells a server's refusal from a connection that is gone.
 pub struct Session {
-    client: Client,
+    /// None once an answer has not come in time.
+    client: Option<Client>,
     progress: Progress,
+    signals: Signals,
 }
 
 /// Why a message to the server failed.
@@ -42,6 +59,8 @@ pub enum Trouble {
     Sql(Box<DbError>),
     /// The session is gone.
     Lost(String),
+    /// A signal came while the answer did not; the session was left.
+    Stopped(Signal),
 }
 
 impl Trouble {
@@ -50,6 +69,7 @@ impl Trouble {
         match self {
             Trouble::Sql(error) => (error.code().code(), error.message()),
             Trouble::Lost(cause) => ("08006", cause),
+            Trouble::Stopped(_) => ("57014", "stopped by a signal"),
         }
     }
 
@@ -62,6 +82,7 @@ impl Trouble {
                 cause: Box::new(SqlError::from(&*error)),
             },
             Trouble::Lost(cause) => Error::ConnectionLost { doing, cause },
+            Trouble::Stopped(signal) => Error::Stopped { signal, doing },
         }
     }
 }
@@ -144,32 +165,75 @@ impl Session {
         }
     }
 
-    /// Sends one message and returns the rows of each of its statements.
+    /// Sends one message of our own and returns the rows of each of its statements.
     pub fn query(&mut self, message: &str) -> Result<Results, Trouble> {
-        let sent = Instant::now();
-        let outcome = self.client.simple_query(message).map_err(Trouble::from);
+        let (sent, text) = (Instant::now(), message.to_owned());
+        let outcome = self.bounded(ANSWER_TIMEOUT, move |client| client.simple_query(&text));
         log_statements(message, sent.elapsed(), outcome.as_ref().err());
         outcome.map(split_results)
     }
 
-    /// Sends one message and throws away what it returns.
+    /// Asks the catalog something, in one statement, and returns the rows.
+    pub fn ask(&mut self, query: &str) -> Result<Vec<SimpleQueryRow>, Trouble> {
+        let message = format!("SET LOCAL search_path TO pg_catalog, pg_temp; {query}");
+        Ok(self.query(&message)?.into_iter().flatten().collect())
+    }
+
+    /// Sends one message of our own and throws away what it returns.
     pub fn execute(&mut self, message: &str) -> Result<(), Trouble> {
-        let sent = Instant::now();
-        let outcome = self.execute_unlogged(message);
-        log_statements(message, sent.elapsed(), outcome.as_ref().err());
-        outcome
+        self.query(message).map(drop)
     }
 
-    /// Like [`Session::execute`], for whoever logs the statements itself.
-    pub fn execute_unlogged(&mut self, message: &str) -> Result<(), Trouble> {
-        self.client.batch_execute(message).map_err(Trouble::from)
+    /// Sends a message for as long as it takes, whatever signals come. Whoever sends it logs its statements.
+    pub fn execute_patiently(&mut self, message: &str) -> Result<(), Trouble> {
+        let client = self.client.as_mut().ok_or_else(gone)?;
+        client.batch_execute(message).map_err(Trouble::from)
     }
 
-    /// Asks for a sign of life, for at most ten seconds. It fails no transaction and takes no snapshot.
+    /// Asks for a sign of life. It fails no transaction and takes no snapshot.
     pub fn ping(&mut self) -> Result<(), Trouble> {
-        self.client
-            .is_valid(FIRST_ANSWER_TIMEOUT)
-            .map_err(Trouble::from)
+        let outcome = self.bounded(FIRST_ANSWER_TIMEOUT, |client| client.simple_query(""));
+        outcome.map(drop)
+    }
+
+    /// Lends the client to a thread, and waits for what comes of it. If nothing does in time, the thread is left behind
+    /// with the client, which would wait for the answer even to be dropped.
+    fn bounded<T: Send + 'static>(
+        &mut self,
+        limit: Duration,
+        ask: impl FnOnce(&mut Client) -> Result<T, postgres::Error> + Send + 'static,
+    ) -> Result<T, Trouble> {
+        let mut client = self.client.take().ok_or_else(gone)?;
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || {
+            let outcome = ask(&mut client);
+            // Nobody listens any more if it took too long.
+            let _ = sender.send((client, outcome));
+        });
+        let started = Instant::now();
+        loop {
+            match receiver.recv_timeout(SLICE) {
+                Ok((client, outcome)) => {
+                    self.client = Some(client);
+                    return outcome.map_err(Trouble::from);
+                }
+                Err(RecvTimeoutError::Disconnected) => return Err(gone()),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let signal = self
+                .signals
+                .received()
+                .filter(|_| started.elapsed() > SIGNAL_PATIENCE);
+            if let Some(signal) = signal {
+                return Err(Trouble::Stopped(signal));
+            }
+            if started.elapsed() > limit {
+                return Err(Trouble::Lost(format!(
+                    "no answer within {}",
+                    seconds(limit)
+                )));
+            }
+        }
     }
 
     /// What the server says while a message runs.
@@ -179,10 +243,14 @@ impl Session {
 
     /// Says good-bye to the server; a failure here is of no interest any more.
     pub fn close(self) {
-        if let Err(error) = self.client.close() {
+        if let Some(Err(error)) = self.client.map(Client::close) {
             debug!("closing a connection: {}", reason(&error));
         }
     }
+}
+
+fn gone() -> Trouble {
+    Trouble::Lost("the session is gone".to_owned())
 }
 
 enum Attempt {
@@ -194,14 +262,14 @@ enum Attempt {
 }
 
 /// One try. The client library bounds the TCP connect, but neither the look-up of the name nor the wait for the
-/// server's first answer, and cannot be interrupted. So the try runs in a thread of its own, which is left behind when
-/// it takes too long. A client library with deadlines would be the better way; it would cost a second one beside the
-/// blocking one.
+/// server's answers, and cannot be interrupted. So the try runs in a thread of its own, which is left behind when it
+/// takes too long, as in [`Session::bounded`]. A client library with deadlines would be the better way; it would cost a
+/// second one beside the blocking one.
 fn attempt(
     server: &Server,
     application_name: &str,
     first_message: &str,
-    wait: &Wait,
+    wait: &mut Wait,
 ) -> Result<Attempt, Error> {
     let progress = Progress::default();
     let timeout = server.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
@@ -217,15 +285,29 @@ fn attempt(
         // Nobody listens any more if it took too long.
         let _ = sender.send(opened);
     });
-    let deadline = Instant::now() + timeout + FIRST_ANSWER_TIMEOUT;
+    let started = Instant::now();
+    let mut limit = timeout + FIRST_ANSWER_TIMEOUT;
+    if !wait.is_one_try() {
+        limit = limit.min(wait.remaining().max(SHORTEST_TRY));
+    }
     loop {
-        match receiver.recv_timeout(Duration::from_millis(20)) {
+        match receiver.recv_timeout(SLICE) {
             Ok(Ok((client, answer, took))) => {
                 let answer = answer.map(split_results).map_err(Trouble::from);
                 log_statements(first_message, took, answer.as_ref().err());
                 return Ok(match answer {
                     Err(Trouble::Lost(cause)) => Attempt::NotYet(cause),
-                    answer => Attempt::Opened(Box::new(Session { client, progress }), answer),
+                    answer => {
+                        let (client, signals) = (Some(client), wait.signals().clone());
+                        Attempt::Opened(
+                            Box::new(Session {
+                                client,
+                                progress,
+                                signals,
+                            }),
+                            answer,
+                        )
+                    }
                 });
             }
             Ok(Err(error)) => return Ok(refusal(&error)),
@@ -236,9 +318,15 @@ fn attempt(
         }
         wait.signals()
             .check("while connecting to the database; nothing was changed")?;
-        if Instant::now() >= deadline {
-            let cause = "the server accepts connections but does not answer".to_owned();
-            return Ok(Attempt::NotYet(cause));
+        const SILENCE: &str = "the server accepts connections but does not answer";
+        if started.elapsed() >= limit {
+            return Ok(Attempt::NotYet(format!(
+                "{SILENCE} within {}",
+                seconds(limit)
+            )));
+        }
+        if started.elapsed() > Duration::from_secs(2) {
+            wait.say(|| format!("the database at {}: {SILENCE}", server.description));
         }
     }
 }
@@ -319,9 +407,9 @@ fn log_statements(message: &str, took: Duration, trouble: Option<&Trouble>) {
 }
 
 /// The name that a session shows in `pg_stat_activity`, to every role: `lockstep/<version> <host>/<pid>`. The server
-/// cuts names at 63 bytes, and markers append a statement's number, so the host gives way.
+/// cuts names at 63 bytes, and a statement's number or a run's token is appended, so the host gives way.
 pub fn application_name(server: &Server) -> String {
-    const LIMIT: usize = 63 - " 10000/10000".len();
+    const LIMIT: usize = 63 - " -1234567890123456".len();
     let ours = concat!("lockstep/", env!("CARGO_PKG_VERSION"));
     let mut name: String = server
         .application_name
@@ -352,6 +440,27 @@ pub struct Settings {
     /// Zero: none.
     pub statement_timeout: Duration,
     pub commit: Commit,
+    pub names: Names,
+}
+
+/// Where functions, operators and tables without a schema are looked for.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Names {
+    /// Wherever the role's settings say: for the user's own statements, and to find the user's tables.
+    #[default]
+    AsSet,
+    /// In the catalog only, so that nothing of the user's is called by a statement of ours.
+    Catalog,
+}
+
+impl Settings {
+    /// The defaults, but for names.
+    pub fn of_catalog() -> Settings {
+        Settings {
+            names: Names::Catalog,
+            ..Settings::default()
+        }
+    }
 }
 
 /// When a commit returns.
@@ -367,29 +476,47 @@ pub enum Commit {
 }
 
 impl fmt::Display for Settings {
-    /// Names that the server does not know are skipped, so one text serves PostgreSQL 14 to 18. A server on Windows
-    /// cannot see its clients die and refuses the check interval.
+    /// Names that the server does not know are skipped, so one text serves PostgreSQL 14 to 18.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let commit = match self.commit {
             Commit::Durable => "on",
             Commit::Local => "local",
             Commit::Deferred => "off",
         };
+        let names = match self.names {
+            Names::AsSet => "",
+            Names::Catalog => "('search_path', 'pg_catalog, pg_temp'), ",
+        };
         write!(
             f,
-            "SELECT pg_catalog.set_config(n, v, true) FROM (VALUES ('lock_timeout', '{}'), ('statement_timeout', '{}'), \
+            "SELECT pg_catalog.set_config(n, v, true) FROM (VALUES {names}('lock_timeout', '{}'), ('statement_timeout', '{}'), \
              ('synchronous_commit', '{commit}'), ('idle_in_transaction_session_timeout', '0'), \
              ('idle_session_timeout', '0'), ('transaction_timeout', '0'), ('tcp_keepalives_idle', '5'), \
-             ('tcp_keepalives_interval', '2'), ('tcp_keepalives_count', '3'), \
-             ('client_connection_check_interval', \
-             CASE WHEN pg_catalog.strpos(pg_catalog.lower(pg_catalog.version()), 'windows') > 0 \
-             OR pg_catalog.strpos(pg_catalog.version(), 'Visual C') > 0 THEN '0' ELSE '1000' END)) s(n, v) \
+             ('tcp_keepalives_interval', '2'), ('tcp_keepalives_count', '3'), ('tcp_user_timeout', '10000'), \
+             ('client_connection_check_interval', {CHECK_INTERVAL})) s(n, v) \
              WHERE pg_catalog.current_setting(n, true) IS NOT NULL;",
             self.lock_timeout.as_millis(),
             self.statement_timeout.as_millis(),
         )
     }
 }
+
+/// The statement that makes the session's settings right for a statement which takes its time, and names the session.
+/// Only what differs is set, and nothing that would weaken anybody: behind a transaction pooler somebody else may get the
+/// same server connection before it is reset.
+pub fn session_settings(application_name: &str) -> String {
+    format!(
+        "SET LOCAL search_path TO pg_catalog, pg_temp; SELECT pg_catalog.set_config(n, v, false) FROM (VALUES ('lock_timeout', '0'), ('statement_timeout', '0'), \
+         ('transaction_timeout', '0'), ('default_transaction_read_only', 'off'), \
+         ('client_connection_check_interval', {CHECK_INTERVAL}), ('application_name', {})) s(n, v) \
+         WHERE pg_catalog.current_setting(n, true) IS DISTINCT FROM v AND pg_catalog.current_setting(n, true) IS NOT NULL",
+        literal(application_name)
+    )
+}
+
+/// A server on Windows cannot see its clients die and refuses the check.
+const CHECK_INTERVAL: &str = "CASE WHEN pg_catalog.strpos(pg_catalog.lower(pg_catalog.version()), 'windows') OPERATOR(pg_catalog.>) 0 \
+     OR pg_catalog.strpos(pg_catalog.version(), 'Visual C') OPERATOR(pg_catalog.>) 0 THEN '0' ELSE '1s' END";
 
 /// The text as an SQL literal. It holds no NUL, and `standard_conforming_strings` is on.
 pub fn literal(text: &str) -> String {

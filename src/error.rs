@@ -245,6 +245,13 @@ impl Place {
 }
 
 impl Error {
+    /// The error in one line, for warnings.
+    pub fn brief(&self) -> String {
+        let text = self.to_string();
+        let first = text.lines().next().unwrap_or_default();
+        first.strip_prefix("error: ").unwrap_or(first).to_owned()
+    }
+
     /// Adds how many migrations the run had applied before, if the error tells that.
     pub fn after(mut self, applied: usize) -> Error {
         if let Error::TableWait { applied_before, .. } = &mut self {
@@ -532,7 +539,7 @@ impl fmt::Display for Failure {
             }
             FailureOutcome::TransactionEnded => write!(
                 f,
-                "\n  not recorded, and what stands before the transaction's end is committed; {before}; \
+                "\n  not recorded; if the file ended its transaction, what stands before that is committed; {before}; \
                  fix the file and run again"
             ),
             FailureOutcome::OutsideTransaction => write!(

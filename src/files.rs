@@ -102,7 +102,7 @@ impl Search {
         // Follows symbolic links.
         match fs::metadata(path) {
             Ok(metadata) if metadata.is_dir() => self.walk(path, above),
-            Ok(_) => self.take(path, &name.to_string_lossy()),
+            Ok(metadata) => self.take(path, &name.to_string_lossy(), &metadata),
             Err(error) if has_sql_extension(&name.to_string_lossy()) => {
                 self.complain(path, unreadable("file", &error));
             }
@@ -111,9 +111,16 @@ impl Search {
     }
 
     /// Sorts the file in by its name; names that do not end in `.sql` are nobody's business.
-    fn take(&mut self, path: &Path, file_name: &str) {
+    fn take(&mut self, path: &Path, file_name: &str, metadata: &fs::Metadata) {
         if !has_sql_extension(file_name) {
             return;
+        }
+        if !metadata.is_file() {
+            return self.complain(path, "neither a file nor a directory");
+        }
+        if metadata.len() > MAX_FILE_BYTES {
+            let limit = MAX_FILE_BYTES >> 20;
+            return self.complain(path, format!("is larger than {limit} MiB"));
         }
         let strip =
             |extensions: [&str; 2]| extensions.iter().find_map(|it| file_name.strip_suffix(it));
@@ -179,13 +186,6 @@ impl Search {
                 return None;
             }
         };
-        if bytes.len() > MAX_FILE_BYTES {
-            self.complain(
-                &file.path,
-                format!("is larger than {} MiB", MAX_FILE_BYTES >> 20),
-            );
-            return None;
-        }
         let mut text = match String::from_utf8(bytes) {
             Ok(text) => text,
             Err(error) => {
@@ -229,7 +229,7 @@ const BAD_NAME: &str = "not a migration's name: YYYYMMDDHHMMSS_name.up.sql or .d
                         with 14 digits and a name of letters, digits, _ and -";
 
 /// A message of the protocol counts its length in 31 bits, and the server takes no statement above 1 GB.
-const MAX_FILE_BYTES: usize = 512 << 20;
+const MAX_FILE_BYTES: u64 = 512 << 20;
 
 fn split_stem(stem: &str) -> Option<(Version, &str)> {
     let (digits, name) = stem.split_once('_')?;

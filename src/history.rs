@@ -42,6 +42,8 @@ pub struct Observation {
     pub lock_row: Option<i64>,
     /// Whether nobody holds the guard, and our role may delete rows of the locks table.
     may_remove_row: bool,
+    /// The rights on the tables that our role lacks to apply anything.
+    pub lacks: Option<String>,
 }
 
 impl Observation {
@@ -68,7 +70,7 @@ pub fn observe(config: &Config) -> String {
     };
     format!(
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {settings} {}; COMMIT",
-        look(config) // results 2 to 5
+        look(config, Names::Configured) // results 2 to 5
     )
 }
 
@@ -105,6 +107,7 @@ pub fn observed(results: &Results, from: usize) -> Option<Observation> {
         history: read_history(records, interrupted),
         lock_row: fact.get("lock_row").and_then(|id| id.parse().ok()),
         may_remove_row: flag("may_remove_row"),
+        lacks: text("lacks"),
     })
 }
 
@@ -142,8 +145,19 @@ fn read_history(records: &[SimpleQueryRow], interrupted: &[SimpleQueryRow]) -> H
 /// Four statements that read all there is to know, whichever of the tables exist: a DO block opens cursors over what it
 /// finds, and the message fetches them. A plain SELECT would fail where a table is missing, and leave an ERROR in the
 /// server's log; asking first would take a second round trip.
-pub fn look(config: &Config) -> String {
-    let (history, locks) = (&config.history_table, &config.locks_table);
+pub fn look(config: &Config, names: Names<'_>) -> String {
+    let (history, journal, locks) = match names {
+        Names::Configured => (
+            qualified(&config.history_table, ""),
+            qualified(&config.history_table, JOURNAL_SUFFIX),
+            qualified(&config.locks_table, ""),
+        ),
+        Names::Known(tables) => (
+            literal(&tables.history),
+            literal(&tables.journal),
+            literal(&tables.locks),
+        ),
+    };
     format!(
         "DO LANGUAGE plpgsql $lockstep$
 DECLARE
@@ -155,7 +169,15 @@ DECLARE
   the_locks pg_catalog.text := {locks};
   the_row pg_catalog.int8;
   may_remove_row pg_catalog.bool := false;
+  the_lacks pg_catalog.text;
 BEGIN
+  -- What the tables are called is found as the role's settings say; all else is the catalog's.
+  PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+  SELECT string_agg(format('%s on %s', p, t), ', ') INTO the_lacks
+    FROM (VALUES (the_history, 'INSERT'), (the_journal, 'INSERT'), (the_journal, 'UPDATE'), (the_locks, 'INSERT'),
+      (the_locks, 'UPDATE'), (the_locks, 'DELETE'), (pg_get_serial_sequence(the_history, 'id'), 'USAGE'),
+      (pg_get_serial_sequence(the_locks, 'id'), 'USAGE')) r(t, p)
+    WHERE NOT CASE p WHEN 'USAGE' THEN has_sequence_privilege(t, p) ELSE has_table_privilege(t, p) END;
   IF the_locks IS NOT NULL THEN
     EXECUTE {row} INTO the_row;
   END IF;
@@ -168,7 +190,7 @@ BEGIN
     pg_catalog.getdatabaseencoding() AS encoding,
     pg_catalog.current_setting('standard_conforming_strings') AS standard_strings,
     the_history AS history, the_journal AS journal, the_locks AS locks, the_row AS lock_row,
-    may_remove_row AS may_remove_row;
+    may_remove_row AS may_remove_row, the_lacks AS lacks;
   IF the_history IS NULL THEN
     OPEN the_records FOR SELECT NULL AS name, NULL AS group_id, NULL AS checksum WHERE false;
   ELSIF the_journal IS NULL THEN
@@ -189,12 +211,18 @@ BEGIN
   END IF;
 END $lockstep$;
 FETCH ALL FROM lockstep_facts; FETCH ALL FROM lockstep_records; FETCH ALL FROM lockstep_interrupted",
-        history = qualified(history, ""),
-        journal = qualified(history, JOURNAL_SUFFIX),
-        locks = qualified(locks, ""),
         row = lock::row_query(config),
         guard = lock::guard_lock("g", "the_history::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int4"),
     )
+}
+
+/// How the tables are found.
+#[derive(Clone, Copy)]
+pub enum Names<'a> {
+    /// As the configuration calls them.
+    Configured,
+    /// As the server called them when they were found before.
+    Known(&'a Tables),
 }
 
 const JOURNAL_SUFFIX: &str = "_journal";
@@ -216,7 +244,7 @@ fn qualified(table: &TableName, suffix: &str) -> String {
     }
     format!(
         "(SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c \
-         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = {found})"
+         JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace WHERE c.oid OPERATOR(pg_catalog.=) {found})"
     )
 }
 

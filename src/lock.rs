@@ -14,7 +14,10 @@
 //!    bun's: we wait.
 //! 3. *History.* It is read again, after the row is ours, in a snapshot that is younger than the row.
 //! 4. *Fence.* Every transaction of W begins by locking our row `FOR UPDATE`, by its token, and by making sure that its
-//!    version is not recorded. The row lock is held to the commit.
+//!    version is not recorded. The row lock is held to the commit. The row is found by the name that bun's configuration
+//!    gives the history; where two runners are configured to call it differently, or to use different locks tables, they
+//!    have different rows. So the transaction also holds, or does not begin without, a second advisory lock with the
+//!    history's oid.
 //! 5. *Release.* W deletes the row with a durable commit, which flushes every commit before it; G rolls back.
 //!
 //! A run that has nothing to do takes no lock. But if a row of ours stands there and nobody has the guard, it removes
@@ -70,15 +73,21 @@ use postgres::error::DbError;
 use crate::config::Config;
 use crate::connect::{Commit, Results, Session, Settings, Trouble, literal};
 use crate::error::{Error, SqlError};
-use crate::history::{self, Observation, Tables};
+use crate::history::{self, Names, Observation, Tables};
 use crate::migration::{History, Version};
 use crate::wait::Wait;
 
 /// The first half of the advisory lock's key: "lock" in ASCII. The second half is the history table's oid.
 const KEY: i32 = 0x6c6f_636b;
 
+/// The first half of the key that a fenced transaction holds: "work" in ASCII.
+const WORK_KEY: i32 = 0x776f_726b;
+
 /// How long a takeover waits for an orphan's transaction before it says so and tries again.
 const ROW_LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a runner that has one connection waits for its second, before it gives the first back.
+const SECOND_CONNECTION: Duration = Duration::from_secs(5);
 
 /// How often a waiter looks, at most. Twenty waiters poll a guard a hundred times a second at no cost that can be
 /// measured.
@@ -96,6 +105,10 @@ pub mod sqlstate {
     pub const OTHER_SERVER: &str = "LK004";
     /// The index that a statement built is not valid.
     pub const INVALID_INDEX: &str = "LK005";
+    /// The file deleted or changed our row.
+    pub const ROW_TAKEN: &str = "LK006";
+    /// The record is not there.
+    pub const NOT_RECORDED: &str = "LK007";
 }
 
 /// The lock, held. Whatever writes takes it by `&mut`, so that writing without the lock cannot be written down.
@@ -140,10 +153,7 @@ fn try_guard(
 /// Ends the guard's transaction, and with it the lock, and closes its session.
 fn release_guard(mut guard: Session) {
     if let Err(trouble) = guard.execute("ROLLBACK") {
-        warn!(
-            "the guard was already gone: {}",
-            trouble.while_doing("releasing the guard")
-        );
+        warn!("the guard was already gone: {}", trouble.words().1);
     }
     guard.close();
 }
@@ -153,6 +163,9 @@ pub enum Acquired {
     Locked(Box<Locked>, History),
     /// While we waited, somebody else did all there was to do.
     NothingLeft(Box<Session>),
+    /// There was no second connection to be had, for this reason. The first has been given back, for runners that want
+    /// two each from a pool would else starve each other.
+    NoConnection(String),
 }
 
 /// Takes the lock. `work` becomes W; `settled` tells from a history read without the lock whether there is nothing left
@@ -170,8 +183,15 @@ pub fn acquire(
     wait: &mut Wait,
     mut settled: impl FnMut(&Observation) -> Result<bool, Error>,
 ) -> Result<Acquired, Error> {
-    let mut patience = Wait::new(wait.signals(), config.database_wait);
-    let (mut guard, mut results) = open_guard(config, &tables, runner, &mut patience)?;
+    let mut patience = Wait::new(wait.signals(), config.database_wait.min(SECOND_CONNECTION));
+    let (mut guard, mut results) = match open_guard(config, &tables, runner, &mut patience) {
+        Ok(opened) => opened,
+        Err(Error::Unreachable { cause, .. }) => {
+            work.close();
+            return Ok(Acquired::NoConnection(cause));
+        }
+        Err(error) => return Err(error),
+    };
     let guard_pid = loop {
         let (pid, granted) = read_guard(&results)?;
         if granted {
@@ -240,7 +260,7 @@ fn guard_message(tables: &Tables) -> String {
     format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; {settings} \
          SELECT pg_catalog.pg_backend_pid() AS pid, pg_catalog.pg_try_advisory_xact_lock({KEY}, {oid}) AS granted",
-        settings = Settings::default(),
+        settings = Settings::of_catalog(),
         oid = key(tables),
     )
 }
@@ -346,7 +366,8 @@ pub fn retry_lock_timeout(
     wait.pause(POLL)
 }
 
-/// An SQL expression, of type text: the query for our row in the locks table `the_locks`.
+/// An SQL expression, of type text: the query for our row in the locks table `the_locks`. It runs with a `search_path` of
+/// `pg_catalog`.
 pub fn row_query(config: &Config) -> String {
     let name = literal(&config.history_table.setting);
     format!("pg_catalog.format('SELECT id FROM %s WHERE table_name = %L', the_locks, {name})")
@@ -388,7 +409,7 @@ fn row_message(config: &Config, tables: &Tables, guard_pid: i32) -> String {
     let settings = Settings {
         lock_timeout: ROW_LOCK_TIMEOUT,
         commit: Commit::Local,
-        ..Settings::default()
+        ..Settings::of_catalog()
     };
     format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {settings}
@@ -401,7 +422,7 @@ fn row_message(config: &Config, tables: &Tables, guard_pid: i32) -> String {
         locks = tables.locks,
         locks_literal = literal(&tables.locks),
         name = literal(&config.history_table.setting),
-        look = history::look(config),
+        look = history::look(config, Names::Known(tables)),
     )
 }
 
@@ -489,7 +510,7 @@ pub fn other_sessions(session: &mut Session) -> Result<Vec<String>, Error> {
     found.map_err(|trouble| trouble.while_doing("asking who else is connected"))
 }
 
-/// Deletes the row with this id, durably, and tells whether it was there. While a transaction has it locked, it waits,
+/// Deletes the row with this id and tells whether it was there. While a transaction has it locked, it waits,
 /// aloud.
 pub fn delete_row(
     config: &Config,
@@ -503,8 +524,8 @@ pub fn delete_row(
          DELETE FROM {locks} WHERE table_name = {name} AND id = {id} RETURNING id; COMMIT",
         settings = Settings {
             lock_timeout: ROW_LOCK_TIMEOUT,
-            commit: Commit::Durable,
-            ..Settings::default()
+            commit: Commit::Local,
+            ..Settings::of_catalog()
         },
         name = literal(&config.history_table.setting),
     );
@@ -522,6 +543,9 @@ impl Locked {
     pub fn fence(&self, version: Version) -> String {
         format!(
             "DO LANGUAGE plpgsql $lockstep$ BEGIN
+               IF NOT pg_catalog.pg_try_advisory_xact_lock({WORK_KEY}, {key}) THEN
+                 RAISE EXCEPTION USING ERRCODE = '55P03', MESSAGE = 'another migration of this history is running';
+               END IF;
                PERFORM FROM {locks} WHERE table_name OPERATOR(pg_catalog.=) {name} AND id OPERATOR(pg_catalog.=) {token}
                  FOR UPDATE;
                IF NOT FOUND THEN
@@ -531,6 +555,7 @@ impl Locked {
                  RAISE EXCEPTION USING ERRCODE = '{ALREADY_RECORDED}', MESSAGE = 'already recorded', {ours};
                END IF;
              END $lockstep$;",
+            key = key(&self.tables),
             locks = self.tables.locks,
             name = literal(&self.table_name),
             token = self.token,
@@ -543,22 +568,45 @@ impl Locked {
 
     /// The statement that tells, at the end of a transaction, that it is still the one that the fence began: the row
     /// lock names the transaction that holds it. A setting of the transaction would do as well, but for files that say
-    /// `RESET ALL`. It wants a `search_path` of `pg_catalog`.
+    /// `RESET ALL`. If the row is gone and the fence's advisory lock is not, the file took the row away. It wants a
+    /// `search_path` of `pg_catalog`.
     pub fn still_fenced(&self) -> String {
         format!(
             "DO LANGUAGE plpgsql $lockstep$ BEGIN
                PERFORM FROM {locks} WHERE table_name = {name} AND id = {token}
                  AND xmax = pg_current_xact_id_if_assigned()::xid;
-               IF NOT FOUND THEN
-                 RAISE EXCEPTION USING ERRCODE = '{TRANSACTION_ENDED}',
-                   MESSAGE = 'the file ended its transaction', {ours};
+               IF FOUND THEN RETURN; END IF;
+               IF EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2
+                 AND classid::int4 = {WORK_KEY} AND pid = pg_backend_pid()) THEN
+                 RAISE EXCEPTION USING ERRCODE = '{ROW_TAKEN}',
+                   MESSAGE = 'the file took the row of the migration lock away', {ours};
                END IF;
+               RAISE EXCEPTION USING ERRCODE = '{TRANSACTION_ENDED}',
+                 MESSAGE = 'the file ended its transaction', {ours};
              END $lockstep$;",
             locks = self.tables.locks,
             name = literal(&self.table_name),
             token = self.token,
             ours = self.signature(),
+            ROW_TAKEN = sqlstate::ROW_TAKEN,
             TRANSACTION_ENDED = sqlstate::TRANSACTION_ENDED,
+        )
+    }
+
+    /// The statement that fails unless the version is recorded: a trigger or a rule may have swallowed the record. It
+    /// wants a `search_path` of `pg_catalog`.
+    pub fn assert_recorded(&self, version: Version) -> String {
+        format!(
+            "DO LANGUAGE plpgsql $lockstep$ BEGIN
+               IF NOT EXISTS (SELECT FROM {history} WHERE name = '{version}') THEN
+                 RAISE EXCEPTION USING ERRCODE = '{NOT_RECORDED}',
+                   MESSAGE = 'the record did not stay in {history_name}', {ours};
+               END IF;
+             END $lockstep$;",
+            history = self.tables.history,
+            history_name = self.tables.history.replace('\'', "''"),
+            ours = self.signature(),
+            NOT_RECORDED = sqlstate::NOT_RECORDED,
         )
     }
 
@@ -620,7 +668,7 @@ impl Locked {
             settings = Settings {
                 lock_timeout: Duration::from_secs(5),
                 commit: Commit::Durable,
-                ..Settings::default()
+                ..Settings::of_catalog()
             },
             locks = self.tables.locks,
             name = literal(&self.table_name),

@@ -38,9 +38,10 @@ use crate::plan::Plan;
 use crate::wait::{Signal, Signals, Wait};
 
 fn main() -> ExitCode {
+    let signals = Signals::handle();
     let environment = Environment::read();
     logging::init(config::logging(&environment));
-    match run(&environment) {
+    match run(&environment, signals) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             logging::report_error(&error.to_string(), &error.fields());
@@ -84,14 +85,17 @@ fn exit_code(error: &Error) -> u8 {
     }
 }
 
-fn run(environment: &Environment) -> Result<(), Error> {
+fn run(environment: &Environment, signals: io::Result<Signals>) -> Result<(), Error> {
+    let signals =
+        signals.map_err(|error| Error::Usage(format!("signals cannot be handled: {error}")))?;
+    let signals = &signals;
     match command::parse(env::args_os().skip(1)).map_err(Error::Usage)? {
         Command::Help => answer(command::help()),
         Command::Version => answer(concat!("lockstep ", env!("CARGO_PKG_VERSION"), "\n")),
-        Command::Up => up(environment),
-        Command::Unlock(id) => unlock(environment, id),
+        Command::Up => up(environment, signals),
+        Command::Unlock(id) => unlock(environment, signals, id),
         Command::Start => match config::switch(environment) {
-            Ok(true) => up(environment),
+            Ok(true) => up(environment, signals),
             Ok(false) => {
                 info!("migrations are switched off: RUN_DATABASE_MIGRATIONS is not true");
                 Ok(())
@@ -112,28 +116,34 @@ fn answer(text: &str) -> Result<(), Error> {
 }
 
 /// Applies all that is pending.
-fn up(environment: &Environment) -> Result<(), Error> {
+fn up(environment: &Environment, signals: &Signals) -> Result<(), Error> {
     let config = config(environment)?;
-    let signals = signals()?;
     let migrations = files::read(&config.migrations_dir)?;
     warn_of_odd_versions(&migrations);
     let directory = config.migrations_dir.display().to_string();
     debug!(files = migrations.len(), directory = directory.as_str(); "running migrations on database");
-    let mut first = look(&config, &signals)?;
-    work_off(
-        &config,
-        &mut first.wait,
-        &first.runner,
-        &migrations,
-        first.session,
-        first.observation,
-    )
+    let mut second = Wait::new(signals, config.database_wait);
+    loop {
+        let first = look(&config, signals)?;
+        let Outcome::NoConnection(cause) = work_off(&config, &migrations, first)? else {
+            return Ok(());
+        };
+        let doing = "waiting for a second connection (a pool must have two for a runner)";
+        if second.is_over() {
+            return Err(Error::ConnectionLost {
+                doing: doing.to_owned(),
+                cause,
+            });
+        }
+        second.say(|| format!("a second connection: {cause}"));
+        second.pause(Duration::from_secs(2))?;
+    }
 }
 
 /// Shows the lock, or removes a row of it.
-fn unlock(environment: &Environment, id: Option<i64>) -> Result<(), Error> {
+fn unlock(environment: &Environment, signals: &Signals, id: Option<i64>) -> Result<(), Error> {
     let config = config(environment)?;
-    let mut first = look(&config, &signals()?)?;
+    let mut first = look(&config, signals)?;
     let (runner, wait) = (&first.runner, &mut first.wait);
     answer(&unlock::run(
         &config,
@@ -152,10 +162,6 @@ fn config(environment: &Environment) -> Result<Config, Error> {
         .iter()
         .for_each(|warning| warn!("{warning}"));
     Ok(config)
-}
-
-fn signals() -> Result<Signals, Error> {
-    Signals::handle().map_err(|error| Error::Usage(format!("signals cannot be handled: {error}")))
 }
 
 /// A session, and what the first look at the database told.
@@ -189,15 +195,22 @@ fn look(config: &Config, signals: &Signals) -> Result<FirstLook, Error> {
     })
 }
 
+/// What came of a look at the database and all that followed from it.
+enum Outcome {
+    UpToDate,
+    /// There was no second connection to be had, for this reason.
+    NoConnection(String),
+}
+
 /// Everything after the first look: waits for whoever is at work, takes the lock if there is work, does the work.
-fn work_off(
-    config: &Config,
-    wait: &mut Wait,
-    runner: &str,
-    migrations: &[Migration],
-    mut session: Session,
-    mut observation: Observation,
-) -> Result<(), Error> {
+fn work_off(config: &Config, migrations: &[Migration], first: FirstLook) -> Result<Outcome, Error> {
+    let FirstLook {
+        mut session,
+        mut observation,
+        runner,
+        mut wait,
+    } = first;
+    let (runner, wait) = (runner.as_str(), &mut wait);
     let settled = |observation: &Observation| {
         let plan = plan_for(config, migrations, &observation.history)?;
         Ok(plan.pending.is_empty() && observation.bun_row().is_none())
@@ -212,13 +225,14 @@ fn work_off(
             tidy_up(config, &mut session, &observation, runner, wait.signals())?;
             session.close();
             report_up_to_date(&plan, migrations);
-            return Ok(());
+            wait.signals().check("there was nothing to apply")?;
+            return Ok(Outcome::UpToDate);
         }
         // bun records a migration before it runs it, so the history may promise too much.
         lock::wait_for_bun(&observation, wait)?;
         observation = lock::look(config, &mut session, wait)?;
     }
-    refuse_standby(config, &observation)?;
+    refuse_what_cannot_be_written_to(config, &observation)?;
 
     let tables = tables(config, &mut session, &observation, wait)?;
     if !observation.standard_strings {
@@ -232,8 +246,11 @@ fn work_off(
         Acquired::NothingLeft(session) => {
             session.close();
             info!("the database is up to date: another runner has applied what was pending");
-            Ok(())
+            wait.signals()
+                .check("another runner had applied all that was pending")?;
+            Ok(Outcome::UpToDate)
         }
+        Acquired::NoConnection(cause) => Ok(Outcome::NoConnection(cause)),
         Acquired::Locked(mut locked, history) => {
             let outcome = migrate(
                 config,
@@ -247,7 +264,8 @@ fn work_off(
             conclude(outcome, released, migrations)?;
             // A signal is never 0, though there was nothing left to stop.
             wait.signals()
-                .check("all that was pending had been applied")
+                .check("all that was pending had been applied")?;
+            Ok(Outcome::UpToDate)
         }
     }
 }
@@ -273,8 +291,9 @@ fn tidy_up(
         Ok(false) => {}
         Err(error @ Error::Stopped { .. }) => return Err(error),
         Err(error) => warn!(
-            "row {id} of {}, of a runner that is gone, stays: {error}",
-            tables.locks
+            "row {id} of {}, of a runner that is gone, stays: {}",
+            tables.locks,
+            error.brief()
         ),
     }
     Ok(())
@@ -301,7 +320,7 @@ fn conclude(
     migrations: &[Migration],
 ) -> Result<(), Error> {
     if let Err(error) = &released {
-        warn!("{error}; the next run takes the lock over");
+        warn!("{}; the next run takes the lock over", error.brief());
     }
     let applied = outcome?;
     released?;
@@ -333,16 +352,34 @@ fn tables(
     }
 }
 
-fn refuse_standby(config: &Config, observation: &Observation) -> Result<(), Error> {
-    if !observation.in_recovery {
-        return Ok(());
+/// Refuses a standby, and a role that lacks a right, before anything is tried.
+fn refuse_what_cannot_be_written_to(
+    config: &Config,
+    observation: &Observation,
+) -> Result<(), Error> {
+    let rejected = |cause, hint| {
+        let server = config.server.description.clone();
+        Err(Error::Rejected {
+            server,
+            cause,
+            hint: Some(hint),
+        })
+    };
+    if observation.in_recovery {
+        let cause =
+            "migrations are pending, and this server is a standby, which cannot be written to";
+        return rejected(cause.to_owned(), "point Lockstep at the primary");
     }
-    Err(Error::Rejected {
-        server: config.server.description.clone(),
-        cause: "migrations are pending, and this server is a standby, which cannot be written to"
-            .to_owned(),
-        hint: Some("point Lockstep at the primary"),
-    })
+    match &observation.lacks {
+        Some(lacks) => rejected(
+            format!(
+                "migrations are pending, and the role {} lacks {lacks}",
+                observation.user
+            ),
+            "grant what is lacking, or run as the tables' owner",
+        ),
+        None => Ok(()),
+    }
 }
 
 fn report_up_to_date(plan: &Plan<'_>, migrations: &[Migration]) {

@@ -58,17 +58,23 @@ impl Signals {
         Ok(Signals(received))
     }
 
+    /// The signal that has come, if one has.
+    pub fn received(&self) -> Option<Signal> {
+        match self.0.load(Ordering::Relaxed) as i32 {
+            SIGINT => Some(Signal::Interrupt),
+            SIGTERM => Some(Signal::Terminate),
+            _ => None,
+        }
+    }
+
     /// The error to stop with, if a signal has come; `doing` tells what was left.
     pub fn check(&self, doing: &str) -> Result<(), Error> {
-        let signal = match self.0.load(Ordering::Relaxed) as i32 {
-            SIGINT => Signal::Interrupt,
-            SIGTERM => Signal::Terminate,
-            _ => return Ok(()),
-        };
-        Err(Error::Stopped {
+        let stopped = |signal| Error::Stopped {
             signal,
             doing: doing.to_owned(),
-        })
+        };
+        self.received()
+            .map_or(Ok(()), |signal| Err(stopped(signal)))
     }
 }
 
@@ -107,6 +113,11 @@ impl Wait {
 
     pub fn remaining(&self) -> Duration {
         self.limit.saturating_sub(self.elapsed())
+    }
+
+    /// Returns true if and only if there is to be one try.
+    pub fn is_one_try(&self) -> bool {
+        self.limit.is_zero()
     }
 
     /// Returns true if and only if the deadline has passed.

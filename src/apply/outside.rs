@@ -18,16 +18,19 @@ use log::{debug, info, warn};
 
 use super::message::Message;
 use super::{FailedMessage, Run, Step, reset, transmit};
-use crate::connect::{Settings, Trouble, literal};
+use crate::connect::{self, Settings, Trouble, literal};
 use crate::error::{Error, Failure, FailureOutcome, Place, SqlError};
 use crate::history::{self, Started};
 use crate::lock::{self, Locked, sqlstate};
 use crate::migration::{Interrupted, Migration};
-use crate::script::{self, Outside, ReindexTarget};
+use crate::script::{self, Kind, Outside, ReindexTarget};
 use crate::wait::Wait;
 
 /// How often we look whether a session or a build has ended, at most.
 const POLL: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// How long a transaction of our own waits for a lock before it says so and tries again.
+const LOCK_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// What the catalog says of what a statement is to bring about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,20 +57,7 @@ impl Run<'_> {
         statement: Option<&Outside>,
         wait: &mut Wait,
     ) -> Result<Step, Error> {
-        let unfinished = self
-            .history
-            .interrupted
-            .iter()
-            .find(|it| it.version == migration.version);
-        if let Some(unfinished) = unfinished {
-            let (name, runner) = (&migration.file_name, &unfinished.runner);
-            let version = migration.version.to_string();
-            info!(version = version.as_str(); "{name}: an earlier run did not finish it ({runner})");
-            self.wait_for_session(locked, runner)?;
-            if let Some(step) = self.remove_leftovers(locked, migration, statement, unfinished)? {
-                return Ok(step);
-            }
-        }
+        let unfinished = self.unfinished(migration);
         let was_started = unfinished.is_some();
         let same_text = unfinished.is_some_and(|it| it.checksum == Some(migration.script.checksum));
         // What an INVALID index of that name is: somebody else's, until we have tried to build it.
@@ -95,7 +85,7 @@ impl Run<'_> {
                     }
                     _ => None,
                 };
-                history::start(&locked.tables, migration, &locked.runner, index)
+                history::start(&locked.tables, migration, &self.session_name(locked), index)
             });
             if let Some(step) = self.begin_outside(locked, migration, start)? {
                 return Ok(step);
@@ -121,7 +111,7 @@ impl Run<'_> {
             let Some(error) = self.run_outside(locked, migration)? else {
                 return self.finish(locked, migration, statement);
             };
-            if error.cause.code().code() != DEADLOCK {
+            if !matches!(error.cause.code().code(), DEADLOCK | LOCK_TIMED_OUT) {
                 let place =
                     error
                         .message
@@ -130,7 +120,7 @@ impl Run<'_> {
                 let cause = SqlError::from(&error.cause);
                 return Err(self.outside_failure(migration, cause, place, outcome));
             }
-            // What a deadlock leaves is what an interruption leaves.
+            // What this leaves is what an interruption leaves.
             is_ours = true;
             let cause = Box::new(SqlError::from(&error.cause));
             if wait.is_over() {
@@ -144,9 +134,31 @@ impl Run<'_> {
                     applied_before,
                 });
             }
-            wait.say(|| format!("a deadlock to dissolve: {}: {cause}", migration.file_name));
+            wait.say(|| format!("a lock: {}: {cause}; trying again", migration.file_name));
             wait.pause(super::RETRY_PAUSE)?;
         }
+    }
+
+    fn unfinished(&self, migration: &Migration) -> Option<&Interrupted> {
+        let mut interrupted = self.history.interrupted.iter();
+        interrupted.find(|it| it.version == migration.version)
+    }
+
+    /// If an earlier run started this migration outside a transaction and did not finish it: waits until its session has
+    /// ended, and removes what it left, whatever the file says now. Returns a step if the migration needs no more.
+    pub(super) fn settle_unfinished(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+    ) -> Result<Option<Step>, Error> {
+        let Some(unfinished) = self.unfinished(migration) else {
+            return Ok(None);
+        };
+        let (name, runner) = (&migration.file_name, &unfinished.runner);
+        let version = migration.version.to_string();
+        info!(version = version.as_str(); "{name}: an earlier run did not finish it ({runner})");
+        self.wait_for_session(locked, runner)?;
+        self.remove_leftovers(locked, migration, unfinished)
     }
 
     /// Removes what an unfinished run of this migration can have left: the INVALID index that it was building, or the
@@ -155,7 +167,6 @@ impl Run<'_> {
         &self,
         locked: &mut Locked,
         migration: &Migration,
-        statement: Option<&Outside>,
         unfinished: &Interrupted,
     ) -> Result<Option<Step>, Error> {
         if let Some((index, table)) = &unfinished.index {
@@ -167,7 +178,10 @@ impl Run<'_> {
                 self.drop_index(locked, migration, index, table)?;
             }
         }
-        if let Some(Outside::ReindexConcurrently { target, name }) = statement {
+        if let [statement] = migration.script.statements.as_slice()
+            && let Kind::Outside(statement) = &statement.kind
+            && let Outside::ReindexConcurrently { target, name } = &**statement
+        {
             if let Some(step) = self.begin_outside(locked, migration, None)? {
                 return Ok(Some(step));
             }
@@ -195,7 +209,7 @@ impl Run<'_> {
         let message = format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {} {} {} {} COMMIT",
             Settings {
-                lock_timeout: self.config.ddl_lock_timeout,
+                lock_timeout: LOCK_TIMEOUT,
                 ..Settings::default()
             },
             locked.fence(migration.version),
@@ -216,7 +230,7 @@ impl Run<'_> {
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {} {} {} SET LOCAL search_path TO pg_catalog, pg_temp; \
              {} COMMIT",
             Settings {
-                lock_timeout: self.config.ddl_lock_timeout,
+                lock_timeout: LOCK_TIMEOUT,
                 ..Settings::default()
             },
             locked.fence(migration.version),
@@ -283,8 +297,8 @@ impl Run<'_> {
         locked: &mut Locked,
         migration: &Migration,
     ) -> Result<Option<Box<FailedMessage>>, Error> {
-        self.set_session(locked, migration)?;
         self.log_older_transactions(locked, migration)?;
+        self.set_session(locked, migration)?;
         let message = Message::bare(
             migration,
             &format!("/* lockstep {} */ ", migration.file_name),
@@ -296,8 +310,8 @@ impl Run<'_> {
         );
         let cause = match outcome {
             Ok(()) => None,
-            Err(Trouble::Lost(cause)) => return Err(Error::ConnectionLost { doing, cause }),
             Err(Trouble::Sql(cause)) => Some(cause),
+            Err(trouble) => return Err(trouble.while_doing(&doing)),
         };
         let restored = locked.work.execute(&reset(&locked.runner));
         let Some(cause) = cause else {
@@ -333,10 +347,7 @@ impl Run<'_> {
     /// transaction's, so behind a transaction pooler they are for whoever gets the same server connection until
     /// [`reset`] runs: as short as can be.
     fn set_session(&self, locked: &mut Locked, migration: &Migration) -> Result<(), Error> {
-        let settings = Settings::default()
-            .to_string()
-            .replace("set_config(n, v, true)", "set_config(n, v, false)");
-        let message = format!("{settings} SET default_transaction_read_only TO off");
+        let message = connect::session_settings(&self.session_name(locked));
         let doing = format!(
             "preparing to run {} outside a transaction",
             migration.file_name
@@ -345,6 +356,13 @@ impl Run<'_> {
             .work
             .execute(&message)
             .map_err(|trouble| trouble.while_doing(&doing))
+    }
+
+    /// What the session is called while it runs a statement outside a transaction. A host's name and a process id come
+    /// again, in containers above all; the run's token does not, so whoever finds the name in the journal can tell
+    /// whether that very session is still at work.
+    fn session_name(&self, locked: &Locked) -> String {
+        format!("{} {}", locked.runner, locked.token())
     }
 
     /// CONCURRENTLY waits, without a deadline, for every transaction that is older than it. Whoever wonders why it
@@ -569,7 +587,7 @@ impl Run<'_> {
         doing: &str,
     ) -> Result<(), Error> {
         self.set_session(locked, migration)?;
-        let outcome = locked.work.execute(statement);
+        let outcome = locked.work.execute_patiently(statement);
         let restored = locked.work.execute(&reset(&locked.runner));
         outcome
             .and(restored)
@@ -630,8 +648,10 @@ fn reindex_leftovers(target: ReindexTarget, name: Option<&str>) -> String {
         ReindexTarget::Index => format!(
             "t.oid IN (SELECT indrelid FROM pg_catalog.pg_index WHERE indexrelid = pg_catalog.to_regclass({named}))"
         ),
-        ReindexTarget::Schema => format!("t.relnamespace = pg_catalog.to_regnamespace({named})"),
-        ReindexTarget::Database | ReindexTarget::System => "true".to_owned(),
+        // Too many tables to tell whose the copies are.
+        ReindexTarget::Schema | ReindexTarget::Database | ReindexTarget::System => {
+            "false".to_owned()
+        }
     };
     format!(
         "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) AS name FROM pg_catalog.pg_index i \
@@ -694,6 +714,9 @@ fn object_query(statement: &str) -> Option<String> {
 }
 
 const DEADLOCK: &str = "40P01";
+
+/// Ours is off, but a pooler may run the statement on another connection than the one that was set.
+const LOCK_TIMED_OUT: &str = "55P03";
 
 fn quoted(identifier: &str) -> String {
     format!("\"{}\"", identifier.replace('"', "\"\""))

@@ -37,14 +37,13 @@ struct Work {
 
 /// Asks who holds the guard; none if nobody does.
 pub fn find(session: &mut Session, tables: &Tables) -> Result<Option<Holder>, Trouble> {
-    let results = session.query(&query(tables))?;
-    Ok(results.first().and_then(|rows| rows.first()).map(read))
+    Ok(session.ask(&query(tables))?.first().map(read))
 }
 
 /// Client sessions on this database that are not ours, in words, the longest connected first: a bun process that has the
 /// lock may be any of them.
 pub fn other_sessions(session: &mut Session) -> Result<Vec<String>, Trouble> {
-    let results = session.query(
+    let rows = session.ask(
         "SELECT pg_catalog.concat_ws(', ', 'pid ' || a.pid, NULLIF(a.application_name, ''), 'user ' || a.usename,
            'from ' || a.client_addr::pg_catalog.text, a.state, 'connected since ' || a.backend_start) AS session
          FROM pg_catalog.pg_stat_activity a
@@ -54,7 +53,7 @@ pub fn other_sessions(session: &mut Session) -> Result<Vec<String>, Trouble> {
          ORDER BY a.backend_start",
     )?;
     let words = |row: SimpleQueryRow| row.get("session").map(str::to_owned);
-    Ok(results.into_iter().flatten().filter_map(words).collect())
+    Ok(rows.into_iter().filter_map(words).collect())
 }
 
 /// A message of ours begins with a comment that names the file, and a marker appends the statement's number to the

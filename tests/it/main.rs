@@ -3,17 +3,22 @@
 
 mod bun;
 mod bundled;
+mod cable;
+mod chaos;
+mod cluster;
 mod environment;
 mod errors;
 mod exit_codes;
 mod files;
 mod hostile;
+mod kill_matrix;
 mod lock;
 mod logs;
 mod network;
 mod outside;
 mod pgbouncer;
 mod pooler;
+mod proxy;
 mod refusals;
 mod resources;
 mod rules;

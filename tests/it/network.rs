@@ -11,7 +11,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::support::{Gate, Lockstep, Scratch, server};
+use crate::support::{Gate, Lockstep, Scratch, server, wait_until};
 
 /// The connection's start-up.
 const CONNECT: usize = 1;
@@ -31,6 +31,10 @@ fn nothing_to_do_costs_the_connection_and_one_query() {
     steps(&scratch, 3);
     scratch.up().code(0);
     through(&proxy, &scratch).run().code(0);
+    // The process may be gone before the proxy has passed its good-bye on.
+    wait_until("the good-bye came", || {
+        proxy.seen().messages.contains_key(&b'X')
+    });
     let seen = proxy.seen();
     assert_eq!(seen.connections, 1);
     assert_eq!(seen.round_trips, CONNECT + 1, "{seen:?}");
