@@ -109,7 +109,7 @@ pub fn in_another_process(test: &str, cluster: &Cluster, wrapper: &[&str]) {
     let words: Vec<&str> = wrapper.iter().copied().chain([binary.as_str()]).collect();
     let output = Command::new(words[0])
         .args(&words[1..])
-        .args(["--exact", test, "--nocapture"])
+        .args(["--exact", "--include-ignored", test, "--nocapture"])
         .env("LOCKSTEP_TEST_DATABASE_URL", &cluster.url)
         .env(VARIABLE, &cluster.directory)
         .stdin(Stdio::null())
