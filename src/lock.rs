@@ -460,12 +460,7 @@ pub fn wait_for_bun(observation: &Observation, wait: &mut Wait) -> Result<(), Er
         return wait.pause(POLL);
     };
     if wait.is_over() {
-        let newest = observation
-            .history
-            .applied
-            .iter()
-            .map(|it| it.version)
-            .max();
+        let newest = observation.history.newest();
         let (locks, waited) = (locks.to_owned(), wait.elapsed());
         return Err(Error::BunRowWait {
             locks,

@@ -86,6 +86,13 @@ pub struct History {
     pub last_group: i64,
 }
 
+impl History {
+    /// The newest version that is recorded.
+    pub fn newest(&self) -> Option<Version> {
+        self.applied.iter().map(|it| it.version).max()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

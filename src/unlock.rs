@@ -56,12 +56,7 @@ pub fn run(
         return remove_ours(config, session, observation, runner, row, wait);
     }
     let suspects = lock::other_sessions(&mut session)?;
-    let newest = observation
-        .history
-        .applied
-        .iter()
-        .map(|it| it.version)
-        .max();
+    let newest = observation.history.newest();
     if id.is_none() {
         return Err(Error::BunRow {
             locks,
