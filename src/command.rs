@@ -3,17 +3,57 @@
 use std::ffi::OsString;
 use std::sync::LazyLock;
 
+use crate::migration::Version;
+
 /// What the user asked for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command {
     /// No command: the start of a service, which migrates only if it is switched on.
     Start,
     /// Apply all that is pending.
     Up,
+    Down(Rollback),
+    /// Show where we are connected, the lock, and every migration with its state.
+    Status(Format),
+    /// Tell by the exit code whether the database is where the files are.
+    Check(Format),
+    /// Poll until `check` would say yes.
+    Wait,
+    Plan(Format, Planning),
+    /// Create the two files of a migration with this name.
+    New(OsString),
+    /// Record every file up to this version as applied, without running it.
+    Baseline(Version),
     /// Show the lock, or remove the row with this id.
     Unlock(Option<i64>),
-    Help,
+    /// The general page, or that of the command with this name.
+    Help(Option<&'static str>),
     Version,
+}
+
+/// Which migrations `down` rolls back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rollback {
+    /// What one run of `up` applied.
+    NewestGroup,
+    /// This many, the newest first.
+    Newest(usize),
+}
+
+/// How a command's answer is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Format {
+    Text,
+    Json,
+}
+
+/// How `plan` finds out what would happen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Planning {
+    /// By reading the files.
+    Read,
+    /// By running them, and rolling back.
+    Rehearse,
 }
 
 /// Reads the arguments that follow the program's name.
@@ -26,23 +66,70 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, String> {
     let Some((first, rest)) = args.split_first() else {
         return Ok(Command::Start);
     };
-    let command = find(first)?;
-    let unexpected = match rest {
-        [] => return Ok(command),
-        [option] if is_option(option, Command::Help) => return Ok(Command::Help),
-        [topic] if first == "help" => return find(topic).map(|_| Command::Help),
-        [id] if command == Command::Unlock(None) => match id.to_str().map(str::parse) {
-            Some(Ok(id)) => return Ok(Command::Unlock(Some(id))),
-            _ => id,
-        },
-        [option, extra, ..] if first == "help" || is_option(option, Command::Help) => extra,
-        [_, extra, ..] if command == Command::Unlock(None) => extra,
-        [extra, ..] => extra,
+    let mut words = Words {
+        after: first,
+        rest: rest.to_vec(),
     };
-    let (unexpected, first) = (quoted(unexpected), quoted(first));
-    Err(format!(
-        "unexpected argument {unexpected} after {first}{SEE_HELP}"
-    ))
+    let command = match find(first)? {
+        Found::Option(command) => command,
+        Found::Command(entry) => match rest {
+            [option] if option == "--help" || option == "-h" => {
+                return Ok(Command::Help(Some(entry.name)));
+            }
+            _ => (entry.read)(&mut words)?,
+        },
+    };
+    match words.rest.first() {
+        None => Ok(command),
+        Some(unexpected) => Err(words.unexpected(unexpected)),
+    }
+}
+
+/// The words that follow a command, as far as they are not yet understood.
+struct Words<'a> {
+    after: &'a OsString,
+    rest: Vec<OsString>,
+}
+
+impl Words<'_> {
+    /// Takes an option that stands anywhere among the words, once.
+    fn option(&mut self, name: &str) -> bool {
+        let found = self.rest.iter().position(|word| word == name);
+        found.map(|at| self.rest.remove(at)).is_some()
+    }
+
+    fn format(&mut self) -> Format {
+        match self.option("--json") {
+            true => Format::Json,
+            false => Format::Text,
+        }
+    }
+
+    fn operand(&mut self) -> Option<OsString> {
+        (!self.rest.is_empty()).then(|| self.rest.remove(0))
+    }
+
+    /// Takes an operand that may be missing; `read` says what it is.
+    fn optional<T>(&mut self, read: impl Fn(&str) -> Option<T>) -> Result<Option<T>, String> {
+        let Some(word) = self.operand() else {
+            return Ok(None);
+        };
+        match word.to_str().and_then(read) {
+            Some(value) => Ok(Some(value)),
+            None => Err(self.unexpected(&word)),
+        }
+    }
+
+    fn required(&mut self, what: &str) -> Result<OsString, String> {
+        let after = self.after.to_string_lossy();
+        self.operand()
+            .ok_or_else(|| format!("{after} needs {what} (see `lockstep help {after}`)"))
+    }
+
+    fn unexpected(&self, word: &OsString) -> String {
+        let (word, after) = (quoted(word), quoted(self.after));
+        format!("unexpected argument {word} after {after}{SEE_HELP}")
+    }
 }
 
 /// Usage, commands, the most important variables and the exit codes, on one screen of 80 columns and 24 lines.
@@ -62,37 +149,113 @@ struct Entry {
     name: &'static str,
     usage: &'static str,
     does: &'static str,
-    command: Command,
+    read: fn(&mut Words) -> Result<Command, String>,
 }
 
 /// Every command that has a name, in the order of the help text.
-const COMMANDS: [Entry; 3] = [
+static COMMANDS: [Entry; 10] = [
     Entry {
         name: "up",
         usage: "up",
         does: "apply all that is pending",
-        command: Command::Up,
+        read: |_| Ok(Command::Up),
+    },
+    Entry {
+        name: "down",
+        usage: "down [N]",
+        does: "roll back the newest run of `up`, or the newest N",
+        read: |words| {
+            let count =
+                words.optional(|word| word.parse().ok().filter(|&count: &usize| count > 0))?;
+            Ok(Command::Down(
+                count.map_or(Rollback::NewestGroup, Rollback::Newest),
+            ))
+        },
+    },
+    Entry {
+        name: "status",
+        usage: "status [--json]",
+        does: "show the database, the lock, and every migration",
+        read: |words| Ok(Command::Status(words.format())),
+    },
+    Entry {
+        name: "check",
+        usage: "check [--json]",
+        does: "exit 0 if up to date, 6 if migrations are pending",
+        read: |words| Ok(Command::Check(words.format())),
+    },
+    Entry {
+        name: "wait",
+        usage: "wait",
+        does: "wait until `check` would exit 0",
+        read: |_| Ok(Command::Wait),
+    },
+    Entry {
+        name: "plan",
+        usage: "plan [--json]",
+        does: "show what `up` would run, and what it would lock",
+        read: |words| {
+            let planning = match words.option("--rehearse") {
+                true => Planning::Rehearse,
+                false => Planning::Read,
+            };
+            Ok(Command::Plan(words.format(), planning))
+        },
+    },
+    Entry {
+        name: "new",
+        usage: "new NAME",
+        does: "create the files of a migration",
+        read: |words| words.required("a NAME").map(Command::New),
+    },
+    Entry {
+        name: "baseline",
+        usage: "baseline VERSION",
+        does: "record all files up to VERSION without running them",
+        read: |words| {
+            let word = words.required("a VERSION, 14 digits")?;
+            let version = word.to_str().and_then(Version::parse);
+            version
+                .map(Command::Baseline)
+                .ok_or_else(|| words.unexpected(&word))
+        },
     },
     Entry {
         name: "unlock",
         usage: "unlock [ID]",
         does: "show the lock; remove a row of it whose owner is gone",
-        command: Command::Unlock(None),
+        read: |words| {
+            let id = words.optional(|word| word.parse().ok())?;
+            Ok(Command::Unlock(id))
+        },
     },
     Entry {
         name: "help",
         usage: "help [COMMAND]",
-        does: "show this page; also -h, --help",
-        command: Command::Help,
+        does: "show this page, or one about COMMAND",
+        read: |words| {
+            let Some(topic) = words.operand() else {
+                return Ok(Command::Help(None));
+            };
+            Ok(Command::Help(match find(&topic)? {
+                Found::Command(entry) => Some(entry.name),
+                Found::Option(_) => None,
+            }))
+        },
     },
 ];
 
 const OPTIONS: [(&str, Command); 4] = [
-    ("--help", Command::Help),
-    ("-h", Command::Help),
+    ("--help", Command::Help(None)),
+    ("-h", Command::Help(None)),
     ("--version", Command::Version),
     ("-V", Command::Version),
 ];
+
+enum Found {
+    Command(&'static Entry),
+    Option(Command),
+}
 
 const SEE_HELP: &str = " (see `lockstep help`)";
 
@@ -115,10 +278,12 @@ disagree: fix that first; 3 no connection, 4 no lock, 130 and 143 stopped by a
 signal: run again. README.md tells the rest.
 ";
 
-fn find(argument: &OsString) -> Result<Command, String> {
-    let commands = COMMANDS.iter().map(|entry| (entry.name, entry.command));
-    if let Some((_, command)) = commands.chain(OPTIONS).find(|(name, _)| argument == name) {
-        return Ok(command);
+fn find(argument: &OsString) -> Result<Found, String> {
+    if let Some(entry) = COMMANDS.iter().find(|entry| argument == entry.name) {
+        return Ok(Found::Command(entry));
+    }
+    if let Some((_, command)) = OPTIONS.iter().find(|(name, _)| argument == name) {
+        return Ok(Found::Option(command.clone()));
     }
     let text = argument.to_string_lossy();
     let (kind, names): (_, Vec<&str>) = if text.starts_with('-') {
@@ -137,12 +302,6 @@ fn find(argument: &OsString) -> Result<Command, String> {
             names.join(", ")
         ),
     })
-}
-
-fn is_option(argument: &OsString, command: Command) -> bool {
-    OPTIONS
-        .iter()
-        .any(|(name, meant)| argument == name && *meant == command)
 }
 
 /// The argument in quotes, on one line whatever it holds.
@@ -201,20 +360,20 @@ mod tests {
         let table: [(&[&str], Command); 16] = [
             (&[], Command::Start),
             (&["up"], Command::Up),
-            (&["help"], Command::Help),
-            (&["help", "up"], Command::Help),
-            (&["help", "help"], Command::Help),
-            (&["help", "--version"], Command::Help),
-            (&["help", "--help"], Command::Help),
-            (&["up", "--help"], Command::Help),
-            (&["up", "-h"], Command::Help),
-            (&["--help"], Command::Help),
-            (&["-h"], Command::Help),
+            (&["help"], Command::Help(None)),
+            (&["help", "up"], Command::Help(Some("up"))),
+            (&["help", "help"], Command::Help(Some("help"))),
+            (&["help", "--version"], Command::Help(None)),
+            (&["help", "--help"], Command::Help(None)),
+            (&["up", "--help"], Command::Help(Some("up"))),
+            (&["up", "-h"], Command::Help(Some("up"))),
+            (&["--help"], Command::Help(None)),
+            (&["-h"], Command::Help(None)),
             (&["--version"], Command::Version),
             (&["-V"], Command::Version),
             (&["unlock"], Command::Unlock(None)),
             (&["unlock", "-7"], Command::Unlock(Some(-7))),
-            (&["unlock", "--help"], Command::Help),
+            (&["unlock", "--help"], Command::Help(Some("unlock"))),
         ];
         for (line, command) in table {
             assert_eq!(parsed(line), Ok(command), "{line:?}");
@@ -262,19 +421,19 @@ mod tests {
             ),
             (
                 &["migrate"],
-                "unknown command \"migrate\": use one of up, unlock, help (see `lockstep help`)",
+                "unknown command \"migrate\": use one of up, down, status, check, wait, plan, new, baseline, unlock, help (see `lockstep help`)",
             ),
             (
-                &["down"],
-                "unknown command \"down\": use one of up, unlock, help (see `lockstep help`)",
+                &["apply"],
+                "unknown command \"apply\": use one of up, down, status, check, wait, plan, new, baseline, unlock, help (see `lockstep help`)",
             ),
             (
                 &[""],
-                "unknown command \"\": use one of up, unlock, help (see `lockstep help`)",
+                "unknown command \"\": use one of up, down, status, check, wait, plan, new, baseline, unlock, help (see `lockstep help`)",
             ),
             (
                 &["a\nb\u{1b}"],
-                "unknown command \"a\\nb\\u{1b}\": use one of up, unlock, help (see `lockstep help`)",
+                "unknown command \"a\\nb\\u{1b}\": use one of up, down, status, check, wait, plan, new, baseline, unlock, help (see `lockstep help`)",
             ),
             (
                 &["--hepl"],

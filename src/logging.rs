@@ -5,7 +5,7 @@
 //! database driver logs too, and under other names. A log that cannot be written is no reason to stop: nothing here
 //! fails or panics.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::io::{self, Write as _};
 use std::panic::Location;
 use std::time::Duration;
@@ -15,6 +15,8 @@ use log::{Level, LevelFilter, Metadata, Record};
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
+
+use crate::json;
 
 /// What the user asked of the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -155,23 +157,23 @@ fn line(format: Format, record: &Record<'_>) -> String {
 fn json_line(record: &Record<'_>, time: &str, message: &str) -> String {
     const FIXED_KEYS: [&str; 4] = ["level", "time", "caller", "message"];
     let mut line = String::from("{\"level\":");
-    push_json_string(&mut line, &record.level().as_str().to_ascii_lowercase());
+    json::push_string(&mut line, &record.level().as_str().to_ascii_lowercase());
     line.push_str(",\"time\":");
-    push_json_string(&mut line, time);
+    json::push_string(&mut line, time);
     line.push_str(",\"caller\":");
-    push_json_string(&mut line, &caller(record));
+    json::push_string(&mut line, &caller(record));
     line.push_str(",\"message\":");
-    push_json_string(&mut line, message);
+    json::push_string(&mut line, message);
     for (mut key, value) in fields(record) {
         if FIXED_KEYS.contains(&key.as_str()) {
             key.push('_');
         }
         line.push(',');
-        push_json_string(&mut line, &key);
+        json::push_string(&mut line, &key);
         line.push(':');
         match value {
             Field::Bare(literal) => line.push_str(&literal),
-            Field::Text(text) => push_json_string(&mut line, &text),
+            Field::Text(text) => json::push_string(&mut line, &text),
         }
     }
     line.push_str("}\n");
@@ -290,27 +292,6 @@ impl Field {
         *self = Field::Text(value.to_string());
         Ok(())
     }
-}
-
-/// JSON demands an escape for the characters below U+0020 only. The other control characters could steer a terminal,
-/// and U+2028 and U+2029 end a line for some readers.
-fn push_json_string(out: &mut String, text: &str) {
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            c if c.is_control() || c == '\u{2028}' || c == '\u{2029}' => {
-                // Writing to a string does not fail.
-                let _ = write!(out, "\\u{:04x}", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
 }
 
 fn push_indented<'a>(out: &mut String, lines: impl Iterator<Item = &'a str>, indent: &str) {
@@ -460,7 +441,7 @@ mod tests {
         for code in 0..0x250_u32 {
             let c = char::from_u32(code).expect("no surrogate is below U+0250");
             let mut out = String::new();
-            push_json_string(&mut out, &c.to_string());
+            json::push_string(&mut out, &c.to_string());
             assert!(
                 !out.chars().any(char::is_control),
                 "U+{code:04X} came out as it is"
@@ -477,7 +458,7 @@ mod tests {
             assert_eq!(out, expected);
         }
         let mut out = String::new();
-        push_json_string(&mut out, "ไทย 🐘 \u{2028}\u{2029}");
+        json::push_string(&mut out, "ไทย 🐘 \u{2028}\u{2029}");
         assert_eq!(out, "\"ไทย 🐘 \\u2028\\u2029\"");
         let line = rendered(
             Format::Json,

@@ -11,6 +11,7 @@ mod connect;
 mod error;
 mod files;
 mod history;
+mod json;
 mod lock;
 mod logging;
 mod migration;
@@ -90,10 +91,17 @@ fn run(environment: &Environment, signals: io::Result<Signals>) -> Result<(), Er
         signals.map_err(|error| Error::Usage(format!("signals cannot be handled: {error}")))?;
     let signals = &signals;
     match command::parse(env::args_os().skip(1)).map_err(Error::Usage)? {
-        Command::Help => answer(command::help()),
+        Command::Help(_) => answer(command::help()),
         Command::Version => answer(concat!("lockstep ", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Up => up(environment, signals),
         Command::Unlock(id) => unlock(environment, signals, id),
+        command @ (Command::Down(_)
+        | Command::Status(_)
+        | Command::Check(_)
+        | Command::Wait
+        | Command::Plan(..)
+        | Command::New(_)
+        | Command::Baseline(_)) => Err(Error::Usage(format!("{command:?} is not there yet"))),
         Command::Start => match config::switch(environment) {
             Ok(true) => up(environment, signals),
             Ok(false) => {
