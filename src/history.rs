@@ -270,12 +270,12 @@ pub fn create_tables(config: &Config) -> String {
     let tables = [
         (
             &config.history_table,
-            "id BIGSERIAL NOT NULL, name VARCHAR, group_id BIGINT, \
+            "{id}, name VARCHAR, group_id BIGINT, \
              migrated_at TIMESTAMPTZ NOT NULL DEFAULT current_timestamp, PRIMARY KEY (id)",
         ),
         (
             &config.locks_table,
-            "id BIGSERIAL NOT NULL, table_name VARCHAR, PRIMARY KEY (id), UNIQUE (table_name)",
+            "{id}, table_name VARCHAR, PRIMARY KEY (id), UNIQUE (table_name)",
         ),
         (
             &journal,
@@ -294,30 +294,63 @@ pub fn create_tables(config: &Config) -> String {
     )
 }
 
+/// `{id}` in `columns` stands for a serial column. Such a column is its own sequence and a default, and that is how it
+/// is written here: of a `BIGSERIAL` the server chooses the sequence's name, and avoids the names that it sees at that
+/// moment, also those of somebody who is about to give up. That name is chosen by the server where the usual one is
+/// taken, or would be too long.
 fn create_table(table: &TableName, columns: &str) -> String {
-    let name = literal(&table.quoted());
-    let public = TableName {
-        setting: String::new(),
-        schema: Some("public".to_owned()),
-        name: table.name.clone(),
+    let sequence = suffixed(table, "_id_seq");
+    let is_usual = match columns.contains("{id}") && sequence.name.len() <= LONGEST_NAME {
+        true => format!("{} IS NULL", qualified(&sequence, "")),
+        false => "false".to_owned(),
     };
-    let target = match table.schema {
-        Some(_) => name,
-        None => format!(
-            "CASE WHEN pg_catalog.current_schema() IS NULL THEN {} ELSE {name} END",
-            literal(&public.quoted())
-        ),
+    let target = in_schema(table);
+    let create = |id: &str| {
+        let columns = literal(&format!(" ({})", columns.replace("{id}", id)));
+        format!(
+            "EXECUTE 'CREATE TABLE ' OPERATOR(pg_catalog.||) {target} OPERATOR(pg_catalog.||) {columns};"
+        )
     };
     format!(
         "IF {exists} IS NULL THEN
            BEGIN
-             EXECUTE 'CREATE TABLE ' OPERATOR(pg_catalog.||) {target} OPERATOR(pg_catalog.||) {columns};
+             IF {is_usual} THEN
+               EXECUTE 'CREATE SEQUENCE ' OPERATOR(pg_catalog.||) {sequence};
+               {create_with_sequence}
+               EXECUTE pg_catalog.format('ALTER TABLE %s ALTER id SET DEFAULT pg_catalog.nextval(%L)', {target}, {sequence});
+               EXECUTE pg_catalog.format('ALTER SEQUENCE %s OWNED BY %s.id', {sequence}, {target});
+             ELSE
+               {create_serial}
+             END IF;
            EXCEPTION WHEN unique_violation OR duplicate_table OR duplicate_object THEN NULL;
            END;
          END IF;
         ",
         exists = qualified(table, ""),
-        columns = literal(&format!(" ({columns})")),
+        sequence = in_schema(&sequence),
+        create_with_sequence = create("id BIGINT NOT NULL"),
+        create_serial = create("id BIGSERIAL NOT NULL"),
+    )
+}
+
+/// The longest name that the server does not cut short, in bytes.
+const LONGEST_NAME: usize = 63;
+
+/// An SQL expression: the quoted name under which to create something. Where the role's `search_path` selects no schema
+/// at all, `public` is meant.
+fn in_schema(table: &TableName) -> String {
+    let name = literal(&table.quoted());
+    if table.schema.is_some() {
+        return name;
+    }
+    let public = TableName {
+        setting: String::new(),
+        schema: Some("public".to_owned()),
+        name: table.name.clone(),
+    };
+    format!(
+        "CASE WHEN pg_catalog.current_schema() IS NULL THEN {} ELSE {name} END",
+        literal(&public.quoted())
     )
 }
 

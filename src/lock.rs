@@ -48,7 +48,8 @@
 //! * *bun comes.* Its INSERT meets our committed row and fails at once, without waiting. When our row is gone it gets
 //!   in; what we committed it finds in its history.
 //! * *The server restarts.* Both sessions are gone, and with them the guard. The row stays, or not, with whatever
-//!   suffix of the commits was lost; a negative row is taken over.
+//!   suffix of the commits was lost; a negative row is taken over. A runner that was waiting has lost its sessions, too.
+//!   It has changed nothing that a new run would not take over, so it begins anew, as one.
 //! * *G and W reach different servers* (several hosts in the URL, or a standby, where advisory locks are granted too).
 //!   W sees that G's lock is not in its own `pg_locks`, and writes nothing. On a standby it cannot write at all.
 //!
@@ -220,13 +221,15 @@ pub fn acquire(
     };
     debug!(pid = guard_pid; "the guard is ours");
 
-    work.ping().map_err(|trouble| match trouble {
-        Trouble::Lost(cause) => Error::ConnectionLost {
-            doing: "waiting for a second connection (a pool must have two for a runner)".to_owned(),
-            cause,
-        },
-        trouble => trouble.while_doing("taking the migration lock"),
-    })?;
+    // Behind a pooler, W may have no connection to the server any more now that G has one.
+    match work.ping() {
+        Ok(()) => {}
+        Err(Trouble::Lost(cause)) => {
+            release_guard(guard);
+            return Ok(Acquired::NoConnection(cause));
+        }
+        Err(trouble) => return Err(trouble.while_doing("taking the migration lock")),
+    }
     let (token, history) = put_row(config, &mut work, &tables, guard_pid, wait)?;
     debug!(token; "the row in {} is ours", tables.locks);
     let table_name = config.history_table.setting.clone();

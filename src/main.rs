@@ -124,6 +124,9 @@ fn answer(text: &str) -> Result<(), Error> {
 }
 
 /// Applies all that is pending.
+///
+/// Until it has the lock a run has changed nothing that the next one would not take over. So if it loses its connections
+/// before, because the server restarts while it waits for another runner, say, it begins anew; after that, it ends.
 fn up(environment: &Environment, signals: &Signals) -> Result<(), Error> {
     let config = config(environment)?;
     let migrations = files::read(&config.migrations_dir)?;
@@ -131,27 +134,44 @@ fn up(environment: &Environment, signals: &Signals) -> Result<(), Error> {
     let directory = config.migrations_dir.display().to_string();
     debug!(files = migrations.len(), directory = directory.as_str(); "running migrations on database");
     let mut second = Wait::new(signals, config.database_wait);
+    let mut waited = None;
     loop {
-        let first = look(&config, signals)?;
-        let Outcome::NoConnection(cause) = work_off(&config, &migrations, first)? else {
-            return Ok(());
-        };
-        let doing = "waiting for a second connection (a pool must have two for a runner)";
-        if second.is_over() {
-            return Err(Error::ConnectionLost {
-                doing: doing.to_owned(),
-                cause,
-            });
+        let first = look(&config, signals, waited.take())?;
+        match work_off(&config, &migrations, first)? {
+            Outcome::UpToDate => {
+                // A signal is never 0, though there was nothing left to stop.
+                return signals.check("all that was pending had been applied");
+            }
+            Outcome::NoConnection(cause) => {
+                if second.is_over() {
+                    let doing =
+                        "waiting for a second connection (a pool must have two for a runner)"
+                            .to_owned();
+                    return Err(Error::ConnectionLost { doing, cause });
+                }
+                second.say(|| format!("a second connection: {cause}"));
+                second.pause(Duration::from_secs(2))?;
+            }
+            Outcome::LostBefore(error, wait) => {
+                if wait.is_over() {
+                    return Err(error);
+                }
+                warn!(
+                    "{}; nothing was begun, so once more from the start",
+                    error.brief()
+                );
+                wait.pause(Duration::from_secs(1))?;
+                second = Wait::new(signals, config.database_wait);
+                waited = Some(wait);
+            }
         }
-        second.say(|| format!("a second connection: {cause}"));
-        second.pause(Duration::from_secs(2))?;
     }
 }
 
 /// Shows the lock, or removes a row of it.
 fn unlock(environment: &Environment, signals: &Signals, id: Option<i64>) -> Result<(), Error> {
     let config = config(environment)?;
-    let mut first = look(&config, signals)?;
+    let mut first = look(&config, signals, None)?;
     let (runner, wait) = (&first.runner, &mut first.wait);
     answer(&unlock::run(
         &config,
@@ -182,13 +202,14 @@ struct FirstLook {
     wait: Wait,
 }
 
-/// Connects, waiting for the server, and looks at the database: one round trip beside the connection's own.
-fn look(config: &Config, signals: &Signals) -> Result<FirstLook, Error> {
+/// Connects, waiting for the server, and looks at the database: one round trip beside the connection's own. `waited` is
+/// the wait of a run that begins anew.
+fn look(config: &Config, signals: &Signals, waited: Option<Wait>) -> Result<FirstLook, Error> {
     let runner = connect::application_name(&config.server);
     let mut patience = Wait::new(signals, config.database_wait);
     let message = history::observe(config);
     let (mut session, answer) = Session::open(&config.server, &runner, &message, &mut patience)?;
-    let mut wait = Wait::new(signals, config.lock_wait);
+    let mut wait = waited.unwrap_or_else(|| Wait::new(signals, config.lock_wait));
     let observation = lock::understand(config, &mut session, answer, &mut wait)?;
     debug!(
         version = observation.server_version.as_str(), database = observation.database.as_str(),
@@ -208,21 +229,63 @@ enum Outcome {
     UpToDate,
     /// There was no second connection to be had, for this reason.
     NoConnection(String),
+    /// The connection was lost before we had the lock; this is the error, and how long we have waited so far.
+    LostBefore(Error, Wait),
 }
 
-/// Everything after the first look: waits for whoever is at work, takes the lock if there is work, does the work.
+/// Everything after the first look: takes the lock if there is work, and does the work.
 fn work_off(config: &Config, migrations: &[Migration], first: FirstLook) -> Result<Outcome, Error> {
     let FirstLook {
-        mut session,
-        mut observation,
+        session,
+        observation,
         runner,
         mut wait,
     } = first;
-    let (runner, wait) = (runner.as_str(), &mut wait);
-    let settled = |observation: &Observation| {
-        let plan = plan_for(config, migrations, &observation.history)?;
-        Ok(plan.pending.is_empty() && observation.bun_row().is_none())
+    let counts_bytes = observation.counts_bytes;
+    let taken = match take_lock(config, migrations, session, observation, &runner, &mut wait) {
+        Err(error @ Error::ConnectionLost { .. }) => return Ok(Outcome::LostBefore(error, wait)),
+        taken => taken?,
     };
+    match taken {
+        Taken::NothingToDo => Ok(Outcome::UpToDate),
+        Taken::Acquired(Acquired::NothingLeft(session)) => {
+            session.close();
+            info!("the database is up to date: another runner has applied what was pending");
+            Ok(Outcome::UpToDate)
+        }
+        Taken::Acquired(Acquired::NoConnection(cause)) => Ok(Outcome::NoConnection(cause)),
+        Taken::Acquired(Acquired::Locked(mut locked, history)) => {
+            let outcome = migrate(
+                config,
+                wait.signals(),
+                migrations,
+                &mut locked,
+                &history,
+                counts_bytes,
+            );
+            let released = locked.release();
+            conclude(outcome, released, migrations)?;
+            Ok(Outcome::UpToDate)
+        }
+    }
+}
+
+/// What came of going for the lock.
+enum Taken {
+    /// It was not needed.
+    NothingToDo,
+    Acquired(Acquired),
+}
+
+/// Waits for whoever is at work, and takes the lock if there is work.
+fn take_lock(
+    config: &Config,
+    migrations: &[Migration],
+    mut session: Session,
+    mut observation: Observation,
+    runner: &str,
+    wait: &mut Wait,
+) -> Result<Taken, Error> {
     // What is read before the lock is only a hint, but enough to refuse, or to have nothing to do.
     loop {
         let plan = plan_for(config, migrations, &observation.history)?;
@@ -233,8 +296,7 @@ fn work_off(config: &Config, migrations: &[Migration], first: FirstLook) -> Resu
             tidy_up(config, &mut session, &observation, runner, wait.signals())?;
             session.close();
             report_up_to_date(&plan, migrations);
-            wait.signals().check("there was nothing to apply")?;
-            return Ok(Outcome::UpToDate);
+            return Ok(Taken::NothingToDo);
         }
         // bun records a migration before it runs it, so the history may promise too much.
         lock::wait_for_bun(&observation, wait)?;
@@ -249,33 +311,11 @@ fn work_off(config: &Config, migrations: &[Migration], first: FirstLook) -> Resu
             .execute(on)
             .map_err(|trouble| trouble.while_doing("preparing the session"))?;
     }
-    let counts_bytes = observation.counts_bytes;
-    match lock::acquire(config, session, tables, runner, wait, settled)? {
-        Acquired::NothingLeft(session) => {
-            session.close();
-            info!("the database is up to date: another runner has applied what was pending");
-            wait.signals()
-                .check("another runner had applied all that was pending")?;
-            Ok(Outcome::UpToDate)
-        }
-        Acquired::NoConnection(cause) => Ok(Outcome::NoConnection(cause)),
-        Acquired::Locked(mut locked, history) => {
-            let outcome = migrate(
-                config,
-                wait.signals(),
-                migrations,
-                &mut locked,
-                &history,
-                counts_bytes,
-            );
-            let released = locked.release();
-            conclude(outcome, released, migrations)?;
-            // A signal is never 0, though there was nothing left to stop.
-            wait.signals()
-                .check("all that was pending had been applied")?;
-            Ok(Outcome::UpToDate)
-        }
-    }
+    let settled = |observation: &Observation| {
+        let plan = plan_for(config, migrations, &observation.history)?;
+        Ok(plan.pending.is_empty() && observation.bun_row().is_none())
+    };
+    lock::acquire(config, session, tables, runner, wait, settled).map(Taken::Acquired)
 }
 
 /// Removes the row of a run that died between its last commit and its release: nobody but bun would mind it, but bun is
