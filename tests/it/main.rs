@@ -1,7 +1,9 @@
 //! The real binary against a real PostgreSQL. `make test` starts a throwaway cluster for it; each test has a database,
 //! a directory and an environment of its own, so all of them run in parallel.
 
+mod beside_bun;
 mod bun;
+mod bun_client;
 mod bundled;
 mod cable;
 mod chaos;
@@ -24,5 +26,6 @@ mod resources;
 mod rules;
 mod signals;
 mod standby;
+mod steps;
 mod support;
 mod tidy;

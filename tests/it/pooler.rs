@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use postgres::{Client, NoTls};
 
 use crate::pgbouncer::{MODES, Mode, PgBouncer};
+use crate::steps::{assert_applied_once, file, steps, version};
 use crate::support::{Gate, Lockstep, Outcome, Running, Scratch, rows, wait_until};
 
 // ------------------------------------------------------------------------------------------- applying
@@ -521,44 +522,6 @@ fn occupy(pgbouncer: &PgBouncer) -> Client {
 /// `up`, through PgBouncer, whose migrations may stand at a gate for as long as they like.
 fn up<'a>(scratch: &'a Scratch, pgbouncer: &PgBouncer) -> Lockstep<'a> {
     scratch.patient_up().env("DATABASE_URL", pgbouncer.url())
-}
-
-fn version(number: usize) -> String {
-    format!("202301010000{number:02}")
-}
-
-fn file(number: usize) -> String {
-    format!("{}_step.up.sql", version(number))
-}
-
-/// Writes migrations that leave a row each in the table `ran`, whatever else they do.
-fn steps(scratch: &Scratch, extra: &[&str]) {
-    for (number, extra) in (1..).zip(extra) {
-        let table = if number == 1 {
-            "CREATE TABLE ran (version text);"
-        } else {
-            ""
-        };
-        scratch.file(
-            &file(number),
-            format!(
-                "{table} INSERT INTO ran VALUES ('{}'); {extra}",
-                version(number)
-            ),
-        );
-    }
-}
-
-/// Every one of `steps` ran once, in order, and is recorded once.
-#[track_caller]
-fn assert_applied_once(scratch: &Scratch, count: usize) {
-    let expected: Vec<String> = (1..=count).map(version).collect();
-    assert_eq!(scratch.history(), expected, "history");
-    assert_eq!(
-        scratch.sql("SELECT version FROM ran ORDER BY 1"),
-        expected,
-        "what ran"
-    );
 }
 
 fn is_valid(scratch: &Scratch, index: &str) -> bool {
