@@ -624,6 +624,27 @@ fn two_spellings_of_one_history_do_wait_for_each_other() {
     run.wait().code(0);
 }
 
+/// Two spellings have two rows, so that the row does not keep them apart once the guard is lost: the fence's own lock
+/// does.
+#[test]
+fn two_spellings_of_one_history_apply_each_migration_once_also_if_the_guard_is_lost() {
+    let scratch = with_tables();
+    let mut gate = Gate::closed(&scratch);
+    steps(&scratch, &["", Gate::SQL, "", ""]);
+    let first = scratch.patient_up().spawn();
+    gate.wait_for_visitor();
+    terminate(&scratch, scratch.guard().expect("the first has the lock"));
+    let mut second = in_schema(scratch.patient_up(), "public").spawn();
+    second.wait_for_log("another migration of this history is running");
+    gate.open();
+    for run in [first, second] {
+        let outcome = run.wait();
+        assert!(matches!(outcome.code, Some(0 | 3 | 4)), "{outcome}");
+    }
+    scratch.up().code(0);
+    assert_applied_once(&scratch, 4);
+}
+
 // --------------------------------------------------------------------------------- 9. hostile settings
 
 /// Both a transactional migration and an index build last longer than every timeout of the role.
