@@ -45,7 +45,8 @@ pub fn find(session: &mut Session, tables: &Tables) -> Result<Option<Holder>, Tr
 pub fn other_sessions(session: &mut Session) -> Result<Vec<String>, Trouble> {
     let rows = session.ask(
         "SELECT pg_catalog.concat_ws(', ', 'pid ' || a.pid, NULLIF(a.application_name, ''), 'user ' || a.usename,
-           'from ' || a.client_addr::pg_catalog.text, a.state, 'connected since ' || a.backend_start) AS session
+           'from ' || pg_catalog.host(a.client_addr), a.state,
+           'connected since ' || pg_catalog.date_trunc('second', a.backend_start)) AS session
          FROM pg_catalog.pg_stat_activity a
          WHERE a.datname = pg_catalog.current_database() AND a.pid <> pg_catalog.pg_backend_pid()
            AND COALESCE(a.backend_type, 'client backend') = 'client backend'

@@ -29,3 +29,4 @@ mod standby;
 mod steps;
 mod support;
 mod tidy;
+mod unlock;
