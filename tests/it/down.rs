@@ -2,11 +2,15 @@
 //! of its record are one; and that a rollback outside a transaction is finished by the next run, whichever way that goes.
 
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use postgres::Client;
 
-use crate::support::{Gate, Outcome, Scratch, wait_until};
+use crate::kill_matrix::{Moment, Site, moments};
+use crate::proxy::{Proxy, Seen, Side};
+use crate::support::{Gate, Outcome, Running, Scratch, wait_until};
 
 // ---------------------------------------------------------------------------------------------- what goes
 
@@ -695,6 +699,156 @@ fn a_drop_that_the_server_refuses_can_be_mended_or_taken_back() {
         scratch.sql("SELECT version FROM bun_migrations_journal"),
         [version(1)]
     );
+}
+
+// -------------------------------------------------------------------------------- struck at any message
+
+/// Two rollbacks outside a transaction, one that drops and one that builds, and one in a transaction between them.
+const WAYS: [(&str, &str, &str); 4] = [
+    (
+        "20230101000001_base",
+        "CREATE TABLE t1 (a int); INSERT INTO t1 SELECT generate_series(1, 100); CREATE INDEX old_idx ON t1 (a)",
+        "DROP TABLE t1",
+    ),
+    ("20230101000002_index", INDEX, DROP),
+    (
+        "20230101000003_column",
+        "ALTER TABLE t1 ADD COLUMN b int",
+        "ALTER TABLE t1 DROP COLUMN b",
+    ),
+    (
+        "20230101000004_no_old_index",
+        "DROP INDEX CONCURRENTLY old_idx",
+        "CREATE INDEX CONCURRENTLY old_idx ON t1 (a)",
+    ),
+];
+
+/// Wherever the run dies: what is recorded is whole, and the next run, in either direction, comes to its end.
+#[test]
+fn a_rollback_that_is_killed_where_it_writes_is_finished_by_whoever_comes_next() {
+    let writes =
+        |seen: &Seen| seen.query.contains("DELETE FROM") || seen.query.contains("CONCURRENTLY");
+    strike_at(|seen| seen.from == Side::Client && writes(seen));
+}
+
+#[test]
+#[ignore = "takes minutes: make soak"]
+fn a_rollback_that_is_killed_at_any_message_is_finished_by_whoever_comes_next() {
+    strike_at(|_| true);
+}
+
+fn strike_at(wanted: impl Fn(&Seen) -> bool) {
+    let seen = {
+        let site = site();
+        site.direct().wait().code(0);
+        let proxy = site.proxy(None);
+        down_through(&site, &proxy).wait().code(0);
+        proxy.seen()
+    };
+    let moments = moments(&seen);
+    let cells: Vec<(usize, Moment, &str)> = moments
+        .into_iter()
+        .filter(|(message, _)| wanted(&seen[*message]))
+        .flat_map(|(message, moment)| [(message, moment, "up"), (message, moment, "down")])
+        .collect();
+    assert!(cells.len() >= 30, "{}", cells.len());
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let site = site();
+                site.direct().wait().code(0);
+                let whole = site.scratch.schema();
+                while let Some(cell) = cells.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let played = || play(&site, *cell, &whole);
+                    if let Err(panic) = catch_unwind(AssertUnwindSafe(played)) {
+                        eprintln!("{cell:?}: {}", seen[cell.0]);
+                        resume_unwind(panic);
+                    }
+                }
+            });
+        }
+    });
+}
+
+fn site() -> Site {
+    let name = |stem: &str, way: &str| format!("{stem}.{way}.sql");
+    let files = WAYS
+        .iter()
+        .flat_map(|(stem, up, down)| [(name(stem, "up"), *up), (name(stem, "down"), *down)]);
+    Site::with(files)
+}
+
+fn down_through(site: &Site, proxy: &Proxy) -> Running {
+    let url = format!(
+        "postgres://postgres@{}:{}/{}?sslmode=disable",
+        site.host, proxy.port, site.scratch.database
+    );
+    let down = site.scratch.lockstep(&["down", "3"]);
+    down.env("DATABASE_URL", url)
+        .env("DATABASE_WAIT_SECONDS", "2")
+        .spawn()
+}
+
+/// From everything applied, to everything applied.
+fn play(site: &Site, (message, moment, then): (usize, Moment, &str), whole: &str) {
+    let scratch = &site.scratch;
+    let proxy = site.proxy(Some(message));
+    let mut run = down_through(site, &proxy);
+    proxy.wait_for_hold(|| run.has_ended());
+    if let Moment::After(_) = moment {
+        proxy.pass();
+    }
+    run.kill();
+    proxy.close();
+    if then == "down" {
+        let sessions = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'lockstep/%'";
+        wait_until("the server has noticed", || {
+            scratch.sql(sessions).is_empty()
+        });
+        // What is recorded is whole; what is neither recorded nor noted has left no trace.
+        let state = scratch.value(
+            "SELECT coalesce((SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('t1_a_idx')), false), \
+               (SELECT count(*) FROM pg_attribute WHERE attrelid = 't1'::regclass AND attname = 'b') = 1, \
+               to_regclass('old_idx') IS NULL",
+        );
+        let recorded = scratch.history();
+        for (number, is_whole) in (2..).zip(state.split('|')) {
+            let is_recorded = recorded.contains(&version(number));
+            assert!(
+                !is_recorded || is_whole == "t",
+                "{number} is recorded, and {state}"
+            );
+        }
+        let begun =
+            scratch.sql("SELECT version FROM bun_migrations_journal WHERE finished_at IS NULL");
+        let left = recorded.len() - 1 + begun.len();
+        if left > 0 {
+            let outcome = scratch.lockstep(&["down", &left.to_string()]).run();
+            outcome.code(0);
+        }
+        assert_eq!(scratch.history(), [version(1)]);
+        assert_eq!(
+            scratch.sql("SELECT version FROM bun_migrations_journal"),
+            [version(1)]
+        );
+        let indexes =
+            "SELECT indexrelid::regclass, indisvalid FROM pg_index WHERE indrelid = 't1'::regclass";
+        assert_eq!(scratch.sql(indexes), ["old_idx|t"]);
+    }
+    site.direct().wait().code(0);
+    let recorded = "SELECT name FROM bun_migrations ORDER BY name";
+    assert_eq!(scratch.sql(recorded), [1, 2, 3, 4].map(version));
+    let unfinished =
+        "SELECT version FROM bun_migrations_journal WHERE finished_at IS NULL OR history_id <= 0";
+    assert_eq!(scratch.sql(unfinished), [""; 0]);
+    assert_eq!(scratch.schema(), whole);
+    // `up` records in the order of the versions what it records again, so all of it may be rolled back anew.
+    let in_order = "UPDATE bun_migrations SET id = -id; UPDATE bun_migrations_journal SET history_id = NULL; \
+                    UPDATE bun_migrations h SET id = n FROM (SELECT id, row_number() OVER (ORDER BY name) AS n \
+                    FROM bun_migrations) o WHERE o.id = h.id";
+    scratch.sql(in_order);
+    scratch.assert_unlocked();
 }
 
 // -------------------------------------------------------------------------------------------- what it takes
