@@ -3,13 +3,17 @@
 //! The history is bun's table, to the letter. The journal stands beside it, `<history table>_journal`; bun never sees
 //! it. A journal row belongs to the history row whose id it holds, so that what bun rolls back or applies anew behind
 //! our back leaves no stale checksum. A history row without a journal row was written by bun.
+//!
+//! A journal row without `finished_at` and without a history row is of a statement outside a transaction that a run
+//! started, and did not finish, as far as is known. If that was the rollback of a migration, `history_id` is the group
+//! that its record had, negated, and tells both that it was one and to which group it belongs.
 
 use postgres::SimpleQueryRow;
 
 use crate::config::{Config, TableName};
 use crate::connect::{Results, Settings, literal};
 use crate::lock;
-use crate::migration::{Applied, History, Interrupted, Migration, Version};
+use crate::migration::{Applied, History, Interrupted, Migration, TakenBack, Version};
 use crate::script::Checksum;
 
 /// The tables as the server knows them: schema-qualified and quoted.
@@ -123,7 +127,13 @@ fn read_history(records: &[SimpleQueryRow], interrupted: &[SimpleQueryRow]) -> H
         match Version::parse(name) {
             Some(version) => {
                 let checksum = row.get("checksum").and_then(Checksum::parse_hex);
-                history.applied.push(Applied { version, checksum });
+                let id = row.get("id").and_then(|id| id.parse().ok()).unwrap_or(0);
+                history.applied.push(Applied {
+                    version,
+                    id,
+                    group,
+                    checksum,
+                });
             }
             None => history.foreign.push(name.to_owned()),
         }
@@ -132,11 +142,20 @@ fn read_history(records: &[SimpleQueryRow], interrupted: &[SimpleQueryRow]) -> H
         .interrupted
         .extend(interrupted.iter().filter_map(|row| {
             let index = row.get("index_name").zip(row.get("table_name"));
+            let negated = row.get("history_id").and_then(|id| id.parse::<i64>().ok());
+            let rollback = negated.filter(|&id| id <= 0).map(|id| TakenBack {
+                group: id.saturating_neg(),
+                dropped_index: match index {
+                    Some(_) => None,
+                    None => row.get("index_name").map(str::to_owned),
+                },
+            });
             Some(Interrupted {
                 version: Version::parse(row.get("version")?)?,
                 runner: row.get("runner")?.to_owned(),
                 checksum: row.get("checksum").and_then(Checksum::parse_hex),
                 index: index.map(|(index, table)| (index.to_owned(), table.to_owned())),
+                rollback,
             })
         }));
     history
@@ -192,22 +211,22 @@ BEGIN
     the_history AS history, the_journal AS journal, the_locks AS locks, the_row AS lock_row,
     may_remove_row AS may_remove_row, the_lacks AS lacks;
   IF the_history IS NULL THEN
-    OPEN the_records FOR SELECT NULL AS name, NULL AS group_id, NULL AS checksum WHERE false;
+    OPEN the_records FOR SELECT NULL AS id, NULL AS name, NULL AS group_id, NULL AS checksum WHERE false;
   ELSIF the_journal IS NULL THEN
     OPEN the_records FOR EXECUTE pg_catalog.format(
-      'SELECT name, group_id, NULL AS checksum FROM %s ORDER BY id', the_history);
+      'SELECT id, name, group_id, NULL AS checksum FROM %s ORDER BY id', the_history);
   ELSE
     OPEN the_records FOR EXECUTE pg_catalog.format(
-      'SELECT h.name, h.group_id, j.checksum FROM %s h LEFT JOIN %s j ON j.version = h.name AND j.history_id = h.id
+      'SELECT h.id, h.name, h.group_id, j.checksum FROM %s h LEFT JOIN %s j ON j.version = h.name AND j.history_id = h.id
        ORDER BY h.id', the_history, the_journal);
   END IF;
   IF the_history IS NULL OR the_journal IS NULL THEN
     OPEN the_interrupted FOR SELECT NULL AS version, NULL AS runner, NULL AS checksum, NULL AS index_name,
-      NULL AS table_name WHERE false;
+      NULL AS table_name, NULL AS history_id WHERE false;
   ELSE
     OPEN the_interrupted FOR EXECUTE pg_catalog.format(
-      'SELECT j.version, j.runner, j.checksum, j.index_name, j.table_name FROM %s j WHERE j.finished_at IS NULL
-       AND NOT EXISTS (SELECT FROM %s h WHERE h.name = j.version)', the_journal, the_history);
+      'SELECT j.version, j.runner, j.checksum, j.index_name, j.table_name, j.history_id FROM %s j
+       WHERE j.finished_at IS NULL AND NOT EXISTS (SELECT FROM %s h WHERE h.name = j.version)', the_journal, the_history);
   END IF;
 END $lockstep$;
 FETCH ALL FROM lockstep_facts; FETCH ALL FROM lockstep_records; FETCH ALL FROM lockstep_interrupted",
@@ -420,5 +439,70 @@ pub fn start(
         file_name = literal(&migration.file_name),
         checksum = migration.script.checksum,
         runner = literal(runner),
+    )
+}
+
+/// Statements that take the record of a migration back, and note in the journal that its rollback is about to run
+/// outside a transaction; `note` is [`start`]'s. `dropped_index` is the index that it drops, as the file writes it.
+pub fn take_back(
+    tables: &Tables,
+    version: Version,
+    group: i64,
+    note: &str,
+    dropped_index: Option<&str>,
+) -> String {
+    let index = dropped_index.map_or("index_name".to_owned(), literal);
+    format!(
+        "DELETE FROM {history} WHERE name OPERATOR(pg_catalog.=) '{version}'; {note} \
+         UPDATE {journal} SET history_id = {negated}, index_name = {index} \
+         WHERE version OPERATOR(pg_catalog.=) '{version}';",
+        history = tables.history,
+        journal = tables.journal,
+        negated = group.saturating_neg(),
+    )
+}
+
+/// Statements that leave no trace of a migration in history and journal.
+pub fn erase(tables: &Tables, version: Version) -> String {
+    let Tables {
+        history, journal, ..
+    } = tables;
+    format!(
+        "DELETE FROM {history} WHERE name OPERATOR(pg_catalog.=) '{version}'; \
+         DELETE FROM {journal} WHERE version OPERATOR(pg_catalog.=) '{version}';"
+    )
+}
+
+/// One statement that records migrations as applied now, without their having run, in their order. It must run with a
+/// `search_path` of `pg_catalog`.
+pub fn record_unrun(tables: &Tables, files: &[&Migration], group: i64, runner: &str) -> String {
+    let value = |(number, file): (usize, &&Migration)| {
+        let (name, checksum) = (literal(&file.file_name), file.script.checksum);
+        format!("({number}, '{}', {name}, '{checksum}')", file.version)
+    };
+    let values: Vec<String> = files.iter().enumerate().map(value).collect();
+    format!(
+        "WITH f (number, version, file_name, checksum) AS (VALUES {values}), \
+         h AS (INSERT INTO {history} (name, group_id) SELECT version, {group} FROM f ORDER BY number RETURNING id, name) \
+         INSERT INTO {journal} AS j (version, file_name, checksum, started_at, finished_at, duration_ms, runner, history_id) \
+         SELECT f.version, f.file_name, f.checksum, transaction_timestamp(), transaction_timestamp(), 0, {runner}, h.id \
+         FROM f JOIN h ON h.name = f.version \
+         ON CONFLICT (version) DO UPDATE SET file_name = EXCLUDED.file_name, checksum = EXCLUDED.checksum, \
+         started_at = EXCLUDED.started_at, finished_at = EXCLUDED.finished_at, duration_ms = EXCLUDED.duration_ms, \
+         runner = EXCLUDED.runner, history_id = EXCLUDED.history_id;",
+        values = values.join(", "),
+        history = tables.history,
+        journal = tables.journal,
+        runner = literal(runner),
+    )
+}
+
+/// The query for the rights on history and journal that our role lacks to roll anything back, beside those that it needs
+/// to apply.
+pub fn lacks_to_erase(tables: &Tables) -> String {
+    let (history, journal) = (literal(&tables.history), literal(&tables.journal));
+    format!(
+        "SELECT string_agg(format('DELETE on %s', t), ', ') AS lacks FROM (VALUES ({history}), ({journal})) r(t) \
+         WHERE NOT has_table_privilege(t, 'DELETE')"
     )
 }

@@ -73,7 +73,7 @@ use postgres::error::DbError;
 
 use crate::config::Config;
 use crate::connect::{Commit, Results, Session, Settings, Trouble, literal};
-use crate::error::{Error, SqlError};
+use crate::error::{Before, Error, SqlError};
 use crate::history::{self, Names, Observation, Tables};
 use crate::migration::{History, Version};
 use crate::wait::Wait;
@@ -110,6 +110,10 @@ pub mod sqlstate {
     pub const ROW_TAKEN: &str = "LK006";
     /// The record is not there.
     pub const NOT_RECORDED: &str = "LK007";
+    /// The record that was to be taken back is not there any more.
+    pub const NO_LONGER_RECORDED: &str = "LK008";
+    /// The record is still there.
+    pub const STILL_RECORDED: &str = "LK009";
 }
 
 /// The lock, held. Whatever writes takes it by `&mut`, so that writing without the lock cannot be written down.
@@ -362,7 +366,7 @@ pub fn retry_lock_timeout(
             cause,
             blockers: Vec::new(),
             waited,
-            applied_before: 0,
+            before: Before::nothing(),
         });
     }
     wait.say(|| format!("a lock while {doing}: {}", error.message()));
@@ -535,10 +539,38 @@ pub fn delete_row(
     }
 }
 
+/// What a transaction of W must find in the history.
+#[derive(Clone, Copy)]
+pub enum Expected<'a> {
+    /// No record of any of these versions.
+    NoneOf(&'a [Version]),
+    /// This record of this version, by its id.
+    Record(Version, i64),
+}
+
 impl Locked {
     /// The statement that every transaction of W begins with: it fails unless our row is there, and keeps it until the
-    /// transaction ends; it fails if `version` is recorded already.
-    pub fn fence(&self, version: Version) -> String {
+    /// transaction ends; it fails if the history is not as expected.
+    pub fn fence(&self, expected: Expected<'_>) -> String {
+        let (otherwise, sqlstate, message) = match expected {
+            Expected::NoneOf(versions) => (
+                format!(
+                    "EXISTS (SELECT FROM {} WHERE {})",
+                    self.tables.history,
+                    is_one_of(versions)
+                ),
+                sqlstate::ALREADY_RECORDED,
+                "already recorded",
+            ),
+            Expected::Record(version, id) => (
+                format!(
+                    "NOT EXISTS (SELECT FROM {} WHERE name OPERATOR(pg_catalog.=) '{version}' AND id OPERATOR(pg_catalog.=) {id})",
+                    self.tables.history
+                ),
+                sqlstate::NO_LONGER_RECORDED,
+                "no longer recorded",
+            ),
+        };
         format!(
             "DO LANGUAGE plpgsql $lockstep$ BEGIN
                IF NOT pg_catalog.pg_try_advisory_xact_lock({WORK_KEY}, {key}) THEN
@@ -549,18 +581,16 @@ impl Locked {
                IF NOT FOUND THEN
                  RAISE EXCEPTION USING ERRCODE = '{LOCK_LOST}', MESSAGE = 'the migration lock was lost', {ours};
                END IF;
-               IF EXISTS (SELECT FROM {history} WHERE name OPERATOR(pg_catalog.=) '{version}') THEN
-                 RAISE EXCEPTION USING ERRCODE = '{ALREADY_RECORDED}', MESSAGE = 'already recorded', {ours};
+               IF {otherwise} THEN
+                 RAISE EXCEPTION USING ERRCODE = '{sqlstate}', MESSAGE = '{message}', {ours};
                END IF;
              END $lockstep$;",
             key = key(&self.tables),
             locks = self.tables.locks,
             name = literal(&self.table_name),
             token = self.token,
-            history = self.tables.history,
             ours = self.signature(),
             LOCK_LOST = sqlstate::LOCK_LOST,
-            ALREADY_RECORDED = sqlstate::ALREADY_RECORDED,
         )
     }
 
@@ -605,6 +635,23 @@ impl Locked {
             history_name = self.tables.history.replace('\'', "''"),
             ours = self.signature(),
             NOT_RECORDED = sqlstate::NOT_RECORDED,
+        )
+    }
+
+    /// The statement that fails if the version is still recorded, like [`Locked::assert_recorded`].
+    pub fn assert_erased(&self, version: Version) -> String {
+        format!(
+            "DO LANGUAGE plpgsql $lockstep$ BEGIN
+               IF EXISTS (SELECT FROM {history} WHERE {is_recorded}) THEN
+                 RAISE EXCEPTION USING ERRCODE = '{STILL_RECORDED}',
+                   MESSAGE = 'the record did not go from {history_name}', {ours};
+               END IF;
+             END $lockstep$;",
+            history = self.tables.history,
+            is_recorded = is_one_of(&[version]),
+            history_name = self.tables.history.replace('\'', "''"),
+            ours = self.signature(),
+            STILL_RECORDED = sqlstate::STILL_RECORDED,
         )
     }
 
@@ -680,6 +727,15 @@ impl Locked {
         self.work.close();
         released
     }
+}
+
+/// The condition under which a row of the history records one of these versions.
+fn is_one_of(versions: &[Version]) -> String {
+    let versions: Vec<String> = versions.iter().map(|it| format!("'{it}'")).collect();
+    format!(
+        "name::pg_catalog.text OPERATOR(pg_catalog.=) ANY (ARRAY[{}]::pg_catalog.text[])",
+        versions.join(", ")
+    )
 }
 
 /// Creates whichever of the tables are absent.

@@ -20,6 +20,11 @@ impl Version {
         text.parse().ok().map(Version)
     }
 
+    /// How far apart the digits are.
+    pub fn distance(self, other: Version) -> u64 {
+        self.0.abs_diff(other.0)
+    }
+
     /// Returns true if and only if the digits are a date and time of the Gregorian calendar.
     pub fn is_date(self) -> bool {
         let field = |from: u32, digits: u32| (self.0 / 10u64.pow(from) % 10u64.pow(digits)) as u32;
@@ -44,7 +49,16 @@ impl fmt::Display for Version {
     }
 }
 
-/// One migration file, read and understood.
+/// Which way a migration is run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    /// By its up file, and then it is recorded.
+    Up,
+    /// By its down file, and with it the record goes.
+    Down,
+}
+
+/// One migration file, read and understood: an up file, or, for whoever rolls back, a down file.
 pub struct Migration {
     pub version: Version,
     /// Where the file is: the migrations directory as it was given, and the path below it.
@@ -59,6 +73,10 @@ pub struct Migration {
 /// What the history says: a row of bun's table, and what our journal knows of it.
 pub struct Applied {
     pub version: Version,
+    /// The row's, which tells the order in which migrations were applied.
+    pub id: i64,
+    /// What one run applied has one group; 0 if the row has none.
+    pub group: i64,
     /// Unknown for what bun applied.
     pub checksum: Option<Checksum>,
 }
@@ -72,11 +90,22 @@ pub struct Interrupted {
     pub checksum: Option<Checksum>,
     /// The index that it was to build, and its table.
     pub index: Option<(String, String)>,
+    /// If it was the rollback of the migration that was started: what it took back.
+    pub rollback: Option<TakenBack>,
+}
+
+/// A record that a rollback outside a transaction has taken back before it began.
+pub struct TakenBack {
+    /// The group that the record had.
+    pub group: i64,
+    /// The index that the rollback was to drop, as the file writes it.
+    pub dropped_index: Option<String>,
 }
 
 /// All that the database knows about migrations, read in one snapshot.
 #[derive(Default)]
 pub struct History {
+    /// In the order of their ids.
     pub applied: Vec<Applied>,
     /// Names in bun's table that are no version, so that no file can ever match them.
     pub foreign: Vec<String>,
@@ -90,6 +119,12 @@ impl History {
     /// The newest version that is recorded.
     pub fn newest(&self) -> Option<Version> {
         self.applied.iter().map(|it| it.version).max()
+    }
+
+    /// The newest record of a version.
+    pub fn record(&self, version: Version) -> Option<&Applied> {
+        let mut records = self.applied.iter().rev();
+        records.find(|it| it.version == version)
     }
 }
 

@@ -150,7 +150,8 @@ fn missing(migrations: &[Migration], applied: &BTreeMap<Version, &Applied>) -> V
         .collect()
 }
 
-fn obstructions(migration: &Migration) -> impl Iterator<Item = Obstruction> + '_ {
+/// Everything in a file that cannot be run from a file.
+pub fn obstructions(migration: &Migration) -> impl Iterator<Item = Obstruction> + '_ {
     migration.script.obstacles.iter().map(|obstacle| {
         let place = Place::of(&migration.text, obstacle.offset, Precision::Exact);
         Obstruction {
@@ -255,6 +256,8 @@ mod tests {
         let version = Version::parse(&format!("{version:014}")).expect("fourteen digits");
         Applied {
             version,
+            id: 0,
+            group: 1,
             checksum: text.map(|text| script::parse(text).checksum),
         }
     }

@@ -79,6 +79,7 @@ impl Signals {
 }
 
 /// One wait: for how long at most, and when it last said so.
+#[derive(Clone)]
 pub struct Wait {
     signals: Signals,
     started: Instant,

@@ -13,15 +13,19 @@
 //! Whatever ends the process at whatever step, the next run begins at the first and comes to the same end. Only what an
 //! unfinished run of this very migration can have left is ever dropped. An INVALID index that was there before is
 //! reported, also where `IF NOT EXISTS` would skip it and succeed.
+//!
+//! A rollback goes the same way; what is different, and why that is safe, is in [`way_back`].
+
+mod way_back;
 
 use log::{debug, info, warn};
 
 use super::message::Message;
-use super::{FailedMessage, Run, Step, reset, transmit};
+use super::{FailedMessage, Run, Step, Way, reset, transmit};
 use crate::connect::{self, Settings, Trouble, literal};
 use crate::error::{Error, Failure, FailureOutcome, Place, SqlError};
 use crate::history::{self, Started};
-use crate::lock::{self, Locked, sqlstate};
+use crate::lock::{self, Expected, Locked, sqlstate};
 use crate::migration::{Interrupted, Migration};
 use crate::script::{self, Kind, Outside, ReindexTarget};
 use crate::wait::Wait;
@@ -59,7 +63,9 @@ impl Run<'_> {
     ) -> Result<Step, Error> {
         let unfinished = self.unfinished(migration);
         let was_started = unfinished.is_some();
-        let same_text = unfinished.is_some_and(|it| it.checksum == Some(migration.script.checksum));
+        let may_be_its_work = unfinished.is_some_and(|it| self.may_be_work_of(it, migration));
+        let versions = [migration.version];
+        let mut expected = self.expected(&versions);
         // What an INVALID index of that name is: somebody else's, until we have tried to build it.
         let mut is_ours = false;
         loop {
@@ -85,15 +91,21 @@ impl Run<'_> {
                     }
                     _ => None,
                 };
-                history::start(&locked.tables, migration, &self.session_name(locked), index)
+                let runner = self.session_name(locked);
+                let note = history::start(&locked.tables, migration, &runner, index);
+                self.note(locked, migration, statement, note)
             });
-            if let Some(step) = self.begin_outside(locked, migration, start)? {
+            let is_noted = start.is_some();
+            if let Some(step) = self.begin_outside(locked, migration, start, expected)? {
                 return Ok(step);
             }
+            if is_noted {
+                expected = Expected::NoneOf(&versions);
+            }
             match (found, statement) {
-                (Found::Done, _) if same_text => {
+                (Found::Done, _) if may_be_its_work => {
                     info!("{}: the earlier run had done its work", migration.file_name);
-                    return self.finish(locked, migration, statement);
+                    return self.finish(locked, migration, statement, expected);
                 }
                 (Found::InvalidIndex, Some(Outside::CreateIndex { index, table, .. })) => {
                     self.drop_index(locked, migration, index, table)?;
@@ -103,13 +115,13 @@ impl Run<'_> {
                     if was_started =>
                 {
                     self.finalize_detach(locked, migration, table, partition)?;
-                    return self.finish(locked, migration, statement);
+                    return self.finish(locked, migration, statement, expected);
                 }
                 _ => {}
             }
             locked.ping_guard()?;
             let Some(error) = self.run_outside(locked, migration)? else {
-                return self.finish(locked, migration, statement);
+                return self.finish(locked, migration, statement, expected);
             };
             if !matches!(error.cause.code().code(), DEADLOCK | LOCK_TIMED_OUT) {
                 let place =
@@ -125,13 +137,13 @@ impl Run<'_> {
             let cause = Box::new(SqlError::from(&error.cause));
             if wait.is_over() {
                 let (doing, waited) = (migration.path.display().to_string(), wait.elapsed());
-                let (blockers, applied_before) = (Vec::new(), self.applied);
+                let (blockers, before) = (Vec::new(), self.before());
                 return Err(Error::TableWait {
                     doing,
                     cause,
                     blockers,
                     waited,
-                    applied_before,
+                    before,
                 });
             }
             wait.say(|| format!("a lock: {}: {cause}; trying again", migration.file_name));
@@ -158,7 +170,15 @@ impl Run<'_> {
         let version = migration.version.to_string();
         info!(version = version.as_str(); "{name}: an earlier run did not finish it ({runner})");
         self.wait_for_session(locked, runner)?;
-        self.remove_leftovers(locked, migration, unfinished)
+        if let Some(step) = self.remove_leftovers(locked, migration, unfinished)? {
+            return Ok(Some(step));
+        }
+        match (self.way, &unfinished.rollback) {
+            (Way::Up { .. }, Some(taken_back)) => {
+                self.settle_rollback(locked, migration, unfinished, taken_back)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Removes what an unfinished run of this migration can have left: the INVALID index that it was building, or the
@@ -172,7 +192,8 @@ impl Run<'_> {
         if let Some((index, table)) = &unfinished.index {
             self.wait_for_build(locked, migration, index, table)?;
             if self.find_index(locked, migration, index, table)? == Found::InvalidIndex {
-                if let Some(step) = self.begin_outside(locked, migration, None)? {
+                let unrecorded = Expected::NoneOf(&[migration.version]);
+                if let Some(step) = self.begin_outside(locked, migration, None, unrecorded)? {
                     return Ok(Some(step));
                 }
                 self.drop_index(locked, migration, index, table)?;
@@ -182,7 +203,8 @@ impl Run<'_> {
             && let Kind::Outside(statement) = &statement.kind
             && let Outside::ReindexConcurrently { target, name } = &**statement
         {
-            if let Some(step) = self.begin_outside(locked, migration, None)? {
+            let unrecorded = Expected::NoneOf(&[migration.version]);
+            if let Some(step) = self.begin_outside(locked, migration, None, unrecorded)? {
                 return Ok(Some(step));
             }
             let doing = format!("looking for what {} left", migration.file_name);
@@ -205,6 +227,7 @@ impl Run<'_> {
         locked: &mut Locked,
         migration: &Migration,
         start: Option<String>,
+        expected: Expected<'_>,
     ) -> Result<Option<Step>, Error> {
         let message = format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {} {} {} {} COMMIT",
@@ -212,7 +235,7 @@ impl Run<'_> {
                 lock_timeout: LOCK_TIMEOUT,
                 ..Settings::default()
             },
-            locked.fence(migration.version),
+            locked.fence(expected),
             locked.assert_guard(),
             start.unwrap_or_default(),
         );
@@ -225,6 +248,7 @@ impl Run<'_> {
         locked: &mut Locked,
         migration: &Migration,
         statement: Option<&Outside>,
+        expected: Expected<'_>,
     ) -> Result<Step, Error> {
         let message = format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {} {} {} SET LOCAL search_path TO pg_catalog, pg_temp; \
@@ -233,19 +257,13 @@ impl Run<'_> {
                 lock_timeout: LOCK_TIMEOUT,
                 ..Settings::default()
             },
-            locked.fence(migration.version),
+            locked.fence(expected),
             statement.map(assert_valid).unwrap_or_default(),
-            history::record(
-                &locked.tables,
-                migration,
-                self.group,
-                &locked.runner,
-                Started::InJournal
-            ),
+            self.settle_record(locked, migration, Started::InJournal),
         );
         Ok(self
             .fenced(locked, migration, &message, "recording")?
-            .unwrap_or(Step::Applied))
+            .unwrap_or(Step::Done))
     }
 
     /// Sends a fenced message of our own; returns a step if the migration needs no more.
@@ -268,13 +286,15 @@ impl Run<'_> {
             };
             match cause.code().code() {
                 "55P03" => lock::retry_lock_timeout(&mut locked.work, trouble, &doing, &mut wait)
-                    .map_err(|error| error.after(self.applied))?,
+                    .map_err(|error| error.after(self.before()))?,
                 code => {
                     let rolled_back = locked.work.execute("ROLLBACK");
                     rolled_back.map_err(|trouble| trouble.while_doing(&doing))?;
                     return match code {
                         sqlstate::LOCK_LOST => Err(locked.lost()),
-                        sqlstate::ALREADY_RECORDED => Ok(Some(Step::AlreadyRecorded)),
+                        sqlstate::ALREADY_RECORDED | sqlstate::NO_LONGER_RECORDED => {
+                            Ok(Some(Step::DoneByOthers))
+                        }
                         sqlstate::OTHER_SERVER => Err(trouble.while_doing(&doing)),
                         _ => {
                             let outcome = FailureOutcome::OutsideTransaction;
@@ -339,7 +359,7 @@ impl Run<'_> {
             cause,
             statement: None,
             outcome,
-            applied_before: self.applied,
+            before: self.before(),
         }))
     }
 

@@ -1,6 +1,7 @@
 //! The real binary against a real PostgreSQL. `make test` starts a throwaway cluster for it; each test has a database,
 //! a directory and an environment of its own, so all of them run in parallel.
 
+mod baseline;
 mod beside_bun;
 mod bun;
 mod bun_client;
@@ -8,6 +9,7 @@ mod bundled;
 mod cable;
 mod chaos;
 mod cluster;
+mod down;
 mod environment;
 mod errors;
 mod exit_codes;
