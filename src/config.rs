@@ -20,8 +20,9 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::logging;
+use crate::report;
 
-pub use server::Server;
+pub use server::{Server, place};
 pub use table_name::TableName;
 
 /// Everything `up` needs to know.
@@ -35,6 +36,8 @@ pub struct Config {
     pub database_wait: Duration,
     /// How long to wait for another runner; zero: try once.
     pub lock_wait: Duration,
+    /// How long `lockstep wait` waits for others to migrate; zero: look once.
+    pub migration_wait: Duration,
     /// PostgreSQL's `lock_timeout` for a migration, in whole milliseconds; zero: none.
     pub ddl_lock_timeout: Duration,
     /// How long a migration that met that timeout, or a deadlock, is tried again.
@@ -95,6 +98,7 @@ pub fn load(environment: &Environment) -> Result<Config, Vec<Complaint>> {
     let (history_table, locks_table) = inquiry.tables();
     let database_wait = inquiry.setting("DATABASE_WAIT_SECONDS", secs(60), wait);
     let lock_wait = inquiry.setting("MIGRATION_LOCK_WAIT_SECONDS", secs(300), wait);
+    let migration_wait = inquiry.setting("MIGRATION_WAIT_SECONDS", secs(300), wait);
     let ddl_lock_timeout = inquiry.setting("DDL_LOCK_TIMEOUT_SECONDS", secs(5), server_timeout);
     let ddl_lock_retry = inquiry.setting("DDL_LOCK_RETRY_SECONDS", secs(120), wait);
     let statement_timeout = inquiry.setting("STATEMENT_TIMEOUT_SECONDS", secs(0), server_timeout);
@@ -125,6 +129,7 @@ pub fn load(environment: &Environment) -> Result<Config, Vec<Complaint>> {
             locks_table,
             database_wait,
             lock_wait,
+            migration_wait,
             ddl_lock_timeout,
             ddl_lock_retry,
             statement_timeout,
@@ -149,6 +154,26 @@ pub fn logging(environment: &Environment) -> logging::Settings {
     .logging()
 }
 
+/// How an answer on stdout is laid out. No value is wrong here: what is no number of columns is none.
+pub fn layout(environment: &Environment) -> report::Layout {
+    let text = |name: &str| environment.text(name).ok().flatten();
+    if !environment.stdout_is_terminal {
+        return report::Layout::Plain;
+    }
+    /// What a terminal has that does not say.
+    const USUAL: usize = 80;
+    let columns = text("COLUMNS").and_then(|it| it.parse().ok());
+    // See https://no-color.org.
+    let is_plain = environment.get("NO_COLOR").is_some() || text("TERM") == Some("dumb");
+    report::Layout::Terminal {
+        columns: columns.filter(|&it| it > 0).unwrap_or(USUAL),
+        paint: match is_plain {
+            true => report::Paint::None,
+            false => report::Paint::Ansi,
+        },
+    }
+}
+
 /// The switch of the bare `lockstep`. Judges nothing else: where migrations are switched off, a service must not die
 /// because, say, a password file is not mounted.
 ///
@@ -164,7 +189,7 @@ pub fn switch(environment: &Environment) -> Result<bool, Complaint> {
 const RUN: &str = "RUN_DATABASE_MIGRATIONS";
 
 /// The order of complaints: README's table. libpq's variables stand where [`PG`] does.
-const VARIABLES: [&str; 23] = [
+const VARIABLES: [&str; 24] = [
     RUN,
     "DATABASE_URL",
     "DATABASE_URL_FILE",
@@ -180,6 +205,7 @@ const VARIABLES: [&str; 23] = [
     "MIGRATION_LOCKS_TABLE",
     "DATABASE_WAIT_SECONDS",
     "MIGRATION_LOCK_WAIT_SECONDS",
+    "MIGRATION_WAIT_SECONDS",
     "DDL_LOCK_TIMEOUT_SECONDS",
     "DDL_LOCK_RETRY_SECONDS",
     "STATEMENT_TIMEOUT_SECONDS",
@@ -205,6 +231,7 @@ fn position(variable: &str) -> Option<usize> {
 pub struct Environment {
     variables: BTreeMap<String, OsString>,
     stderr_is_terminal: bool,
+    stdout_is_terminal: bool,
     /// The operating system's user that we run as.
     user: Option<String>,
     home: Option<PathBuf>,
@@ -224,6 +251,7 @@ impl Environment {
                 .map(PathBuf::from),
             variables,
             stderr_is_terminal: io::stderr().is_terminal(),
+            stdout_is_terminal: io::stdout().is_terminal(),
             user: whoami::username().ok(),
             // The first is Debian's, Red Hat's and Alpine's, the last PostgreSQL's own.
             socket_directories: ["/var/run/postgresql", "/run/postgresql", "/tmp"]

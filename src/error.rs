@@ -30,6 +30,16 @@ pub enum Error {
         divergences: Vec<Divergence>,
         obstructions: Vec<Obstruction>,
     },
+    /// Migrations are pending, or may be, and it is not for us to run them.
+    Pending {
+        /// The files' names, in order.
+        pending: Vec<String>,
+        bun_row: Option<BunRow>,
+        /// How long we waited for others to run them, if we did.
+        waited: Option<Duration>,
+    },
+    /// The command's answer has told the whole of this error on stdout.
+    Answered(Box<Error>),
     /// The server answered, and will not have us, or cannot be used for this.
     Rejected {
         server: String,
@@ -101,6 +111,15 @@ pub enum Error {
     Migration(Box<Failure>),
     /// A signal stopped us.
     Stopped { signal: Signal, doing: String },
+}
+
+/// A row of bun's in the locks table.
+#[derive(Clone)]
+pub struct BunRow {
+    pub locks: String,
+    pub id: i64,
+    /// The newest record in the history, which may promise too much.
+    pub newest: Option<Version>,
 }
 
 /// A file that cannot be used, and why.
@@ -325,6 +344,8 @@ impl Error {
             Error::Database { cause, .. } => {
                 vec![("sqlstate", Value::from(cause.sqlstate.as_str()))]
             }
+            Error::Pending { pending, .. } => vec![("pending", Value::from(pending.len()))],
+            Error::Answered(error) => error.fields(),
             Error::BunRowWait { id, .. }
             | Error::Held { id, .. }
             | Error::BunRow { id, .. }
@@ -352,8 +373,18 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Error::Answered(error) = self {
+            return error.fmt(f);
+        }
         write!(f, "error: ")?;
         match self {
+            // Above.
+            Error::Answered(_) => Ok(()),
+            Error::Pending {
+                pending,
+                bun_row,
+                waited,
+            } => write_pending(f, pending, bun_row.as_ref(), *waited),
             Error::Usage(problem) => write!(f, "{problem}"),
             Error::Environment(complaints) => {
                 write!(f, "the environment cannot be used; nothing was changed")?;
@@ -556,6 +587,32 @@ fn write_refusal(
         write!(f, "run with MIGRATION_DIVERGENCE=warn")?;
     }
     Ok(())
+}
+
+fn write_pending(
+    f: &mut fmt::Formatter<'_>,
+    pending: &[String],
+    bun_row: Option<&BunRow>,
+    waited: Option<Duration>,
+) -> fmt::Result {
+    let still = match waited {
+        Some(waited) => format!("still pending after {}", seconds(waited)),
+        None => "pending".to_owned(),
+    };
+    match pending {
+        [] => write!(f, "whether migrations are {still} cannot be told")?,
+        [_] => write!(f, "1 migration is {still}")?,
+        several => write!(f, "{} migrations are {still}", several.len())?,
+    }
+    pending.iter().try_for_each(|it| write!(f, "\n  {it}"))?;
+    let Some(BunRow { locks, id, newest }) = bun_row else {
+        return Ok(());
+    };
+    write!(
+        f,
+        "\n  row {id} of {locks} is bun's, whose owner may be alive or dead"
+    )?;
+    write_newest(f, *newest)
 }
 
 fn write_bun_row(

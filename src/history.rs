@@ -8,6 +8,8 @@
 //! started, and did not finish, as far as is known. If that was the rollback of a migration, `history_id` is the group
 //! that its record had, negated, and tells both that it was one and to which group it belongs.
 
+use std::collections::BTreeMap;
+
 use postgres::SimpleQueryRow;
 
 use crate::config::{Config, TableName};
@@ -41,6 +43,8 @@ pub struct Observation {
     pub tables: Option<Tables>,
     /// The locks table, if it exists.
     pub locks: Option<String>,
+    /// The history table, if it exists.
+    pub history_table: Option<String>,
     pub history: History,
     /// The id in the locks table's row for our history: positive if it is bun's, negative if it is ours.
     pub lock_row: Option<i64>,
@@ -68,13 +72,22 @@ impl Observation {
 ///
 /// One snapshot for all of it: bun's row and its history must be of the same moment.
 pub fn observe(config: &Config) -> String {
+    observe_columns(config, Columns::ToPlan)
+}
+
+/// Like [`observe`], with all that [`records`] reads.
+pub fn observe_in_detail(config: &Config) -> String {
+    observe_columns(config, Columns::InDetail)
+}
+
+fn observe_columns(config: &Config, columns: Columns) -> String {
     let settings = Settings {
         lock_timeout: OBSERVE_LOCK_TIMEOUT,
         ..Settings::default()
     };
     format!(
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {settings} {}; COMMIT",
-        look(config, Names::Configured) // results 2 to 5
+        look_at(config, Names::Configured, columns) // results 2 to 5
     )
 }
 
@@ -90,8 +103,8 @@ pub fn observed(results: &Results, from: usize) -> Option<Observation> {
     let fact = facts.first()?;
     let flag = |name: &str| fact.get(name) == Some("t");
     let text = |name: &str| fact.get(name).map(str::to_owned);
-    let locks = text("locks");
-    let tables = match (text("history"), text("journal"), locks.clone()) {
+    let (locks, history_table) = (text("locks"), text("history"));
+    let tables = match (history_table.clone(), text("journal"), locks.clone()) {
         (Some(history), Some(journal), Some(locks)) => Some(Tables {
             history,
             journal,
@@ -108,6 +121,7 @@ pub fn observed(results: &Results, from: usize) -> Option<Observation> {
         standard_strings: fact.get("standard_strings") == Some("on"),
         tables,
         locks,
+        history_table,
         history: read_history(records, interrupted),
         lock_row: fact.get("lock_row").and_then(|id| id.parse().ok()),
         may_remove_row: flag("may_remove_row"),
@@ -161,10 +175,106 @@ fn read_history(records: &[SimpleQueryRow], interrupted: &[SimpleQueryRow]) -> H
     history
 }
 
+/// What the tables tell of one version beside its state; nothing where they do not know. Times are RFC 3339, in UTC.
+#[derive(Clone, Default)]
+pub struct Record {
+    pub applied_at: Option<String>,
+    pub group: Option<i64>,
+    pub file_name: Option<String>,
+    pub started_at: Option<String>,
+    pub finished_at: Option<String>,
+    pub duration_ms: Option<i64>,
+    /// The application name of the session that ran it.
+    pub runner: Option<String>,
+}
+
+/// Reads what the answer to [`observe_in_detail`] tells of each version that is recorded, or started and not finished.
+pub fn records(results: &Results) -> BTreeMap<Version, Record> {
+    let rows = |at: usize| results.get(at).into_iter().flatten();
+    let read = |row: &SimpleQueryRow, version: &str| {
+        // The answer to a plain look has fewer columns, and nobody reads records from it.
+        let text = |name: &str| {
+            let value = row.try_get(name).ok().flatten();
+            value.filter(|it| !it.is_empty()).map(str::to_owned)
+        };
+        let number = |name: &str| text(name).and_then(|it| it.parse().ok());
+        let record = Record {
+            applied_at: text("applied_at"),
+            group: number("group_id"),
+            file_name: text("file_name"),
+            started_at: text("started_at"),
+            finished_at: text("finished_at"),
+            duration_ms: number("duration_ms"),
+            runner: text("runner"),
+        };
+        Some((Version::parse(&text(version)?)?, record))
+    };
+    let recorded = rows(4).filter_map(|row| read(row, "name"));
+    let started = rows(5).filter_map(|row| read(row, "version"));
+    recorded.chain(started).collect()
+}
+
+/// Which columns a look reads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Columns {
+    ToPlan,
+    /// Those of [`Record`], too.
+    InDetail,
+}
+
+impl Columns {
+    /// What a look selects of the history, which is `h`, beside the name and the group.
+    fn of_history(self) -> String {
+        match self {
+            Columns::ToPlan => String::new(),
+            Columns::InDetail => format!(", {} AS applied_at", rfc3339("h.migrated_at")),
+        }
+    }
+
+    /// What it selects of the journal, which is `j`, beside the checksum and the runner of what is not finished.
+    fn of_journal(self) -> String {
+        match self {
+            Columns::ToPlan => String::new(),
+            Columns::InDetail => format!(
+                ", j.file_name, {} AS started_at, {} AS finished_at, j.duration_ms",
+                rfc3339("j.started_at"),
+                rfc3339("j.finished_at")
+            ),
+        }
+    }
+
+    fn in_utc(self) -> &'static str {
+        match self {
+            Columns::ToPlan => "",
+            Columns::InDetail => {
+                "
+  PERFORM pg_catalog.set_config('TimeZone', 'UTC', true);"
+            }
+        }
+    }
+
+    fn runner(self) -> &'static str {
+        match self {
+            Columns::ToPlan => "",
+            Columns::InDetail => ", j.runner",
+        }
+    }
+}
+
+/// An SQL expression for a time. The session's time zone is UTC while it is evaluated. What is no moment of ours
+/// (`infinity`) is NULL.
+fn rfc3339(time: &str) -> String {
+    format!("pg_catalog.to_char({time}, 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')")
+}
+
 /// Four statements that read all there is to know, whichever of the tables exist: a DO block opens cursors over what it
 /// finds, and the message fetches them. A plain SELECT would fail where a table is missing, and leave an ERROR in the
 /// server's log; asking first would take a second round trip.
 pub fn look(config: &Config, names: Names<'_>) -> String {
+    look_at(config, names, Columns::ToPlan)
+}
+
+fn look_at(config: &Config, names: Names<'_>, columns: Columns) -> String {
     let (history, journal, locks) = match names {
         Names::Configured => (
             qualified(&config.history_table, ""),
@@ -177,6 +287,10 @@ pub fn look(config: &Config, names: Names<'_>) -> String {
             literal(&tables.locks),
         ),
     };
+    // They become part of a literal.
+    let [of_history, of_journal] =
+        [columns.of_history(), columns.of_journal()].map(|it| it.replace('\'', "''"));
+    let (runner, utc) = (columns.runner(), columns.in_utc());
     format!(
         "DO LANGUAGE plpgsql $lockstep$
 DECLARE
@@ -191,7 +305,7 @@ DECLARE
   the_lacks pg_catalog.text;
 BEGIN
   -- What the tables are called is found as the role's settings say; all else is the catalog's.
-  PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+  PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);{utc}
   SELECT string_agg(format('%s on %s', p, t), ', ') INTO the_lacks
     FROM (VALUES (the_history, 'INSERT'), (the_journal, 'INSERT'), (the_journal, 'UPDATE'), (the_locks, 'INSERT'),
       (the_locks, 'UPDATE'), (the_locks, 'DELETE'), (pg_get_serial_sequence(the_history, 'id'), 'USAGE'),
@@ -214,10 +328,10 @@ BEGIN
     OPEN the_records FOR SELECT NULL AS id, NULL AS name, NULL AS group_id, NULL AS checksum WHERE false;
   ELSIF the_journal IS NULL THEN
     OPEN the_records FOR EXECUTE pg_catalog.format(
-      'SELECT id, name, group_id, NULL AS checksum FROM %s ORDER BY id', the_history);
+      'SELECT h.id, h.name, h.group_id, NULL AS checksum{of_history} FROM %s h ORDER BY h.id', the_history);
   ELSE
     OPEN the_records FOR EXECUTE pg_catalog.format(
-      'SELECT h.id, h.name, h.group_id, j.checksum FROM %s h LEFT JOIN %s j ON j.version = h.name AND j.history_id = h.id
+      'SELECT h.id, h.name, h.group_id, j.checksum{of_history}{of_journal}{runner} FROM %s h LEFT JOIN %s j ON j.version = h.name AND j.history_id = h.id
        ORDER BY h.id', the_history, the_journal);
   END IF;
   IF the_history IS NULL OR the_journal IS NULL THEN
@@ -225,8 +339,8 @@ BEGIN
       NULL AS table_name, NULL AS history_id WHERE false;
   ELSE
     OPEN the_interrupted FOR EXECUTE pg_catalog.format(
-      'SELECT j.version, j.runner, j.checksum, j.index_name, j.table_name, j.history_id FROM %s j
-       WHERE j.finished_at IS NULL AND NOT EXISTS (SELECT FROM %s h WHERE h.name = j.version)', the_journal, the_history);
+      'SELECT j.version, j.runner, j.checksum, j.index_name, j.table_name, j.history_id{of_journal} FROM %s j WHERE j.finished_at IS NULL
+       AND NOT EXISTS (SELECT FROM %s h WHERE h.name = j.version)', the_journal, the_history);
   END IF;
 END $lockstep$;
 FETCH ALL FROM lockstep_facts; FETCH ALL FROM lockstep_records; FETCH ALL FROM lockstep_interrupted",

@@ -78,6 +78,8 @@ use crate::history::{self, Names, Observation, Tables};
 use crate::migration::{History, Version};
 use crate::wait::Wait;
 
+pub use holder::Holder;
+
 /// The first half of the advisory lock's key: "lock" in ASCII. The second half is the history table's oid.
 const KEY: i32 = 0x6c6f_636b;
 
@@ -329,18 +331,40 @@ pub fn look(config: &Config, session: &mut Session, wait: &mut Wait) -> Result<O
 pub fn understand(
     config: &Config,
     session: &mut Session,
-    mut answer: Result<Results, Trouble>,
+    answer: Result<Results, Trouble>,
     wait: &mut Wait,
 ) -> Result<Observation, Error> {
-    let doing = "reading the history";
+    let results = read(session, &history::observe(config), answer, wait)?;
+    observation(&results)
+}
+
+/// The observation in the answer to [`history::observe`] or [`history::observe_in_detail`].
+pub fn observation(results: &Results) -> Result<Observation, Error> {
+    history::observed(results, 2).ok_or_else(|| unexpected(READING))
+}
+
+/// The answer to a message that only reads the tables, which is sent again while one of them is locked.
+///
+/// # Errors
+///
+/// Like [`look`].
+pub fn read(
+    session: &mut Session,
+    message: &str,
+    mut answer: Result<Results, Trouble>,
+    wait: &mut Wait,
+) -> Result<Results, Error> {
     loop {
         match answer {
-            Ok(results) => return history::observed(&results, 2).ok_or_else(|| unexpected(doing)),
-            Err(trouble) => retry_lock_timeout(session, trouble, doing, wait)?,
+            Ok(results) => return Ok(results),
+            Err(trouble) => retry_lock_timeout(session, trouble, READING, wait)?,
         }
-        answer = session.query(&history::observe(config));
+        answer = session.query(message);
     }
 }
+
+/// What an observation is for, in errors.
+const READING: &str = "reading the history";
 
 /// After a lock timeout of one of our own statements: rolls back and waits a little, aloud. Any other trouble is an
 /// error.
@@ -501,9 +525,13 @@ fn describe_holder(work: &mut Session, tables: &Tables) -> Result<String, Error>
 
 /// Who holds the guard and what it is doing, in words; none if nobody does.
 pub fn find_holder(session: &mut Session, tables: &Tables) -> Result<Option<String>, Error> {
+    Ok(holder(session, tables)?.map(|holder| holder.to_string()))
+}
+
+/// Like [`find_holder`], part by part.
+pub fn holder(session: &mut Session, tables: &Tables) -> Result<Option<Holder>, Error> {
     let found = holder::find(session, tables);
-    let found = found.map_err(|trouble| trouble.while_doing("asking who holds the lock"))?;
-    Ok(found.map(|holder| holder.to_string()))
+    found.map_err(|trouble| trouble.while_doing("asking who holds the lock"))
 }
 
 /// The sessions on this database that may be a bun process's, in words: all that are not ours.

@@ -6,6 +6,7 @@
 
 mod apply;
 mod baseline;
+mod check;
 mod command;
 mod config;
 mod connect;
@@ -19,8 +20,10 @@ mod logging;
 mod migration;
 mod plan;
 mod progress;
+mod report;
 mod rollback;
 mod script;
+mod status;
 mod unlock;
 mod wait;
 
@@ -32,7 +35,7 @@ use std::time::Duration;
 use log::{debug, info, warn};
 
 use crate::baseline::Baseline;
-use crate::command::{Command, Rollback};
+use crate::command::{Command, Format, Rollback};
 use crate::config::{Config, Environment};
 use crate::connect::Session;
 use crate::error::{Error, counted};
@@ -50,7 +53,9 @@ fn main() -> ExitCode {
     match run(&environment, signals) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            logging::report_error(&error.to_string(), &error.fields());
+            if !matches!(error, Error::Answered(_)) {
+                logging::report_error(&error.to_string(), &error.fields());
+            }
             ExitCode::from(exit_code(&error))
         }
     }
@@ -87,6 +92,8 @@ fn exit_code(error: &Error) -> u8 {
             false => 2,
         },
         Error::NewerApplied(_) | Error::RecordedBeyond { .. } => 5,
+        Error::Pending { .. } => 6,
+        Error::Answered(error) => exit_code(error),
         Error::Stopped {
             signal: Signal::Interrupt,
             ..
@@ -109,11 +116,12 @@ fn run(environment: &Environment, signals: io::Result<Signals>) -> Result<(), Er
         Command::Unlock(id) => unlock(environment, signals, id),
         Command::Down(which) => down(environment, signals, which),
         Command::Baseline(version) => baseline(environment, signals, version),
-        command @ (Command::Status(_)
-        | Command::Check(_)
-        | Command::Wait
-        | Command::Plan(..)
-        | Command::New(_)) => Err(Error::Usage(format!("{command:?} is not there yet"))),
+        Command::Status(format) => status(environment, signals, format),
+        Command::Check(format) => check(environment, signals, format),
+        Command::Wait => wait_for_others(environment, signals),
+        command @ (Command::Plan(..) | Command::New(_)) => {
+            Err(Error::Usage(format!("{command:?} is not there yet")))
+        }
         Command::Start => match config::switch(environment) {
             Ok(true) => up(environment, signals),
             Ok(false) => {
@@ -221,6 +229,65 @@ fn unlock(environment: &Environment, signals: &Signals, id: Option<i64>) -> Resu
         id,
         wait,
     )?)
+}
+
+/// Shows the database, the lock, and every migration.
+fn status(environment: &Environment, signals: &Signals, format: Format) -> Result<(), Error> {
+    let config = readers_config(environment)?;
+    let migrations = files::read(&config.migrations_dir)?;
+    let runner = connect::application_name(&config.server);
+    let facts = status::ask(&config, &runner, signals)?;
+    let entries = plan::classify(&migrations, &facts.observation.history);
+    let report = report::status::Report {
+        config: &config,
+        facts: &facts,
+        entries: &entries,
+    };
+    answer(&match format {
+        Format::Text => report.text(config::layout(environment)),
+        Format::Json => report.json().document(),
+    })
+}
+
+/// Tells whether the database is where the files are. The answer is the whole of it, so the log adds nothing.
+fn check(environment: &Environment, signals: &Signals, format: Format) -> Result<(), Error> {
+    let config = readers_config(environment)?;
+    let migrations = files::read(&config.migrations_dir)?;
+    let first = look(&config, signals, None)?;
+    first.session.close();
+    let judged = check::judge(&config, &migrations, &first.observation);
+    let report = report::check::Report {
+        order: config.order,
+        entries: &plan::classify(&migrations, &first.observation.history),
+        observation: &first.observation,
+        judged: judged.as_ref(),
+    };
+    answer(&match format {
+        Format::Text => report.text(config::layout(environment)),
+        Format::Json => report.json().document(),
+    })?;
+    let plan = judged.map_err(|error| Error::Answered(Box::new(error)))?;
+    warn_of_tolerated(&plan);
+    Ok(())
+}
+
+/// Waits until the database is where the files are.
+fn wait_for_others(environment: &Environment, signals: &Signals) -> Result<(), Error> {
+    let config = readers_config(environment)?;
+    let migrations = files::read(&config.migrations_dir)?;
+    let runner = connect::application_name(&config.server);
+    let plan = check::wait(&config, &migrations, &runner, signals)?;
+    report_up_to_date(&plan, &migrations);
+    signals.check("the database is up to date")
+}
+
+/// The configuration of a command that only reads: it does not wait for a locked history for as long as one that has
+/// work to do.
+fn readers_config(environment: &Environment) -> Result<Config, Error> {
+    const LONGEST: Duration = Duration::from_secs(10);
+    let mut config = config(environment)?;
+    config.lock_wait = config.lock_wait.min(LONGEST);
+    Ok(config)
 }
 
 fn config(environment: &Environment) -> Result<Config, Error> {

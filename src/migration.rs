@@ -70,6 +70,52 @@ pub struct Migration {
     pub script: Script,
 }
 
+/// What a version is, judged by the files and the history.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum State {
+    /// In the history and on disk, and unchanged as far as we know.
+    Applied,
+    /// On disk, not in the history, newer than all that is applied.
+    Pending,
+    /// On disk, not in the history, older than something applied.
+    OutOfOrder,
+    /// The file was edited after it was applied.
+    Modified,
+    /// Applied, but its file is gone, though older and newer ones are there.
+    Missing,
+    /// Applied, and newer than every file: an older image meets a newer database.
+    Ahead,
+    /// Applied, and older than every file: squashed.
+    Archived,
+}
+
+impl State {
+    /// Every state, in the order of the enumeration.
+    pub const ALL: [State; 7] = [
+        State::Applied,
+        State::Pending,
+        State::OutOfOrder,
+        State::Modified,
+        State::Missing,
+        State::Ahead,
+        State::Archived,
+    ];
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            State::Applied => "applied",
+            State::Pending => "pending",
+            State::OutOfOrder => "out-of-order",
+            State::Modified => "modified",
+            State::Missing => "missing",
+            State::Ahead => "ahead",
+            State::Archived => "archived",
+        })
+    }
+}
+
 /// What the history says: a row of bun's table, and what our journal knows of it.
 pub struct Applied {
     pub version: Version,
