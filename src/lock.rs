@@ -109,6 +109,8 @@ pub mod sqlstate {
     pub const ROW_TAKEN: &str = "LK006";
     /// The record is not there.
     pub const NOT_RECORDED: &str = "LK007";
+    /// The index of a statement's name is another one than the statement's.
+    pub const OTHER_INDEX: &str = "LK010";
 }
 
 /// The lock, held. Whatever writes takes it by `&mut`, so that writing without the lock cannot be written down.
