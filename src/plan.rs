@@ -10,13 +10,17 @@
 //! | ahead | in history, newer than every file: an older image meets a newer database | fine, said once |
 //! | archived | in history, older than every file: squashed | fine |
 
-use std::collections::BTreeMap;
+pub mod split;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+
+use self::split::Split;
 
 use crate::config::{DivergencePolicy, Order};
 use crate::error::{Error, Place, Precision};
 use crate::migration::{Applied, History, Migration, Version};
-use crate::script::ObstacleKind;
+use crate::script::{Obstacle, ObstacleKind};
 
 /// What `up` has to do.
 pub struct Plan<'a> {
@@ -56,6 +60,8 @@ pub struct Obstruction {
     pub line: usize,
     pub column: usize,
     pub kind: ObstacleKind,
+    /// How the file is to be split, if that is the remedy; once a file.
+    pub split: Option<Split>,
 }
 
 /// Decides what is to be run. `migrations` must be sorted by version.
@@ -97,7 +103,11 @@ pub fn make<'a>(
     }
     divergences.sort_by_key(|divergence| divergence.version);
 
-    let obstructions: Vec<Obstruction> = pending.iter().flat_map(|it| obstructions(it)).collect();
+    let mut taken = known_versions(migrations, history);
+    let obstructions: Vec<Obstruction> = pending
+        .iter()
+        .flat_map(|it| obstructions(it, &mut taken))
+        .collect();
     let refuse_divergences = policy == DivergencePolicy::Refuse && !divergences.is_empty();
     if refuse_divergences || !obstructions.is_empty() {
         let divergences = if refuse_divergences {
@@ -150,16 +160,35 @@ fn missing(migrations: &[Migration], applied: &BTreeMap<Version, &Applied>) -> V
         .collect()
 }
 
-fn obstructions(migration: &Migration) -> impl Iterator<Item = Obstruction> + '_ {
-    migration.script.obstacles.iter().map(|obstacle| {
+/// The versions that no new file may have.
+pub fn known_versions<'a>(
+    migrations: impl IntoIterator<Item = &'a Migration>,
+    history: &History,
+) -> BTreeSet<Version> {
+    let files = migrations.into_iter().map(|it| it.version);
+    files
+        .chain(history.applied.iter().map(|it| it.version))
+        .collect()
+}
+
+fn obstructions(migration: &Migration, taken: &mut BTreeSet<Version>) -> Vec<Obstruction> {
+    let mut is_split = false;
+    let obstruction = |obstacle: &Obstacle| {
         let place = Place::of(&migration.text, obstacle.offset, Precision::Exact);
+        let is_first_to_share =
+            matches!(obstacle.kind, ObstacleKind::SharedFile { .. }) && !is_split;
+        is_split |= is_first_to_share;
         Obstruction {
             file: migration.path.display().to_string(),
             line: place.line,
             column: place.column,
             kind: obstacle.kind.clone(),
+            split: is_first_to_share
+                .then(|| split::by_kind(migration, taken))
+                .flatten(),
         }
-    })
+    };
+    migration.script.obstacles.iter().map(obstruction).collect()
 }
 
 impl Divergence {
@@ -413,7 +442,10 @@ mod tests {
             "refuse  and 4 obstructions"
         );
 
-        let found: Vec<String> = obstructions(&files[1]).map(|it| it.to_string()).collect();
+        let found: Vec<String> = obstructions(&files[1], &mut BTreeSet::new())
+            .iter()
+            .map(Obstruction::to_string)
+            .collect();
         let places: Vec<&str> = found
             .iter()
             .map(|it| it.split(": ").next().expect("a place"))

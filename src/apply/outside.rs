@@ -22,6 +22,7 @@ mod definition;
 mod leftovers;
 
 use log::{debug, info, warn};
+use postgres::error::DbError;
 
 use self::definition::Comparison;
 use super::message::Message;
@@ -136,7 +137,7 @@ impl Run<'_> {
             let Some(error) = self.run_outside(locked, migration)? else {
                 return self.finish(locked, migration, statement);
             };
-            if !matches!(error.cause.code().code(), DEADLOCK | LOCK_TIMED_OUT) {
+            if !may_pass(&error.cause) {
                 let place =
                     error
                         .message
@@ -147,20 +148,7 @@ impl Run<'_> {
             }
             // What this leaves is what an interruption leaves.
             was_started = true;
-            let cause = Box::new(SqlError::from(&error.cause));
-            if wait.is_over() {
-                let (doing, waited) = (migration.path.display().to_string(), wait.elapsed());
-                let (blockers, applied_before) = (Vec::new(), self.applied);
-                return Err(Error::TableWait {
-                    doing,
-                    cause,
-                    blockers,
-                    waited,
-                    applied_before,
-                });
-            }
-            wait.say(|| format!("a lock: {}: {cause}; trying again", migration.file_name));
-            wait.pause(super::RETRY_PAUSE)?;
+            self.try_again(&migration.path.display().to_string(), &error.cause, wait)?;
             if let Some(statement) = statement {
                 self.remove_reindexed(locked, migration, statement)?;
             }
@@ -801,6 +789,10 @@ impl Run<'_> {
         partition: &str,
     ) -> Result<(), Error> {
         let doing = format!("finishing what {} began", migration.file_name);
+        info!(
+            "{}: finishing the detach of {partition} that was begun",
+            migration.file_name
+        );
         let finalize = format!("ALTER TABLE {table} DETACH PARTITION {partition} FINALIZE");
         self.session_statement(locked, migration, &finalize, &doing)
     }
@@ -813,12 +805,42 @@ impl Run<'_> {
         statement: &str,
         doing: &str,
     ) -> Result<(), Error> {
-        self.set_session(locked, migration)?;
-        let outcome = locked.work.execute_patiently(statement);
-        let restored = locked.work.execute(&reset(&locked.runner));
-        outcome
-            .and(restored)
-            .map_err(|trouble| trouble.while_doing(doing))
+        let mut wait = Wait::new(self.signals, self.config.ddl_lock_retry);
+        loop {
+            self.set_session(locked, migration)?;
+            let outcome = locked.work.execute_patiently(statement);
+            let restored = locked.work.execute(&reset(&locked.runner));
+            match outcome {
+                Err(Trouble::Sql(cause)) if may_pass(&cause) => {
+                    self.try_again(doing, &cause, &mut wait)?;
+                }
+                outcome => {
+                    return outcome
+                        .and(restored)
+                        .map_err(|trouble| trouble.while_doing(doing));
+                }
+            }
+        }
+    }
+
+    /// Waits a little before a statement that met a lock is tried again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TableWait`] at the deadline.
+    fn try_again(&self, doing: &str, cause: &DbError, wait: &mut Wait) -> Result<(), Error> {
+        let cause = Box::new(SqlError::from(cause));
+        if wait.is_over() {
+            return Err(Error::TableWait {
+                doing: doing.to_owned(),
+                cause,
+                blockers: Vec::new(),
+                waited: wait.elapsed(),
+                applied_before: self.applied,
+            });
+        }
+        wait.say(|| format!("a lock: {doing}: {cause}; trying again"));
+        wait.pause(super::RETRY_PAUSE)
     }
 
     fn wait_for_build(
@@ -916,10 +938,11 @@ fn object_query(statement: &str) -> Option<String> {
     ))
 }
 
-const DEADLOCK: &str = "40P01";
-
-/// Ours is off, but a pooler may run the statement on another connection than the one that was set.
-const LOCK_TIMED_OUT: &str = "55P03";
+/// A deadlock, or a lock timeout: ours is off, but a pooler may run the statement on another connection than the one
+/// that was set.
+fn may_pass(error: &DbError) -> bool {
+    matches!(error.code().code(), "40P01" | "55P03")
+}
 
 fn quoted(identifier: &str) -> String {
     format!("\"{}\"", identifier.replace('"', "\"\""))

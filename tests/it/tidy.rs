@@ -128,12 +128,14 @@ const RULES: [Rule; 13] = [
 ];
 
 /// Decide, and touch nothing.
-const PURE: [&str; 5] = [
+const PURE: [&str; 7] = [
     "plan.rs",
+    "plan/",
     "script.rs",
     "script/",
     "migration.rs",
     "apply/message.rs",
+    "apply/outside/leftovers.rs",
 ];
 
 const IMPURE: [&str; 21] = [
