@@ -10,6 +10,7 @@
 mod message;
 mod outside;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
@@ -23,7 +24,7 @@ use crate::history::{self, Started};
 use crate::lock::{Expected, Locked, sqlstate};
 use crate::logging;
 use crate::migration::{Direction, History, Migration, Version};
-use crate::plan::Plan;
+use crate::plan::{self, Plan};
 use crate::progress::Reached;
 use crate::script::{self, Kind};
 use crate::wait::{Signals, Wait};
@@ -41,6 +42,8 @@ struct Run<'a> {
     /// Whether the server counts positions in bytes.
     counts_bytes: bool,
     history: &'a History,
+    /// The versions that no new file may have.
+    taken: BTreeSet<Version>,
     /// How many migrations this run has applied, or rolled back.
     done: usize,
 }
@@ -106,6 +109,7 @@ pub fn run(
         way: Way::Up { group },
         counts_bytes,
         history,
+        taken: plan::known_versions(plan.pending.iter().copied(), history),
         done: 0,
     };
     run.all(locked, &plan.pending)
@@ -131,6 +135,7 @@ pub fn roll_back(
         way: Way::Down,
         counts_bytes,
         history,
+        taken: plan::known_versions(down_files.iter().copied(), history),
         done: 0,
     };
     run.all(locked, down_files)
@@ -192,6 +197,7 @@ impl Run<'_> {
         {
             return self.outside(locked, migration, Some(statement), &mut wait);
         }
+        self.warn_of_enum_use(migration);
         loop {
             let error = match self.attempt(locked, migration)? {
                 Attempt::Done(step) => return Ok(step),
@@ -386,6 +392,10 @@ impl Run<'_> {
         if cause.sqlstate == SYNTAX_ERROR {
             cause.message = without_our_words(&cause.message, place.as_ref());
         }
+        if cause.sqlstate == UNSAFE_ENUM_VALUE {
+            let hint = self.enum_hint(migration, error.statement());
+            cause.hint = hint.or(cause.hint);
+        }
         Error::Migration(Box::new(Failure {
             file: migration.path.display().to_string(),
             place,
@@ -394,6 +404,35 @@ impl Run<'_> {
             cause,
             before: self.before(),
         }))
+    }
+
+    /// Says before a file runs that it seems to use an enum value that it adds. It is no reason to refuse the file: the
+    /// literal may be something else.
+    fn warn_of_enum_use(&self, migration: &Migration) {
+        let statements = &migration.script.statements;
+        let Some(found) = script::enum_use(&migration.text, statements) else {
+            return;
+        };
+        let line = |number: usize| {
+            let start = statements[number].range().start;
+            Place::of(&migration.text, start, Precision::Statement).line
+        };
+        let remedy = plan::split::before(migration, found.used, &mut self.taken.clone())
+            .map_or(String::new(), |split| format!("; if it does, {split}"));
+        warn!(
+            version = migration.version.to_string().as_str();
+            "{}: line {} adds the value '{}' to the enum {}, and line {} seems to use it, which PostgreSQL refuses in \
+             one transaction{remedy}",
+            migration.file_name, line(found.added), found.value, found.type_name, line(found.used),
+        );
+    }
+
+    /// What to do about an enum value that was used in the transaction that added it, in this statement.
+    fn enum_hint(&self, migration: &Migration, statement: Option<usize>) -> Option<String> {
+        let split = plan::split::before(migration, statement?, &mut self.taken.clone())?;
+        Some(format!(
+            "A new enum value must be committed before it is used, and each file is one transaction: {split}"
+        ))
     }
 
     /// Who holds locks on the tables that the failed statement names, the oldest transaction first. The server does
@@ -441,6 +480,7 @@ impl Run<'_> {
 }
 
 const SYNTAX_ERROR: &str = "42601";
+const UNSAFE_ENUM_VALUE: &str = "55P04";
 
 /// What is open at the end of the file runs on into what we put behind it, and the server quotes that. The user has not
 /// written it and need not see it.

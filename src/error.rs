@@ -579,6 +579,10 @@ fn write_refusal(
     obstructions
         .iter()
         .try_for_each(|obstruction| write!(f, "\n  {obstruction}"))?;
+    obstructions
+        .iter()
+        .filter_map(|obstruction| obstruction.split.as_ref())
+        .try_for_each(|split| write!(f, "\n  hint: {split}"))?;
     if !divergences.is_empty() {
         write!(
             f,

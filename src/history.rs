@@ -170,6 +170,7 @@ fn read_history(records: &[SimpleQueryRow], interrupted: &[SimpleQueryRow]) -> H
                 checksum: row.get("checksum").and_then(Checksum::parse_hex),
                 index: index.map(|(index, table)| (index.to_owned(), table.to_owned())),
                 rollback,
+                statement: row.get("statement").map(str::to_owned),
             })
         }));
     history
@@ -336,10 +337,10 @@ BEGIN
   END IF;
   IF the_history IS NULL OR the_journal IS NULL THEN
     OPEN the_interrupted FOR SELECT NULL AS version, NULL AS runner, NULL AS checksum, NULL AS index_name,
-      NULL AS table_name, NULL AS history_id WHERE false;
+      NULL AS table_name, NULL AS history_id, NULL AS statement WHERE false;
   ELSE
     OPEN the_interrupted FOR EXECUTE pg_catalog.format(
-      'SELECT j.version, j.runner, j.checksum, j.index_name, j.table_name, j.history_id{of_journal} FROM %s j WHERE j.finished_at IS NULL
+      'SELECT j.version, j.runner, j.checksum, j.index_name, j.table_name, j.history_id, j.statement{of_journal} FROM %s j WHERE j.finished_at IS NULL
        AND NOT EXISTS (SELECT FROM %s h WHERE h.name = j.version)', the_journal, the_history);
   END IF;
 END $lockstep$;
@@ -414,7 +415,7 @@ pub fn create_tables(config: &Config) -> String {
             &journal,
             "version VARCHAR NOT NULL PRIMARY KEY, file_name VARCHAR NOT NULL, checksum VARCHAR NOT NULL, \
              started_at TIMESTAMPTZ NOT NULL, finished_at TIMESTAMPTZ, duration_ms BIGINT, runner VARCHAR NOT NULL, \
-             history_id BIGINT, index_name VARCHAR, table_name VARCHAR",
+             history_id BIGINT, index_name VARCHAR, table_name VARCHAR, statement VARCHAR",
         ),
     ];
     let blocks: String = tables
@@ -531,8 +532,8 @@ pub enum Started {
     InJournal,
 }
 
-/// One statement that notes in the journal that a migration is about to run outside a transaction, and which index on
-/// which table it builds, if it builds one.
+/// One statement that notes in the journal that a migration is about to run outside a transaction, what it runs, and
+/// which index on which table it builds, if it builds one.
 pub fn start(
     tables: &Tables,
     migration: &Migration,
@@ -543,12 +544,15 @@ pub fn start(
         (literal(index), literal(table))
     });
     format!(
-        "INSERT INTO {journal} (version, file_name, checksum, started_at, runner, index_name, table_name) \
-         VALUES ('{version}', {file_name}, '{checksum}', pg_catalog.clock_timestamp(), {runner}, {index}, {table}) \
+        "INSERT INTO {journal} (version, file_name, checksum, started_at, runner, index_name, table_name, statement) \
+         VALUES ('{version}', {file_name}, '{checksum}', pg_catalog.clock_timestamp(), {runner}, {index}, {table}, \
+         {statement}) \
          ON CONFLICT (version) DO UPDATE SET file_name = EXCLUDED.file_name, checksum = EXCLUDED.checksum, \
          started_at = EXCLUDED.started_at, finished_at = NULL, duration_ms = NULL, runner = EXCLUDED.runner, \
-         history_id = NULL, index_name = EXCLUDED.index_name, table_name = EXCLUDED.table_name;",
+         history_id = NULL, index_name = EXCLUDED.index_name, table_name = EXCLUDED.table_name, \
+         statement = EXCLUDED.statement;",
         journal = tables.journal,
+        statement = literal(migration.statement()),
         version = migration.version,
         file_name = literal(&migration.file_name),
         checksum = migration.script.checksum,

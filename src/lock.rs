@@ -116,6 +116,8 @@ pub mod sqlstate {
     pub const NO_LONGER_RECORDED: &str = "LK008";
     /// The record is still there.
     pub const STILL_RECORDED: &str = "LK009";
+    /// The index of a statement's name is another one than the statement's.
+    pub const OTHER_INDEX: &str = "LK010";
 }
 
 /// The lock, held. Whatever writes takes it by `&mut`, so that writing without the lock cannot be written down.

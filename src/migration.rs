@@ -41,6 +41,25 @@ impl Version {
         // `date` prints a leap second as 60.
         (1..=days).contains(&day) && field(4, 2) < 24 && field(2, 2) < 60 && field(0, 2) <= 60
     }
+
+    /// The next version: of a date, one second later; of other digits, the next number. None after the last.
+    pub fn next(self) -> Option<Version> {
+        let after = |number: u64| (number < 100_000_000_000_000).then_some(Version(number));
+        if !self.is_date() {
+            return after(self.0 + 1);
+        }
+        // Each unit's place, and what it begins with: where a unit is full, the next larger one counts on.
+        [(0, 0), (2, 0), (4, 0), (6, 1), (8, 1), (10, 0)]
+            .into_iter()
+            .scan(0, |rest, (place, first)| {
+                let unit = 10u64.pow(place);
+                let candidate = self.0 / unit * unit + unit + *rest;
+                *rest += first * unit;
+                Some(candidate)
+            })
+            .filter_map(after)
+            .find(|it| it.is_date() && it.0 % 100 < 60)
+    }
 }
 
 impl fmt::Display for Version {
@@ -116,6 +135,16 @@ impl fmt::Display for State {
     }
 }
 
+impl Migration {
+    /// What runs outside a transaction: the file's only statement.
+    pub fn statement(&self) -> &str {
+        match self.script.statements.as_slice() {
+            [statement] => &self.text[statement.range()],
+            _ => &self.text,
+        }
+    }
+}
+
 /// What the history says: a row of bun's table, and what our journal knows of it.
 pub struct Applied {
     pub version: Version,
@@ -136,6 +165,8 @@ pub struct Interrupted {
     pub checksum: Option<Checksum>,
     /// The index that it was to build, and its table.
     pub index: Option<(String, String)>,
+    /// What it ran, to the letter: what it left is known by that.
+    pub statement: Option<String>,
     /// If it was the rollback of the migration that was started: what it took back.
     pub rollback: Option<TakenBack>,
 }
@@ -194,6 +225,28 @@ mod tests {
             let version = Version::parse(text);
             assert_eq!(version.is_some(), is_version, "{text}");
             assert!(version.is_none_or(|version| version.to_string() == text));
+        }
+    }
+
+    #[test]
+    fn the_next_version_is_a_second_later() {
+        for (version, next) in [
+            ("20230320161721", Some("20230320161722")),
+            ("20230320161759", Some("20230320161800")),
+            ("20230320165959", Some("20230320170000")),
+            ("20230320235959", Some("20230321000000")),
+            ("20230228235959", Some("20230301000000")),
+            ("20240228235959", Some("20240229000000")),
+            ("20231231235959", Some("20240101000000")),
+            ("20231231235960", Some("20240101000000")),
+            ("99991231235959", None),
+            ("00000000000001", Some("00000000000002")),
+            ("20230320169999", Some("20230320170000")),
+            ("99999999999999", None),
+        ] {
+            let version = Version::parse(version).expect("fourteen digits");
+            let found = version.next().map(|it| it.to_string());
+            assert_eq!(found.as_deref(), next, "{version}");
         }
     }
 

@@ -10,8 +10,12 @@
 //! | ahead | in history, newer than every file: an older image meets a newer database | fine, said once |
 //! | archived | in history, older than every file: squashed | fine |
 
-use std::collections::BTreeMap;
+pub mod split;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+
+use self::split::Split;
 
 use crate::config::{DivergencePolicy, Order};
 use crate::error::{Error, Place, Precision};
@@ -56,6 +60,8 @@ pub struct Obstruction {
     pub line: usize,
     pub column: usize,
     pub kind: ObstacleKind,
+    /// How the file is to be split, if that is the remedy; once a file.
+    pub split: Option<Split>,
 }
 
 /// A version that is on disk or in the history, and what it is.
@@ -138,7 +144,11 @@ pub fn make<'a>(
     let entries = classify(migrations, history);
     let divergences = divergences(&entries, order);
     let pending: Vec<&'a Migration> = pending(&entries).collect();
-    let obstructions: Vec<Obstruction> = pending.iter().flat_map(|it| obstructions(it)).collect();
+    let mut taken = known_versions(migrations, history);
+    let obstructions: Vec<Obstruction> = pending
+        .iter()
+        .flat_map(|it| obstructions_with_split(it, &mut taken))
+        .collect();
     let refuse_divergences = policy == DivergencePolicy::Refuse && !divergences.is_empty();
     if refuse_divergences || !obstructions.is_empty() {
         let divergences = if refuse_divergences {
@@ -194,6 +204,17 @@ pub fn divergences(entries: &[Entry<'_>], order: Order) -> Vec<Divergence> {
     entries.iter().filter_map(of).collect()
 }
 
+/// The versions that no new file may have.
+pub fn known_versions<'a>(
+    migrations: impl IntoIterator<Item = &'a Migration>,
+    history: &History,
+) -> BTreeSet<Version> {
+    let files = migrations.into_iter().map(|it| it.version);
+    files
+        .chain(history.applied.iter().map(|it| it.version))
+        .collect()
+}
+
 /// Everything in a file that cannot be run from a file.
 pub fn obstructions(migration: &Migration) -> impl Iterator<Item = Obstruction> + '_ {
     migration.script.obstacles.iter().map(|obstacle| {
@@ -203,8 +224,24 @@ pub fn obstructions(migration: &Migration) -> impl Iterator<Item = Obstruction> 
             line: place.line,
             column: place.column,
             kind: obstacle.kind.clone(),
+            split: None,
         }
     })
+}
+
+/// The same, and how the file is to be split if it holds what must stand alone. The versions that this proposes are
+/// `taken` from then on.
+fn obstructions_with_split(
+    migration: &Migration,
+    taken: &mut BTreeSet<Version>,
+) -> Vec<Obstruction> {
+    let mut obstructions: Vec<Obstruction> = obstructions(migration).collect();
+    let must_stand_alone =
+        |it: &&mut Obstruction| matches!(it.kind, ObstacleKind::SharedFile { .. });
+    if let Some(first) = obstructions.iter_mut().find(must_stand_alone) {
+        first.split = split::by_kind(migration, taken);
+    }
+    obstructions
 }
 
 impl DivergenceKind {
@@ -460,6 +497,7 @@ mod tests {
             runner: "somebody".to_owned(),
             checksum: None,
             index: None,
+            statement: None,
             rollback: None,
         };
         let history = History {

@@ -14,6 +14,7 @@ mod environment;
 mod errors;
 mod exit_codes;
 mod files;
+mod healing;
 mod hostile;
 mod kill_matrix;
 mod lock;
