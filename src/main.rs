@@ -91,7 +91,7 @@ fn run(environment: &Environment, signals: io::Result<Signals>) -> Result<(), Er
         signals.map_err(|error| Error::Usage(format!("signals cannot be handled: {error}")))?;
     let signals = &signals;
     match command::parse(env::args_os().skip(1)).map_err(Error::Usage)? {
-        Command::Help(_) => answer(command::help()),
+        Command::Help(topic) => answer(command::help(topic)),
         Command::Version => answer(concat!("lockstep ", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Up => up(environment, signals),
         Command::Unlock(id) => unlock(environment, signals, id),

@@ -10,6 +10,7 @@ mod environment;
 mod errors;
 mod exit_codes;
 mod files;
+mod help;
 mod hostile;
 mod kill_matrix;
 mod lock;
