@@ -89,9 +89,7 @@ pub fn load(environment: &Environment) -> Result<Config, Vec<Complaint>> {
     };
     inquiry.setting(RUN, false, boolean);
     let server = inquiry.server();
-    let migrations_dir = inquiry.setting("MIGRATIONS_DIR", PathBuf::from("migrations"), |text| {
-        Ok(text.into())
-    });
+    let migrations_dir = inquiry.migrations_dir();
     let (history_table, locks_table) = inquiry.tables();
     let database_wait = inquiry.setting("DATABASE_WAIT_SECONDS", secs(60), wait);
     let lock_wait = inquiry.setting("MIGRATION_LOCK_WAIT_SECONDS", secs(300), wait);
@@ -159,6 +157,24 @@ pub fn switch(environment: &Environment) -> Result<bool, Complaint> {
     environment
         .value(RUN, boolean)
         .map(|value| value.unwrap_or(false))
+}
+
+/// Where the files are. Judges nothing else: whoever only makes files needs no database.
+///
+/// # Errors
+///
+/// The value is not a path.
+pub fn migrations_dir(environment: &Environment) -> Result<PathBuf, Vec<Complaint>> {
+    let mut inquiry = Inquiry {
+        environment,
+        complaints: Vec::new(),
+        warnings: Vec::new(),
+    };
+    let directory = inquiry.migrations_dir();
+    match inquiry.complaints.is_empty() {
+        true => Ok(directory),
+        false => Err(inquiry.complaints),
+    }
 }
 
 const RUN: &str = "RUN_DATABASE_MIGRATIONS";
@@ -287,6 +303,12 @@ impl Inquiry<'_> {
         result
             .map_err(|complaint| self.complaints.push(complaint))
             .ok()
+    }
+
+    fn migrations_dir(&mut self) -> PathBuf {
+        self.setting("MIGRATIONS_DIR", PathBuf::from("migrations"), |text| {
+            Ok(text.into())
+        })
     }
 
     fn complain(&mut self, variable: &str, problem: impl Into<String>) {

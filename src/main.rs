@@ -32,6 +32,7 @@ use crate::command::Command;
 use crate::config::{Config, Environment};
 use crate::connect::Session;
 use crate::error::{Error, counted};
+use crate::files::new::Directory;
 use crate::history::{Observation, Tables};
 use crate::lock::{Acquired, Locked};
 use crate::migration::{History, Migration};
@@ -95,12 +96,12 @@ fn run(environment: &Environment, signals: io::Result<Signals>) -> Result<(), Er
         Command::Version => answer(concat!("lockstep ", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Up => up(environment, signals),
         Command::Unlock(id) => unlock(environment, signals, id),
+        Command::New(wish) => new(environment, &wish.to_string_lossy()),
         command @ (Command::Down(_)
         | Command::Status(_)
         | Command::Check(_)
         | Command::Wait
         | Command::Plan(..)
-        | Command::New(_)
         | Command::Baseline(_)) => Err(Error::Usage(format!("{command:?} is not there yet"))),
         Command::Start => match config::switch(environment) {
             Ok(true) => up(environment, signals),
@@ -161,6 +162,28 @@ fn unlock(environment: &Environment, signals: &Signals, id: Option<i64>) -> Resu
         id,
         wait,
     )?)
+}
+
+/// Creates the files of a migration, and answers with their paths.
+fn new(environment: &Environment, wish: &str) -> Result<(), Error> {
+    let directory = config::migrations_dir(environment).map_err(Error::Environment)?;
+    let name = files::new::name_for(wish).ok_or_else(|| {
+        Error::Usage(format!(
+            "unusable argument {wish:?} after \"new\": a NAME needs a letter or a digit (see `lockstep help new`)"
+        ))
+    })?;
+    let created = files::new::create(&directory, &name)?;
+    if created.directory == Directory::Created {
+        info!("created the directory {}", directory.display());
+    }
+    if name != wish {
+        info!("the name is {name}, made of {wish:?}");
+    }
+    answer(&format!(
+        "{}\n{}\n",
+        created.up.display(),
+        created.down.display()
+    ))
 }
 
 fn config(environment: &Environment) -> Result<Config, Error> {

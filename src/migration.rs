@@ -12,12 +12,42 @@ use crate::script::{Checksum, Script};
 pub struct Version(u64);
 
 impl Version {
+    pub const FIRST: Version = Version(0);
+
     /// Returns the version that `text` spells, if it is exactly 14 ASCII digits.
     pub fn parse(text: &str) -> Option<Version> {
         if text.len() != 14 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
             return None;
         }
         text.parse().ok().map(Version)
+    }
+
+    /// The next version: the next second, if the digits are a date and time, else the next number. None after the last.
+    pub fn next(self) -> Option<Version> {
+        const END: u64 = 10u64.pow(14);
+        let plain = Version(self.0 + 1);
+        if !self.is_date() {
+            return Some(plain).filter(|next| next.0 < END);
+        }
+        // The second, the minute, the hour, the day and the month: where each begins, and what it begins with.
+        let mut next = plain;
+        for (unit, first) in [
+            (1, 0),
+            (100, 0),
+            (10_000, 0),
+            (1_000_000, 1),
+            (100_000_000, 1),
+        ] {
+            let is_leap_second = next.0 % 100 == 60;
+            if next.is_date() && !is_leap_second {
+                return Some(next);
+            }
+            let above = unit * 100;
+            let below = next.0 % unit;
+            next = Version((next.0 / above + 1) * above + first * unit + below);
+        }
+        // Past the last day of the year 9999 there is no date of 14 digits.
+        Some(if next.0 < END { next } else { plain })
     }
 
     /// Returns true if and only if the digits are a date and time of the Gregorian calendar.
@@ -113,6 +143,34 @@ mod tests {
             let version = Version::parse(text);
             assert_eq!(version.is_some(), is_version, "{text}");
             assert!(version.is_none_or(|version| version.to_string() == text));
+        }
+    }
+
+    #[test]
+    fn the_next_version_is_the_next_second() {
+        for (text, next) in [
+            ("20230314095813", Some("20230314095814")),
+            ("20230314095859", Some("20230314095900")),
+            ("20230314095860", Some("20230314095900")),
+            ("20230314095959", Some("20230314100000")),
+            ("20230314235959", Some("20230315000000")),
+            ("20230228235959", Some("20230301000000")),
+            ("20240228235959", Some("20240229000000")),
+            ("20240229235959", Some("20240301000000")),
+            ("20231231235959", Some("20240101000000")),
+            ("20231231235960", Some("20240101000000")),
+            ("99991231235959", Some("99991231235960")),
+            // No dates.
+            ("00000000000001", Some("00000000000002")),
+            ("00000000000099", Some("00000000000100")),
+            ("20231301000000", Some("20231301000001")),
+            ("99991231235960", Some("99991231235961")),
+            ("99999999999999", None),
+        ] {
+            let version = Version::parse(text).expect("fourteen digits");
+            let next = next.map(|next| Version::parse(next).expect("fourteen digits"));
+            assert_eq!(version.next(), next, "{text}");
+            assert!(next.is_none_or(|next| next > version));
         }
     }
 

@@ -16,6 +16,7 @@ mod kill_matrix;
 mod lock;
 mod logs;
 mod network;
+mod new;
 mod outside;
 mod pgbouncer;
 mod pooler;
