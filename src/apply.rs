@@ -18,11 +18,12 @@ use crate::connect::{Settings, Trouble, literal};
 use crate::error::{Error, Failure, FailureOutcome, Place, Precision, SqlError};
 use crate::history::{self, Started};
 use crate::lock::{Locked, sqlstate};
-use crate::logging;
+use crate::logging::{self, live};
 use crate::migration::{History, Migration};
 use crate::plan::Plan;
 use crate::progress::Reached;
 use crate::script::{self, Kind};
+use crate::ticker;
 use crate::wait::{Signals, Wait};
 
 /// How long a migration that met a locked table pauses before it is tried again, at most. Readers and writers that
@@ -79,9 +80,15 @@ pub fn run(
             run.applied
         ))?;
         let (version, name) = (migration.version.to_string(), migration.file_name.as_str());
-        info!(version = version.as_str(), name, number, of; "{number}/{of} applying {name}");
+        // On a terminal the live line says so, and goes.
+        if live::columns().is_none() {
+            info!(version = version.as_str(), name, number, of; "{number}/{of} applying {name}");
+        }
         let started = Instant::now();
-        let step = run.migrate(locked, migration)?;
+        let progress = locked.work.progress().clone();
+        let step = ticker::watch(&progress, migration, number, of, || {
+            run.migrate(locked, migration)
+        })?;
         if step == Step::AlreadyRecorded {
             warn!(version = version.as_str(), name; "{number}/{of} {name} was recorded by somebody else meanwhile");
             continue;

@@ -266,6 +266,25 @@ impl Environment {
             .ok_or_else(|| complaint(name, "is not valid UTF-8"))
     }
 
+    /// What the log is shown on. No value is wrong here: what is no number of columns is none.
+    fn screen(&self) -> logging::Screen {
+        /// What a terminal has that does not say.
+        const USUAL: usize = 80;
+        let text = |name: &str| self.text(name).ok().flatten();
+        if !self.stderr_is_terminal || text("TERM") == Some("dumb") {
+            return logging::Screen::Lines;
+        }
+        let columns = text("COLUMNS").and_then(|it| it.parse().ok());
+        logging::Screen::Terminal {
+            columns: columns.filter(|&it| it > 0).unwrap_or(USUAL),
+            // See https://no-color.org.
+            colours: match self.get("NO_COLOR") {
+                Some(_) => logging::Colours::None,
+                None => logging::Colours::Ansi,
+            },
+        }
+    }
+
     fn value<T>(
         &self,
         name: &str,
@@ -345,18 +364,20 @@ impl Inquiry<'_> {
         } else {
             logging::Format::Json
         };
+        let format = self.setting("LOG_FORMAT", default, |text| {
+            choice(
+                text,
+                &[
+                    ("text", logging::Format::Text),
+                    ("json", logging::Format::Json),
+                ],
+            )
+        });
         logging::Settings {
             level: self.setting("LOG_LEVEL", LevelFilter::Info, level),
-            format: self.setting("LOG_FORMAT", default, |text| {
-                choice(
-                    text,
-                    &[
-                        ("text", logging::Format::Text),
-                        ("json", logging::Format::Json),
-                    ],
-                )
-            }),
+            format,
             queries: self.setting("DATABASE_QUERY_LOGGING_ENABLED", false, boolean),
+            screen: self.environment.screen(),
         }
     }
 }

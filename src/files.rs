@@ -27,7 +27,6 @@ const DOWN: [&str; 2] = [".tx.down.sql", ".down.sql"];
 pub fn read(directory: &Path) -> Result<Vec<Migration>, Error> {
     let mut search = Search::default();
     search.walk(directory, &mut Vec::new());
-    search.problems.append(&mut search.unreadable);
     search.pair_downs();
 
     let mut migrations = Vec::with_capacity(search.ups.len());
@@ -37,6 +36,7 @@ pub fn read(directory: &Path) -> Result<Vec<Migration>, Error> {
             several => search.complain_of_duplicates(version, several),
         }
     }
+    search.problems.append(&mut search.unreadable);
     if migrations.is_empty() && search.problems.is_empty() {
         search.complain(
             directory,

@@ -18,6 +18,7 @@ mod migration;
 mod plan;
 mod progress;
 mod script;
+mod ticker;
 mod unlock;
 mod wait;
 
@@ -358,7 +359,10 @@ fn conclude(
     let all = counted(migrations.len(), "migration");
     match applied {
         0 => info!("the database is up to date: {all}"),
-        applied => info!(applied; "the database is up to date: {all}, {applied} applied now"),
+        applied => info!(
+            applied, total = migrations.len(), duration_ms = logging::running_ms();
+            "the database is up to date: {all}, {applied} applied now"
+        ),
     }
     Ok(())
 }

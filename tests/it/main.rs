@@ -27,4 +27,5 @@ mod rules;
 mod signals;
 mod standby;
 mod support;
+mod terminal;
 mod tidy;

@@ -150,7 +150,7 @@ fn a_directory_below_that_cannot_be_read_is_refused() {
     let scratch = Scratch::new();
     let below = scratch.migrations().join("below");
     fs::create_dir(&below).expect("a directory");
-    fs::set_permissions(&below, fs::Permissions::from_mode(0)).expect("its rights");
+    fs::set_permissions(&below, fs::Permissions::from_mode(0o000)).expect("its rights");
     // The superuser may read everything.
     if fs::read_dir(&below).is_err() {
         let outcome = new(&scratch, &["x"]).run();

@@ -74,7 +74,7 @@ const RULES: [Rule; 13] = [
     Rule {
         what: "writes to stderr",
         words: &["io::stderr", "stderr()"],
-        allowed: &["logging.rs", "config.rs"],
+        allowed: &["logging.rs", "logging/", "config.rs"],
         broken_by: "writeln!(io::stderr(), \"{text}\")",
     },
     Rule {
@@ -542,7 +542,10 @@ fn variables_in_code() -> BTreeSet<String> {
                 "LOG_",
                 "PG",
             ];
-            if is_name && (ours.iter().any(|start| literal.starts_with(start)) || literal == "HOME")
+            let others = ["HOME", "COLUMNS", "NO_COLOR", "TERM"];
+            if is_name
+                && (ours.iter().any(|start| literal.starts_with(start))
+                    || others.contains(&literal))
             {
                 found.insert(literal.to_owned());
             }
