@@ -90,11 +90,11 @@ its record. If any of these files is missing, nothing is run.
   DDL_LOCK_RETRY_SECONDS       how long a file that met it is tried again (120)
 
 exit codes:
-  0         rolled back
+  0         rolled back, or there was nothing to roll back
   1         a file failed and was undone; what was rolled back before stays so
   2         unusable command line, environment or files; nothing was changed
   3, 4      no connection; no lock in time: look at `lockstep status` first
-  5         history and files disagree; nothing was run
+  5         a file is gone, or more was applied meanwhile; nothing was changed
   130, 143  stopped by SIGINT, SIGTERM: look at `lockstep status` first
 
 example: lockstep down 2
@@ -110,11 +110,12 @@ reads, needs no right beyond SELECT, and answers while another runner works.
   DATABASE_URL           the database; `lockstep help` has other ways
   MIGRATIONS_DIR         where the files are (migrations)
   DATABASE_WAIT_SECONDS  how long to wait for the server (60)
+  NO_COLOR               anything: no colours on a terminal
 
 exit codes:
   0         that is the answer; `lockstep check` judges it
   2         unusable command line, environment or files
-  3         no connection: try again
+  3, 4      no connection; the history is locked: try again
   130, 143  stopped by SIGINT, SIGTERM
 
 example, for a program to read: lockstep status --json
@@ -135,7 +136,7 @@ probes. It only reads, needs no right beyond SELECT, and waits for no runner.
 exit codes:
   0         up to date
   2         unusable command line, environment or files
-  3         no connection: try again
+  3, 4      no connection; the history is locked: try again
   5         history and files disagree: a person decides
   6         migrations are pending: run `lockstep up`
   130, 143  stopped by SIGINT, SIGTERM
@@ -157,7 +158,7 @@ not for a wrong password to be right. It only reads, with no right but SELECT.
 exit codes:
   0         up to date
   2         unusable command line, environment or files, or a wrong password
-  3         no connection, all the time: try again
+  3, 4      no connection, or the history was locked, to the end: try again
   5         history and files disagree: a person decides
   6         migrations are still pending: try again
   130, 143  stopped by SIGINT, SIGTERM: try again
@@ -181,8 +182,8 @@ in one transaction, tells what they really lock, and rolls that back.
 exit codes:
   0         that is the plan
   1         a migration failed in the rehearsal; nothing was changed
-  2         unusable command line, environment or files
-  3, 4      no connection; no lock in time: try again
+  2         unusable input, or a file that cannot run in the one transaction
+  3, 4      no connection; a lock is in the way: try again
   5         history and files disagree
   130, 143  stopped by SIGINT, SIGTERM
 
@@ -209,9 +210,9 @@ example: lockstep new \"add author to notes\"
 const BASELINE: &str = "\
 usage: lockstep baseline VERSION
 
-Records every file up to VERSION as applied without running it: to adopt a
-database that has been made in another way. Doing it twice changes nothing. It
-refuses if something newer is recorded already.
+Records every file up to VERSION, which is one of theirs, as applied without
+running it: to adopt a database that was made in another way. What is recorded
+already stays as it is, so doing it twice changes nothing.
 
   DATABASE_URL                 the database; `lockstep help` has other ways
   MIGRATIONS_DIR               where the files are (migrations)
@@ -221,7 +222,7 @@ exit codes:
   0         recorded; `lockstep check` tells what is left to apply
   2         unusable command line, environment or files; nothing was changed
   3, 4      no connection; no lock in time: run again
-  5         history and files disagree; nothing was changed
+  5         something newer is recorded already; nothing was changed
   130, 143  stopped by SIGINT, SIGTERM: run again
 
 example: lockstep baseline 20230320161721
