@@ -63,18 +63,8 @@ migrate: build ## apply ./migrations to the database
 status: ## show what the database has applied
 	@$(NEED_DB); $(HISTORY)
 
-# Later than every other file, also if that one's clock was ahead of ours.
-new: ## create an empty migration and the way back: make new name=add_colour
-	@case "$(name)" in '' | *[!0-9A-Za-z_-]*) \
-	    echo "make new name=...: letters, digits, _ and -" >&2; exit 2;; esac; \
-	version=$$(date -u +%Y%m%d%H%M%S); \
-	newest=$$(ls migrations | sed -n 's/^\([0-9]\{14\}\)_.*\.sql$$/\1/p' | sort | tail -n 1); \
-	if test "$$version" -le "$${newest:-0}"; then version=$$((newest + 1)); fi; \
-	set -C; \
-	for way in up down; do \
-	    file="migrations/$${version}_$(name).$$way.sql"; \
-	    echo "-- $(name): $$way" >"$$file" && echo "$$file" || exit; \
-	done
+new: build ## create an empty migration and the way back: make new name="add colour"
+	@MIGRATIONS_DIR=migrations $(LOCKSTEP) new -- "$(name)"
 
 clean: ## stop the private PostgreSQL, and remove all that was built
 	@tests/postgres remove $(DB)

@@ -22,11 +22,12 @@ use crate::connect::{Settings, Trouble, literal};
 use crate::error::{Before, Error, Failure, FailureOutcome, Place, Precision, SqlError};
 use crate::history::{self, Started};
 use crate::lock::{Expected, Locked, sqlstate};
-use crate::logging;
+use crate::logging::{self, live};
 use crate::migration::{Direction, History, Migration, Version};
 use crate::plan::{self, Plan};
 use crate::progress::Reached;
 use crate::script::{self, Kind};
+use crate::ticker;
 use crate::wait::{Signals, Wait};
 
 /// How long a migration that met a locked table pauses before it is tried again, at most. Readers and writers that
@@ -152,9 +153,15 @@ impl Run<'_> {
                 Way::Down => format!("{} of {of} migrations were rolled back", self.done),
             })?;
             let (version, name) = (migration.version.to_string(), migration.file_name.as_str());
-            info!(version = version.as_str(), name, number, of; "{number}/{of} {doing} {name}");
+            // On a terminal the live line says so, and goes.
+            if live::columns().is_none() {
+                info!(version = version.as_str(), name, number, of; "{number}/{of} {doing} {name}");
+            }
             let started = Instant::now();
-            let step = self.migrate(locked, migration)?;
+            let progress = locked.work.progress().clone();
+            let step = ticker::watch(&progress, migration, number, of, || {
+                self.migrate(locked, migration)
+            })?;
             if step == Step::DoneByOthers {
                 let what = match self.way {
                     Way::Up { .. } => "recorded",

@@ -1,9 +1,14 @@
-//! The command line → [`Command`], and the help text. Prints nothing and reads nothing else.
+//! The command line → [`Command`], or one line that says what is not understood and what may have been meant. Prints
+//! nothing and reads nothing else. What `lockstep help` shows is in [`help`].
 
+mod help;
+
+use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::sync::LazyLock;
 
 use crate::migration::Version;
+
+pub use help::help;
 
 /// What the user asked for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -56,7 +61,8 @@ pub enum Planning {
     Rehearse,
 }
 
-/// Reads the arguments that follow the program's name.
+/// Reads the arguments that follow the program's name. Options may stand before and behind operands; behind `--` all is
+/// an operand, and so is a negative number.
 ///
 /// # Errors
 ///
@@ -66,89 +72,34 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, String> {
     let Some((first, rest)) = args.split_first() else {
         return Ok(Command::Start);
     };
-    let mut words = Words {
-        after: first,
-        rest: rest.to_vec(),
+    let entry = match first.to_str() {
+        Some("--help" | "-h") => entry("help").ok_or_else(|| unknown_command(first))?,
+        Some("--version" | "-V") => {
+            return match rest.first() {
+                None => Ok(Command::Version),
+                Some(word) => Err(unexpected(word, first) + &see_help("")),
+            };
+        }
+        _ if is_option(first) => return Err(misplaced_option(first, rest)),
+        name => name.and_then(entry).ok_or_else(|| unknown_command(first))?,
     };
-    let command = match find(first)? {
-        Found::Option(command) => command,
-        Found::Command(entry) => match rest {
-            [option] if option == "--help" || option == "-h" => {
-                return Ok(Command::Help(Some(entry.name)));
-            }
-            _ => (entry.read)(&mut words)?,
-        },
-    };
-    match words.rest.first() {
+    let mut words = Words::sort(entry, rest)?;
+    // The page about the page that lists all the others is the least that anybody can want.
+    if words.wants_help && entry.name != "help" {
+        return Ok(Command::Help(Some(entry.name)));
+    }
+    let command = (entry.read)(&mut words)?;
+    match words.operands.pop_front() {
         None => Ok(command),
-        Some(unexpected) => Err(words.unexpected(unexpected)),
+        Some(word) => Err(words.complain_of_surplus(&word)),
     }
 }
 
-/// The words that follow a command, as far as they are not yet understood.
-struct Words<'a> {
-    after: &'a OsString,
-    rest: Vec<OsString>,
-}
-
-impl Words<'_> {
-    /// Takes an option that stands anywhere among the words, once.
-    fn option(&mut self, name: &str) -> bool {
-        let found = self.rest.iter().position(|word| word == name);
-        found.map(|at| self.rest.remove(at)).is_some()
-    }
-
-    fn format(&mut self) -> Format {
-        match self.option("--json") {
-            true => Format::Json,
-            false => Format::Text,
-        }
-    }
-
-    fn operand(&mut self) -> Option<OsString> {
-        (!self.rest.is_empty()).then(|| self.rest.remove(0))
-    }
-
-    /// Takes an operand that may be missing; `read` says what it is.
-    fn optional<T>(&mut self, read: impl Fn(&str) -> Option<T>) -> Result<Option<T>, String> {
-        let Some(word) = self.operand() else {
-            return Ok(None);
-        };
-        match word.to_str().and_then(read) {
-            Some(value) => Ok(Some(value)),
-            None => Err(self.unexpected(&word)),
-        }
-    }
-
-    fn required(&mut self, what: &str) -> Result<OsString, String> {
-        let after = self.after.to_string_lossy();
-        self.operand()
-            .ok_or_else(|| format!("{after} needs {what} (see `lockstep help {after}`)"))
-    }
-
-    fn unexpected(&self, word: &OsString) -> String {
-        let (word, after) = (quoted(word), quoted(self.after));
-        format!("unexpected argument {word} after {after}{SEE_HELP}")
-    }
-}
-
-/// Usage, commands, the most important variables and the exit codes, on one screen of 80 columns and 24 lines.
-pub fn help() -> &'static str {
-    static HELP: LazyLock<String> = LazyLock::new(|| {
-        let list: String = COMMANDS
-            .iter()
-            .map(|entry| format!("  {:16} {}\n", entry.usage, entry.does))
-            .collect();
-        format!("{USAGE}{list}{REST}")
-    });
-    &HELP
-}
-
-/// A command and its line of the help text.
+/// A command, and how what follows it is read.
 struct Entry {
     name: &'static str,
-    usage: &'static str,
-    does: &'static str,
+    /// Beside `--help`, which all have.
+    options: &'static [&'static str],
     read: fn(&mut Words) -> Result<Command, String>,
 }
 
@@ -156,17 +107,15 @@ struct Entry {
 static COMMANDS: [Entry; 10] = [
     Entry {
         name: "up",
-        usage: "up",
-        does: "apply all that is pending",
+        options: &[],
         read: |_| Ok(Command::Up),
     },
     Entry {
         name: "down",
-        usage: "down [N]",
-        does: "roll back the newest run of `up`, or the newest N",
+        options: &[],
         read: |words| {
-            let count =
-                words.optional(|word| word.parse().ok().filter(|&count: &usize| count > 0))?;
+            let what = format!("N is a whole number from 1 to {}", usize::MAX);
+            let count = words.optional(&what, |word| plain_number(word).filter(|it| *it > 0))?;
             Ok(Command::Down(
                 count.map_or(Rollback::NewestGroup, Rollback::Newest),
             ))
@@ -174,28 +123,24 @@ static COMMANDS: [Entry; 10] = [
     },
     Entry {
         name: "status",
-        usage: "status [--json]",
-        does: "show the database, the lock, and every migration",
+        options: &["--json"],
         read: |words| Ok(Command::Status(words.format())),
     },
     Entry {
         name: "check",
-        usage: "check [--json]",
-        does: "exit 0 if up to date, 6 if migrations are pending",
+        options: &["--json"],
         read: |words| Ok(Command::Check(words.format())),
     },
     Entry {
         name: "wait",
-        usage: "wait",
-        does: "wait until `check` would exit 0",
+        options: &[],
         read: |_| Ok(Command::Wait),
     },
     Entry {
         name: "plan",
-        usage: "plan [--json]",
-        does: "show what `up` would run, and what it would lock",
+        options: &["--json", "--rehearse"],
         read: |words| {
-            let planning = match words.option("--rehearse") {
+            let planning = match words.has("--rehearse") {
                 true => Planning::Rehearse,
                 false => Planning::Read,
             };
@@ -204,104 +149,244 @@ static COMMANDS: [Entry; 10] = [
     },
     Entry {
         name: "new",
-        usage: "new NAME",
-        does: "create the files of a migration",
+        options: &[],
         read: |words| words.required("a NAME").map(Command::New),
     },
     Entry {
         name: "baseline",
-        usage: "baseline VERSION",
-        does: "record all files up to VERSION without running them",
+        options: &[],
         read: |words| {
             let word = words.required("a VERSION, 14 digits")?;
             let version = word.to_str().and_then(Version::parse);
             version
                 .map(Command::Baseline)
-                .ok_or_else(|| words.unexpected(&word))
+                .ok_or_else(|| words.complain_of_version(&word))
         },
     },
     Entry {
         name: "unlock",
-        usage: "unlock [ID]",
-        does: "show the lock; remove a row of it whose owner is gone",
+        options: &[],
         read: |words| {
-            let id = words.optional(|word| word.parse().ok())?;
+            let what = "ID is the whole number that `lockstep unlock` shows";
+            let id = words.optional(what, |word| word.parse().ok())?;
             Ok(Command::Unlock(id))
         },
     },
     Entry {
         name: "help",
-        usage: "help [COMMAND]",
-        does: "show this page, or one about COMMAND",
-        read: |words| {
-            let Some(topic) = words.operand() else {
-                return Ok(Command::Help(None));
-            };
-            Ok(Command::Help(match find(&topic)? {
-                Found::Command(entry) => Some(entry.name),
-                Found::Option(_) => None,
-            }))
+        options: &["--version", "-V"],
+        read: |words| match words.operands.pop_front() {
+            None => Ok(Command::Help(None)),
+            Some(topic) => match topic.to_str().and_then(entry) {
+                Some(entry) => Ok(Command::Help(Some(entry.name))),
+                None => Err(unknown_command(&topic)),
+            },
         },
     },
 ];
 
-const OPTIONS: [(&str, Command); 4] = [
-    ("--help", Command::Help(None)),
-    ("-h", Command::Help(None)),
-    ("--version", Command::Version),
-    ("-V", Command::Version),
-];
-
-enum Found {
-    Command(&'static Entry),
-    Option(Command),
+fn entry(name: &str) -> Option<&'static Entry> {
+    COMMANDS.iter().find(|entry| entry.name == name)
 }
 
-const SEE_HELP: &str = " (see `lockstep help`)";
+/// The words that follow a command.
+struct Words {
+    entry: &'static Entry,
+    options: Vec<&'static str>,
+    operands: VecDeque<OsString>,
+    wants_help: bool,
+}
 
-const USAGE: &str = "\
-Lockstep applies PostgreSQL schema migrations. Environment variables set it up.
-usage: lockstep [COMMAND]
-  (none)           as `up`, but only if RUN_DATABASE_MIGRATIONS is true
-";
-
-const REST: &str = "  -V, --version    show the version
-
-  DATABASE_URL           postgres://user:password@host/database or key=value ...
-  DATABASE_ENDPOINT_URL  host:port; with DATABASE_NAME, DATABASE_USERNAME and
-                         DATABASE_PASSWORD instead of a URL
-  MIGRATIONS_DIR         where the *.up.sql files are (migrations)
-  LOG_LEVEL, LOG_FORMAT  TRACE DEBUG INFO WARN ERROR (INFO); text or json
-
-exit codes: 0 done; 1 a migration failed, 2 unusable input, 5 history and files
-disagree: fix that first; 3 no connection, 4 no lock, 130 and 143 stopped by a
-signal: run again. README.md tells the rest.
-";
-
-fn find(argument: &OsString) -> Result<Found, String> {
-    if let Some(entry) = COMMANDS.iter().find(|entry| argument == entry.name) {
-        return Ok(Found::Command(entry));
+impl Words {
+    /// Tells options from operands. Who asks for help gets it, whatever else is wrong.
+    fn sort(entry: &'static Entry, rest: &[OsString]) -> Result<Words, String> {
+        let mut words = Words {
+            entry,
+            options: Vec::new(),
+            operands: VecDeque::new(),
+            wants_help: rest
+                .iter()
+                .take_while(|word| *word != "--")
+                .any(|word| word == "--help" || word == "-h"),
+        };
+        let mut rest = rest.iter();
+        for word in rest.by_ref().take_while(|word| *word != "--") {
+            if word == "--help" || word == "-h" {
+                continue;
+            }
+            match is_option(word) {
+                true if words.wants_help => {}
+                true => words.take_option(word)?,
+                false => words.operands.push_back(word.clone()),
+            }
+        }
+        words.operands.extend(rest.cloned());
+        Ok(words)
     }
-    if let Some((_, command)) = OPTIONS.iter().find(|(name, _)| argument == name) {
-        return Ok(Found::Option(command.clone()));
+
+    fn take_option(&mut self, word: &OsString) -> Result<(), String> {
+        let Some(option) = self.entry.options.iter().find(|it| word == *it) else {
+            return Err(self.complain_of_option(word));
+        };
+        if self.options.contains(option) {
+            let name = quoted(word);
+            return Err(format!("option {name} stands twice{}", self.see_help()));
+        }
+        self.options.push(option);
+        Ok(())
     }
-    let text = argument.to_string_lossy();
-    let (kind, names): (_, Vec<&str>) = if text.starts_with('-') {
-        ("option", OPTIONS.iter().map(|(name, _)| *name).collect())
-    } else {
-        ("command", COMMANDS.iter().map(|entry| entry.name).collect())
+
+    fn has(&self, option: &str) -> bool {
+        self.options.contains(&option)
+    }
+
+    fn format(&self) -> Format {
+        match self.has("--json") {
+            true => Format::Json,
+            false => Format::Text,
+        }
+    }
+
+    /// Takes an operand that may be missing; `what` says what it is, and `read` reads it.
+    fn optional<T>(
+        &mut self,
+        what: &str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<T>, String> {
+        let Some(word) = self.operands.pop_front() else {
+            return Ok(None);
+        };
+        match word.to_str().and_then(read) {
+            Some(value) => Ok(Some(value)),
+            None => Err(format!(
+                "unusable argument {} after {:?}: {what}{}",
+                quoted(&word),
+                self.entry.name,
+                self.see_help()
+            )),
+        }
+    }
+
+    fn required(&mut self, what: &str) -> Result<OsString, String> {
+        let (name, see_help) = (self.entry.name, self.see_help());
+        self.operands
+            .pop_front()
+            .ok_or_else(|| format!("missing argument: {name:?} needs {what}{see_help}"))
+    }
+
+    fn complain_of_option(&self, word: &OsString) -> String {
+        let (name, see_help) = (self.entry.name, self.see_help());
+        let text = word.to_string_lossy();
+        if let Some((option, _)) = text.split_once('=')
+            && self.entry.options.contains(&option)
+        {
+            return format!("option {option:?} takes no value{see_help}");
+        }
+        let names: Vec<&str> = self
+            .entry
+            .options
+            .iter()
+            .copied()
+            .chain(["--help"])
+            .collect();
+        let unknown = format!("unknown option {} after {name:?}", quoted(word));
+        match (nearest(&text, &names), known_elsewhere(&text)) {
+            (Some(option), _) => format!("{unknown}: did you mean {option:?}?{see_help}"),
+            (None, Some(command)) => {
+                format!("{unknown}: did you mean \"lockstep {command}\"?{see_help}")
+            }
+            (None, None) => format!("{unknown}: it takes only {}{see_help}", names.join(", ")),
+        }
+    }
+
+    fn complain_of_surplus(&self, word: &OsString) -> String {
+        let text = word.to_string_lossy();
+        let unexpected = unexpected(word, &self.entry.name.into());
+        let hint = match nearest(&format!("--{text}"), self.entry.options) {
+            Some(option) => format!(": did you mean {option:?}?"),
+            None if self.entry.name == "new" => {
+                ": a NAME of several words stands in quotes".to_owned()
+            }
+            None => String::new(),
+        };
+        format!("{unexpected}{hint}{}", self.see_help())
+    }
+
+    /// A file's name, or the beginning of one, is the likeliest thing that is no version.
+    fn complain_of_version(&self, word: &OsString) -> String {
+        let text = word.to_string_lossy();
+        let file = text.rsplit('/').next().unwrap_or_default();
+        let meant = file.get(..14).and_then(Version::parse);
+        let hint = meant.map(|version| format!(": did you mean \"{version}\"?"));
+        format!(
+            "unusable argument {} after \"baseline\"{}{}",
+            quoted(word),
+            hint.unwrap_or_else(
+                || ": VERSION is 14 digits, those that a file's name begins with".to_owned()
+            ),
+            self.see_help()
+        )
+    }
+
+    fn see_help(&self) -> String {
+        see_help(self.entry.name)
+    }
+}
+
+/// Returns true if and only if the word is meant as an option: it begins with a dash and is no number.
+fn is_option(word: &OsString) -> bool {
+    let text = word.to_string_lossy();
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    text.strip_prefix('-')
+        .is_some_and(|rest| !rest.is_empty() && !digits(rest))
+}
+
+/// A number without a sign.
+fn plain_number(text: &str) -> Option<usize> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| digits)
+}
+
+fn unknown_command(word: &OsString) -> String {
+    let text = word.to_string_lossy();
+    let names: Vec<&str> = COMMANDS.iter().map(|entry| entry.name).collect();
+    let unknown = format!("unknown command {}", quoted(word));
+    match known_elsewhere(&text).or_else(|| nearest(&text, &names)) {
+        Some(name) => format!("{unknown}: did you mean {name:?}?{}", see_help("")),
+        None => format!("{unknown}: use one of {}{}", names.join(", "), see_help("")),
+    }
+}
+
+/// An option that no command stands before: one that is unknown, or a command's own that came too early.
+fn misplaced_option(word: &OsString, rest: &[OsString]) -> String {
+    let text = word.to_string_lossy();
+    let unknown = format!("unknown option {}", quoted(word));
+    let mut entries = rest.iter().filter_map(|it| it.to_str().and_then(entry));
+    let owner = entries.find(|entry| entry.options.contains(&&*text));
+    let names = ["--help", "-h", "--version", "-V"];
+    let hint = match (owner, nearest(&text, &names), known_elsewhere(&text)) {
+        (Some(owner), ..) => format!("did you mean \"lockstep {} {text}\"?", owner.name),
+        (None, Some(name), _) => format!("did you mean {name:?}?"),
+        (None, None, Some(command)) => format!("did you mean \"lockstep {command}\"?"),
+        (None, None, None) => format!("use one of {}", names.join(", ")),
     };
-    Err(match nearest(&text, &names) {
-        Some(name) => format!(
-            "unknown {kind} {}: did you mean \"{name}\"?{SEE_HELP}",
-            quoted(argument)
-        ),
-        None => format!(
-            "unknown {kind} {}: use one of {}{SEE_HELP}",
-            quoted(argument),
-            names.join(", ")
-        ),
-    })
+    format!("{unknown}: {hint}{}", see_help(""))
+}
+
+fn unexpected(word: &OsString, after: &OsString) -> String {
+    format!(
+        "unexpected argument {} after {}",
+        quoted(word),
+        quoted(after)
+    )
+}
+
+/// Where to read on: the page about the command, or the general one.
+fn see_help(command: &str) -> String {
+    match command {
+        "" | "help" => " (see `lockstep help`)".to_owned(),
+        command => format!(" (see `lockstep help {command}`)"),
+    }
 }
 
 /// The argument in quotes, on one line whatever it holds.
@@ -309,23 +394,37 @@ fn quoted(argument: &OsString) -> String {
     format!("{:?}", argument.to_string_lossy())
 }
 
+/// Our command for what other tools call otherwise.
+fn known_elsewhere(word: &str) -> Option<&'static str> {
+    const WORDS: [(&str, &[&str]); 7] = [
+        ("up", &["migrate", "apply", "run", "deploy"]),
+        ("down", &["rollback", "undo", "revert", "back"]),
+        ("status", &["info", "list", "show", "history"]),
+        ("check", &["validate", "verify", "pending"]),
+        ("plan", &["dry-run", "dryrun", "preview", "diff"]),
+        ("new", &["create", "generate", "add", "make"]),
+        ("unlock", &["force", "release", "repair"]),
+    ];
+    let word = word.trim_start_matches('-').to_lowercase();
+    let found = WORDS.iter().find(|(_, others)| others.contains(&&*word));
+    found.map(|(name, _)| *name)
+}
+
 /// The name that `text` most likely stands for: one that begins it or that it begins, or the fewest typing errors away
 /// if these are at most half of its letters.
-fn nearest<'a>(text: &str, names: &[&'a str]) -> Option<&'a str> {
+fn nearest(text: &str, names: &[&'static str]) -> Option<&'static str> {
     let text = text.to_lowercase();
-    let begins = |name: &str| text.len() > 1 && (text.starts_with(name) || name.starts_with(&text));
-    let score = |name: &str| {
-        if begins(name) {
-            0
-        } else {
-            edit_distance(&text, &name.to_lowercase())
-        }
+    let letters = |text: &str| text.trim_start_matches('-').chars().count();
+    let begins = |name: &str| {
+        letters(&text).min(letters(name)) > 1 && (text.starts_with(name) || name.starts_with(&text))
     };
-    let (errors, name) = names
-        .iter()
-        .map(|name| (score(name), *name))
-        .min_by_key(|(errors, _)| *errors)?;
-    (errors <= name.trim_start_matches('-').chars().count() / 2).then_some(name)
+    let score = |name: &str| match begins(name) {
+        true => 0,
+        false => edit_distance(&text, &name.to_lowercase()),
+    };
+    let scores = names.iter().map(|name| (score(name), *name));
+    let (errors, name) = scores.min_by_key(|(errors, _)| *errors)?;
+    (errors <= letters(name) / 2).then_some(name)
 }
 
 /// How many letters must be inserted, deleted, replaced or swapped with their neighbour (optimal string alignment).
@@ -357,163 +456,275 @@ mod tests {
 
     #[test]
     fn understands_what_there_is() {
-        let table: [(&[&str], Command); 16] = [
-            (&[], Command::Start),
-            (&["up"], Command::Up),
-            (&["help"], Command::Help(None)),
-            (&["help", "up"], Command::Help(Some("up"))),
-            (&["help", "help"], Command::Help(Some("help"))),
-            (&["help", "--version"], Command::Help(None)),
-            (&["help", "--help"], Command::Help(None)),
-            (&["up", "--help"], Command::Help(Some("up"))),
-            (&["up", "-h"], Command::Help(Some("up"))),
-            (&["--help"], Command::Help(None)),
-            (&["-h"], Command::Help(None)),
-            (&["--version"], Command::Version),
-            (&["-V"], Command::Version),
-            (&["unlock"], Command::Unlock(None)),
-            (&["unlock", "-7"], Command::Unlock(Some(-7))),
-            (&["unlock", "--help"], Command::Help(Some("unlock"))),
+        let version = Version::parse("20230314095813").expect("fourteen digits");
+        let table: [(&str, Command); 40] = [
+            ("", Command::Start),
+            ("up", Command::Up),
+            ("up --", Command::Up),
+            ("down", Command::Down(Rollback::NewestGroup)),
+            ("down 1", Command::Down(Rollback::Newest(1))),
+            ("down 0013", Command::Down(Rollback::Newest(13))),
+            ("status", Command::Status(Format::Text)),
+            ("status --json", Command::Status(Format::Json)),
+            ("check", Command::Check(Format::Text)),
+            ("check --json", Command::Check(Format::Json)),
+            ("wait", Command::Wait),
+            ("plan", Command::Plan(Format::Text, Planning::Read)),
+            ("plan --json", Command::Plan(Format::Json, Planning::Read)),
+            (
+                "plan --rehearse",
+                Command::Plan(Format::Text, Planning::Rehearse),
+            ),
+            (
+                "plan --rehearse --json",
+                Command::Plan(Format::Json, Planning::Rehearse),
+            ),
+            (
+                "plan --json --rehearse",
+                Command::Plan(Format::Json, Planning::Rehearse),
+            ),
+            ("new add_column", Command::New("add_column".into())),
+            ("new -- --json", Command::New("--json".into())),
+            ("new -5", Command::New("-5".into())),
+            ("baseline 20230314095813", Command::Baseline(version)),
+            ("baseline -- 20230314095813", Command::Baseline(version)),
+            ("unlock", Command::Unlock(None)),
+            ("unlock -7", Command::Unlock(Some(-7))),
+            ("unlock 7", Command::Unlock(Some(7))),
+            ("unlock -- -7", Command::Unlock(Some(-7))),
+            (
+                "unlock -9223372036854775808",
+                Command::Unlock(Some(i64::MIN)),
+            ),
+            ("help", Command::Help(None)),
+            ("help up", Command::Help(Some("up"))),
+            ("help help", Command::Help(Some("help"))),
+            ("help --help", Command::Help(None)),
+            ("help up --help", Command::Help(Some("up"))),
+            ("help --version", Command::Help(None)),
+            ("--help", Command::Help(None)),
+            ("--help up", Command::Help(Some("up"))),
+            ("-h", Command::Help(None)),
+            ("up --help", Command::Help(Some("up"))),
+            ("up -h", Command::Help(Some("up"))),
+            ("down --json x --help", Command::Help(Some("down"))),
+            ("--version", Command::Version),
+            ("-V", Command::Version),
         ];
         for (line, command) in table {
-            assert_eq!(parsed(line), Ok(command), "{line:?}");
+            let words: Vec<&str> = line.split_whitespace().collect();
+            assert_eq!(parsed(&words), Ok(command), "{line:?}");
+        }
+    }
+
+    #[track_caller]
+    fn assert_refused(table: &[(&str, &str)]) {
+        for (line, complaint) in table {
+            let words: Vec<&str> = line.split(' ').collect();
+            assert_eq!(parsed(&words), Err((*complaint).to_owned()), "{line:?}");
+            assert!(!complaint.contains('\n'));
         }
     }
 
     #[test]
-    fn refuses_the_rest_in_one_line_with_the_nearest() {
-        let table: [(&[&str], &str); 23] = [
+    fn an_unknown_command_gets_the_nearest() {
+        const ALL: &str = "use one of up, down, status, check, wait, plan, new, baseline, unlock, help (see `lockstep help`)";
+        for (word, meant) in [
+            ("upp", "up"),
+            ("pu", "up"),
+            ("UP", "up"),
+            ("upgrade", "up"),
+            ("migrate", "up"),
+            ("apply", "up"),
+            ("donw", "down"),
+            ("rollback", "down"),
+            ("stats", "status"),
+            ("stauts", "status"),
+            ("chekc", "check"),
+            ("plna", "plan"),
+            ("dry-run", "plan"),
+            ("create", "new"),
+            ("base", "baseline"),
+            ("unlok", "unlock"),
+            ("hlep", "help"),
+            ("he", "help"),
+            ("helpme", "help"),
+        ] {
+            let complaint =
+                format!("unknown command {word:?}: did you mean {meant:?}? (see `lockstep help`)");
+            assert_eq!(parsed(&[word]), Err(complaint.clone()));
+            assert_eq!(parsed(&["help", word]), Err(complaint));
+        }
+        for word in ["", "-", "x", "frobnicate", "a\nb\u{1b}", "ไทย"] {
+            let complaint = format!("unknown command {word:?}: {ALL}");
+            assert_eq!(parsed(&[word]), Err(complaint), "{word:?}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_option_gets_the_nearest_of_its_command() {
+        assert_refused(&[
             (
-                &["unlock", "x"],
-                "unexpected argument \"x\" after \"unlock\" (see `lockstep help`)",
-            ),
-            (
-                &["unlock", "1", "2"],
-                "unexpected argument \"2\" after \"unlock\" (see `lockstep help`)",
-            ),
-            (
-                &["upp"],
-                "unknown command \"upp\": did you mean \"up\"? (see `lockstep help`)",
-            ),
-            (
-                &["pu"],
-                "unknown command \"pu\": did you mean \"up\"? (see `lockstep help`)",
-            ),
-            (
-                &["UP"],
-                "unknown command \"UP\": did you mean \"up\"? (see `lockstep help`)",
-            ),
-            (
-                &["upgrade"],
-                "unknown command \"upgrade\": did you mean \"up\"? (see `lockstep help`)",
-            ),
-            (
-                &["hlep"],
-                "unknown command \"hlep\": did you mean \"help\"? (see `lockstep help`)",
-            ),
-            (
-                &["he"],
-                "unknown command \"he\": did you mean \"help\"? (see `lockstep help`)",
-            ),
-            (
-                &["helpme"],
-                "unknown command \"helpme\": did you mean \"help\"? (see `lockstep help`)",
-            ),
-            (
-                &["migrate"],
-                "unknown command \"migrate\": use one of up, down, status, check, wait, plan, new, baseline, unlock, help (see `lockstep help`)",
-            ),
-            (
-                &["apply"],
-                "unknown command \"apply\": use one of up, down, status, check, wait, plan, new, baseline, unlock, help (see `lockstep help`)",
-            ),
-            (
-                &[""],
-                "unknown command \"\": use one of up, down, status, check, wait, plan, new, baseline, unlock, help (see `lockstep help`)",
-            ),
-            (
-                &["a\nb\u{1b}"],
-                "unknown command \"a\\nb\\u{1b}\": use one of up, down, status, check, wait, plan, new, baseline, unlock, help (see `lockstep help`)",
-            ),
-            (
-                &["--hepl"],
+                "--hepl",
                 "unknown option \"--hepl\": did you mean \"--help\"? (see `lockstep help`)",
             ),
             (
-                &["--versoin"],
+                "--versoin",
                 "unknown option \"--versoin\": did you mean \"--version\"? (see `lockstep help`)",
             ),
             (
-                &["-v"],
+                "-v",
                 "unknown option \"-v\": did you mean \"-V\"? (see `lockstep help`)",
             ),
             (
-                &["--dry-run"],
-                "unknown option \"--dry-run\": use one of --help, -h, --version, -V (see `lockstep help`)",
+                "--dry-run",
+                "unknown option \"--dry-run\": did you mean \"lockstep plan\"? (see `lockstep help`)",
             ),
             (
-                &["up", "now"],
-                "unexpected argument \"now\" after \"up\" (see `lockstep help`)",
+                "--xyz",
+                "unknown option \"--xyz\": use one of --help, -h, --version, -V (see `lockstep help`)",
             ),
             (
-                &["up", "--help", "x"],
-                "unexpected argument \"x\" after \"up\" (see `lockstep help`)",
+                "--",
+                "unknown option \"--\": use one of --help, -h, --version, -V (see `lockstep help`)",
             ),
             (
-                &["up", ""],
-                "unexpected argument \"\" after \"up\" (see `lockstep help`)",
+                "--json status",
+                "unknown option \"--json\": did you mean \"lockstep status --json\"? (see `lockstep help`)",
             ),
             (
-                &["--version", "up"],
+                "--json up",
+                "unknown option \"--json\": use one of --help, -h, --version, -V (see `lockstep help`)",
+            ),
+            (
+                "status --jsno",
+                "unknown option \"--jsno\" after \"status\": did you mean \"--json\"? (see `lockstep help status`)",
+            ),
+            (
+                "status --js",
+                "unknown option \"--js\" after \"status\": did you mean \"--json\"? (see `lockstep help status`)",
+            ),
+            (
+                "plan --rehearsal",
+                "unknown option \"--rehearsal\" after \"plan\": did you mean \"--rehearse\"? (see `lockstep help plan`)",
+            ),
+            (
+                "up --dry-run",
+                "unknown option \"--dry-run\" after \"up\": did you mean \"lockstep plan\"? (see `lockstep help up`)",
+            ),
+            (
+                "up --json",
+                "unknown option \"--json\" after \"up\": it takes only --help (see `lockstep help up`)",
+            ),
+            (
+                "plan -x",
+                "unknown option \"-x\" after \"plan\": it takes only --json, --rehearse, --help (see `lockstep help plan`)",
+            ),
+            (
+                "status --json=1",
+                "option \"--json\" takes no value (see `lockstep help status`)",
+            ),
+            (
+                "status --json --json",
+                "option \"--json\" stands twice (see `lockstep help status`)",
+            ),
+        ]);
+    }
+
+    #[test]
+    fn an_argument_too_many_or_too_few_is_named_with_its_command() {
+        assert_refused(&[
+            (
+                "up now",
+                "unexpected argument \"now\" after \"up\" (see `lockstep help up`)",
+            ),
+            (
+                "up ",
+                "unexpected argument \"\" after \"up\" (see `lockstep help up`)",
+            ),
+            (
+                "up -5",
+                "unexpected argument \"-5\" after \"up\" (see `lockstep help up`)",
+            ),
+            (
+                "up -",
+                "unexpected argument \"-\" after \"up\" (see `lockstep help up`)",
+            ),
+            (
+                "status json",
+                "unexpected argument \"json\" after \"status\": did you mean \"--json\"? (see `lockstep help status`)",
+            ),
+            (
+                "unlock 1 2",
+                "unexpected argument \"2\" after \"unlock\" (see `lockstep help unlock`)",
+            ),
+            (
+                "new add column",
+                "unexpected argument \"column\" after \"new\": a NAME of several words stands in quotes (see `lockstep help new`)",
+            ),
+            (
+                "--version up",
                 "unexpected argument \"up\" after \"--version\" (see `lockstep help`)",
             ),
             (
-                &["help", "upp"],
-                "unknown command \"upp\": did you mean \"up\"? (see `lockstep help`)",
-            ),
-            (
-                &["help", "up", "up"],
+                "help up up",
                 "unexpected argument \"up\" after \"help\" (see `lockstep help`)",
             ),
-        ];
-        for (line, complaint) in table {
-            assert_eq!(parsed(line), Err(complaint.to_owned()), "{line:?}");
-            assert!(!complaint.contains('\n'));
+            (
+                "new",
+                "missing argument: \"new\" needs a NAME (see `lockstep help new`)",
+            ),
+            (
+                "baseline",
+                "missing argument: \"baseline\" needs a VERSION, 14 digits (see `lockstep help baseline`)",
+            ),
+        ]);
+    }
+
+    #[test]
+    fn an_unusable_argument_is_named_with_what_would_do() {
+        let number = format!("N is a whole number from 1 to {}", usize::MAX);
+        for word in ["0", "-5", "+5", "x", "1.5", "", "99999999999999999999", "२"] {
+            let complaint = format!(
+                "unusable argument {word:?} after \"down\": {number} (see `lockstep help down`)"
+            );
+            assert_eq!(parsed(&["down", word]), Err(complaint));
+        }
+        for word in ["x", "", "9223372036854775808", "1.0", "-"] {
+            let complaint = format!(
+                "unusable argument {word:?} after \"unlock\": ID is the whole number that `lockstep unlock` shows (see `lockstep help unlock`)"
+            );
+            assert_eq!(parsed(&["unlock", word]), Err(complaint));
+        }
+        for word in ["", "2023", "-5", "now", "2023031409581", "ไทยไทยไทย"] {
+            let complaint = format!(
+                "unusable argument {word:?} after \"baseline\": VERSION is 14 digits, those that a file's name begins with (see `lockstep help baseline`)"
+            );
+            assert_eq!(parsed(&["baseline", word]), Err(complaint));
+        }
+        for word in [
+            "20230314095813_a.up.sql",
+            "migrations/20230314095813_a.up.sql",
+            "202303140958130",
+        ] {
+            let complaint = format!(
+                "unusable argument {word:?} after \"baseline\": did you mean \"20230314095813\"? (see `lockstep help baseline`)"
+            );
+            assert_eq!(parsed(&["baseline", word]), Err(complaint));
         }
     }
 
     #[cfg(unix)]
     #[test]
-    fn refuses_bytes_that_are_no_text() {
+    fn bytes_that_are_no_text_are_shown_and_a_name_keeps_them() {
         use std::os::unix::ffi::OsStringExt as _;
-        let error = parse(std::iter::once(OsString::from_vec(vec![b'u', 0xff])));
-        assert_eq!(
-            error,
-            Err(
-                "unknown command \"u\u{fffd}\": did you mean \"up\"? (see `lockstep help`)"
-                    .to_owned()
-            )
-        );
-    }
-
-    #[test]
-    fn help_fits_a_terminal_and_names_every_command() {
-        assert!(help().lines().count() <= 24, "{}", help());
-        for line in help().lines() {
-            assert!(line.chars().count() <= 80, "{line}");
-        }
-        for entry in &COMMANDS {
-            assert!(
-                help().contains(&format!("\n  {} ", entry.usage)),
-                "{}",
-                entry.name
-            );
-            assert!(
-                entry.usage.starts_with(entry.name) && entry.usage.len() <= 16,
-                "{}",
-                entry.name
-            );
-        }
-        assert!(help().ends_with("README.md tells the rest.\n"));
+        let odd = || OsString::from_vec(vec![b'u', 0xff]);
+        let line = |words: Vec<OsString>| parse(words.into_iter());
+        let unknown = "unknown command \"u\u{fffd}\": did you mean \"up\"? (see `lockstep help`)";
+        assert_eq!(line(vec![odd()]), Err(unknown.to_owned()));
+        let unexpected = "unexpected argument \"u\u{fffd}\" after \"up\" (see `lockstep help up`)";
+        assert_eq!(line(vec!["up".into(), odd()]), Err(unexpected.to_owned()));
+        assert!(line(vec!["down".into(), odd()]).is_err());
+        assert_eq!(line(vec!["new".into(), odd()]), Ok(Command::New(odd())));
     }
 }

@@ -92,9 +92,7 @@ pub fn load(environment: &Environment) -> Result<Config, Vec<Complaint>> {
     };
     inquiry.setting(RUN, false, boolean);
     let server = inquiry.server();
-    let migrations_dir = inquiry.setting("MIGRATIONS_DIR", PathBuf::from("migrations"), |text| {
-        Ok(text.into())
-    });
+    let migrations_dir = inquiry.migrations_dir();
     let (history_table, locks_table) = inquiry.tables();
     let database_wait = inquiry.setting("DATABASE_WAIT_SECONDS", secs(60), wait);
     let lock_wait = inquiry.setting("MIGRATION_LOCK_WAIT_SECONDS", secs(300), wait);
@@ -184,6 +182,24 @@ pub fn switch(environment: &Environment) -> Result<bool, Complaint> {
     environment
         .value(RUN, boolean)
         .map(|value| value.unwrap_or(false))
+}
+
+/// Where the files are. Judges nothing else: whoever only makes files needs no database.
+///
+/// # Errors
+///
+/// The value is not a path.
+pub fn migrations_dir(environment: &Environment) -> Result<PathBuf, Vec<Complaint>> {
+    let mut inquiry = Inquiry {
+        environment,
+        complaints: Vec::new(),
+        warnings: Vec::new(),
+    };
+    let directory = inquiry.migrations_dir();
+    match inquiry.complaints.is_empty() {
+        true => Ok(directory),
+        false => Err(inquiry.complaints),
+    }
 }
 
 const RUN: &str = "RUN_DATABASE_MIGRATIONS";
@@ -278,6 +294,25 @@ impl Environment {
             .ok_or_else(|| complaint(name, "is not valid UTF-8"))
     }
 
+    /// What the log is shown on. No value is wrong here: what is no number of columns is none.
+    fn screen(&self) -> logging::Screen {
+        /// What a terminal has that does not say.
+        const USUAL: usize = 80;
+        let text = |name: &str| self.text(name).ok().flatten();
+        if !self.stderr_is_terminal || text("TERM") == Some("dumb") {
+            return logging::Screen::Lines;
+        }
+        let columns = text("COLUMNS").and_then(|it| it.parse().ok());
+        logging::Screen::Terminal {
+            columns: columns.filter(|&it| it > 0).unwrap_or(USUAL),
+            // See https://no-color.org.
+            colours: match self.get("NO_COLOR") {
+                Some(_) => logging::Colours::None,
+                None => logging::Colours::Ansi,
+            },
+        }
+    }
+
     fn value<T>(
         &self,
         name: &str,
@@ -317,6 +352,12 @@ impl Inquiry<'_> {
             .ok()
     }
 
+    fn migrations_dir(&mut self) -> PathBuf {
+        self.setting("MIGRATIONS_DIR", PathBuf::from("migrations"), |text| {
+            Ok(text.into())
+        })
+    }
+
     fn complain(&mut self, variable: &str, problem: impl Into<String>) {
         self.complaints.push(complaint(variable, problem));
     }
@@ -351,18 +392,20 @@ impl Inquiry<'_> {
         } else {
             logging::Format::Json
         };
+        let format = self.setting("LOG_FORMAT", default, |text| {
+            choice(
+                text,
+                &[
+                    ("text", logging::Format::Text),
+                    ("json", logging::Format::Json),
+                ],
+            )
+        });
         logging::Settings {
             level: self.setting("LOG_LEVEL", LevelFilter::Info, level),
-            format: self.setting("LOG_FORMAT", default, |text| {
-                choice(
-                    text,
-                    &[
-                        ("text", logging::Format::Text),
-                        ("json", logging::Format::Json),
-                    ],
-                )
-            }),
+            format,
             queries: self.setting("DATABASE_QUERY_LOGGING_ENABLED", false, boolean),
+            screen: self.environment.screen(),
         }
     }
 }

@@ -3,6 +3,8 @@
 //! Files are read before connecting, because a bad file name should fail without a database. Each file is read, lexed
 //! and hashed once. Down files are only looked at by name, until somebody rolls back: [`Downs`].
 
+pub mod new;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -43,6 +45,7 @@ pub fn read_with_downs(directory: &Path) -> Result<(Vec<Migration>, Downs), Erro
             several => search.complain_of_duplicates(version, several, "up"),
         }
     }
+    search.problems.append(&mut search.unreadable);
     if migrations.is_empty() && search.problems.is_empty() {
         search.complain(
             directory,
@@ -94,6 +97,11 @@ struct Named {
 struct Search {
     ups: BTreeMap<Version, Vec<Named>>,
     downs: Vec<(Version, Named)>,
+    /// The newest version that any name begins with, also if the rest of that name is wrong.
+    newest: Option<Version>,
+    /// Directories that could not be read, so that nothing is known of what is in them.
+    unreadable: Vec<FileProblem>,
+    /// All else that is wrong.
     problems: Vec<FileProblem>,
 }
 
@@ -113,7 +121,7 @@ impl Search {
             .and_then(|real| Ok((real, fs::read_dir(directory)?)));
         let (real, entries) = match entries {
             Ok(entries) => entries,
-            Err(error) => return self.complain(directory, unreadable("directory", &error)),
+            Err(error) => return self.complain_of_directory(directory, &error),
         };
         if above.contains(&real) {
             return;
@@ -122,10 +130,17 @@ impl Search {
         for entry in entries {
             match entry {
                 Ok(entry) => self.visit(&entry.path(), above),
-                Err(error) => self.complain(directory, unreadable("directory", &error)),
+                Err(error) => self.complain_of_directory(directory, &error),
             }
         }
         above.pop();
+    }
+
+    fn complain_of_directory(&mut self, directory: &Path, error: &io::Error) {
+        self.unreadable.push(FileProblem {
+            path: directory.to_owned(),
+            problem: unreadable("directory", error),
+        });
     }
 
     fn visit(&mut self, path: &Path, above: &mut Vec<PathBuf>) {
@@ -150,6 +165,8 @@ impl Search {
         if !has_sql_extension(file_name) {
             return;
         }
+        let digits = file_name.get(..14).and_then(Version::parse);
+        self.newest = self.newest.max(digits);
         if !metadata.is_file() {
             return self.complain(path, "neither a file nor a directory");
         }

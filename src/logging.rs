@@ -5,10 +5,13 @@
 //! database driver logs too, and under other names. A log that cannot be written is no reason to stop: nothing here
 //! fails or panics.
 
+pub mod live;
+
 use std::fmt;
 use std::io::{self, Write as _};
 use std::panic::Location;
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use log::kv::{self, Key, Value, VisitSource, VisitValue};
 use log::{Level, LevelFilter, Metadata, Record};
@@ -25,6 +28,23 @@ pub struct Settings {
     pub format: Format,
     /// Log each statement sent, whatever the level.
     pub queries: bool,
+    pub screen: Screen,
+}
+
+/// What the log's text is shown on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Screen {
+    /// Nothing, or nothing that can do more than take one line after the other.
+    Lines,
+    /// A terminal whose cursor can be moved.
+    Terminal { columns: usize, colours: Colours },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Colours {
+    None,
+    /// Those that every terminal has.
+    Ansi,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,8 +57,22 @@ pub enum Format {
 
 /// Starts the log. A second call changes nothing.
 pub fn init(settings: Settings) {
+    STARTED.get_or_init(Instant::now);
+    if let Screen::Terminal { columns, .. } = settings.screen
+        && settings.format == Format::Text
+        && settings.level >= LevelFilter::Info
+    {
+        live::allow(columns);
+    }
     // The only error is that a logger is there already.
     let _ = builder(settings).try_init();
+}
+
+static STARTED: OnceLock<Instant> = OnceLock::new();
+
+/// How long the program has run, in milliseconds: since [`init`], with which it begins.
+pub fn running_ms() -> f64 {
+    milliseconds(STARTED.get_or_init(Instant::now).elapsed())
 }
 
 /// Returns true if and only if [`query`] would log something.
@@ -108,7 +142,24 @@ fn builder(settings: Settings) -> env_logger::Builder {
         )
         .filter_module(REPORT, LevelFilter::Error)
         .target(env_logger::Target::Stderr)
-        .format(move |buffer, record| buffer.write_all(line(settings.format, record).as_bytes()));
+        .format(move |buffer, record| {
+            let text = match settings {
+                Settings {
+                    format: Format::Text,
+                    screen: Screen::Terminal { colours, .. },
+                    ..
+                } => {
+                    let text = line(Format::Text, record);
+                    format!(
+                        "{}{}",
+                        live::before_record(),
+                        coloured(text, record.level(), colours)
+                    )
+                }
+                _ => line(settings.format, record),
+            };
+            buffer.write_all(text.as_bytes())
+        });
     builder
 }
 
@@ -152,6 +203,18 @@ fn line(format: Format, record: &Record<'_>) -> String {
             message.strip_prefix("error: ").unwrap_or(&message),
         ),
     }
+}
+
+/// The word that says how bad it is, in colour: warnings yellow, errors red.
+fn coloured(text: String, level: Level, colours: Colours) -> String {
+    let (word, colour) = match level {
+        _ if colours == Colours::None => return text,
+        Level::Warn => (" WARN ", "33"),
+        Level::Error if text.starts_with("error:") => ("error:", "31"),
+        Level::Error => (" ERROR ", "31"),
+        Level::Info | Level::Debug | Level::Trace => return text,
+    };
+    text.replacen(word, &format!("\x1b[{colour}m{word}\x1b[0m"), 1)
 }
 
 fn json_line(record: &Record<'_>, time: &str, message: &str) -> String {
@@ -617,6 +680,7 @@ mod tests {
                     level,
                     format: Format::Text,
                     queries,
+                    screen: Screen::Lines,
                 });
                 assert_eq!(text.matches(" at ").count(), shown, "{text}");
                 assert_eq!(text.contains(" DEBUG query\n"), queries, "{text}");
@@ -627,6 +691,7 @@ mod tests {
                     level,
                     format: Format::Json,
                     queries,
+                    screen: Screen::Lines,
                 });
                 assert_eq!(
                     json.lines().count(),
@@ -638,6 +703,25 @@ mod tests {
                     "{json}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn only_the_word_that_says_how_bad_it_is_gets_a_colour() {
+        let warning = "2023-10-17T20:46:17Z WARN  a WARN b\n".to_owned();
+        let error = "error: error: x\n".to_owned();
+        let info = "2023-10-17T20:46:17Z INFO  WARN\n".to_owned();
+        for (text, level, expected) in [
+            (
+                &warning,
+                Level::Warn,
+                "2023-10-17T20:46:17Z\u{1b}[33m WARN \u{1b}[0m a WARN b\n",
+            ),
+            (&error, Level::Error, "\u{1b}[31merror:\u{1b}[0m error: x\n"),
+            (&info, Level::Info, info.as_str()),
+        ] {
+            assert_eq!(coloured(text.clone(), level, Colours::Ansi), expected);
+            assert_eq!(coloured(text.clone(), level, Colours::None), *text);
         }
     }
 }

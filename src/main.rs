@@ -24,6 +24,7 @@ mod report;
 mod rollback;
 mod script;
 mod status;
+mod ticker;
 mod unlock;
 mod wait;
 
@@ -39,6 +40,7 @@ use crate::command::{Command, Format, Rollback};
 use crate::config::{Config, Environment};
 use crate::connect::Session;
 use crate::error::{Error, counted};
+use crate::files::new::Directory;
 use crate::history::{Observation, Tables};
 use crate::lock::{Acquired, Locked};
 use crate::migration::{History, Migration, Version};
@@ -110,7 +112,7 @@ fn run(environment: &Environment, signals: io::Result<Signals>) -> Result<(), Er
         signals.map_err(|error| Error::Usage(format!("signals cannot be handled: {error}")))?;
     let signals = &signals;
     match command::parse(env::args_os().skip(1)).map_err(Error::Usage)? {
-        Command::Help(_) => answer(command::help()),
+        Command::Help(topic) => answer(command::help(topic)),
         Command::Version => answer(concat!("lockstep ", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Up => up(environment, signals),
         Command::Unlock(id) => unlock(environment, signals, id),
@@ -119,9 +121,8 @@ fn run(environment: &Environment, signals: io::Result<Signals>) -> Result<(), Er
         Command::Status(format) => status(environment, signals, format),
         Command::Check(format) => check(environment, signals, format),
         Command::Wait => wait_for_others(environment, signals),
-        command @ (Command::Plan(..) | Command::New(_)) => {
-            Err(Error::Usage(format!("{command:?} is not there yet")))
-        }
+        Command::New(wish) => new(environment, &wish.to_string_lossy()),
+        command @ Command::Plan(..) => Err(Error::Usage(format!("{command:?} is not there yet"))),
         Command::Start => match config::switch(environment) {
             Ok(true) => up(environment, signals),
             Ok(false) => {
@@ -288,6 +289,28 @@ fn readers_config(environment: &Environment) -> Result<Config, Error> {
     let mut config = config(environment)?;
     config.lock_wait = config.lock_wait.min(LONGEST);
     Ok(config)
+}
+
+/// Creates the files of a migration, and answers with their paths.
+fn new(environment: &Environment, wish: &str) -> Result<(), Error> {
+    let directory = config::migrations_dir(environment).map_err(Error::Environment)?;
+    let name = files::new::name_for(wish).ok_or_else(|| {
+        Error::Usage(format!(
+            "unusable argument {wish:?} after \"new\": a NAME needs a letter or a digit (see `lockstep help new`)"
+        ))
+    })?;
+    let created = files::new::create(&directory, &name)?;
+    if created.directory == Directory::Created {
+        info!("created the directory {}", directory.display());
+    }
+    if name != wish {
+        info!("the name is {name}, made of {wish:?}");
+    }
+    answer(&format!(
+        "{}\n{}\n",
+        created.up.display(),
+        created.down.display()
+    ))
 }
 
 fn config(environment: &Environment) -> Result<Config, Error> {
@@ -495,7 +518,10 @@ fn report_applied(applied: usize, migrations: &[Migration]) {
     let all = counted(migrations.len(), "migration");
     match applied {
         0 => info!("the database is up to date: {all}"),
-        applied => info!(applied; "the database is up to date: {all}, {applied} applied now"),
+        applied => info!(
+            applied, total = migrations.len(), duration_ms = logging::running_ms();
+            "the database is up to date: {all}, {applied} applied now"
+        ),
     }
 }
 

@@ -12,6 +12,8 @@ use crate::script::{Checksum, Script};
 pub struct Version(u64);
 
 impl Version {
+    pub const FIRST: Version = Version(0);
+
     /// Returns the version that `text` spells, if it is exactly 14 ASCII digits.
     pub fn parse(text: &str) -> Option<Version> {
         if text.len() != 14 || !text.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -57,6 +57,15 @@ enum Part {
     Over,
 }
 
+/// What of a migration is running.
+pub struct Now {
+    /// Counted from 1; none before the first and after the last.
+    pub statement: Option<usize>,
+    pub of: usize,
+    pub verb: String,
+    pub since: Instant,
+}
+
 /// How far a migration's message came.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reached {
@@ -108,6 +117,26 @@ impl Progress {
         };
         running.close_part(error);
         running.reached
+    }
+
+    /// What is running, if anything is. Another thread may ask.
+    pub fn now(&self) -> Option<Now> {
+        let running = self.lock();
+        let running = running.as_ref()?;
+        let (statement, verb) = match running.part {
+            Part::Before => (None, "BEGIN"),
+            Part::Statement(number) => {
+                (Some(number + 1), running.statements.get(number)?.0.as_str())
+            }
+            Part::After => (None, "COMMIT"),
+            Part::Over => return None,
+        };
+        Some(Now {
+            statement,
+            of: running.statements.len(),
+            verb: verb.to_owned(),
+            since: running.since,
+        })
     }
 
     /// A notice arrived.

@@ -136,6 +136,7 @@ fn unset_and_empty_are_the_defaults() {
             level: LevelFilter::Info,
             format: logging::Format::Json,
             queries: false,
+            screen: logging::Screen::Lines,
         };
         assert_eq!(settings, default);
 

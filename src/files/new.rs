@@ -1,0 +1,194 @@
+//! The two files of a new migration: `lockstep new`.
+//!
+//! Several may be made at once, by several people or a script, under different names and so in different files; yet no
+//! two may get one version. So a version is reserved first, by a file that is called after nothing else, and only
+//! then looked at: whoever holds the reservation and finds no file of that version, or a later one, has it. A name that
+//! begins with a dot is skipped by all that reads migrations. If we die meanwhile the reservation stays, and costs no
+//! more than that second.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use time::OffsetDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+
+use super::{Search, unreadable};
+use crate::error::{Error, FileProblem};
+use crate::migration::Version;
+
+/// What was made.
+pub struct Created {
+    pub up: PathBuf,
+    pub down: PathBuf,
+    pub directory: Directory,
+}
+
+/// Whether the migrations directory was there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Directory {
+    Found,
+    Created,
+}
+
+/// What `wish` becomes as a migration's name: small letters, digits and dashes as they are, whatever else stands between
+/// them as one underscore. None if nothing is left.
+pub fn name_for(wish: &str) -> Option<String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let words = wish.split(|c| !is_plain(c));
+    let words = words.map(|word| word.trim_matches('-'));
+    let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+    (!words.is_empty()).then(|| words.join("_").to_ascii_lowercase())
+}
+
+/// Creates both files of a migration with this name, later than every other below `directory`, which is created if it is
+/// not there. Nothing is overwritten, and there are both files afterwards or neither.
+///
+/// # Errors
+///
+/// [`Error::Files`]: a directory that cannot be read or written, a name that the system refuses.
+pub fn create(directory: &Path, name: &str) -> Result<Created, Error> {
+    let found = prepare(directory).map_err(|error| refused(directory, "directory", &error))?;
+    let mut version = following(directory, newest(directory)?, now())?;
+    loop {
+        let reservation = directory.join(format!(".{version}.new"));
+        match write_new(&reservation, "") {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                version = following(directory, Some(version), version)?;
+                continue;
+            }
+            Err(error) => return Err(refused(&reservation, "file", &error)),
+        }
+        let outcome = create_at(directory, version, name, found);
+        // It has done its work, and would only ever cost one second.
+        let _ = fs::remove_file(&reservation);
+        match outcome? {
+            Some(created) => return Ok(created),
+            None => version = following(directory, newest(directory)?, version)?,
+        }
+    }
+}
+
+/// Creates the files of this version, which is reserved, unless a file of it or of a later one has come meanwhile.
+fn create_at(
+    directory: &Path,
+    version: Version,
+    name: &str,
+    found: Directory,
+) -> Result<Option<Created>, Error> {
+    if newest(directory)?.is_some_and(|newest| newest >= version) {
+        return Ok(None);
+    }
+    let [up, down] =
+        ["up", "down"].map(|way| directory.join(format!("{version}_{name}.{way}.sql")));
+    write_new(&up, UP_COMMENT).map_err(|error| refused(&up, "file", &error))?;
+    if let Err(error) = write_new(&down, DOWN_COMMENT) {
+        let _ = fs::remove_file(&up);
+        return Err(refused(&down, "file", &error));
+    }
+    Ok(Some(Created {
+        up,
+        down,
+        directory: found,
+    }))
+}
+
+const UP_COMMENT: &str = "-- Runs in one transaction: no BEGIN, no COMMIT. CREATE INDEX CONCURRENTLY and its like stand alone in a file.\n";
+
+const DOWN_COMMENT: &str =
+    "-- Undoes what the .up.sql file beside it does, in reverse order, for `lockstep down`.\n";
+
+fn prepare(directory: &Path) -> io::Result<Directory> {
+    match fs::metadata(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(directory).map(|()| Directory::Created)
+        }
+        // Whatever else is wrong with it is noticed by whoever looks into it.
+        _ => Ok(Directory::Found),
+    }
+}
+
+/// The newest version that any `.sql` file below the directory begins with, also if the rest of its name is wrong.
+fn newest(directory: &Path) -> Result<Option<Version>, Error> {
+    let mut search = Search::default();
+    search.walk(directory, &mut Vec::new());
+    match search.unreadable.is_empty() {
+        true => Ok(search.newest),
+        false => Err(Error::Files(search.unreadable)),
+    }
+}
+
+/// The version to take: that of `at_least`, or the one after the newest if that is later.
+fn following(
+    directory: &Path,
+    newest: Option<Version>,
+    at_least: Version,
+) -> Result<Version, Error> {
+    match newest {
+        Some(newest) if newest >= at_least => newest.next().ok_or_else(|| {
+            Error::Files(vec![FileProblem {
+                path: directory.to_owned(),
+                problem: format!("no version comes after {newest}"),
+            }])
+        }),
+        _ => Ok(at_least),
+    }
+}
+
+fn now() -> Version {
+    const DIGITS: &[BorrowedFormatItem<'_>] =
+        format_description!("[year][month][day][hour][minute][second]");
+    let digits = OffsetDateTime::now_utc().format(DIGITS).unwrap_or_default();
+    // A clock beyond the year 9999 is as good as none: then the newest file decides.
+    Version::parse(&digits).unwrap_or(Version::FIRST)
+}
+
+/// Writes a file that must not be there yet; leaves none if it cannot.
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(path)?;
+    file.write_all(text.as_bytes()).inspect_err(|_| {
+        let _ = fs::remove_file(path);
+    })
+}
+
+fn refused(path: &Path, what: &str, error: &io::Error) -> Error {
+    let problem = match error.kind() {
+        io::ErrorKind::NotADirectory => unreadable(what, error),
+        _ => format!("the {what} cannot be created: {error}"),
+    };
+    Error::Files(vec![FileProblem {
+        path: path.to_owned(),
+        problem,
+    }])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wish_becomes_a_name() {
+        for (wish, name) in [
+            ("add_author", Some("add_author")),
+            ("Add Column é", Some("add_column")),
+            ("  add   author to notes ", Some("add_author_to_notes")),
+            ("add-author", Some("add-author")),
+            ("-5", Some("5")),
+            ("__a__b__", Some("a_b")),
+            ("a/../../b", Some("a_b")),
+            ("x\u{0}y\nz", Some("x_y_z")),
+            ("ไทย 2", Some("2")),
+            ("Ticket #12: Drop!", Some("ticket_12_drop")),
+            ("ไทย", None),
+            ("", None),
+            ("_-_ -", None),
+        ] {
+            assert_eq!(name_for(wish).as_deref(), name, "{wish:?}");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! The live line: the last line of a terminal, rewritten in place, where the log's lines come and go above it.
+//!
+//! It is drawn by one thread while another may write a record. Neither waits for the other: while there is a live line,
+//! each record begins by erasing the line that the cursor is in, in the same write as its own text. So whichever comes
+//! first, no two share a line.
+
+use std::io::{self, Write as _};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use super::push_visible;
+
+/// How wide a live line may be; 0 if the log has none.
+static COLUMNS: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether one may be on the screen.
+static DRAWN: AtomicBool = AtomicBool::new(false);
+
+/// To the line's beginning, and erase all of it.
+const ERASE: &str = "\r\x1b[K";
+
+/// Lets there be a live line of at most so many columns.
+pub(super) fn allow(columns: usize) {
+    COLUMNS.store(columns, Ordering::Relaxed);
+}
+
+/// How many columns a live line has, if the log goes to a terminal that can have one.
+pub fn columns() -> Option<usize> {
+    Some(COLUMNS.load(Ordering::Relaxed)).filter(|columns| *columns > 0)
+}
+
+/// Draws the live line, over the one that is there.
+pub fn draw(text: &str) {
+    // A line that wraps could not be erased. If the terminal is narrower than we think, it cuts the line.
+    const NO_WRAP: &str = "\r\x1b[?7l";
+    const WRAP: &str = "\x1b[K\x1b[?7h";
+    let mut line = String::from(NO_WRAP);
+    push_visible(&mut line, text);
+    line.push_str(WRAP);
+    DRAWN.store(true, Ordering::SeqCst);
+    write(&line);
+}
+
+/// Erases the live line. Nobody may be drawing it any more.
+pub fn clear() {
+    if DRAWN.swap(false, Ordering::SeqCst) {
+        write(ERASE);
+    }
+}
+
+/// What a record begins with.
+pub(super) fn before_record() -> &'static str {
+    match DRAWN.load(Ordering::SeqCst) {
+        true => ERASE,
+        false => "",
+    }
+}
+
+/// A terminal that has gone away is no reason to stop.
+fn write(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
+}

@@ -1,0 +1,253 @@
+//! While a migration runs: which, what of it, and for how long.
+//!
+//! The thread that runs migrations is blocked in the client library until the server has answered, which may take hours,
+//! and nothing wakes it meanwhile. So it takes another thread to say that it still waits. That thread reads
+//! [`Progress`], touches no connection, and has ended before the migration's own last line is written.
+//!
+//! On a terminal it rewrites one line. Elsewhere, where every line stays, it says little: a first time after five
+//! seconds of a statement, then after twice as long each, up to once a minute.
+
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use log::info;
+use log::kv::Value;
+
+use crate::logging::live;
+use crate::migration::Migration;
+use crate::progress::{Now, Progress};
+
+/// How often the thread looks up.
+const TICK: Duration = Duration::from_millis(250);
+
+/// A statement that takes longer is shown in the live line, with its time.
+const SHOWN_AFTER: Duration = Duration::from_secs(2);
+
+/// A statement that takes longer is told of in the log.
+const TOLD_AFTER: Duration = Duration::from_secs(5);
+
+/// The longest silence of the log about a statement that runs.
+const LONGEST_SILENCE: Duration = Duration::from_secs(60);
+
+/// Does the work, which is the `number`th migration of `of`, and tells meanwhile how it goes.
+pub fn watch<T>(
+    progress: &Progress,
+    migration: &Migration,
+    number: usize,
+    of: usize,
+    work: impl FnOnce() -> T,
+) -> T {
+    let _ticker = Ticker::start(Watched {
+        progress: progress.clone(),
+        position: format!("{number}/{of}"),
+        version: migration.version.to_string(),
+        file_name: migration.file_name.clone(),
+    });
+    work()
+}
+
+/// The thread, for as long as this lives.
+struct Ticker {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Ticker {
+    fn start(watched: Watched) -> Ticker {
+        if let Some(columns) = live::columns() {
+            live::draw(&watched.line(None, columns));
+        }
+        let (stop, stopped) = mpsc::channel();
+        // Without it nothing is told, which is no reason not to migrate.
+        let thread = thread::Builder::new().spawn(move || watched.tell(&stopped));
+        Ticker {
+            stop: Some(stop),
+            thread: thread.ok(),
+        }
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // Nothing in it panics; if it did, there is nobody left to draw.
+            let _ = thread.join();
+        }
+        live::clear();
+    }
+}
+
+/// The migration that runs.
+struct Watched {
+    progress: Progress,
+    /// Which of how many.
+    position: String,
+    version: String,
+    file_name: String,
+}
+
+impl Watched {
+    /// Tells how it goes, until it is stopped.
+    fn tell(&self, stopped: &Receiver<()>) {
+        let mut reminder = Reminder::new();
+        while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+            let now = self.progress.now();
+            match (live::columns(), now) {
+                (Some(columns), now) => live::draw(&self.line(now.as_ref(), columns)),
+                (None, Some(now)) if reminder.is_due(now.since, now.since.elapsed()) => {
+                    self.remind(&now);
+                }
+                (None, _) => {}
+            }
+        }
+    }
+
+    fn remind(&self, now: &Now) {
+        let elapsed = now.since.elapsed();
+        let (version, verb) = (self.version.as_str(), now.verb.as_str());
+        let (statement, of) = (now.statement.map_or(Value::null(), Value::from), now.of);
+        info!(
+            version, statement, of, verb, running_ms = elapsed.as_millis() as u64;
+            "{} {} is still running: {}", self.position, self.file_name, described(now, elapsed)
+        );
+    }
+
+    /// The live line: at most one column less than there are, because a full line moves the cursor on.
+    fn line(&self, now: Option<&Now>, columns: usize) -> String {
+        let name = self
+            .file_name
+            .strip_suffix(".sql")
+            .unwrap_or(&self.file_name);
+        let name = name.strip_suffix(".up").unwrap_or(name);
+        let elapsed = now.map_or(Duration::ZERO, |now| now.since.elapsed());
+        let rest = match now {
+            Some(now) if elapsed >= SHOWN_AFTER => format!(": {}", described(now, elapsed)),
+            _ => " …".to_owned(),
+        };
+        fitted(&format!("[{}] ", self.position), name, &rest, columns - 1)
+    }
+}
+
+/// When a statement that runs is to be told of.
+struct Reminder {
+    since: Option<Instant>,
+    due: Duration,
+}
+
+impl Reminder {
+    fn new() -> Reminder {
+        Reminder {
+            since: None,
+            due: TOLD_AFTER,
+        }
+    }
+
+    /// Returns true if and only if the statement that began at `since` and has run for `elapsed` is to be told of now.
+    fn is_due(&mut self, since: Instant, elapsed: Duration) -> bool {
+        if self.since != Some(since) {
+            *self = Reminder::new();
+            self.since = Some(since);
+        }
+        let is_due = elapsed >= self.due;
+        // A machine that slept does not make up for what it has missed.
+        while elapsed >= self.due {
+            self.due += self.due.min(LONGEST_SILENCE);
+        }
+        is_due
+    }
+}
+
+fn described(now: &Now, elapsed: Duration) -> String {
+    let time = rounded(elapsed);
+    match now.statement {
+        Some(statement) if now.of > 1 => {
+            format!("statement {statement}/{}, {}, for {time}", now.of, now.verb)
+        }
+        _ => format!("{}, for {time}", now.verb),
+    }
+}
+
+/// A time as a person says it.
+fn rounded(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds} s"),
+        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (hours, minutes, _) => format!("{hours} h {minutes} min"),
+    }
+}
+
+/// The three in so many columns, at the cost of the name's middle first.
+fn fitted(before: &str, name: &str, after: &str, columns: usize) -> String {
+    let length = |text: &str| text.chars().count();
+    let room = columns.saturating_sub(length(before) + length(after));
+    let name = match length(name) > room {
+        false => name.to_owned(),
+        true => {
+            let kept = room.saturating_sub(1);
+            let head = name.chars().take(kept - kept / 2);
+            let tail = name.chars().skip(length(name) - kept / 2);
+            head.chain(['…']).chain(tail).collect()
+        }
+    };
+    format!("{before}{name}{after}")
+        .chars()
+        .take(columns)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_long_statement_is_told_of_ever_more_rarely_down_to_once_a_minute() {
+        let start = Instant::now();
+        let mut reminder = Reminder::new();
+        let told: Vec<u64> = (0..400)
+            .filter(|at| reminder.is_due(start, secs(*at)))
+            .collect();
+        assert_eq!(told, [5, 10, 20, 40, 80, 140, 200, 260, 320, 380]);
+        // The next statement begins anew, and what was slept through is not made up for.
+        let next = start + secs(1);
+        assert!(!reminder.is_due(next, secs(4)));
+        assert!(reminder.is_due(next, secs(100)));
+        assert!(!reminder.is_due(next, secs(101)));
+    }
+
+    #[test]
+    fn a_line_fits_whatever_it_holds() {
+        let after = ": statement 2/3, CREATE INDEX, for 12 s";
+        let short = fitted("[3/13] ", "20230320161721_add_ip", after, 79);
+        assert_eq!(short, format!("[3/13] 20230320161721_add_ip{after}"));
+        let long = format!("20230320161721_{}", "x".repeat(200));
+        let cut = fitted("[3/13] ", &long, after, 79);
+        assert_eq!(cut.chars().count(), 79);
+        assert!(cut.starts_with("[3/13] 202303201617") && cut.ends_with(&format!("x{after}")));
+        assert!(cut.contains("…x"));
+        for columns in 0..79 {
+            let line = fitted("[3/13] ", &long, after, columns);
+            assert_eq!(line.chars().count(), columns, "{line}");
+        }
+    }
+
+    #[test]
+    fn times_are_said_as_people_do() {
+        for (time, said) in [
+            (2, "2 s"),
+            (59, "59 s"),
+            (60, "1 min 0 s"),
+            (3599, "59 min 59 s"),
+            (3600, "1 h 0 min"),
+            (90_061, "25 h 1 min"),
+        ] {
+            assert_eq!(rounded(secs(time)), said);
+        }
+    }
+}
