@@ -5,18 +5,21 @@
 //! under it, the plan is made and applied, the lock is released; and the exit code says what happened.
 
 mod apply;
+mod catalog;
 mod command;
 mod config;
 mod connect;
 mod error;
 mod files;
 mod history;
+mod impact;
 mod json;
 mod lock;
 mod logging;
 mod migration;
 mod plan;
 mod progress;
+mod report;
 mod script;
 mod unlock;
 mod wait;
@@ -28,7 +31,7 @@ use std::time::Duration;
 
 use log::{debug, info, warn};
 
-use crate::command::Command;
+use crate::command::{Command, Format, Planning};
 use crate::config::{Config, Environment};
 use crate::connect::Session;
 use crate::error::{Error, counted};
@@ -95,11 +98,11 @@ fn run(environment: &Environment, signals: io::Result<Signals>) -> Result<(), Er
         Command::Version => answer(concat!("lockstep ", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Up => up(environment, signals),
         Command::Unlock(id) => unlock(environment, signals, id),
+        Command::Plan(format, planning) => show_plan(environment, signals, format, planning),
         command @ (Command::Down(_)
         | Command::Status(_)
         | Command::Check(_)
         | Command::Wait
-        | Command::Plan(..)
         | Command::New(_)
         | Command::Baseline(_)) => Err(Error::Usage(format!("{command:?} is not there yet"))),
         Command::Start => match config::switch(environment) {
@@ -161,6 +164,35 @@ fn unlock(environment: &Environment, signals: &Signals, id: Option<i64>) -> Resu
         id,
         wait,
     )?)
+}
+
+/// Tells what `up` would do.
+fn show_plan(
+    environment: &Environment,
+    signals: &Signals,
+    format: Format,
+    _planning: Planning,
+) -> Result<(), Error> {
+    let config = config(environment)?;
+    let migrations = files::read(&config.migrations_dir)?;
+    warn_of_odd_versions(&migrations);
+    let FirstLook {
+        mut session,
+        observation,
+        ..
+    } = look(&config, signals)?;
+    let plan = plan_for(&config, &migrations, &observation.history)?;
+    warn_of_tolerated(&plan);
+    say_ahead(&plan);
+    let runner = lock::at_work(&mut session, &observation)?;
+    let catalog = catalog::read(&mut session)?;
+    let shown = report::plan::Answer::new(&plan, &migrations, catalog.world(), runner);
+    session.close();
+    answer(&match format {
+        Format::Text => shown.text(),
+        Format::Json => shown.json(),
+    })?;
+    signals.check("the plan was shown")
 }
 
 fn config(environment: &Environment) -> Result<Config, Error> {
