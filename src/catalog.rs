@@ -59,6 +59,13 @@ pub fn read(session: &mut Session) -> Result<Catalog, Error> {
     })
 }
 
+impl Relation {
+    /// Returns true if and only if it is no index.
+    pub fn is_table(&self) -> bool {
+        self.table.is_none()
+    }
+}
+
 impl Catalog {
     pub fn world(&self) -> World {
         let (mut tables, mut indexes) = (BTreeSet::new(), BTreeMap::new());

@@ -19,6 +19,7 @@ mod logging;
 mod migration;
 mod plan;
 mod progress;
+mod rehearse;
 mod report;
 mod script;
 mod unlock;
@@ -39,6 +40,7 @@ use crate::history::{Observation, Tables};
 use crate::lock::{Acquired, Locked};
 use crate::migration::{History, Migration};
 use crate::plan::Plan;
+use crate::report::plan::Answer as PlanAnswer;
 use crate::wait::{Signal, Signals, Wait};
 
 fn main() -> ExitCode {
@@ -62,6 +64,7 @@ fn exit_code(error: &Error) -> u8 {
         | Error::Environment(_)
         | Error::Files(_)
         | Error::NoSuchRow { .. }
+        | Error::CannotRehearse { .. }
         | Error::Rejected { .. } => 2,
         Error::Database { cause, .. } => match cause.is_transient() {
             true => 3,
@@ -73,6 +76,7 @@ fn exit_code(error: &Error) -> u8 {
         | Error::Held { .. }
         | Error::BunRow { .. }
         | Error::LockLost { .. }
+        | Error::RunnerAtWork { .. }
         | Error::TableWait { .. } => 4,
         Error::Refused { divergences, .. } => match divergences.is_empty() {
             true => 2,
@@ -171,7 +175,7 @@ fn show_plan(
     environment: &Environment,
     signals: &Signals,
     format: Format,
-    _planning: Planning,
+    planning: Planning,
 ) -> Result<(), Error> {
     let config = config(environment)?;
     let migrations = files::read(&config.migrations_dir)?;
@@ -179,6 +183,7 @@ fn show_plan(
     let FirstLook {
         mut session,
         observation,
+        runner: own_name,
         ..
     } = look(&config, signals)?;
     let plan = plan_for(&config, &migrations, &observation.history)?;
@@ -186,7 +191,23 @@ fn show_plan(
     say_ahead(&plan);
     let runner = lock::at_work(&mut session, &observation)?;
     let catalog = catalog::read(&mut session)?;
-    let shown = report::plan::Answer::new(&plan, &migrations, catalog.world(), runner);
+    let mut shown = PlanAnswer::new(&plan, &migrations, catalog.world(), runner.clone());
+    if planning == Planning::Rehearse && !plan.pending.is_empty() {
+        refuse_what_cannot_be_written_to(&config, &observation)?;
+        if let Some(runner) = runner {
+            return Err(Error::RunnerAtWork { runner });
+        }
+        let counts_bytes = observation.counts_bytes;
+        let measured = rehearse::run(
+            &config,
+            &mut session,
+            &plan,
+            &catalog,
+            &own_name,
+            counts_bytes,
+        )?;
+        shown.add_measurements(measured);
+    }
     session.close();
     answer(&match format {
         Format::Text => shown.text(),

@@ -230,12 +230,10 @@ impl<'t> Reader<'t> {
             self.at += 1;
             return;
         }
-        let is_new = verb == "select"
-            && self.tokens[..self.at - taken]
-                .iter()
-                .rev()
-                .take(3)
-                .any(|it| it.is_word("into"));
+        let mut before = self.tokens[..self.at - taken].iter().rev();
+        let storage = ["temp", "temporary", "unlogged", "table"];
+        let introduced = before.find(|token| !storage.iter().any(|word| token.is_word(word)));
+        let is_new = verb == "select" && introduced.is_some_and(|token| token.is_word("into"));
         if is_new {
             self.query.creates = Some(parts);
             return;

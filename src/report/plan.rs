@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 
 use crate::error::{Place, Precision, counted};
-use crate::impact::{self, Impact, Lock, LockedThing, Warning, World};
+use crate::impact::{self, Harm, Impact, Lock, LockedThing, Mode, Warning, World};
 use crate::json::Json;
 use crate::migration::Migration;
 use crate::plan::Plan;
+use crate::rehearse::Measured;
 use crate::script::{self, Kind};
 
 /// How many columns a terminal or a mail has.
@@ -19,6 +20,7 @@ pub struct Answer<'a> {
     of: usize,
     /// Who is at work now, in words.
     runner: Option<String>,
+    is_rehearsed: bool,
 }
 
 struct File<'a> {
@@ -41,6 +43,8 @@ struct Statement {
     line: usize,
     verb: String,
     impact: Impact,
+    /// What it did when it was rehearsed.
+    measured: Option<Measured>,
 }
 
 impl<'a> Answer<'a> {
@@ -61,6 +65,7 @@ impl<'a> Answer<'a> {
                     line: Place::of(&migration.text, start, Precision::Exact).line,
                     verb: script::verb(text),
                     impact: impact::read(text, &mut world),
+                    measured: None,
                 }
             };
             File {
@@ -74,7 +79,18 @@ impl<'a> Answer<'a> {
             files: files.collect(),
             of: migrations.len(),
             runner,
+            is_rehearsed: false,
         }
+    }
+
+    /// Adds what a rehearsal has measured: for each file, for each statement.
+    pub fn add_measurements(&mut self, measured: Vec<Vec<Measured>>) {
+        for (file, measured) in self.files.iter_mut().zip(measured) {
+            for (statement, measured) in file.statements.iter_mut().zip(measured) {
+                statement.measured = Some(measured);
+            }
+        }
+        self.is_rehearsed = true;
     }
 
     pub fn text(&self) -> String {
@@ -101,7 +117,12 @@ impl<'a> Answer<'a> {
     fn summary(&self) -> String {
         let statements = self.files.iter().map(|file| file.statements.len()).sum();
         let mut summary = format!(
-            "{} pending, {}, {}",
+            "{}{} pending, {}, {}",
+            if self.is_rehearsed {
+                "rehearsed and rolled back: "
+            } else {
+                ""
+            },
             counted(self.files.len(), "migration"),
             counted(statements, "statement"),
             counted(self.warnings(), "warning"),
@@ -133,6 +154,7 @@ impl<'a> Answer<'a> {
     pub fn json(&self) -> String {
         Json::Object(vec![
             ("runner", Json::from(self.runner.clone())),
+            ("rehearsed", Json::from(self.is_rehearsed)),
             ("pending", json_of(self.files.len())),
             ("warnings", json_of(self.warnings())),
             (
@@ -208,19 +230,54 @@ impl File<'_> {
 
 impl Statement {
     fn write_text(&self, out: &mut String, width: usize) {
-        let line = format!("{:>width$}  {}", self.line, self.verb);
         let indent = 2 + width + 2;
-        push_wrapped(out, 2, &line);
-        for lock in &self.impact.locks {
-            push_wrapped(out, indent, &phrase(lock));
+        let mut head = format!("{:>width$}  {}", self.line, self.verb);
+        if let Some(measured) = &self.measured {
+            let milliseconds = measured.duration.as_secs_f64() * 1000.0;
+            head.push_str(&format!(": {milliseconds:.1} ms"));
         }
-        for what in &self.impact.unknown {
-            push_wrapped(out, indent, &format!("unknown: {what}"));
+        push_wrapped(out, 2, &head);
+        for fact in self.facts() {
+            push_wrapped(out, indent, &fact);
         }
         for warning in &self.impact.warnings {
+            if self.is_refuted(warning) {
+                continue;
+            }
             push_wrapped(out, indent, &format!("warning: {}", warning.message));
             push_wrapped(out, indent + 2, &format!("safer: {}", warning.safer));
         }
+    }
+
+    /// What it locks, and what else is known or not; measured, if it was rehearsed.
+    fn facts(&self) -> Vec<String> {
+        let Some(measured) = &self.measured else {
+            let locks = self.impact.locks.iter().map(phrase);
+            let unknown = self.impact.unknown.iter();
+            return locks
+                .chain(unknown.map(|what| format!("unknown: {what}")))
+                .collect();
+        };
+        let locks = measured
+            .locks
+            .iter()
+            .map(|(table, mode)| format!("{mode} on {table}"));
+        let rewritten = measured.rewritten.iter();
+        locks
+            .chain(rewritten.map(|table| format!("rewrote {table}")))
+            .collect()
+    }
+
+    /// Returns true if and only if the rehearsal has shown that a table is not rewritten.
+    fn is_refuted(&self, warning: &Warning) -> bool {
+        let is_about_rewriting = matches!(warning.harm, Harm::Rewrite | Harm::MayRewrite);
+        is_about_rewriting
+            && self.measured.as_ref().is_some_and(|measured| {
+                !warning
+                    .table
+                    .as_ref()
+                    .is_some_and(|table| measured.rewritten.contains(table))
+            })
     }
 
     fn json(&self) -> Json {
@@ -236,6 +293,10 @@ impl Statement {
             (
                 "warnings",
                 Json::List(impact.warnings.iter().map(warning_json).collect()),
+            ),
+            (
+                "measured",
+                self.measured.as_ref().map_or(Json::Null, measured_json),
             ),
         ])
     }
@@ -257,6 +318,24 @@ fn lock_json(lock: &Lock) -> Json {
         ("table", Json::from(table)),
         ("related", Json::from(related)),
         ("mode", Json::from(lock.mode.to_string())),
+    ])
+}
+
+fn measured_json(measured: &Measured) -> Json {
+    let lock = |(table, mode): &(String, Mode)| {
+        Json::Object(vec![
+            ("table", Json::from(table.clone())),
+            ("mode", Json::from(mode.to_string())),
+        ])
+    };
+    let microseconds = i64::try_from(measured.duration.as_micros()).unwrap_or(i64::MAX);
+    Json::Object(vec![
+        ("duration_us", Json::from(microseconds)),
+        (
+            "locks",
+            Json::List(measured.locks.iter().map(lock).collect()),
+        ),
+        ("rewritten", Json::from(measured.rewritten.clone())),
     ])
 }
 

@@ -17,6 +17,7 @@ mod logs;
 mod network;
 mod outside;
 mod pgbouncer;
+mod plan;
 mod pooler;
 mod proxy;
 mod refusals;
