@@ -6,6 +6,8 @@
 //! a `DO` block, a function's body, what a foreign key or a view leads to.
 
 mod alter;
+mod create;
+mod drop;
 mod query;
 mod words;
 mod world;
@@ -189,12 +191,22 @@ impl Reader<'_> {
         });
     }
 
-    fn breaks(&mut self, message: String, safer: &str) {
+    /// Warns of a schema that goes, if there are tables in it.
+    fn breaks_schema(&mut self, schema: &str) {
+        if self.world.tables.iter().any(|table| table.schema == schema) {
+            self.breaks(format!(
+                "code that uses the schema {} fails",
+                quoted(schema)
+            ));
+        }
+    }
+
+    fn breaks(&mut self, message: String) {
         self.impact.warnings.push(Warning {
             harm: Harm::BreaksOldCode,
             table: None,
             message,
-            safer: safer.to_owned(),
+            safer: NEW_CODE_FIRST.to_owned(),
         });
     }
 
@@ -400,13 +412,11 @@ impl Reader<'_> {
             }
         } else if words.takes_one_of(&["constraint", "trigger", "rule", "policy"])
             && words.name().is_some()
+            && words.takes("on")
+            && !words.at_word("domain")
+            && let Some(table) = words.parts()
         {
-            if words.takes("on")
-                && !words.at_word("domain")
-                && let Some(table) = words.parts()
-            {
-                self.lock(&table, Mode::AccessShare);
-            }
+            self.lock(&table, Mode::AccessShare);
         }
     }
 
@@ -529,405 +539,6 @@ impl Reader<'_> {
                     Harm::BlocksReads,
                     &name,
                     "keeps readers of {} out while its query runs",
-                    safer,
-                );
-            }
-        }
-    }
-
-    // ---- CREATE ----
-
-    fn create(&mut self, mut words: Words<'_>) {
-        let replaces = words.takes("or replace");
-        while words.takes_one_of(&[
-            "global",
-            "local",
-            "temporary",
-            "temp",
-            "unlogged",
-            "recursive",
-            "trusted",
-            "procedural",
-        ]) {}
-        if words.takes("table") {
-            return self.create_table(words);
-        }
-        if words.takes("materialized view") || words.takes("view") {
-            return self.create_view(words, replaces);
-        }
-        if words.takes("unique index") || words.takes("index") {
-            return self.create_index(words);
-        }
-        if words.takes("constraint trigger") || words.takes("trigger") {
-            return self.create_trigger(words);
-        }
-        match words.word().as_str() {
-            "rule" => self.create_rule(words),
-            "policy" => {
-                if words.name().is_some()
-                    && words.takes("on")
-                    && let Some(table) = words.parts()
-                {
-                    self.lock(&table, Mode::AccessExclusive);
-                    self.subqueries(words);
-                }
-            }
-            "statistics" => {
-                if words.seek("from")
-                    && let Some(table) = words.parts()
-                {
-                    self.lock(&table, Mode::ShareUpdateExclusive);
-                }
-            }
-            "foreign" if words.takes("table") => {
-                let _ = words.takes("if not exists");
-                if let Some(table) = words.parts() {
-                    self.creates(&table);
-                }
-            }
-            "sequence" => self.owned_by(words),
-            "publication" => self.publication(words),
-            "function" | "procedure" => self.routine(words),
-            "extension" => self.unknown("runs the extension's script"),
-            "schema" => {
-                if words.has("create") {
-                    self.unknown("creates what stands in it");
-                }
-            }
-            "type" | "domain" => self.create_type(words),
-            _ => {}
-        }
-    }
-
-    fn create_type(&mut self, mut words: Words<'_>) {
-        let name = words.name();
-        if words.takes("as enum")
-            || words.takes("as range")
-            || words.takes("as") && words.at_symbol("(")
-        {
-            self.effects.extend(name.map(Effect::CreatesType));
-        }
-    }
-
-    fn create_table(&mut self, mut words: Words<'_>) {
-        let is_optional = words.takes("if not exists");
-        let Some(parts) = words.parts() else { return };
-        if is_optional && self.world.exists(&parts) {
-            return;
-        }
-        let table = self.creates(&parts);
-        if words.takes("partition of") {
-            if let Some(parent) = words.parts()
-                && self.lock(&parent, Mode::AccessExclusive).is_some()
-            {
-                self.related(
-                    "its default partition, and what its foreign keys link it to",
-                    Mode::AccessExclusive,
-                );
-            }
-        }
-        let columns = words.group();
-        if words.takes("inherits") {
-            let parents = words.group().map(|mut it| it.relations());
-            for parent in parents.unwrap_or_default() {
-                self.lock(&parent, Mode::ShareUpdateExclusive);
-            }
-        }
-        if words.seek("as") {
-            match words.at_word("execute") {
-                true => self.unknown("runs a prepared statement"),
-                false => self.query(words),
-            }
-            return;
-        }
-        for mut element in columns.map(Words::elements).unwrap_or_default() {
-            if element.takes("like") {
-                if let Some(source) = element.parts() {
-                    self.lock(&source, Mode::AccessShare);
-                }
-                continue;
-            }
-            while element.seek("references") {
-                if let Some(target) = element.parts() {
-                    self.references(&table, &target);
-                }
-            }
-        }
-    }
-
-    /// A foreign key takes the same lock on both tables.
-    fn references(&mut self, table: &Name, target: &Parts) {
-        let target = self.world.resolve(target);
-        if target != *table && self.lock_name(&target, Mode::ShareRowExclusive) {
-            let message = "keeps writers of {} out";
-            self.warn(Harm::BlocksWrites, &target, message, SHORT);
-        }
-    }
-
-    fn create_view(&mut self, mut words: Words<'_>, replaces: bool) {
-        let is_optional = words.takes("if not exists");
-        let Some(parts) = words.parts() else { return };
-        let exists = self.world.exists(&parts);
-        if exists && is_optional {
-            return;
-        }
-        if exists && replaces {
-            self.lock(&parts, Mode::AccessExclusive);
-        } else {
-            self.creates(&parts);
-        }
-        if words.seek("as") {
-            self.query(words);
-        }
-    }
-
-    fn create_index(&mut self, mut words: Words<'_>) {
-        let concurrently = words.takes("concurrently");
-        let _ = words.takes("if not exists");
-        let index = if words.at_word("on") {
-            None
-        } else {
-            words.name()
-        };
-        let mode = if concurrently {
-            Mode::ShareUpdateExclusive
-        } else {
-            Mode::Share
-        };
-        if !words.takes("on") {
-            return;
-        }
-        let Some(table) = words.relation() else {
-            return;
-        };
-        let found = self.world.resolve(&table);
-        if let Some(name) = index {
-            let schema = found.schema.clone();
-            self.effects
-                .push(Effect::CreatesIndex(Name { schema, name }, found));
-        }
-        if let Some(name) = self.lock(&table, mode).filter(|_| !concurrently) {
-            let safer = "CREATE INDEX CONCURRENTLY, alone in its file";
-            self.warn(
-                Harm::BlocksWrites,
-                &name,
-                "keeps writers of {} out while the index is built",
-                safer,
-            );
-        }
-    }
-
-    fn create_trigger(&mut self, mut words: Words<'_>) {
-        if !words.seek("on") {
-            return;
-        }
-        let Some(table) = words.parts() else { return };
-        if words.takes("from")
-            && let Some(referenced) = words.parts()
-        {
-            self.lock(&referenced, Mode::AccessShare);
-        }
-        if let Some(name) = self.lock(&table, Mode::ShareRowExclusive) {
-            self.warn(Harm::BlocksWrites, &name, "keeps writers of {} out", SHORT);
-        }
-    }
-
-    fn create_rule(&mut self, mut words: Words<'_>) {
-        if !words.seek("to") {
-            return;
-        }
-        let Some(table) = words.parts() else { return };
-        self.lock(&table, Mode::AccessExclusive);
-        if words.seek("do") {
-            let _ = words.takes("also") || words.takes("instead");
-            if !words.takes("nothing") {
-                let action = words.group().unwrap_or(words);
-                self.query_of_new_and_old(action);
-            }
-        }
-    }
-
-    fn query_of_new_and_old(&mut self, words: Words<'_>) {
-        for (parts, mode) in Query::read(words).tables {
-            self.lock(&parts, mode);
-        }
-    }
-
-    /// What stands in the parentheses of an expression.
-    fn subqueries(&mut self, words: Words<'_>) {
-        let rest = words.rest();
-        let start = rest
-            .iter()
-            .position(|token| token.is_word("using") || token.is_word("with"));
-        if let Some(start) = start {
-            for (parts, mode) in Query::read(Words::new(&rest[start..])).tables {
-                self.lock(&parts, mode);
-            }
-        }
-    }
-
-    fn owned_by(&mut self, mut words: Words<'_>) {
-        if words.seek("owned by")
-            && !words.takes("none")
-            && let Some(mut column) = words.parts()
-        {
-            column.pop();
-            self.lock(&column, Mode::AccessShare);
-        }
-    }
-
-    fn publication(&mut self, mut words: Words<'_>) {
-        let _name = words.name();
-        if words.seek("table") {
-            loop {
-                let _ = words.takes("table");
-                let Some(table) = words.relation() else {
-                    return;
-                };
-                self.lock(&table, Mode::ShareUpdateExclusive);
-                let _ = words.group();
-                if words.takes("where") {
-                    let _ = words.group();
-                }
-                if !words.symbol(",") {
-                    return;
-                }
-            }
-        }
-    }
-
-    /// The server reads the body of a function in SQL when it is created, and locks what it names.
-    fn routine(&mut self, mut words: Words<'_>) {
-        let _name = words.parts();
-        let _arguments = words.group();
-        let mut language = words;
-        let is_sql = language.seek("language") && {
-            let name = language
-                .rest()
-                .first()
-                .map(|token| token.text.trim_matches('\'').to_ascii_lowercase());
-            name.as_deref() == Some("sql")
-        };
-        let has_own_body = words.has("begin atomic") || words.has("return");
-        if has_own_body {
-            let _ = words.seek("begin atomic") || words.seek("return");
-            return self.query_of_new_and_old(words);
-        }
-        if is_sql
-            && words.seek("as")
-            && let Some(body) = words.rest().first()
-        {
-            let text = body.text;
-            let inside = match text.strip_prefix('$').and_then(|rest| rest.split_once('$')) {
-                Some((tag, rest)) => rest
-                    .strip_suffix(&format!("${tag}$"))
-                    .unwrap_or(rest)
-                    .to_owned(),
-                None => text.trim_matches('\'').replace("''", "'"),
-            };
-            let tokens = script::tokens(&inside, TOKENS);
-            self.query_of_new_and_old(Words::new(&tokens));
-        }
-    }
-
-    // ---- DROP ----
-
-    fn drop(&mut self, mut words: Words<'_>) {
-        if words.takes("owned") {
-            return self.related("everything that the role owns", Mode::AccessExclusive);
-        }
-        let cascades = words.has("cascade");
-        for (kind, what) in [
-            ("table", "table"),
-            ("foreign table", "table"),
-            ("materialized view", "materialized view"),
-            ("view", "view"),
-        ] {
-            if words.takes(kind) {
-                return self.drop_relations(words, what, cascades);
-            }
-        }
-        if words.takes("index") {
-            return self.drop_index(words);
-        }
-        let kind = words.word();
-        let _ = words.takes("if exists");
-        match kind.as_str() {
-            "trigger" | "rule" | "policy" => {
-                if words.name().is_some()
-                    && words.takes("on")
-                    && let Some(table) = words.parts()
-                {
-                    self.lock(&table, Mode::AccessExclusive);
-                }
-            }
-            "statistics" => self.related("the table of the statistics", Mode::ShareUpdateExclusive),
-            "extension" => self.related(
-                "the extension's tables, and what depends on them",
-                Mode::AccessExclusive,
-            ),
-            "publication" => self.related("its tables", Mode::ShareUpdateExclusive),
-            "schema" => {
-                if cascades {
-                    self.related(
-                        "every table in it, and what depends on it",
-                        Mode::AccessExclusive,
-                    );
-                }
-                let name = words.name().unwrap_or_default();
-                self.breaks(
-                    format!("code that uses the schema {} fails", quoted(&name)),
-                    NEW_CODE_FIRST,
-                );
-            }
-            _ if cascades => self.related("tables that depend on it", Mode::AccessExclusive),
-            _ => {}
-        }
-    }
-
-    fn drop_relations(&mut self, mut words: Words<'_>, kind: &str, cascades: bool) {
-        let _ = words.takes("if exists");
-        let mut is_old = false;
-        for parts in words.relations() {
-            let name = self.world.resolve(&parts);
-            self.effects.push(Effect::Drops(name.clone()));
-            if self.lock_name(&name, Mode::AccessExclusive) {
-                is_old = true;
-                self.warn(
-                    Harm::BreaksOldCode,
-                    &name,
-                    "code that uses {} fails",
-                    NEW_CODE_FIRST,
-                );
-            }
-        }
-        if is_old && kind == "table" {
-            let others = "its parent, and what foreign keys link it to";
-            self.related(others, Mode::AccessExclusive);
-        }
-        if is_old && cascades {
-            self.related("views and tables that depend on it", Mode::AccessExclusive);
-        }
-    }
-
-    fn drop_index(&mut self, mut words: Words<'_>) {
-        let concurrently = words.takes("concurrently");
-        let is_optional = words.takes("if exists");
-        let mode = if concurrently {
-            Mode::ShareUpdateExclusive
-        } else {
-            Mode::AccessExclusive
-        };
-        for index in words.relations() {
-            if is_optional && self.world.table_of_index(&index).is_none() {
-                continue;
-            }
-            if let Some(name) = self.lock_index(&index, mode).filter(|_| !concurrently) {
-                let safer = "DROP INDEX CONCURRENTLY, alone in its file";
-                self.warn(
-                    Harm::BlocksReads,
-                    &name,
-                    "keeps readers and writers of {} out",
                     safer,
                 );
             }

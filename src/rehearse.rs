@@ -71,7 +71,7 @@ pub fn run(
     }
     match outcome {
         Ok(measured) => Ok(measured),
-        Err(Stop::Error(error)) => Err(error),
+        Err(Stop::Error(error)) => Err(*error),
         Err(Stop::Locked {
             migration,
             statement,
@@ -82,7 +82,7 @@ pub fn run(
             Err(Error::TableWait {
                 doing: migration.path.display().to_string(),
                 blockers: apply::blockers(rehearsal.session, text, None)?,
-                cause: Box::new(cause),
+                cause,
                 waited,
                 applied_before: 0,
             })
@@ -124,14 +124,20 @@ struct Rehearsal<'a> {
 
 /// What ends a rehearsal early.
 enum Stop<'a> {
-    Error(Error),
+    Error(Box<Error>),
     /// Somebody else has a lock on what the statement, or the file's end, needs.
     Locked {
         migration: &'a Migration,
         statement: Option<&'a Statement>,
-        cause: SqlError,
+        cause: Box<SqlError>,
         waited: Duration,
     },
+}
+
+impl Stop<'_> {
+    fn error(error: Error) -> Self {
+        Stop::Error(Box::new(error))
+    }
 }
 
 impl Rehearsal<'_> {
@@ -153,7 +159,7 @@ impl Rehearsal<'_> {
 
     fn ours<'p>(&mut self, message: &str, doing: &str) -> Result<(), Stop<'p>> {
         let outcome = self.session.execute(message);
-        outcome.map_err(|trouble| Stop::Error(trouble.while_doing(doing)))
+        outcome.map_err(|trouble| Stop::error(trouble.while_doing(doing)))
     }
 
     fn file<'p>(&mut self, migration: &'p Migration) -> Result<Vec<Measured>, Stop<'p>> {
@@ -191,7 +197,7 @@ impl Rehearsal<'_> {
               AND l.locktype OPERATOR(pg_catalog.=) 'relation' ORDER BY l.relation";
         let results = self.session.query(look);
         let results = results.map_err(|trouble| {
-            Stop::Error(trouble.while_doing("measuring the locks of a statement"))
+            Stop::error(trouble.while_doing("measuring the locks of a statement"))
         })?;
         let rows: Vec<SimpleQueryRow> = results.into_iter().flatten().collect();
         Ok(self.seen.compare(&rows, text, duration))
@@ -208,7 +214,7 @@ impl Rehearsal<'_> {
             Trouble::Sql(cause) => cause,
             trouble => {
                 let doing = format!("rehearsing {}; nothing stays", migration.file_name);
-                return Stop::Error(trouble.while_doing(&doing));
+                return Stop::error(trouble.while_doing(&doing));
             }
         };
         let text = statement.map_or("", |it| &migration.text[it.range()]);
@@ -217,7 +223,7 @@ impl Rehearsal<'_> {
             "55P03" | "40P01" | "40001" => Stop::Locked {
                 migration,
                 statement,
-                cause: sql,
+                cause: Box::new(sql),
                 waited,
             },
             "25001" if statement.is_some_and(|it| it.kind == Kind::MaybeOutside) => {
@@ -225,9 +231,9 @@ impl Rehearsal<'_> {
                     .map(|it| describe(migration, it))
                     .into_iter()
                     .collect();
-                Stop::Error(Error::CannotRehearse { statements })
+                Stop::error(Error::CannotRehearse { statements })
             }
-            _ => Stop::Error(Error::Migration(Box::new(Failure {
+            _ => Stop::error(Error::Migration(Box::new(Failure {
                 file: migration.path.display().to_string(),
                 place: statement.map(|it| place(migration, it, &cause, self.counts_bytes)),
                 statement: label(migration, statement),

@@ -226,10 +226,7 @@ impl Reader<'_> {
                 if words.takes("rename to")
                     && let (Some(from), Some(to)) = (from, words.name())
                 {
-                    self.breaks(
-                        format!("code that uses the schema {} fails", quoted(&from)),
-                        NEW_CODE_FIRST,
-                    );
+                    self.breaks_schema(&from);
                     self.effects.push(Effect::RenamesSchema(from, to));
                 }
             }
@@ -238,15 +235,13 @@ impl Reader<'_> {
     }
 
     fn rename_of_type(&mut self, mut words: Words<'_>) {
-        let name = words.parts();
-        if words.takes("rename")
-            && let Some(name) = name
-        {
-            let name = quoted(name.last().map_or("", String::as_str));
-            self.breaks(
-                format!("code that uses the old name in {name} fails"),
-                NEW_CODE_FIRST,
-            );
+        let name = words
+            .parts()
+            .and_then(|mut parts| parts.pop())
+            .unwrap_or_default();
+        if words.takes("rename") && !self.world.types.contains(&name) {
+            let name = quoted(&name);
+            self.breaks(format!("code that uses the old name in {name} fails"));
         }
     }
 
