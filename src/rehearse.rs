@@ -172,16 +172,42 @@ impl Rehearsal<'_> {
             outcome.map_err(|trouble| self.stop(migration, Some(statement), trouble, duration))?;
             all.push(self.measure(text, duration)?);
         }
-        // A file's deferred constraints are checked where its commit would be; and what it leaves behind in the session
-        // is gone before the next one, as rule 8 has it.
-        let started = Instant::now();
-        let outcome = self
-            .session
-            .execute_interruptibly("SET CONSTRAINTS ALL IMMEDIATE");
-        outcome.map_err(|trouble| self.stop(migration, None, trouble, started.elapsed()))?;
+        self.check_constraints(migration)?;
+        // What it leaves behind in the session is gone before the next one, as rule 8 has it.
         let reset = format!("{}; {}", apply::reset(self.runner), self.settings);
         self.ours(&reset, "resetting the session between two files")?;
         Ok(all)
+    }
+
+    /// Checks the file's deferred constraints, where its commit would. `SET CONSTRAINTS ALL` would be shorter, but it would
+    /// hold for the files behind this one too.
+    fn check_constraints<'p>(&mut self, migration: &'p Migration) -> Result<(), Stop<'p>> {
+        let list = "SELECT c.condeferred AS deferred, pg_catalog.format('%I.%I', n.nspname, c.conname) AS name \
+            FROM pg_catalog.pg_constraint c \
+            JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.connamespace \
+            WHERE c.condeferrable AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint o \
+              WHERE o.conname OPERATOR(pg_catalog.=) c.conname \
+                AND o.connamespace OPERATOR(pg_catalog.=) c.connamespace AND NOT o.condeferrable)";
+        let rows = self.session.query(list).map_err(|trouble| {
+            Stop::error(trouble.while_doing("asking for the deferrable constraints"))
+        })?;
+        let rows: Vec<SimpleQueryRow> = rows.into_iter().flatten().collect();
+        let names = |rows: &mut dyn Iterator<Item = &SimpleQueryRow>| -> String {
+            let names: Vec<&str> = rows.filter_map(|row| row.get("name")).collect();
+            names.join(", ")
+        };
+        let all = names(&mut rows.iter());
+        let deferred = names(&mut rows.iter().filter(|row| row.get("deferred") == Some("t")));
+        if all.is_empty() {
+            return Ok(());
+        }
+        let mut message = format!("SET CONSTRAINTS {all} IMMEDIATE");
+        if !deferred.is_empty() {
+            message.push_str(&format!("; SET CONSTRAINTS {deferred} DEFERRED"));
+        }
+        let started = Instant::now();
+        let outcome = self.session.execute_interruptibly(&message);
+        outcome.map_err(|trouble| self.stop(migration, None, trouble, started.elapsed()))
     }
 
     /// Which locks have come since the last look.

@@ -1,12 +1,558 @@
 //! `lockstep plan`: what it says of pending files, that it changes nothing, and that it is right: what it reads from a
 //! statement's text is compared with what a rehearsal measures.
 
-use crate::support::{Outcome, Scratch};
+use crate::support::{Gate, Outcome, Scratch, text};
 
 /// Asks the server for parts of a JSON document, which it also checks.
 fn ask(scratch: &Scratch, document: &str, query: &str) -> Vec<String> {
     let sql = format!("WITH d AS (SELECT $json${document}$json$::jsonb AS d) {query}");
     scratch.sql(&sql)
+}
+
+/// A database with a table, and files that meet it in many ways.
+fn with_pending_files() -> Scratch {
+    let scratch = Scratch::new();
+    scratch.file(
+        "20240101000000_people.up.sql",
+        "CREATE TABLE people (id bigint PRIMARY KEY, name varchar(10)); CREATE VIEW \"All\" AS SELECT * FROM people;",
+    );
+    scratch.file("20240105000000_last.up.sql", "SELECT 1");
+    scratch.up().code(0);
+    scratch.file(
+        "20240102000000_late.up.sql",
+        "-- A column.\nALTER TABLE people\n  ADD token uuid DEFAULT gen_random_uuid();\n\nDO $$ BEGIN END $$;\n",
+    );
+    scratch.file(
+        "20240106000000_many.up.sql",
+        "CREATE TABLE pets (id bigint PRIMARY KEY, owner bigint REFERENCES people);
+         CREATE INDEX pets_owner ON pets (owner);
+         ALTER TABLE pets ALTER owner SET NOT NULL, ADD x uuid DEFAULT gen_random_uuid();
+         UPDATE people SET name = quote_of(id) FROM \"All\";
+         ALTER TABLE people RENAME name TO full_name;
+         DROP VIEW \"All\";",
+    );
+    scratch.file(
+        "20240107000000_index.up.sql",
+        "CREATE INDEX CONCURRENTLY people_name ON people (full_name)",
+    );
+    scratch
+}
+
+#[test]
+fn the_text_tells_file_for_file_what_runs_and_what_it_locks() {
+    let scratch = with_pending_files();
+    let outcome = scratch.lockstep(&["plan"]).env("NO_COLOR", "1").run();
+    outcome.code(0);
+    let expected = "\
+20240102000000_late.up.sql: in a transaction, out-of-order
+  2  ALTER TABLE
+     ACCESS EXCLUSIVE on people
+     warning: rewrites people; nobody can read or write it meanwhile
+       safer: add the column plain, fill it in batches, and then set its default
+  5  DO
+     unknown: runs code
+
+20240106000000_many.up.sql: in a transaction
+  1  CREATE TABLE
+     SHARE ROW EXCLUSIVE on people
+     warning: keeps writers of people out
+       safer: keep the file short: the lock lasts until it commits
+  2  CREATE INDEX
+  3  ALTER TABLE
+  4  UPDATE
+     ROW EXCLUSIVE on people
+     ACCESS SHARE on \"All\"
+     unknown: calls quote_of()
+  5  ALTER TABLE
+     ACCESS EXCLUSIVE on people
+     warning: code that uses column name of people fails
+       safer: let both names live (a view, or a second column) until all code is
+         new
+  6  DROP VIEW
+     ACCESS EXCLUSIVE on \"All\"
+     warning: code that uses \"All\" fails
+       safer: first release code that does without it
+
+20240107000000_index.up.sql: outside a transaction
+  1  CREATE INDEX CONCURRENTLY
+     SHARE UPDATE EXCLUSIVE on people
+
+3 migrations pending, 9 statements, 4 warnings, 2 statements with unknown
+  effects
+";
+    assert_eq!(outcome.stdout, expected);
+}
+
+#[test]
+fn the_json_tells_the_same() {
+    let scratch = with_pending_files();
+    let outcome = scratch.lockstep(&["plan", "--json"]).run();
+    outcome.code(0);
+    let json = outcome.stdout.replace(&text(&scratch.migrations()), "DIR");
+    let expected = r#"{
+  "runner": null,
+  "rehearsed": false,
+  "pending": 3,
+  "warnings": 4,
+  "migrations": [
+    {
+      "version": "20240102000000",
+      "name": "20240102000000_late.up.sql",
+      "file": "DIR/20240102000000_late.up.sql",
+      "out_of_order": true,
+      "runs": "in_transaction",
+      "statements": [
+        {
+          "line": 2,
+          "verb": "ALTER TABLE",
+          "locks": [
+            {
+              "table": "people",
+              "related": null,
+              "mode": "ACCESS EXCLUSIVE"
+            }
+          ],
+          "unknown": [],
+          "warnings": [
+            {
+              "kind": "rewrite",
+              "table": "people",
+              "message": "rewrites people; nobody can read or write it meanwhile",
+              "safer": "add the column plain, fill it in batches, and then set its default"
+            }
+          ],
+          "measured": null
+        },
+        {
+          "line": 5,
+          "verb": "DO",
+          "locks": [],
+          "unknown": [
+            "runs code"
+          ],
+          "warnings": [],
+          "measured": null
+        }
+      ]
+    },
+"#;
+    assert!(json.starts_with(expected), "{json}");
+    assert_follows_the_schema(&scratch, &outcome.stdout);
+}
+
+/// Every object has these members and no others, of these types: README's table.
+fn assert_follows_the_schema(scratch: &Scratch, document: &str) {
+    let members = |object: &str, path: &str| {
+        let query = format!(
+            "SELECT DISTINCT string_agg(key || ' ' || jsonb_typeof(value), ', ' ORDER BY key) FROM d,
+             jsonb_path_query(d, '{path}') WITH ORDINALITY o(object, number), jsonb_each(object) GROUP BY number"
+        );
+        let found = ask(scratch, document, &query);
+        assert!(
+            !found.is_empty() || !object.starts_with("the"),
+            "{object}: none"
+        );
+        found
+    };
+    let document_members = members("the document", "$");
+    let runner = if document_members[0].contains("runner null") {
+        "null"
+    } else {
+        "string"
+    };
+    assert_eq!(
+        document_members,
+        [format!(
+            "migrations array, pending number, rehearsed boolean, runner {runner}, warnings number"
+        )]
+    );
+    for found in members("migrations", "$.migrations[*]") {
+        let all = "file string, name string, out_of_order boolean, runs string, statements array, version string";
+        assert_eq!(found, all);
+    }
+    for found in members("statements", "$.migrations[*].statements[*]") {
+        let measured = if found.contains("measured null") {
+            "null"
+        } else {
+            "object"
+        };
+        assert_eq!(
+            found,
+            format!(
+                "line number, locks array, measured {measured}, unknown array, verb string, warnings array"
+            )
+        );
+    }
+    for found in members("locks", "$.migrations[*].statements[*].locks[*]") {
+        assert!(
+            found == "mode string, related null, table string"
+                || found == "mode string, related string, table null",
+            "{found}"
+        );
+    }
+    for found in members("warnings", "$.migrations[*].statements[*].warnings[*]") {
+        let table = if found.contains("table null") {
+            "null"
+        } else {
+            "string"
+        };
+        assert_eq!(
+            found,
+            format!("kind string, message string, safer string, table {table}")
+        );
+    }
+    let measured = "$.migrations[*].statements[*].measured ? (@ != null)";
+    for found in members("measurements", measured) {
+        assert_eq!(found, "duration_us number, locks array, rewritten array");
+    }
+    for found in members(
+        "measured locks",
+        "$.migrations[*].statements[*].measured.locks[*]",
+    ) {
+        assert_eq!(found, "mode string, table string");
+    }
+}
+
+#[test]
+fn lines_stay_within_80_columns_whatever_the_names() {
+    let scratch = Scratch::new();
+    let (wide, long) = ("ตาราง🐘", "l".repeat(60));
+    scratch.sql(&format!(
+        "CREATE TABLE \"{wide}\" (a int); CREATE TABLE {long} (a int)"
+    ));
+    scratch.file(
+        "20240101000000_names.up.sql",
+        format!("ALTER TABLE \"{wide}\" RENAME a TO b;\nALTER TABLE {long} ALTER a TYPE text, ADD UNIQUE (a), ALTER a SET NOT NULL"),
+    );
+    let outcome = scratch.lockstep(&["plan"]).run();
+    outcome.code(0);
+    assert!(
+        outcome
+            .stdout
+            .contains(&format!("ACCESS EXCLUSIVE on \"{wide}\"")),
+        "{outcome}"
+    );
+    assert!(outcome.stdout.contains(&long), "{outcome}");
+    let widest = outcome
+        .stdout
+        .lines()
+        .map(|line| line.chars().count())
+        .max();
+    assert!(widest <= Some(80), "{outcome}");
+}
+
+#[test]
+fn says_that_nothing_is_pending() {
+    let scratch = Scratch::new();
+    scratch.file("20240101000000_one.up.sql", "SELECT 1");
+    scratch.up().code(0);
+    for arguments in [&["plan"][..], &["plan", "--rehearse"]] {
+        let outcome = scratch.lockstep(arguments).run();
+        outcome.code(0);
+        assert_eq!(
+            outcome.stdout,
+            "nothing is pending: the database is up to date: 1 migration\n"
+        );
+    }
+    let outcome = scratch.lockstep(&["plan", "--json"]).run();
+    outcome.code(0);
+    let pending = ask(
+        &scratch,
+        &outcome.stdout,
+        "SELECT d->'pending', d->'migrations' FROM d",
+    );
+    assert_eq!(pending, ["0|[]"]);
+}
+
+#[test]
+fn refuses_what_up_refuses_in_the_same_words() {
+    for (file, code) in [
+        ("20240102000000_two.up.sql", 2),
+        ("20240101000000_one.up.sql", 5),
+    ] {
+        let scratch = Scratch::new();
+        scratch.file("20240101000000_one.up.sql", "SELECT 1");
+        scratch.up().code(0);
+        scratch.file(file, "SELECT 2; COMMIT;");
+        let refused = scratch.up();
+        refused.code(code);
+        for arguments in [&["plan"][..], &["plan", "--json"], &["plan", "--rehearse"]] {
+            let outcome = scratch.lockstep(arguments).run();
+            outcome.code(code);
+            assert_eq!(outcome.error(), refused.error());
+            assert_eq!(outcome.stdout, "");
+        }
+    }
+}
+
+#[test]
+fn a_role_that_may_only_select_gets_an_answer_and_changes_nothing() {
+    let fresh = Scratch::new();
+    fresh.file("20240101000000_one.up.sql", "CREATE TABLE t (a int)");
+    for scratch in [fresh, with_pending_files()] {
+        let role = scratch.role("reader", "LOGIN");
+        scratch.sql(&format!(
+            "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}",
+            role.name
+        ));
+        let before = scratch.schema();
+        for arguments in [&["plan"][..], &["plan", "--json"]] {
+            let outcome = scratch
+                .lockstep(arguments)
+                .env("DATABASE_URL", role.url())
+                .run();
+            outcome.code(0);
+            assert!(outcome.stdout.contains("pending"), "{outcome}");
+        }
+        assert_eq!(scratch.schema(), before);
+    }
+}
+
+#[test]
+fn answers_while_a_runner_is_at_work_and_names_it() {
+    let scratch = Scratch::new();
+    scratch.file("20240101000000_table.up.sql", "CREATE TABLE t (a int)");
+    scratch.up().code(0);
+    scratch.file(
+        "20240102000000_gate.up.sql",
+        format!("LOCK TABLE t; {}", Gate::SQL),
+    );
+    let mut gate = Gate::closed(&scratch);
+    let mut running = scratch.patient_up().spawn();
+    gate.wait_for_visitor();
+
+    let outcome = scratch.lockstep(&["plan"]).run();
+    outcome.code(0);
+    let flat = outcome
+        .stdout
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
+    assert!(flat.starts_with("a runner is at work: pid "), "{outcome}");
+    assert!(
+        flat.contains("running 20240102000000_gate.up.sql, statement 2/2"),
+        "{outcome}"
+    );
+    assert!(
+        flat.contains("20240102000000_gate.up.sql: in a transaction"),
+        "{outcome}"
+    );
+    let outcome = scratch.lockstep(&["plan", "--json"]).run();
+    outcome.code(0);
+    assert_follows_the_schema(&scratch, &outcome.stdout);
+    assert_ne!(
+        ask(&scratch, &outcome.stdout, "SELECT d->>'runner' FROM d"),
+        ["∅"]
+    );
+
+    let outcome = scratch.lockstep(&["plan", "--rehearse"]).run();
+    outcome.code(4);
+    assert!(
+        outcome.error().contains("the way of another runner: pid "),
+        "{outcome}"
+    );
+    assert!(!running.has_ended());
+    gate.open();
+    running.wait().code(0);
+}
+
+// The rehearsal.
+
+#[test]
+fn a_rehearsal_tells_what_was_locked_and_rewritten_and_leaves_nothing() {
+    let scratch = Scratch::new();
+    scratch.sql("CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
+    scratch.file(
+        "20240101000000_one.up.sql",
+        "CREATE TABLE u (a int);\nALTER TABLE t ADD b uuid DEFAULT gen_random_uuid();\nSAVEPOINT s; ROLLBACK TO s;\nSELECT a INTO v FROM t;",
+    );
+    scratch.file(
+        "20240102000000_two.up.sql",
+        "TRUNCATE u, v; ALTER TABLE t ALTER a TYPE bigint, ALTER b TYPE uuid; UPDATE t SET a = 2",
+    );
+    let before = scratch.schema();
+    let outcome = scratch.lockstep(&["plan", "--rehearse"]).run();
+    outcome.code(0);
+    let masked: Vec<String> = outcome.stdout.lines().map(without_durations).collect();
+    let expected = "\
+20240101000000_one.up.sql: in a transaction
+  1  CREATE TABLE: … ms
+  2  ALTER TABLE: … ms
+     ACCESS EXCLUSIVE on t
+     rewrote t
+     warning: rewrites t; nobody can read or write it meanwhile
+       safer: add the column plain, fill it in batches, and then set its default
+  3  SAVEPOINT: … ms
+  3  ROLLBACK: … ms
+  4  SELECT: … ms
+
+20240102000000_two.up.sql: in a transaction
+  1  TRUNCATE: … ms
+  1  ALTER TABLE: … ms
+     rewrote t
+     warning: rewrites t unless the old type needs no conversion (varchar to
+       text, a longer varchar)
+       safer: add a second column, copy in batches, and switch
+     warning: rewrites t unless the old type needs no conversion (varchar to
+       text, a longer varchar)
+       safer: add a second column, copy in batches, and switch
+  1  UPDATE: … ms
+
+rehearsed and rolled back: 2 migrations pending, 8 statements, 3 warnings";
+    assert_eq!(masked.join("\n"), expected);
+    let outcome = scratch.lockstep(&["plan", "--rehearse", "--json"]).run();
+    outcome.code(0);
+    assert_follows_the_schema(&scratch, &outcome.stdout);
+    assert_eq!(scratch.schema(), before);
+    assert_eq!(scratch.sql("SELECT * FROM t"), ["1"]);
+}
+
+fn without_durations(line: &str) -> String {
+    match line.rsplit_once(": ") {
+        Some((head, time)) if time.ends_with(" ms") => format!("{head}: … ms"),
+        _ => line.to_owned(),
+    }
+}
+
+#[test]
+fn a_rehearsal_refuses_what_has_to_run_outside_a_transaction() {
+    let scratch = with_pending_files();
+    let outcome = scratch.lockstep(&["plan", "--rehearse"]).run();
+    outcome.code(2);
+    let index = scratch.migrations().join("20240107000000_index.up.sql");
+    assert!(
+        outcome.error().ends_with(&format!(
+            "\n  {}:1: CREATE INDEX CONCURRENTLY",
+            text(&index)
+        )),
+        "{outcome}"
+    );
+
+    // What the text does not tell, the server does.
+    let scratch = Scratch::new();
+    scratch.sql("CREATE TABLE p (a int) PARTITION BY LIST (a)");
+    let file = scratch.file("20240101000000_maybe.up.sql", "\nREINDEX TABLE p");
+    let outcome = scratch.lockstep(&["plan", "--rehearse"]).run();
+    outcome.code(2);
+    assert!(
+        outcome
+            .error()
+            .ends_with(&format!("\n  {}:2: REINDEX", text(&file))),
+        "{outcome}"
+    );
+}
+
+#[test]
+fn an_error_in_a_rehearsal_is_the_one_that_up_would_show() {
+    for (sql, notable) in [
+        (
+            "SELECT 1;\n/* é */ ALTER TABLE t ADD y varchr;",
+            "\n    |                             ^",
+        ),
+        ("SELECT * FORM t;", "syntax error"),
+        (
+            "SELECT 'it''s';\nINSERT INTO t VALUES (1, 2, 3)",
+            "more expressions",
+        ),
+        (
+            "CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 1/0; END'; SELECT f();",
+            "CONTEXT: ",
+        ),
+        ("SELECT 1; SELECT 1/0 FROM t", "division by zero"),
+        ("CREATE TABLE x AS SELECT 1/0", "division by zero"),
+        ("SELECT 1; SELECT nothing INTO x", "^"),
+    ] {
+        let scratch = Scratch::new();
+        scratch.sql("CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
+        scratch.file("20240101000000_wrong.up.sql", sql);
+        let rehearsed = scratch.lockstep(&["plan", "--rehearse"]).run();
+        rehearsed.code(1);
+        let shown = scratch.up();
+        assert_eq!(rehearsed.error(), shown.error());
+        assert!(shown.error().contains(notable), "{shown}");
+    }
+}
+
+/// With `standard_conforming_strings` off the server reads another statement than our lexer does: a COMMIT.
+#[test]
+fn a_rehearsal_cannot_be_made_to_commit() {
+    for sql in [
+        "CREATE TABLE leak (a int);\nSET standard_conforming_strings TO off;\nSELECT '\\'' ; COMMIT; --';",
+        "CREATE TABLE leak (a int);\nDO $$ BEGIN COMMIT; END $$;",
+        "CREATE TABLE leak (a int);\nCREATE PROCEDURE p() LANGUAGE plpgsql AS 'BEGIN COMMIT; END';\nCALL p();",
+    ] {
+        let scratch = Scratch::new();
+        scratch.file("20240101000000_commit.up.sql", sql);
+        let outcome = scratch.lockstep(&["plan", "--rehearse"]).run();
+        outcome.code(1);
+        assert_eq!(
+            scratch.sql("SELECT to_regclass('leak')"),
+            ["∅"],
+            "{outcome}"
+        );
+    }
+}
+
+#[test]
+fn a_rehearsed_file_is_judged_at_its_end_and_leaves_the_next_nothing() {
+    let scratch = Scratch::new();
+    let twice = "INSERT INTO t VALUES (1); INSERT INTO t VALUES (1);";
+    let deferred = "CREATE TABLE t (a int UNIQUE DEFERRABLE INITIALLY DEFERRED);";
+    scratch.file(
+        "20240101000000_deferred.up.sql",
+        format!("{deferred}\n{twice}"),
+    );
+    let outcome = scratch.lockstep(&["plan", "--rehearse"]).run();
+    outcome.code(1);
+    assert!(
+        outcome
+            .error()
+            .contains("\n  the file's deferred constraints\n"),
+        "{outcome}"
+    );
+
+    // And not before its end, whatever stood before it.
+    scratch.file("20240101000000_deferred.up.sql", deferred);
+    scratch.file(
+        "20240102000000_next.up.sql",
+        format!("{twice} DELETE FROM t; CREATE TABLE u (a int UNIQUE DEFERRABLE INITIALLY DEFERRED); INSERT INTO u VALUES (1), (1); DELETE FROM u"),
+    );
+    scratch.lockstep(&["plan", "--rehearse"]).run().code(0);
+
+    scratch.file(
+        "20240101000000_deferred.up.sql",
+        "CREATE SCHEMA s; CREATE TABLE t (a int); CREATE TEMP TABLE gone (a int); PREPARE p AS SELECT 1; SET search_path TO s; SET ROLE pg_monitor; SET statement_timeout TO '1min'",
+    );
+    scratch.file(
+        "20240102000000_next.up.sql",
+        "DO $$ BEGIN ASSERT current_user = session_user; ASSERT to_regclass('gone') IS NULL; ASSERT to_regclass('t') IS NOT NULL;
+         ASSERT current_setting('statement_timeout') = '0'; ASSERT NOT EXISTS (SELECT FROM pg_prepared_statements); END $$",
+    );
+    scratch.lockstep(&["plan", "--rehearse"]).run().code(0);
+}
+
+#[test]
+fn a_rehearsal_that_meets_a_lock_names_who_holds_it() {
+    let scratch = Scratch::new();
+    scratch.sql("CREATE TABLE t (a int)");
+    scratch.file(
+        "20240101000000_table.up.sql",
+        "SELECT 1; ALTER TABLE t ADD b int",
+    );
+    let mut reader = scratch.client();
+    reader
+        .batch_execute("BEGIN; SELECT * FROM t")
+        .expect("a reader");
+    let outcome = scratch
+        .lockstep(&["plan", "--rehearse"])
+        .env("DDL_LOCK_TIMEOUT_SECONDS", "0.1")
+        .run();
+    outcome.code(4);
+    assert!(outcome.error().contains("blocked by pid "), "{outcome}");
+    assert!(
+        outcome.error().contains("AccessShareLock on t"),
+        "{outcome}"
+    );
 }
 
 // The static statement of locks against the measured one.
