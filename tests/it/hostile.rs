@@ -141,6 +141,12 @@ fn functions_and_operators_in_public_are_not_called() {
     nothing_else_is_called("public", "\"$user\", public");
 }
 
+/// PostgreSQL finds these first, whatever fits better.
+#[test]
+fn functions_and_operators_in_a_schema_before_the_catalog_are_not_called() {
+    nothing_else_is_called("evil", "evil, pg_catalog");
+}
+
 fn nothing_else_is_called(schema: &str, search_path: &str) {
     let scratch = Scratch::new();
     scratch.sql(&format!(
