@@ -101,7 +101,7 @@ pub struct Interrupted {
     pub checksum: Option<Checksum>,
     /// The index that it was to build, and its table.
     pub index: Option<(String, String)>,
-    /// What it ran, to the letter: what it left is known by that.
+    /// What it ran, to the letter, if what it left is known by that.
     pub statement: Option<String>,
 }
 

@@ -533,7 +533,7 @@ fn a_valid_index_with_another_definition_is_an_error_that_shows_both() {
              DETAIL: there:    CREATE INDEX i ON public.other USING btree (a)\n    \
              the file: CREATE INDEX i ON public.t USING btree (lower(b) DESC) WHERE (a IS NULL)\n  \
              HINT: Give the file's index a name of its own; or, if nobody needs the one that is there: \
-             DROP INDEX CONCURRENTLY public.\"i\"; then run again.\n  \
+             DROP INDEX CONCURRENTLY public.i; then run again.\n  \
              not run; nothing was applied before it; run again when that is done",
             path.display()
         )
@@ -785,6 +785,18 @@ fn a_leftover_is_known_though_the_file_was_edited_and_anothers_is_left_alone() {
         "{outcome}"
     );
     assert_eq!(scratch.value("SELECT 'i'::regclass::oid"), oid, "it stays");
+}
+
+#[test]
+fn a_statement_that_may_hold_a_password_is_not_kept_in_the_journal() {
+    let scratch = with_t();
+    scratch.file(
+        &file(2),
+        "CREATE SUBSCRIPTION s CONNECTION 'host=127.0.0.1 port=1 password=hunter2' PUBLICATION p",
+    );
+    scratch.up().code(1);
+    let journal = "SELECT version, j::text LIKE '%hunter2%' FROM bun_migrations_journal j WHERE finished_at IS NULL";
+    assert_eq!(scratch.sql(journal), [format!("{}|f", version(2))]);
 }
 
 /// They have the names that a rebuild gives its copies, and are none.
