@@ -32,7 +32,9 @@ impl Run<'_> {
             .relation(locked, migration, table)?
             .and_then(|table| definition::message(settings, statement, index, &table));
         let Some(message) = message else {
-            return Ok(definition::unknown("the table is not there"));
+            return Ok(definition::unknown(
+                "the table is not there, or the statement is not understood",
+            ));
         };
         let doing = format!(
             "comparing the index \"{index}\" with that of {}",
