@@ -532,13 +532,15 @@ pub enum Started {
     InJournal,
 }
 
-/// One statement that notes in the journal that a migration is about to run outside a transaction, what it runs, and
-/// which index on which table it builds, if it builds one.
+/// One statement that notes in the journal that a migration is about to run outside a transaction, which index on which
+/// table it builds, if it builds one, and the statement itself, if what it leaves has to be known by that. Other
+/// statements are not noted: there may be a password in them.
 pub fn start(
     tables: &Tables,
     migration: &Migration,
     runner: &str,
     index: Option<(&str, &str)>,
+    statement: Option<&str>,
 ) -> String {
     let (index, table) = index.map_or(("NULL".to_owned(), "NULL".to_owned()), |(index, table)| {
         (literal(index), literal(table))
@@ -552,7 +554,7 @@ pub fn start(
          history_id = NULL, index_name = EXCLUDED.index_name, table_name = EXCLUDED.table_name, \
          statement = EXCLUDED.statement;",
         journal = tables.journal,
-        statement = literal(migration.statement()),
+        statement = statement.map_or("NULL".to_owned(), literal),
         version = migration.version,
         file_name = literal(&migration.file_name),
         checksum = migration.script.checksum,

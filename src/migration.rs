@@ -167,7 +167,7 @@ pub struct Interrupted {
     pub checksum: Option<Checksum>,
     /// The index that it was to build, and its table.
     pub index: Option<(String, String)>,
-    /// What it ran, to the letter: what it left is known by that.
+    /// What it ran, to the letter, if what it left is known by that.
     pub statement: Option<String>,
     /// If it was the rollback of the migration that was started: what it took back.
     pub rollback: Option<TakenBack>,

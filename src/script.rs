@@ -915,9 +915,10 @@ fn unnamed_index(mut cursor: Cursor<'_>) -> Option<ObstacleKind> {
 
 // ---- The same index on another table ----
 
-/// `CREATE INDEX CONCURRENTLY`, written anew for another table and without `CONCURRENTLY` and `IF NOT EXISTS`; the rest,
-/// from `USING` or the columns on, is to the letter. None of other statements. `table` is written as it is to stand there.
-pub fn index_on(statement: &str, table: &str) -> Option<String> {
+/// `CREATE INDEX CONCURRENTLY`, written anew with another name, for another table, and without `CONCURRENTLY` and `IF NOT
+/// EXISTS`; the rest, from `USING` or the columns on, is to the letter. None of other statements. `name` and `table` are
+/// written as they are to stand there.
+pub fn index_on(statement: &str, name: &str, table: &str) -> Option<String> {
     let mut cursor = Cursor::new(statement);
     if !cursor.takes("create") {
         return None;
@@ -930,7 +931,7 @@ pub fn index_on(statement: &str, table: &str) -> Option<String> {
     if !cursor.takes("index concurrently") {
         return None;
     }
-    let name = quote(&IndexHeader::read(&mut cursor)?.index?);
+    IndexHeader::read(&mut cursor)?;
     let rest = &statement[cursor.token?.start..];
     // It may end in a comment.
     Some(format!("CREATE {unique}INDEX {name} ON {table} {rest}\n"))
@@ -951,15 +952,11 @@ pub struct EnumUse {
 }
 
 /// The first enum value that the file adds and then seems to use. A literal may be something else than the enum's value,
-/// so this is for a warning. A type that the file itself creates may be used at once.
+/// so this is for a warning.
 pub fn enum_use(text: &str, statements: &[Statement]) -> Option<EnumUse> {
     let texts: Vec<&str> = statements.iter().map(|it| &text[it.range()]).collect();
     texts.iter().enumerate().find_map(|(added, statement)| {
         let (type_name, value) = added_enum_value(statement)?;
-        let is_ours = |other: &&str| created_type(other).is_some_and(|it| it == type_name);
-        if texts[..added].iter().any(is_ours) {
-            return None;
-        }
         let uses = texts[added + 1..]
             .iter()
             .position(|other| uses_literal(other, &value))?;
@@ -984,13 +981,6 @@ fn added_enum_value(statement: &str) -> Option<(String, String)> {
     }
     let _ = cursor.takes("if not exists");
     Some((type_name, literal_value(&cursor.token?)?))
-}
-
-fn created_type(statement: &str) -> Option<String> {
-    let mut cursor = Cursor::new(statement);
-    cursor
-        .takes("create type")
-        .then(|| cursor.qualified_name())?
 }
 
 /// Returns true if and only if the statement holds the value as a literal, or is a `DO` block that does. `ALTER TYPE`
@@ -2449,19 +2439,19 @@ mod tests {
         for (statement, expected) in [
             (
                 "create unique index concurrently if not exists I on only s.t using gin (a) where b -- end",
-                Some("CREATE UNIQUE INDEX \"i\" ON x.y using gin (a) where b -- end\n"),
+                Some("CREATE UNIQUE INDEX i2 ON x.y using gin (a) where b -- end\n"),
             ),
             (
                 "CREATE INDEX CONCURRENTLY \"A \"\"b\" ON t/**/(lower(t.a)) INCLUDE (c)",
-                Some("CREATE INDEX \"A \"\"b\" ON x.y (lower(t.a)) INCLUDE (c)\n"),
+                Some("CREATE INDEX i2 ON x.y (lower(t.a)) INCLUDE (c)\n"),
             ),
-            ("CREATE INDEX CONCURRENTLY ON t (a)", None),
+            ("CREATE INDEX CONCURRENTLY i t (a)", None),
             ("CREATE INDEX i ON t (a)", None),
             ("CREATE INDEX CONCURRENTLY i ON t", None),
             ("REINDEX TABLE CONCURRENTLY t", None),
         ] {
             assert_eq!(
-                index_on(statement, "x.y").as_deref(),
+                index_on(statement, "i2", "x.y").as_deref(),
                 expected,
                 "{statement}"
             );
@@ -2498,10 +2488,6 @@ mod tests {
                 format!(
                     "{add} CREATE FUNCTION f() RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN 'it''s'; END $$"
                 ),
-                None,
-            ),
-            (
-                format!("CREATE TYPE s.t AS ENUM ('b'); {add} SELECT 'it''s'"),
                 None,
             ),
         ] {

@@ -20,6 +20,7 @@
 //!
 //! A rollback goes the same way; what is different, and why that is safe, is in [`way_back`].
 
+mod check;
 mod definition;
 mod leftovers;
 mod way_back;
@@ -85,9 +86,10 @@ impl Run<'_> {
         wait: &mut Wait,
     ) -> Result<Step, Error> {
         let unfinished = self.unfinished(migration);
-        let may_be_its_work = unfinished.is_some_and(|it| self.may_be_work_of(it, migration));
         let versions = [migration.version];
         let mut expected = self.expected(&versions);
+        // Whether what is there complete is of this statement.
+        let mut is_ours = unfinished.is_some_and(|it| self.may_be_work_of(it, migration));
         // Whether what is there half done can be of this statement.
         let mut was_started = unfinished.is_some();
         loop {
@@ -110,14 +112,7 @@ impl Run<'_> {
             // A start is noted only for work that is not there yet. So whoever finds the note and the work knows that
             // the one did the other.
             let start = (found != Found::Done).then(|| {
-                let index = match statement {
-                    Some(Outside::CreateIndex { index, table, .. }) => {
-                        Some((index.as_str(), table.as_str()))
-                    }
-                    _ => None,
-                };
-                let runner = self.session_name(locked);
-                let note = history::start(&locked.tables, migration, &runner, index);
+                let note = self.note_of(locked, migration, statement);
                 self.note(locked, migration, statement, note)
             });
             let is_noted = start.is_some();
@@ -128,7 +123,7 @@ impl Run<'_> {
                 expected = Expected::NoneOf(&versions);
             }
             match (found, statement) {
-                (Found::Done, _) if may_be_its_work => {
+                (Found::Done, _) if is_ours => {
                     info!("{}: the earlier run had done its work", migration.file_name);
                     return self.finish(locked, migration, statement, expected);
                 }
@@ -158,12 +153,31 @@ impl Run<'_> {
                 return Err(self.outside_failure(migration, cause, place, outcome));
             }
             // What this leaves is what an interruption leaves.
-            was_started = true;
+            (was_started, is_ours) = (true, true);
             self.try_again(&migration.path.display().to_string(), &error.cause, wait)?;
             if let Some(statement) = statement {
                 self.remove_reindexed(locked, migration, statement)?;
             }
         }
+    }
+
+    /// The statement that notes the start in the journal.
+    fn note_of(
+        &self,
+        locked: &Locked,
+        migration: &Migration,
+        statement: Option<&Outside>,
+    ) -> String {
+        let text = migration.statement();
+        let (index, text) = match statement {
+            Some(Outside::CreateIndex { index, table, .. }) => {
+                (Some((index.as_str(), table.as_str())), Some(text))
+            }
+            Some(Outside::ReindexConcurrently { .. }) => (None, Some(text)),
+            _ => (None, None),
+        };
+        let session = self.session_name(locked);
+        history::start(&locked.tables, migration, &session, index, text)
     }
 
     fn unfinished(&self, migration: &Migration) -> Option<&Interrupted> {
@@ -643,141 +657,6 @@ impl Run<'_> {
         Ok(relation.map_or(NO_OID.to_owned(), |relation| relation.oid))
     }
 
-    /// Compares the index of this name, in the table's schema, with what the statement would build.
-    fn compare(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
-        statement: &str,
-        index: &str,
-        table: &str,
-    ) -> Result<Comparison, Error> {
-        let settings = Settings {
-            lock_timeout: LOCK_TIMEOUT,
-            ..Settings::default()
-        };
-        let message = self
-            .relation(locked, migration, table)?
-            .and_then(|table| definition::message(settings, statement, index, &table));
-        let Some(message) = message else {
-            return Ok(definition::unknown("the table is not there"));
-        };
-        let doing = format!(
-            "comparing the index \"{index}\" with that of {}",
-            migration.file_name
-        );
-        let mut wait = Wait::new(self.signals, self.config.ddl_lock_retry);
-        loop {
-            match locked.work.query(&message) {
-                Ok(results) => return Ok(definition::read(results)),
-                Err(trouble) => {
-                    lock::retry_lock_timeout(&mut locked.work, trouble, &doing, &mut wait)
-                        .map_err(|error| error.after(self.before()))?;
-                }
-            }
-        }
-    }
-
-    /// Refuses an INVALID index that is not provably what an unfinished run of this statement left.
-    fn check_invalid(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
-        index: &str,
-        table: &str,
-        was_started: bool,
-    ) -> Result<(), Error> {
-        let name = self.index_name(locked, migration, index, table)?;
-        let drop =
-            format!("so it is not ours to remove: DROP INDEX CONCURRENTLY {name}; then run again.");
-        let (message, detail, hint) = if was_started {
-            match self.compare(locked, migration, migration.statement(), index, table)? {
-                Comparison::Same => return Ok(()),
-                Comparison::Differs { present, wanted } => (
-                    "is INVALID, and another one than this file builds".to_owned(),
-                    Some(definitions(&present, &wanted)),
-                    format!("No run of this file left it, {drop}"),
-                ),
-                Comparison::Unknown { why, present } => (
-                    "is INVALID, and whether this file's statement left it cannot be found out"
-                        .to_owned(),
-                    Some(format!("{why}\nthe index that is there: {present}")),
-                    format!("It may be somebody else's, {drop}"),
-                ),
-            }
-        } else {
-            (
-                "was there before, and is INVALID".to_owned(),
-                None,
-                format!("This migration did not leave it, {drop}"),
-            )
-        };
-        let cause = SqlError {
-            sqlstate: sqlstate::INVALID_INDEX.to_owned(),
-            message: format!("index \"{index}\" on {table} {message}"),
-            detail,
-            hint: Some(hint),
-            query: None,
-            context: None,
-        };
-        Err(self.outside_failure(migration, cause, None, FailureOutcome::NotBegun))
-    }
-
-    /// Refuses a valid index under the statement's name that is another one than the statement's.
-    fn check_valid(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
-        index: &str,
-        table: &str,
-        found: Found,
-    ) -> Result<(), Error> {
-        let statement = migration.statement();
-        let (present, wanted) = match self.compare(locked, migration, statement, index, table)? {
-            Comparison::Same => return Ok(()),
-            Comparison::Differs { present, wanted } => (present, wanted),
-            Comparison::Unknown { present, .. } if found == Found::IndexElsewhere => {
-                (present, statement.to_owned())
-            }
-            Comparison::Unknown { why, .. } => {
-                warn!(
-                    "{}: the index \"{index}\" on {table} is there and valid; whether it is what the file builds \
-                     cannot be found out: {why}",
-                    migration.file_name
-                );
-                return Ok(());
-            }
-        };
-        let name = self.index_name(locked, migration, index, table)?;
-        let cause = SqlError {
-            sqlstate: sqlstate::OTHER_INDEX.to_owned(),
-            message: format!(
-                "index \"{index}\" is there already, and is another one than this file builds"
-            ),
-            detail: Some(definitions(&present, &wanted)),
-            hint: Some(format!(
-                "Give the file's index a name of its own; or, if nobody needs the one that is there: \
-                 DROP INDEX CONCURRENTLY {name}; then run again."
-            )),
-            query: None,
-            context: None,
-        };
-        Err(self.outside_failure(migration, cause, None, FailureOutcome::NotBegun))
-    }
-
-    /// The qualified and quoted name of an index: it lives in its table's schema.
-    fn index_name(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
-        index: &str,
-        table: &str,
-    ) -> Result<String, Error> {
-        let table = self.relation(locked, migration, table)?;
-        let index = quoted(index);
-        Ok(table.map_or(index.clone(), |table| format!("{}.{index}", table.schema)))
-    }
-
     /// Drops the INVALID index that an unfinished build left.
     fn drop_index(
         &self,
@@ -921,10 +800,6 @@ fn assert_valid(index: &str, table: &str, oid: &str) -> String {
     format!("DO LANGUAGE plpgsql {};", literal(&block))
 }
 
-fn definitions(present: &str, wanted: &str) -> String {
-    format!("there:    {present}\nthe file: {wanted}")
-}
-
 fn looking_for(migration: &Migration) -> String {
     format!("looking at the catalog for {}", migration.file_name)
 }
@@ -965,8 +840,4 @@ fn object_query(statement: &str) -> Option<String> {
 /// that was set.
 fn may_pass(error: &DbError) -> bool {
     matches!(error.code().code(), "40P01" | "55P03")
-}
-
-fn quoted(identifier: &str) -> String {
-    format!("\"{}\"", identifier.replace('"', "\"\""))
 }

@@ -52,10 +52,11 @@ fn split(
     if groups.iter().any(|group| group.is_empty()) {
         return None;
     }
+    // The way back follows its way up, and is not split by itself.
+    let name = migration.file_name.get(15..)?.strip_suffix(".up.sql")?;
+    let name = name.strip_suffix(".tx").unwrap_or(name);
     let versions = versions(migration.version, groups.len(), taken)?;
     taken.extend(&versions);
-    let name = migration.file_name.get(15..)?;
-    let name = name.split('.').next().unwrap_or(name);
     let part = |(number, (version, group)): (usize, (&Version, &&[Statement]))| Part {
         file_name: format!("{version}_{name}_{}.up.sql", number + 1),
         holds: holds(migration, group),
@@ -155,7 +156,7 @@ mod tests {
                 ],
             ),
             (
-                &["99991231235959"],
+                &["20231231235959", "99991231235959"],
                 "VACUUM a; VACUUM b; VACUUM c; VACUUM d",
                 &[],
             ),

@@ -141,6 +141,12 @@ fn functions_and_operators_in_public_are_not_called() {
     nothing_else_is_called("public", "\"$user\", public");
 }
 
+/// PostgreSQL finds these first, whatever fits better.
+#[test]
+fn functions_and_operators_in_a_schema_before_the_catalog_are_not_called() {
+    nothing_else_is_called("evil", "evil, pg_catalog");
+}
+
 fn nothing_else_is_called(schema: &str, search_path: &str) {
     let scratch = Scratch::new();
     scratch.sql(&format!(
@@ -166,6 +172,7 @@ fn nothing_else_is_called(schema: &str, search_path: &str) {
             5,
             "CREATE INDEX CONCURRENTLY ran_version_idx ON public.ran (version)",
         ),
+        (6, "REINDEX TABLE CONCURRENTLY public.ran"),
     ] {
         scratch.file(&file(number), text);
     }
@@ -179,12 +186,13 @@ fn nothing_else_is_called(schema: &str, search_path: &str) {
     rows(&mut client, "SET search_path = pg_catalog");
     public("up").run().code(0).is_silent_about("trapped");
     public("up").run().code(0);
-    // A run that died in an index build, and left its row.
+    // A run that died in a rebuild, as an earlier one had in a build, and left its row.
     let died = format!(
-        "DELETE FROM public.bun_migrations WHERE name = '{0}';
-         UPDATE public.bun_migrations_journal SET finished_at = NULL, history_id = NULL WHERE version = '{0}';
+        "DELETE FROM public.bun_migrations WHERE name IN ('{0}', '{1}');
+         UPDATE public.bun_migrations_journal SET finished_at = NULL, history_id = NULL WHERE version IN ('{0}', '{1}');
          INSERT INTO public.bun_migration_locks (id, table_name) VALUES (-1000, 'public.bun_migrations')",
-        version(5)
+        version(5),
+        version(6)
     );
     rows(&mut client, &died);
     public("unlock").run().code(0).is_silent_about("trapped");
@@ -193,7 +201,7 @@ fn nothing_else_is_called(schema: &str, search_path: &str) {
         &mut client,
         "SELECT name FROM public.bun_migrations ORDER BY id",
     );
-    assert_eq!(history, (1..=5).map(version).collect::<Vec<_>>());
+    assert_eq!(history, (1..=6).map(version).collect::<Vec<_>>());
     assert_eq!(
         rows(&mut client, "SELECT id FROM public.bun_migration_locks"),
         [""; 0]

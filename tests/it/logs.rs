@@ -458,6 +458,8 @@ fn the_query_log_has_a_statement_outside_a_transaction() {
     let found: Vec<_> = told
         .iter()
         .filter(|(_, sql, _)| sql.contains("INDEX CONCURRENTLY i ON t (a)"))
+        // The note of the start holds it, too.
+        .filter(|(_, sql, _)| !sql.contains("bun_migrations_journal"))
         .collect();
     assert_eq!(found.len(), 1, "{outcome}");
     assert_eq!(found[0].0, "CREATE INDEX CONCURRENTLY", "{outcome}");

@@ -56,7 +56,7 @@ pub(super) fn message(
                  FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid AND c.relname = {index}
                    JOIN pg_class t ON t.oid = {table} AND t.relnamespace = c.relnamespace),
                w AS (SELECT {shape} AS shape,
-                   replace(pg_get_indexdef(i.indexrelid), {on_copy}, {on_table}) AS definition
+                   replace(pg_get_indexdef(i.indexrelid), {on_copy}, format('INDEX %I ON ', {index}::text) || {on_table}) AS definition
                  FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = to_regclass({copy}))
              SELECT CASE WHEN the_trouble IS NOT NULL THEN the_trouble
                  WHEN p.shape IS NULL OR w.shape IS NULL THEN 'there is nothing to compare'
@@ -66,12 +66,12 @@ pub(super) fn message(
              FROM (SELECT) one LEFT JOIN p ON true LEFT JOIN w ON true;
          END",
         create_table = literal(&format!("CREATE {} (LIKE {})", copy.created, table.qualified)),
-        create_index = literal(&script::index_on(statement, &copy.name)?),
+        create_index = literal(&script::index_on(statement, COPY, &copy.name)?),
         shape = shape("i", "c"),
         index = literal(index),
         table = table.oid,
-        on_copy = literal(&format!(" ON {} ", copy.name)),
-        on_table = literal(&format!(" ON {} ", table.qualified)),
+        on_copy = literal(&format!("INDEX {COPY} ON {} ", copy.name)),
+        on_table = literal(&format!("{} ", table.qualified)),
         copy = literal(&copy.name),
         own_type = literal(copy.own_type),
     );
@@ -85,6 +85,9 @@ pub(super) fn message(
 
 const CURSOR: &str = "lockstep_definitions";
 
+/// What the index on the copy is called: a name of its own, since the copy may have to stand beside the table.
+const COPY: &str = "lockstep_copy";
+
 /// The empty copy of a table: a temporary one, or, where our role may make none, one beside the table, which whoever
 /// may create indexes there may create too.
 struct Copy {
@@ -97,7 +100,6 @@ struct Copy {
 
 impl Copy {
     fn of(table: &Relation) -> Copy {
-        const BESIDE: &str = "lockstep_copy";
         if table.may_be_temporary {
             let name = format!("pg_temp.{}", table.name);
             let (created, own_type) = (format!("TEMPORARY TABLE {name}"), "pg_temp");
@@ -107,12 +109,12 @@ impl Copy {
                 own_type,
             };
         }
-        let name = format!("{}.{BESIDE}", table.schema);
+        let name = format!("{}.{COPY}_table", table.schema);
         let created = format!("TABLE {name}");
         Copy {
             created,
             name,
-            own_type: BESIDE,
+            own_type: COPY,
         }
     }
 }

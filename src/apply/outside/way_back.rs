@@ -26,7 +26,6 @@ use log::{info, warn};
 
 use super::{Found, Run};
 use crate::apply::{Step, Way};
-use crate::connect::literal;
 use crate::error::Error;
 use crate::history;
 use crate::lock::{Expected, Locked};
@@ -75,7 +74,7 @@ impl Run<'_> {
         taken_back: &TakenBack,
     ) -> Result<Option<Step>, Error> {
         let stands = match (&taken_back.dropped_index, &noted.index) {
-            (Some(index), _) => match self.ask(locked, migration, &dropped_index_query(index))? {
+            (Some(index), _) => match self.find_dropped(locked, migration, index)? {
                 Found::Nothing => false,
                 Found::Done => true,
                 _ => {
@@ -106,13 +105,19 @@ impl Run<'_> {
         let unrecorded = Expected::NoneOf(&[migration.version]);
         self.finish(locked, migration, None, unrecorded).map(Some)
     }
-}
 
-/// The state of the index that a rollback was to drop.
-fn dropped_index_query(index: &str) -> String {
-    format!(
-        "SELECT CASE WHEN i.indisvalid THEN 'done' ELSE 'invalid' END AS found FROM pg_catalog.pg_index i \
-         WHERE i.indexrelid = pg_catalog.to_regclass({})",
-        literal(index)
-    )
+    /// The state of the index that a rollback was to drop.
+    fn find_dropped(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+        index: &str,
+    ) -> Result<Found, Error> {
+        let query = format!(
+            "SELECT CASE WHEN i.indisvalid THEN 'done' ELSE 'invalid' END AS found FROM pg_catalog.pg_index i \
+             WHERE i.indexrelid = {}",
+            self.oid_of(locked, migration, index)?
+        );
+        self.ask(locked, migration, &query)
+    }
 }
