@@ -508,7 +508,7 @@ impl fmt::Display for Error {
             Error::NewerApplied(newer) => {
                 write!(
                     f,
-                    "the history has changed while `down` waited: applied meanwhile: {}; nothing was changed",
+                    "the history has changed while down waited: applied meanwhile: {}; nothing was changed",
                     listed(newer)
                 )?;
                 write!(
@@ -676,8 +676,8 @@ fn write_what_stays(
         ),
         FailureOutcome::OutsideTransaction => write!(
             f,
-            "\n  not rolled back; {before}; remove the cause and run again: the next `down` goes on with it, \
-             the next `up` brings it back"
+            "\n  not rolled back; {before}; remove the cause and run again: the next down goes on with it, \
+             the next up brings it back"
         ),
     }
 }

@@ -404,6 +404,26 @@ fn a_row_deleted_by_hand_stops_the_run_before_its_next_file() {
     assert_eq!(tables(&scratch), [""; 0]);
 }
 
+/// As a careless person may, who has removed our row's protection by editing the history.
+#[test]
+fn a_record_that_is_gone_by_then_is_left_alone_with_its_table() {
+    let scratch = applied(1..=3);
+    scratch.file(&down_file(3), format!("{} DROP TABLE t3", Gate::SQL));
+    let mut gate = Gate::closed(&scratch);
+    let run = patient_down(&scratch).spawn();
+    gate.wait_for_visitor();
+    scratch.sql(&format!(
+        "DELETE FROM bun_migrations WHERE name = '{}'",
+        version(2)
+    ));
+    gate.open();
+    run.wait()
+        .code(0)
+        .says("was rolled back, or recorded anew, by somebody else meanwhile")
+        .says("rolled back 2 migrations");
+    assert_eq!(tables(&scratch), ["t2"]);
+}
+
 /// Two that are started at once want the same: one group goes, not two.
 #[test]
 fn of_two_that_run_at_once_one_rolls_back_and_the_other_takes_no_further_group() {
@@ -593,6 +613,31 @@ fn after_a_drop_that_was_complete_up_builds_the_index() {
     scratch.up().code(0);
     assert_eq!(index(&scratch), "valid");
     assert_eq!(scratch.history(), [version(1), version(2)]);
+}
+
+/// The catalog tells: the work of the up file is there, and was before the rollback was begun.
+#[test]
+fn after_a_drop_of_a_database_that_was_not_begun_up_records_the_database() {
+    let scratch = Scratch::new();
+    let database = format!("{}_more", scratch.database);
+    scratch.file(
+        &up(1),
+        format!("CREATE DATABASE {database} TEMPLATE template0"),
+    );
+    scratch.file(&down_file(1), format!("DROP DATABASE {database}"));
+    scratch.up().code(0);
+    scratch.sql(
+        "DELETE FROM bun_migrations; UPDATE bun_migrations_journal SET finished_at = NULL, history_id = -1, \
+         checksum = repeat('0', 64), runner = 'a dead runner'",
+    );
+    scratch
+        .up()
+        .code(0)
+        .says("the earlier run had done its work");
+    assert_eq!(scratch.history(), [version(1)]);
+    down(&scratch).code(0);
+    let there = format!("SELECT count(*) FROM pg_database WHERE datname = '{database}'");
+    assert_eq!(scratch.value(&there), "0");
 }
 
 #[test]
