@@ -79,12 +79,11 @@ pub fn run(
         let to_run: Vec<&Migration> = down_files.iter().filter(is_left).collect();
         apply::roll_back(config, &signals, locked, &to_run, history, counts_bytes)
     });
-    let held = held.inspect_err(|error| {
-        if let Error::ConnectionLost { .. } = error {
-            warn!("`down` counts from what is the newest now: look at `lockstep status` before you run it again");
-        }
-    })?;
-    match held {
+    let held = held.map_err(|error| match error {
+        Error::ConnectionLost { doing, cause } => Error::RollbackLost { doing, cause },
+        other => other,
+    });
+    match held? {
         Held::NoConnection(cause) => return Ok(Outcome::NoConnection(cause)),
         Held::NothingLeft | Held::Done(0) => {
             info!("there is nothing left to roll back: somebody else has done it");
