@@ -81,14 +81,10 @@ pub fn run(
     })?;
     match held {
         Held::NoConnection(cause) => return Ok(Outcome::NoConnection(cause)),
-        Held::Failed(error) => {
-            if let Error::ConnectionLost { .. } = error {
-                warn!(
-                    "`down` counts from what is the newest now: look at `lockstep status` before you run it again"
-                );
-            }
-            return Ok(Outcome::Failed(error));
+        Held::Failed(Error::ConnectionLost { doing, cause }) => {
+            return Ok(Outcome::Failed(Error::RollbackLost { doing, cause }));
         }
+        Held::Failed(error) => return Ok(Outcome::Failed(error)),
         Held::NothingLeft | Held::Done(0) => {
             info!("there is nothing left to roll back: somebody else has done it");
         }

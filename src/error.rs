@@ -54,6 +54,8 @@ pub enum Error {
     },
     /// The connection broke in the middle of something; what was committed is in the history.
     ConnectionLost { doing: String, cause: String },
+    /// The same in the middle of a `down`, which is not simply to be run again.
+    RollbackLost { doing: String, cause: String },
     /// A statement of our own failed: nothing of the user's is to blame.
     Database { doing: String, cause: Box<SqlError> },
     /// Another runner held the guard until the deadline.
@@ -364,6 +366,7 @@ impl Error {
             | Error::Rejected { .. }
             | Error::Unreachable { .. }
             | Error::ConnectionLost { .. }
+            | Error::RollbackLost { .. }
             | Error::RunnerWait { .. }
             | Error::NoWayBack(_)
             | Error::TooFew { .. }
@@ -433,6 +436,13 @@ impl fmt::Display for Error {
                 write!(
                     f,
                     "\n  hint: run again; what was committed is in the history, and nothing is half done"
+                )
+            }
+            Error::RollbackLost { doing, cause } => {
+                write!(f, "the connection was lost: {doing}: {cause}")?;
+                write!(
+                    f,
+                    "\n  hint: look at the history before you run it again: down counts from what is the newest then"
                 )
             }
             Error::Database { doing, cause } => {
@@ -545,7 +555,7 @@ impl fmt::Display for Error {
             Error::NewerApplied(newer) => {
                 write!(
                     f,
-                    "the history has changed while `down` waited: applied meanwhile: {}; nothing was changed",
+                    "the history has changed while down waited: applied meanwhile: {}; nothing was changed",
                     listed(newer)
                 )?;
                 write!(
@@ -759,8 +769,8 @@ fn write_what_stays(
         ),
         FailureOutcome::OutsideTransaction => write!(
             f,
-            "\n  not rolled back; {before}; remove the cause and run again: the next `down` goes on with it, \
-             the next `up` brings it back"
+            "\n  not rolled back; {before}; remove the cause and run again: the next down goes on with it, \
+             the next up brings it back"
         ),
     }
 }

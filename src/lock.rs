@@ -14,10 +14,10 @@
 //!    bun's: we wait.
 //! 3. *History.* It is read again, after the row is ours, in a snapshot that is younger than the row.
 //! 4. *Fence.* Every transaction of W begins by locking our row `FOR UPDATE`, by its token, and by making sure that its
-//!    version is not recorded. The row lock is held to the commit. The row is found by the name that bun's configuration
-//!    gives the history; where two runners are configured to call it differently, or to use different locks tables, they
-//!    have different rows. So the transaction also holds, or does not begin without, a second advisory lock with the
-//!    history's oid.
+//!    version is not recorded, or, if it is to be rolled back, that it is, in the row that was read. The row lock is held
+//!    to the commit. The row is found by the name that bun's configuration gives the history; where two runners are
+//!    configured to call it differently, or to use different locks tables, they have different rows. So the transaction
+//!    also holds, or does not begin without, a second advisory lock with the history's oid.
 //! 5. *Release.* W deletes the row with a durable commit, which flushes every commit before it; G rolls back.
 //!
 //! A run that has nothing to do takes no lock. But if a row of ours stands there and nobody has the guard, it removes
@@ -28,7 +28,8 @@
 //! * A. *At most one token is in the table* (the column is unique), and only the guard's holder writes one.
 //! * B. *A transaction that commits migration work held its token's row from its first statement to its commit.* So
 //!   two such transactions never overlap, and none commits after its token is gone.
-//! * C. *A record commits with its migration*, or, outside a transaction, after it.
+//! * C. *A record commits with its migration*, or, outside a transaction, after it; it goes with the rollback, or, outside
+//!   a transaction, before it.
 //!
 //! # Why nothing is applied twice, skipped, or left locked
 //!

@@ -83,7 +83,7 @@ fn exit_code(error: &Error) -> u8 {
             true => 3,
             false => 2,
         },
-        Error::Unreachable { .. } | Error::ConnectionLost { .. } => 3,
+        Error::Unreachable { .. } | Error::ConnectionLost { .. } | Error::RollbackLost { .. } => 3,
         Error::RunnerWait { .. }
         | Error::BunRowWait { .. }
         | Error::Held { .. }

@@ -174,3 +174,112 @@ impl fmt::Display for Objection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::migration::{Applied, Interrupted, TakenBack};
+
+    fn version(number: u64) -> Version {
+        Version::parse(&format!("{number:014}")).expect("fourteen digits")
+    }
+
+    /// Version, id and group of each record; version and group of each rollback that was begun.
+    fn history(records: &[(u64, i64, i64)], begun: &[(u64, i64)]) -> History {
+        let applied = |&(number, id, group): &(u64, i64, i64)| Applied {
+            version: version(number),
+            id,
+            group,
+            checksum: None,
+        };
+        let interrupted = |&(number, group): &(u64, i64)| Interrupted {
+            version: version(number),
+            runner: String::new(),
+            checksum: None,
+            index: None,
+            statement: None,
+            rollback: Some(TakenBack {
+                group,
+                dropped_index: None,
+            }),
+        };
+        History {
+            applied: records.iter().map(applied).collect(),
+            interrupted: begun.iter().map(interrupted).collect(),
+            ..History::default()
+        }
+    }
+
+    /// The versions that are left of what is chosen in one history when it has become another.
+    fn left(before: &History, which: Rollback, after: &History) -> String {
+        let chosen = match Chosen::among(before, which) {
+            Ok(chosen) => chosen,
+            Err(Error::TooFew { asked, recorded }) => return format!("{recorded} of {asked}"),
+            Err(_) => return "another error".to_owned(),
+        };
+        match chosen.left(after) {
+            Ok(versions) => {
+                let short = |it: &Version| it.to_string().trim_start_matches('0').to_owned();
+                versions.iter().map(short).collect::<Vec<_>>().join(" ")
+            }
+            Err(Error::NewerApplied(newer)) => format!("{} newer", newer.len()),
+            Err(_) => "another error".to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_newest_go_in_reverse_order_of_their_ids() {
+        use Rollback::{Newest, NewestGroup};
+        let two_groups = &[(1, 1, 1), (4, 2, 1), (2, 3, 2), (3, 4, 2)][..];
+        let twice = &[(1, 1, 1), (2, 2, 2), (1, 3, 2)][..];
+        for (records, begun, which, expected) in [
+            (two_groups, &[][..], NewestGroup, "3 2"),
+            (two_groups, &[], Newest(1), "3"),
+            (two_groups, &[], Newest(3), "3 2 4"),
+            (two_groups, &[], Newest(5), "4 of 5"),
+            (&[], &[], NewestGroup, ""),
+            (&[], &[], Newest(5), ""),
+            // A rollback that was begun goes on first, and belongs to its group.
+            (two_groups, &[(5, 2)], NewestGroup, "5 3 2"),
+            (two_groups, &[(5, 3)], NewestGroup, "5"),
+            (two_groups, &[(5, 3)], Newest(2), "5 3"),
+            (&[], &[(5, 0)], NewestGroup, "5"),
+            // One of each version.
+            (twice, &[], NewestGroup, "1 2"),
+            (twice, &[], Newest(2), "1 2"),
+        ] {
+            let history = history(records, begun);
+            assert_eq!(
+                left(&history, which, &history),
+                expected,
+                "{records:?} {begun:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_others_do_meanwhile_is_neither_done_again_nor_undone() {
+        let group = Rollback::NewestGroup;
+        let before = history(&[(1, 1, 1), (2, 2, 2), (3, 3, 2)], &[]);
+        for (records, begun, expected) in [
+            (&[(1, 1, 1), (2, 2, 2)][..], &[][..], "2"),
+            (&[(1, 1, 1), (2, 2, 2)], &[(3, 2)], "3 2"),
+            (&[(1, 1, 1)], &[], ""),
+            (&[], &[], ""),
+            // Applied again, by another row.
+            (&[(1, 1, 1), (2, 2, 2), (3, 4, 2)], &[], "1 newer"),
+            (
+                &[(1, 1, 1), (2, 2, 2), (3, 3, 2), (4, 4, 3), (5, 5, 3)],
+                &[],
+                "2 newer",
+            ),
+        ] {
+            let after = history(records, begun);
+            assert_eq!(
+                left(&before, group, &after),
+                expected,
+                "{records:?} {begun:?}"
+            );
+        }
+    }
+}

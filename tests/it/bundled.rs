@@ -1,4 +1,5 @@
-//! The repository's own `./migrations`, applied to an empty database, and carried on from one that has rows.
+//! The repository's own `./migrations`, applied to an empty database, and carried on from one that has rows. Their way
+//! back is in `down.rs`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -202,37 +203,6 @@ fn lose_no_row_that_is_written_meanwhile() {
         scratch.value("SELECT count(*), count(DISTINCT id), max(id) FROM proxied_request_metrics"),
         "4|4|4"
     );
-}
-
-/// Every way back that there is leads back: applied down and up again, the schema is the same.
-#[test]
-fn every_down_file_has_its_up_file_and_undoes_it() {
-    let scratch = Scratch::new();
-    copy(&scratch, |_| true);
-    scratch.up().code(0);
-    let after = scratch.schema();
-    let mut undone = Vec::new();
-    for up in up_files().iter().rev() {
-        let down = up.with_file_name(
-            up.file_name()
-                .expect("a name")
-                .to_string_lossy()
-                .replace(".up.sql", ".down.sql"),
-        );
-        if !down.exists() {
-            break;
-        }
-        scratch.sql(&fs::read_to_string(down).expect("a file"));
-        undone.push(version(up));
-    }
-    assert_eq!(undone.len(), 13, "a step without a way back: {undone:?}");
-    assert_eq!(
-        scratch.sql("SELECT relname FROM pg_class WHERE relname LIKE 'proxied%'"),
-        [""; 0]
-    );
-    scratch.sql("TRUNCATE bun_migrations RESTART IDENTITY");
-    scratch.up().code(0);
-    assert_eq!(scratch.schema(), after);
 }
 
 // -------------------------------------------------------------------------------------------- what it takes

@@ -33,6 +33,7 @@ fn gives_back_the_schema_of_before_for_every_migration_of_the_repository() {
         scratch.up().code(0);
     }
     assert_eq!(repository_files(".down.sql").len(), ups.len());
+    let whole = scratch.schema();
     for (up, before) in ups.iter().zip(before).rev() {
         scratch
             .lockstep(&["down"])
@@ -46,6 +47,7 @@ fn gives_back_the_schema_of_before_for_every_migration_of_the_repository() {
     scratch.assert_unlocked();
     // And all of it again.
     scratch.up().code(0).says("13/13 applied");
+    assert_eq!(scratch.schema(), whole);
     scratch
         .lockstep(&["down"])
         .run()
@@ -381,27 +383,61 @@ fn a_runner_that_is_killed_in_the_middle_leaves_whole_migrations_and_the_next_do
     scratch.assert_unlocked();
 }
 
-/// The DELETE waits for the transaction that runs, and the next one finds the row gone.
+/// Whether it was committed nobody knows, and another `down` may be one too many.
 #[test]
-fn a_row_deleted_by_hand_stops_the_run_before_its_next_file() {
+fn a_connection_that_is_lost_is_told_with_the_advice_to_look_first() {
     let scratch = applied(1..=2);
     scratch.file(&down_file(2), format!("DROP TABLE t2; {}", Gate::SQL));
     let mut gate = Gate::closed(&scratch);
     let run = patient_down(&scratch).spawn();
-    gate.wait_for_visitor();
-    let mut operator = scratch.client();
-    let deleting =
-        std::thread::spawn(move || operator.batch_execute("DELETE FROM bun_migration_locks"));
-    let waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' \
-                   AND query = 'DELETE FROM bun_migration_locks'";
-    wait_until("the DELETE waits", || !scratch.sql(waiting).is_empty());
-    gate.open();
+    let session = gate.wait_for_visitor();
+    scratch.sql(&format!("SELECT pg_terminate_backend({session})"));
+    let outcome = run.wait();
+    outcome.code(3).says("which may or may not be committed");
+    outcome.says("hint: look at the history before you run it again");
+    assert_eq!(scratch.history().len(), 2);
+}
+
+/// Between two tries nothing has the row locked, and the next try finds it gone.
+#[test]
+fn a_row_deleted_by_hand_stops_the_run_before_its_next_try() {
+    let scratch = applied(1..=2);
+    let mut reader = scratch.client();
+    reader
+        .batch_execute("BEGIN; SELECT FROM t2")
+        .expect("a reader");
+    let mut run = scratch
+        .lockstep(&["down"])
+        .env("DDL_LOCK_TIMEOUT_SECONDS", "0.1")
+        .spawn();
+    run.wait_for_log("trying again");
+    scratch.sql("DELETE FROM bun_migration_locks");
     run.wait().code(4).says("the migration lock was lost");
-    deleting.join().expect("no panic").expect("a DELETE");
-    assert_eq!(scratch.history(), [version(1)]);
-    assert_eq!(tables(&scratch), ["t1"]);
+    assert_eq!(scratch.history(), [version(1), version(2)]);
+    assert_eq!(tables(&scratch), ["t1", "t2"]);
+    drop(reader);
     down(&scratch).code(0);
     assert_eq!(tables(&scratch), [""; 0]);
+}
+
+/// As a careless person may, who has removed our row's protection by editing the history.
+#[test]
+fn a_record_that_is_gone_by_then_is_left_alone_with_its_table() {
+    let scratch = applied(1..=3);
+    scratch.file(&down_file(3), format!("{} DROP TABLE t3", Gate::SQL));
+    let mut gate = Gate::closed(&scratch);
+    let run = patient_down(&scratch).spawn();
+    gate.wait_for_visitor();
+    scratch.sql(&format!(
+        "DELETE FROM bun_migrations WHERE name = '{}'",
+        version(2)
+    ));
+    gate.open();
+    run.wait()
+        .code(0)
+        .says("was rolled back, or recorded anew, by somebody else meanwhile")
+        .says("rolled back 2 migrations");
+    assert_eq!(tables(&scratch), ["t2"]);
 }
 
 /// Two that are started at once want the same: one group goes, not two.
@@ -593,6 +629,31 @@ fn after_a_drop_that_was_complete_up_builds_the_index() {
     scratch.up().code(0);
     assert_eq!(index(&scratch), "valid");
     assert_eq!(scratch.history(), [version(1), version(2)]);
+}
+
+/// The catalog tells: the work of the up file is there, and was before the rollback was begun.
+#[test]
+fn after_a_drop_of_a_database_that_was_not_begun_up_records_the_database() {
+    let scratch = Scratch::new();
+    let database = format!("{}_more", scratch.database);
+    scratch.file(
+        &up(1),
+        format!("CREATE DATABASE {database} TEMPLATE template0"),
+    );
+    scratch.file(&down_file(1), format!("DROP DATABASE {database}"));
+    scratch.up().code(0);
+    scratch.sql(
+        "DELETE FROM bun_migrations; UPDATE bun_migrations_journal SET finished_at = NULL, history_id = -1, \
+         checksum = repeat('0', 64), runner = 'a dead runner'",
+    );
+    scratch
+        .up()
+        .code(0)
+        .says("the earlier run had done its work");
+    assert_eq!(scratch.history(), [version(1)]);
+    down(&scratch).code(0);
+    let there = format!("SELECT count(*) FROM pg_database WHERE datname = '{database}'");
+    assert_eq!(scratch.value(&there), "0");
 }
 
 #[test]

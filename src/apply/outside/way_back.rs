@@ -19,6 +19,8 @@
 //!   file's own work tells: if all of it is there, it is recorded;
 //! * *after the completion*: there is no trace of the migration, as if it had never been applied.
 //!
+//! A crash of the server loses a suffix of what was committed, so the statement's work never stays without its note.
+//!
 //! A note is only written for work that is not there yet. So a `DROP INDEX CONCURRENTLY` of an index that does not exist
 //! fails with its record in place, as often as it is tried, and is not taken for one whose work had been done.
 
