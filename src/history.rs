@@ -87,6 +87,23 @@ fn observe_columns(config: &Config, columns: Columns) -> String {
     )
 }
 
+/// The query for the sessions that have one of the tables locked against readers.
+pub fn lockers(config: &Config) -> String {
+    let tables = [
+        qualified(&config.history_table, ""),
+        qualified(&config.history_table, JOURNAL_SUFFIX),
+        qualified(&config.locks_table, ""),
+    ];
+    let oids = tables.map(|it| format!("{it}::pg_catalog.regclass::pg_catalog.oid"));
+    format!(
+        "SELECT pg_catalog.concat_ws(' ', 'pid', a.pid, NULLIF(a.application_name, ''), a.state) AS locker
+         FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) l.pid
+         WHERE l.granted AND l.mode OPERATOR(pg_catalog.=) 'AccessExclusiveLock'
+           AND l.relation OPERATOR(pg_catalog.=) ANY (ARRAY[{}])",
+        oids.join(", ")
+    )
+}
+
 /// How long an observation waits for a table that somebody has locked against readers, before it says so and tries
 /// again.
 const OBSERVE_LOCK_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);

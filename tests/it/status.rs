@@ -448,6 +448,7 @@ fn a_history_that_is_locked_against_readers_is_named_and_the_wait_for_it_ends() 
     locker
         .batch_execute("BEGIN; LOCK TABLE bun_migrations")
         .expect("a lock");
+    let pid = rows(&mut locker, "SELECT pg_backend_pid()").remove(0);
     let runs = ["status", "check", "wait"].map(|command| {
         scratch
             .lockstep(&[command])
@@ -468,6 +469,8 @@ fn a_history_that_is_locked_against_readers_is_named_and_the_wait_for_it_ends() 
             outcome.error().contains("lock timeout (SQLSTATE 55P03)"),
             "{outcome}"
         );
+        let blocked = format!("\n  blocked by pid {pid} idle in transaction\n");
+        assert!(outcome.error().contains(&blocked), "{outcome}");
     }
 }
 

@@ -68,7 +68,7 @@ const RULES: [Rule; 13] = [
     Rule {
         what: "answers on stdout",
         words: &["io::stdout", "stdout()"],
-        allowed: &["main.rs", "report.rs"],
+        allowed: &["main.rs", "config.rs"],
         broken_by: "io::stdout().write_all(text)",
     },
     Rule {
@@ -128,10 +128,11 @@ const RULES: [Rule; 13] = [
 ];
 
 /// Decide, and touch nothing.
-const PURE: [&str; 7] = [
+const PURE: [&str; 8] = [
     "plan.rs",
     "report.rs",
-    "report/",
+    "report/check.rs",
+    "report/status.rs",
     "script.rs",
     "script/",
     "migration.rs",
