@@ -258,6 +258,21 @@ fn too_many_clients_are_not_yet() {
     wait.wait().code(0);
 }
 
+/// A try to connect takes seconds there, and only its outcome is told: here the deadline comes first.
+#[test]
+fn a_server_that_accepts_and_says_nothing_is_unreachable_at_the_deadline() {
+    let scratch = with(1);
+    let server = LateServer::at(&scratch);
+    server.appear();
+    server.set(Answer::Nothing);
+    let wait = server.client(&scratch, &["wait"]);
+    wait.env("MIGRATION_WAIT_SECONDS", "0.5")
+        .run()
+        .code(3)
+        .says("the server accepts connections but does not answer within")
+        .is_silent_about("waiting for");
+}
+
 #[test]
 fn what_no_waiting_cures_ends_it_at_once() {
     let scratch = with(2);
@@ -382,6 +397,7 @@ struct LateServer {
 enum Answer {
     StartingUp,
     TooManyClients,
+    Nothing,
     /// What the test server says.
     Real,
 }
@@ -413,6 +429,7 @@ impl LateServer {
             UnixListener::bind(self.directory.join(".s.PGSQL.5432")).expect("a local socket");
         let answer = Arc::clone(&self.answer);
         thread::spawn(move || {
+            let mut ignored = Vec::new();
             for client in listener.incoming().flatten() {
                 let answer = *answer.lock().expect("no panic while locked");
                 match answer {
@@ -422,6 +439,7 @@ impl LateServer {
                     Answer::TooManyClients => {
                         refuse(client, "53300", "sorry, too many clients already");
                     }
+                    Answer::Nothing => ignored.push(client),
                     Answer::Real => relay(client),
                 }
             }

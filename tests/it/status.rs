@@ -358,6 +358,22 @@ fn a_row_of_buns_is_shown_with_its_doubts_and_whose_it_may_be() {
     let json = scratch.lockstep(&["status", "--json"]).run();
     assert_eq!(json.json_value("lock.state"), "bun");
     assert_eq!(json.json_value("lock.row_id"), row);
+
+    // A runner of ours that waits for the row is shown beside it.
+    scratch.file("20240101000001_b.up.sql", "CREATE TABLE b ();");
+    let mut run = scratch.lockstep(&["up"]).spawn();
+    run.wait_for_log("waiting for bun's lock");
+    let outcome = scratch.lockstep(&["status"]).run();
+    let guard = scratch.guard().expect("a guard");
+    assert_eq!(
+        head_of(&outcome).last().map(String::as_str),
+        Some(&*format!(
+            "waiting   for that row: pid {guard}, lockstep/0.1.0 <host>/<pid>, from <address>, since <time>"
+        )),
+        "{outcome}"
+    );
+    scratch.sql("DELETE FROM bun_migration_locks");
+    run.wait().code(0);
 }
 
 #[test]
