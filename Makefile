@@ -12,9 +12,8 @@ FIND_DB  := test -n "$$DATABASE_URL" || DATABASE_URL=$$(tests/postgres url $(DB)
 NEED_DB  := $(FIND_DB); test -n "$$DATABASE_URL" || \
             { echo "no database: set DATABASE_URL, or start one with: make db" >&2; exit 1; }
 UP       := MIGRATIONS_DIR=migrations $(LOCKSTEP) up
+STATUS   := MIGRATIONS_DIR=migrations $(LOCKSTEP) status
 PSQL     := "$$(command -v psql || echo "$$(tests/postgres bindir)/psql")" -X -d "$$DATABASE_URL"
-HISTORY  := $(PSQL) -P pager=off -c "SELECT name AS version, group_id, migrated_at \
-            FROM $${MIGRATIONS_TABLE:-bun_migrations} ORDER BY name"
 
 .PHONY: help run test check soak build db db-stop psql migrate status new clean
 
@@ -22,11 +21,11 @@ help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 # Without a database it is one that lives no longer than the run.
-run: build ## apply ./migrations with the real binary, show the history; needs no database
+run: build ## apply ./migrations with the real binary, show the status; needs no database
 	@$(FIND_DB); \
-	if test -n "$$DATABASE_URL"; then $(UP) && $(HISTORY); \
+	if test -n "$$DATABASE_URL"; then $(UP) && $(STATUS); \
 	else tests/postgres with sh -ec \
-	    'DATABASE_URL=$$LOCKSTEP_TEST_DATABASE_URL; export DATABASE_URL; $(UP); $(HISTORY)'; fi
+	    'DATABASE_URL=$$LOCKSTEP_TEST_DATABASE_URL; export DATABASE_URL; $(UP); $(STATUS)'; fi
 
 test: ## run all tests against a throwaway PostgreSQL
 	tests/postgres with cargo test --locked
@@ -60,8 +59,8 @@ psql: ## open psql on the database
 migrate: build ## apply ./migrations to the database
 	@$(NEED_DB); $(UP)
 
-status: ## show what the database has applied
-	@$(NEED_DB); $(HISTORY)
+status: build ## show the database, the lock, and every migration
+	@$(NEED_DB); $(STATUS)
 
 new: build ## create an empty migration and the way back: make new name="add colour"
 	@MIGRATIONS_DIR=migrations $(LOCKSTEP) new -- "$(name)"

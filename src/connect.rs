@@ -335,7 +335,7 @@ fn attempt(
             )));
         }
         if started.elapsed() > Duration::from_secs(2) {
-            wait.say(|| format!("the database at {}: {SILENCE}", server.description));
+            wait.say_meanwhile(|| format!("the database at {}: {SILENCE}", server.description));
         }
     }
 }

@@ -91,6 +91,25 @@ fn observe_columns(config: &Config, columns: Columns) -> String {
     )
 }
 
+/// The query for the sessions that have one of the tables locked against readers. The tables are found as the role's
+/// settings say, so all else is qualified.
+pub fn lockers(config: &Config) -> String {
+    let tables = [
+        qualified(&config.history_table, ""),
+        qualified(&config.history_table, JOURNAL_SUFFIX),
+        qualified(&config.locks_table, ""),
+    ];
+    let oids = tables.map(|it| format!("{it}::pg_catalog.regclass::pg_catalog.oid"));
+    format!(
+        "SELECT pg_catalog.concat_ws(' ', 'pid', a.pid,
+           CASE WHEN pg_catalog.length(a.application_name) OPERATOR(pg_catalog.>) 0 THEN a.application_name END, a.state)
+           AS locker FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) l.pid
+         WHERE l.granted AND l.mode OPERATOR(pg_catalog.=) 'AccessExclusiveLock'
+           AND l.relation OPERATOR(pg_catalog.=) ANY (ARRAY[{}])",
+        oids.join(", ")
+    )
+}
+
 /// How long an observation waits for a table that somebody has locked against readers, before it says so and tries
 /// again.
 const OBSERVE_LOCK_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
@@ -193,7 +212,7 @@ pub struct Record {
 pub fn records(results: &Results) -> BTreeMap<Version, Record> {
     let rows = |at: usize| results.get(at).into_iter().flatten();
     let read = |row: &SimpleQueryRow, version: &str| {
-        // The answer to a plain look has fewer columns, and nobody reads records from it.
+        // Not every row has every column: what is not finished has no group, say.
         let text = |name: &str| {
             let value = row.try_get(name).ok().flatten();
             value.filter(|it| !it.is_empty()).map(str::to_owned)

@@ -337,7 +337,7 @@ pub fn understand(
     answer: Result<Results, Trouble>,
     wait: &mut Wait,
 ) -> Result<Observation, Error> {
-    let results = read(session, &history::observe(config), answer, wait)?;
+    let results = read(config, session, &history::observe(config), answer, wait)?;
     observation(&results)
 }
 
@@ -350,8 +350,9 @@ pub fn observation(results: &Results) -> Result<Observation, Error> {
 ///
 /// # Errors
 ///
-/// Like [`look`].
+/// Like [`look`]; it names who has the table locked.
 pub fn read(
+    config: &Config,
     session: &mut Session,
     message: &str,
     mut answer: Result<Results, Trouble>,
@@ -360,10 +361,24 @@ pub fn read(
     loop {
         match answer {
             Ok(results) => return Ok(results),
-            Err(trouble) => retry_lock_timeout(session, trouble, READING, wait)?,
+            Err(trouble) => match retry_lock_timeout(session, trouble, READING, wait) {
+                Ok(()) => {}
+                Err(error) => return Err(blamed(config, session, error)),
+            },
         }
         answer = session.query(message);
     }
+}
+
+/// The error with the sessions that keep readers out of our tables; as it is if they cannot be found.
+fn blamed(config: &Config, session: &mut Session, mut error: Error) -> Error {
+    if let Error::TableWait { blockers, .. } = &mut error
+        && let Ok(results) = session.query(&history::lockers(config))
+    {
+        let rows = results.iter().flatten();
+        blockers.extend(rows.filter_map(|row| row.get("locker").map(str::to_owned)));
+    }
+    error
 }
 
 /// What an observation is for, in errors.

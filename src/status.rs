@@ -55,7 +55,7 @@ pub fn ask(config: &Config, runner: &str, signals: &Signals) -> Result<Facts, Er
     let mut patience = Wait::new(signals, config.database_wait);
     let (mut session, answer) = Session::open(&config.server, runner, &message, &mut patience)?;
     let mut wait = Wait::new(signals, config.lock_wait);
-    let mut results = lock::read(&mut session, &message, answer, &mut wait)?;
+    let mut results = lock::read(config, &mut session, &message, answer, &mut wait)?;
     let mut ownerless = None;
     loop {
         let observation = lock::observation(&results)?;
@@ -72,7 +72,7 @@ pub fn ask(config: &Config, runner: &str, signals: &Signals) -> Result<Facts, Er
             (Some(id), None) if ownerless != Some(id) => {
                 ownerless = Some(id);
                 let answer = session.query(&message);
-                results = lock::read(&mut session, &message, answer, &mut wait)?;
+                results = lock::read(config, &mut session, &message, answer, &mut wait)?;
                 continue;
             }
             (Some(id), None) => LockState::Stale { id },

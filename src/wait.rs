@@ -168,6 +168,13 @@ impl Wait {
         );
     }
 
+    /// Says, in the midst of a try whose outcome will be told, what is waited for: not if only changes are said.
+    pub fn say_meanwhile(&mut self, waiting_for: impl FnOnce() -> String) {
+        if matches!(self.speech, Speech::Regular(_)) {
+            self.say(waiting_for);
+        }
+    }
+
     /// Sleeps for between half of `longest` and all of it, so that waiters do not march in step, but never beyond the
     /// deadline.
     ///

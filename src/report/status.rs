@@ -425,14 +425,14 @@ fn time(rfc3339: &str) -> String {
     rfc3339.replacen('T', " ", 1)
 }
 
-/// A duration for people, to two places that matter: `7 ms`, `1.6 s`, `3 min 20 s`, `2 h 05 min`.
+/// A duration for people, to two places that matter: `7 ms`, `1.6 s`, `3m20s`, `2h05m`.
 fn duration(milliseconds: i64) -> String {
     let seconds = milliseconds / 1000;
     match milliseconds {
         ..=999 => format!("{milliseconds} ms"),
         1_000..=59_999 => format!("{seconds}.{} s", milliseconds / 100 % 10),
-        60_000..=3_599_999 => format!("{} min {:02} s", seconds / 60, seconds % 60),
-        _ => format!("{} h {:02} min", seconds / 3600, seconds / 60 % 60),
+        60_000..=3_599_999 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        _ => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
     }
 }
 
@@ -447,10 +447,10 @@ mod tests {
             (999, "999 ms"),
             (1_000, "1.0 s"),
             (59_999, "59.9 s"),
-            (60_000, "1 min 00 s"),
-            (3_599_999, "59 min 59 s"),
-            (7_500_000, "2 h 05 min"),
-            (360_000_000, "100 h 00 min"),
+            (60_000, "1m00s"),
+            (3_599_999, "59m59s"),
+            (7_500_000, "2h05m"),
+            (360_000_000, "100h00m"),
         ] {
             assert_eq!(duration(milliseconds), shown);
         }

@@ -52,6 +52,31 @@ fn two_connections_are_enough(mode: Mode) {
     assert_eq!(complaints(&scratch), [""; 0]);
 }
 
+/// They keep no session and set nothing beyond a transaction, so one connection to the server is enough.
+#[test]
+fn status_check_and_wait_work_through_a_pool_of_one() {
+    let scratch = Scratch::new();
+    let pgbouncer = PgBouncer::start(&scratch, Mode::Transaction, 1);
+    steps(&scratch, &[""]);
+    let url = pgbouncer.url();
+    let through = |command: &str| {
+        scratch
+            .lockstep(&[command])
+            .env("DATABASE_URL", url.clone())
+    };
+    through("status").run().code(0);
+    through("check").run().code(6);
+    let mut wait = through("wait").spawn();
+    wait.wait_for_log("waiting for 1 migration");
+    // While it waits, others get the connection.
+    let status = through("status").run();
+    assert!(status.stdout.contains("lock      free\n"), "{status}");
+    scratch.up().code(0);
+    wait.wait().code(0);
+    through("check").run().code(0);
+    assert_eq!(complaints(&scratch), [""; 0]);
+}
+
 /// The one connection is free when the run starts, so it is the second that cannot be had. PgBouncer itself would give
 /// up after two minutes only. Where nothing is pending, one is enough.
 #[test]

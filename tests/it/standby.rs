@@ -76,6 +76,43 @@ fn on_a_standby_too_a_row_of_buns_is_waited_for() {
         .says("the database is up to date: 1 migration");
 }
 
+/// They only read, so a standby will do; but who lives on the primary cannot be seen from here.
+#[test]
+fn status_check_and_wait_work_on_a_standby() {
+    let scratch = Scratch::new();
+    let database = Database::new();
+    write_files(&scratch, 1);
+    let on_standby = |command: &str| {
+        let run = scratch.lockstep(&[command]);
+        run.env("DATABASE_URL", database.on_standby())
+    };
+    let status = on_standby("status").run();
+    status.code(0);
+    assert!(
+        status.stdout.contains(", a standby\n") && status.stdout.contains("lock      free\n"),
+        "{status}"
+    );
+    on_standby("check").run().code(6);
+    let mut wait = on_standby("wait").spawn();
+    wait.wait_for_log("waiting for 1 migration to be applied by another runner");
+    up(&scratch, &database.on_primary()).run().code(0);
+    wait.wait().code(0);
+    on_standby("check").run().code(0);
+
+    database.sql("INSERT INTO bun_migration_locks (id, table_name) VALUES (-7, 'bun_migrations')");
+    database.catch_up();
+    let status = on_standby("status").run();
+    status.code(0);
+    assert!(
+        status.stdout.contains(
+            "lock      row -7 of public.bun_migration_locks is a runner's; only the primary knows whether that lives\n"
+        ),
+        "{status}"
+    );
+    on_standby("check").run().code(0);
+    database.assert_no_errors_on_standby();
+}
+
 #[test]
 fn of_several_hosts_the_one_that_can_be_written_to_is_found() {
     let scratch = Scratch::new();

@@ -284,6 +284,7 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// An invocation of the binary.
+#[derive(Clone)]
 pub struct Lockstep<'a> {
     scratch: &'a Scratch,
     arguments: Vec<String>,
@@ -636,6 +637,11 @@ impl Gate {
             .map(|pid| pid.parse().expect("a process id"))
     }
 
+    /// The process id of the session that keeps it closed.
+    pub fn pid(&mut self) -> String {
+        rows(&mut self.client, "SELECT pg_backend_pid()").remove(0)
+    }
+
     /// Waits until a session stands here, and returns its process id.
     pub fn wait_for_visitor(&mut self) -> i32 {
         let mut visitor = None;
@@ -719,6 +725,19 @@ impl Scratch {
             name,
             scratch: self,
         }
+    }
+}
+
+impl Scratch {
+    /// A role that may read what it is granted, and whose transactions are read-only unless they say otherwise.
+    pub fn reader(&self) -> Role<'_> {
+        let role = self.role("reader", "LOGIN");
+        let name = &role.name;
+        self.sql(&format!(
+            "ALTER ROLE {name} SET default_transaction_read_only = on; ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {name}; \
+             GRANT SELECT ON ALL TABLES IN SCHEMA public TO {name}"
+        ));
+        role
     }
 }
 
