@@ -18,7 +18,7 @@ use crate::connect::{Settings, Trouble, literal};
 use crate::error::{Error, Failure, FailureOutcome, Place, Precision, SqlError};
 use crate::history::{self, Started};
 use crate::lock::{Locked, sqlstate};
-use crate::logging::{self, live};
+use crate::logging;
 use crate::migration::{History, Migration};
 use crate::plan::Plan;
 use crate::progress::Reached;
@@ -81,7 +81,7 @@ pub fn run(
         ))?;
         let (version, name) = (migration.version.to_string(), migration.file_name.as_str());
         // On a terminal the live line says so, and goes.
-        if live::columns().is_none() {
+        if logging::live::columns().is_none() {
             info!(version = version.as_str(), name, number, of; "{number}/{of} applying {name}");
         }
         let started = Instant::now();

@@ -22,34 +22,6 @@ impl Version {
         text.parse().ok().map(Version)
     }
 
-    /// The next version: the next second, if the digits are a date and time, else the next number. None after the last.
-    pub fn next(self) -> Option<Version> {
-        const END: u64 = 10u64.pow(14);
-        let plain = Version(self.0 + 1);
-        if !self.is_date() {
-            return Some(plain).filter(|next| next.0 < END);
-        }
-        // The second, the minute, the hour, the day and the month: where each begins, and what it begins with.
-        let mut next = plain;
-        for (unit, first) in [
-            (1, 0),
-            (100, 0),
-            (10_000, 0),
-            (1_000_000, 1),
-            (100_000_000, 1),
-        ] {
-            let is_leap_second = next.0 % 100 == 60;
-            if next.is_date() && !is_leap_second {
-                return Some(next);
-            }
-            let above = unit * 100;
-            let below = next.0 % unit;
-            next = Version((next.0 / above + 1) * above + first * unit + below);
-        }
-        // Past the last day of the year 9999 there is no date of 14 digits.
-        Some(if next.0 < END { next } else { plain })
-    }
-
     /// Returns true if and only if the digits are a date and time of the Gregorian calendar.
     pub fn is_date(self) -> bool {
         let field = |from: u32, digits: u32| (self.0 / 10u64.pow(from) % 10u64.pow(digits)) as u32;
@@ -65,6 +37,25 @@ impl Version {
         };
         // `date` prints a leap second as 60.
         (1..=days).contains(&day) && field(4, 2) < 24 && field(2, 2) < 60 && field(0, 2) <= 60
+    }
+
+    /// The next version: of a date, one second later; of other digits, the next number. None after the last.
+    pub fn next(self) -> Option<Version> {
+        let after = |number: u64| (number < 100_000_000_000_000).then_some(Version(number));
+        if !self.is_date() {
+            return after(self.0 + 1);
+        }
+        // Each unit's place, and what it begins with: where a unit is full, the next larger one counts on.
+        [(0, 0), (2, 0), (4, 0), (6, 1), (8, 1), (10, 0)]
+            .into_iter()
+            .scan(0, |rest, (place, first)| {
+                let unit = 10u64.pow(place);
+                let candidate = self.0 / unit * unit + unit + *rest;
+                *rest += first * unit;
+                Some(candidate)
+            })
+            .filter_map(after)
+            .find(|it| it.is_date() && it.0 % 100 < 60)
     }
 }
 
@@ -147,30 +138,24 @@ mod tests {
     }
 
     #[test]
-    fn the_next_version_is_the_next_second() {
-        for (text, next) in [
-            ("20230314095813", Some("20230314095814")),
-            ("20230314095859", Some("20230314095900")),
-            ("20230314095860", Some("20230314095900")),
-            ("20230314095959", Some("20230314100000")),
-            ("20230314235959", Some("20230315000000")),
+    fn the_next_version_is_a_second_later() {
+        for (version, next) in [
+            ("20230320161721", Some("20230320161722")),
+            ("20230320161759", Some("20230320161800")),
+            ("20230320165959", Some("20230320170000")),
+            ("20230320235959", Some("20230321000000")),
             ("20230228235959", Some("20230301000000")),
             ("20240228235959", Some("20240229000000")),
-            ("20240229235959", Some("20240301000000")),
             ("20231231235959", Some("20240101000000")),
             ("20231231235960", Some("20240101000000")),
-            ("99991231235959", Some("99991231235960")),
-            // No dates.
+            ("99991231235959", None),
             ("00000000000001", Some("00000000000002")),
-            ("00000000000099", Some("00000000000100")),
-            ("20231301000000", Some("20231301000001")),
-            ("99991231235960", Some("99991231235961")),
+            ("20230320169999", Some("20230320170000")),
             ("99999999999999", None),
         ] {
-            let version = Version::parse(text).expect("fourteen digits");
-            let next = next.map(|next| Version::parse(next).expect("fourteen digits"));
-            assert_eq!(version.next(), next, "{text}");
-            assert!(next.is_none_or(|next| next > version));
+            let version = Version::parse(version).expect("fourteen digits");
+            let found = version.next().map(|it| it.to_string());
+            assert_eq!(found.as_deref(), next, "{version}");
         }
     }
 
