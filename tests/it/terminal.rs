@@ -282,6 +282,24 @@ fn without_a_terminal_that_can_there_are_lines_only() {
     }
 }
 
+/// Who wants warnings only gets no more for having a terminal.
+#[test]
+fn a_quiet_log_has_no_live_line() {
+    if !has_script() {
+        return;
+    }
+    let scratch = Scratch::new();
+    migrations(&scratch);
+    let outcome = on_a_terminal(&scratch).env("LOG_LEVEL", "WARN").run();
+    outcome.code(0);
+    assert_eq!(
+        Screen::of(&outcome.stderr).masked(),
+        [LEFT[2], ""],
+        "{outcome}"
+    );
+    assert!(!outcome.stderr.contains("[1/3]"), "{outcome}");
+}
+
 /// The same as events: the start, a sign of life of what takes long, the end, the summary.
 #[test]
 fn a_program_gets_events() {
