@@ -1,12 +1,16 @@
-//! `Plan` → messages to the server, one migration after the other.
+//! `Plan` → messages to the server, one migration after the other, and the same on the way back.
 //!
 //! A transactional file is one simple-query message, one round trip: the transaction's begin, its settings and the
 //! fence; the file; the check, the record and the commit; the reset of all that a file may leave behind. A file that
 //! cannot run in a transaction goes to [`outside`].
+//!
+//! A down file is run like an up file, but for two things ([`Way`]): the fence wants its version recorded, and in the
+//! place of the record stands its deletion.
 
 mod message;
 mod outside;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
@@ -15,12 +19,12 @@ use postgres::error::DbError;
 use self::message::{Markers, Message};
 use crate::config::Config;
 use crate::connect::{Settings, Trouble, literal};
-use crate::error::{Error, Failure, FailureOutcome, Place, Precision, SqlError};
+use crate::error::{Before, Error, Failure, FailureOutcome, Place, Precision, SqlError};
 use crate::history::{self, Started};
-use crate::lock::{Locked, sqlstate};
-use crate::logging;
-use crate::migration::{History, Migration};
-use crate::plan::Plan;
+use crate::lock::{Expected, Locked, sqlstate};
+use crate::logging::{self, live};
+use crate::migration::{Direction, History, Migration, Version};
+use crate::plan::{self, Plan};
 use crate::progress::Reached;
 use crate::script::{self, Kind};
 use crate::ticker;
@@ -35,20 +39,55 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 struct Run<'a> {
     config: &'a Config,
     signals: &'a Signals,
-    group: i64,
+    way: Way,
     /// Whether the server counts positions in bytes.
     counts_bytes: bool,
     history: &'a History,
-    /// How many migrations this run has applied.
-    applied: usize,
+    /// The versions that no new file may have.
+    taken: BTreeSet<Version>,
+    /// How many migrations this run has applied, or rolled back.
+    done: usize,
+}
+
+/// Which way the files are run, and what becomes of their records.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Up files; they are recorded, with this group.
+    Up { group: i64 },
+    /// Down files; what is recorded of them goes.
+    Down,
+}
+
+impl Way {
+    fn direction(self) -> Direction {
+        match self {
+            Way::Up { .. } => Direction::Up,
+            Way::Down => Direction::Down,
+        }
+    }
+
+    fn doing(self) -> &'static str {
+        match self {
+            Way::Up { .. } => "applying",
+            Way::Down => "rolling back",
+        }
+    }
+
+    fn done(self) -> &'static str {
+        match self {
+            Way::Up { .. } => "applied",
+            Way::Down => "rolled back",
+        }
+    }
 }
 
 /// What became of a migration.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
-    Applied,
-    /// Somebody else recorded it while the row was ours: a bun that lives, and whose own row was deleted under its feet.
-    AlreadyRecorded,
+    Done,
+    /// Somebody else recorded it, or took its record away, while the row was ours: a bun that lives, and whose own row
+    /// was deleted under its feet.
+    DoneByOthers,
 }
 
 /// Runs the plan and returns how many migrations were applied. All of them share a new group.
@@ -64,47 +103,96 @@ pub fn run(
     history: &History,
     counts_bytes: bool,
 ) -> Result<usize, Error> {
+    let group = history.last_group + 1;
     let mut run = Run {
         config,
         signals,
-        group: history.last_group + 1,
+        way: Way::Up { group },
         counts_bytes,
         history,
-        applied: 0,
+        taken: plan::known_versions(plan.pending.iter().copied(), history),
+        done: 0,
     };
-    let of = plan.pending.len();
-    for (number, migration) in plan.pending.iter().enumerate() {
-        let number = number + 1;
-        signals.check(&format!(
-            "{} of {of} pending migrations were applied",
-            run.applied
-        ))?;
-        let (version, name) = (migration.version.to_string(), migration.file_name.as_str());
-        // On a terminal the live line says so, and goes.
-        if logging::live::columns().is_none() {
-            info!(version = version.as_str(), name, number, of; "{number}/{of} applying {name}");
-        }
-        let started = Instant::now();
-        let progress = locked.work.progress().clone();
-        let step = ticker::watch(&progress, migration, number, of, || {
-            run.migrate(locked, migration)
-        })?;
-        if step == Step::AlreadyRecorded {
-            warn!(version = version.as_str(), name; "{number}/{of} {name} was recorded by somebody else meanwhile");
-            continue;
-        }
-        run.applied += 1;
-        let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
-        let rounded = (duration_ms * 1000.0).round() / 1000.0;
-        info!(
-            version = version.as_str(), name, number, of, group = run.group, duration_ms = rounded;
-            "{number}/{of} applied {name} in {rounded:.1} ms"
-        );
-    }
-    Ok(run.applied)
+    run.all(locked, &plan.pending)
+}
+
+/// Runs down files in the order given, each with the deletion of its record, and returns how many migrations were rolled
+/// back.
+///
+/// # Errors
+///
+/// Like [`run`].
+pub fn roll_back(
+    config: &Config,
+    signals: &Signals,
+    locked: &mut Locked,
+    down_files: &[&Migration],
+    history: &History,
+    counts_bytes: bool,
+) -> Result<usize, Error> {
+    let mut run = Run {
+        config,
+        signals,
+        way: Way::Down,
+        counts_bytes,
+        history,
+        taken: plan::known_versions(down_files.iter().copied(), history),
+        done: 0,
+    };
+    run.all(locked, down_files)
 }
 
 impl Run<'_> {
+    /// Runs the files one after the other and returns how many were done.
+    fn all(&mut self, locked: &mut Locked, migrations: &[&Migration]) -> Result<usize, Error> {
+        let (of, doing, done) = (migrations.len(), self.way.doing(), self.way.done());
+        for (number, migration) in migrations.iter().enumerate() {
+            let number = number + 1;
+            self.signals.check(&match self.way {
+                Way::Up { .. } => format!("{} of {of} pending migrations were applied", self.done),
+                Way::Down => format!("{} of {of} migrations were rolled back", self.done),
+            })?;
+            let (version, name) = (migration.version.to_string(), migration.file_name.as_str());
+            // On a terminal the live line says so, and goes.
+            if live::columns().is_none() {
+                info!(version = version.as_str(), name, number, of; "{number}/{of} {doing} {name}");
+            }
+            let started = Instant::now();
+            let progress = locked.work.progress().clone();
+            let step = ticker::watch(&progress, migration, number, of, || {
+                self.migrate(locked, migration)
+            })?;
+            if step == Step::DoneByOthers {
+                let what = match self.way {
+                    Way::Up { .. } => "recorded",
+                    Way::Down => "rolled back, or recorded anew,",
+                };
+                warn!(version = version.as_str(), name; "{number}/{of} {name} was {what} by somebody else meanwhile");
+                continue;
+            }
+            self.done += 1;
+            let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
+            let rounded = (duration_ms * 1000.0).round() / 1000.0;
+            let group = match self.way {
+                Way::Up { group } => Some(group),
+                Way::Down => self.history.record(migration.version).map(|it| it.group),
+            };
+            info!(
+                version = version.as_str(), name, number, of, group, duration_ms = rounded;
+                "{number}/{of} {done} {name} in {rounded:.1} ms"
+            );
+        }
+        Ok(self.done)
+    }
+
+    /// What this run has done so far, for its errors.
+    fn before(&self) -> Before {
+        Before {
+            direction: self.way.direction(),
+            count: self.done,
+        }
+    }
+
     /// Runs one migration, in a transaction or outside, and again while a lock is in the way.
     fn migrate(&self, locked: &mut Locked, migration: &Migration) -> Result<Step, Error> {
         let mut wait = Wait::new(self.signals, self.config.ddl_lock_retry);
@@ -116,6 +204,7 @@ impl Run<'_> {
         {
             return self.outside(locked, migration, Some(statement), &mut wait);
         }
+        self.warn_of_enum_use(migration);
         loop {
             let error = match self.attempt(locked, migration)? {
                 Attempt::Done(step) => return Ok(step),
@@ -128,13 +217,13 @@ impl Run<'_> {
             let cause = Box::new(SqlError::from(&error.cause));
             if wait.is_over() {
                 let (doing, waited) = (migration.path.display().to_string(), wait.elapsed());
-                let applied_before = self.applied;
+                let before = self.before();
                 return Err(Error::TableWait {
                     doing,
                     cause,
                     blockers,
                     waited,
-                    applied_before,
+                    before,
                 });
             }
             wait.say(|| {
@@ -157,12 +246,12 @@ impl Run<'_> {
     fn attempt(&self, locked: &mut Locked, migration: &Migration) -> Result<Attempt, Error> {
         let has_markers = migration.script.statements.len() > 1 || logging::query_log_enabled();
         let error = match self.send(locked, migration, has_markers)? {
-            Sent::Applied => return Ok(Attempt::Done(Step::Applied)),
+            Sent::Committed => return Ok(Attempt::Done(Step::Done)),
             Sent::Failed(error) if has_markers && error.may_be_our_lexers_fault() => {
                 match self.send(locked, migration, false)? {
-                    Sent::Applied => {
+                    Sent::Committed => {
                         debug!("{}: taken without markers only", migration.file_name);
-                        return Ok(Attempt::Done(Step::Applied));
+                        return Ok(Attempt::Done(Step::Done));
                     }
                     Sent::Failed(error) => error,
                 }
@@ -173,7 +262,9 @@ impl Run<'_> {
         let code = error.cause.code().code();
         if error.is_ours {
             return match code {
-                sqlstate::ALREADY_RECORDED => Ok(Attempt::Done(Step::AlreadyRecorded)),
+                sqlstate::ALREADY_RECORDED | sqlstate::NO_LONGER_RECORDED => {
+                    Ok(Attempt::Done(Step::DoneByOthers))
+                }
                 sqlstate::LOCK_LOST => Err(locked.lost()),
                 sqlstate::TRANSACTION_ENDED => {
                     Err(self.failure(migration, &error, FailureOutcome::TransactionEnded))
@@ -203,21 +294,23 @@ impl Run<'_> {
         let message = self.message(locked, migration, has_markers);
         let (outcome, reached) = transmit(locked, migration, &message, has_markers);
         let cause = match outcome {
-            Ok(()) => return Ok(Sent::Applied),
+            Ok(()) => return Ok(Sent::Committed),
             Err(trouble) if reached == Reached::Committed => {
                 let doing = format!(
-                    "resetting the session after {}, which was applied",
-                    migration.file_name
+                    "resetting the session after {}, which was {}",
+                    migration.file_name,
+                    self.way.done()
                 );
                 return Err(trouble.while_doing(&doing));
             }
             Err(Trouble::Stopped(signal)) => {
-                let doing = format!("applying {}", migration.file_name);
+                let doing = format!("{} {}", self.way.doing(), migration.file_name);
                 return Err(Error::Stopped { signal, doing });
             }
             Err(Trouble::Lost(cause)) => {
                 let doing = format!(
-                    "applying {}, which may or may not be committed",
+                    "{} {}, which may or may not be committed",
+                    self.way.doing(),
                     migration.file_name
                 );
                 return Err(Error::ConnectionLost { doing, cause });
@@ -249,22 +342,15 @@ impl Run<'_> {
         let before = format!(
             "/* lockstep {} */ BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {settings} {}\n",
             migration.file_name,
-            locked.fence(migration.version),
+            locked.fence(self.expected(&[migration.version])),
         );
         // The file's deferred constraints belong to the file, so they are checked under its role, its search_path and
         // its timeouts. What follows is ours, and under ours, until the session is reset behind the commit.
         let after = format!(
             "SET CONSTRAINTS ALL IMMEDIATE; RESET SESSION AUTHORIZATION; RESET ROLE; \
-             SET LOCAL search_path TO pg_catalog, pg_temp; SET statement_timeout TO 0; {settings} {} {} {} COMMIT; {} {}",
+             SET LOCAL search_path TO pg_catalog, pg_temp; SET statement_timeout TO 0; {settings} {} {} COMMIT; {} {}",
             locked.still_fenced(),
-            history::record(
-                &locked.tables,
-                migration,
-                self.group,
-                &locked.runner,
-                Started::WithTransaction
-            ),
-            locked.assert_recorded(migration.version),
+            self.settle_record(locked, migration, Started::WithTransaction),
             message::committed(locked.token()),
             reset(&locked.runner),
         );
@@ -274,6 +360,30 @@ impl Run<'_> {
             of: migration.script.statements.len(),
         });
         Message::build(migration, before, after, markers.as_ref())
+    }
+
+    /// What the history must say of the migration before it is run, whose version is the only one in `versions`. What an
+    /// earlier run started outside a transaction, in either direction, has no record.
+    fn expected<'v>(&self, versions: &'v [Version; 1]) -> Expected<'v> {
+        match (self.way, self.history.record(versions[0])) {
+            (Way::Down, Some(record)) => Expected::Record(versions[0], record.id),
+            _ => Expected::NoneOf(versions),
+        }
+    }
+
+    /// The statements that make history and journal say what has become of the migration.
+    fn settle_record(&self, locked: &Locked, migration: &Migration, started: Started) -> String {
+        let (tables, version) = (&locked.tables, migration.version);
+        match self.way {
+            Way::Up { group } => {
+                let record = history::record(tables, migration, group, &locked.runner, started);
+                format!("{record} {}", locked.assert_recorded(version))
+            }
+            Way::Down => {
+                let erase = history::erase(tables, version);
+                format!("{erase} {}", locked.assert_erased(version))
+            }
+        }
     }
 
     fn failure(
@@ -289,14 +399,47 @@ impl Run<'_> {
         if cause.sqlstate == SYNTAX_ERROR {
             cause.message = without_our_words(&cause.message, place.as_ref());
         }
+        if cause.sqlstate == UNSAFE_ENUM_VALUE {
+            let hint = self.enum_hint(migration, error.statement());
+            cause.hint = hint.or(cause.hint);
+        }
         Error::Migration(Box::new(Failure {
             file: migration.path.display().to_string(),
             place,
             statement: statement_label(migration, error.statement()),
             outcome,
             cause,
-            applied_before: self.applied,
+            before: self.before(),
         }))
+    }
+
+    /// Says before a file runs that it seems to use an enum value that it adds. It is no reason to refuse the file: the
+    /// literal may be something else.
+    fn warn_of_enum_use(&self, migration: &Migration) {
+        let statements = &migration.script.statements;
+        let Some(found) = script::enum_use(&migration.text, statements) else {
+            return;
+        };
+        let line = |number: usize| {
+            let start = statements[number].range().start;
+            Place::of(&migration.text, start, Precision::Statement).line
+        };
+        let remedy = plan::split::before(migration, found.used, &mut self.taken.clone())
+            .map_or(String::new(), |split| format!("; if it does, {split}"));
+        warn!(
+            version = migration.version.to_string().as_str();
+            "{}: line {} adds the value '{}' to the enum {}, and line {} seems to use it, which PostgreSQL refuses in \
+             one transaction{remedy}",
+            migration.file_name, line(found.added), found.value, found.type_name, line(found.used),
+        );
+    }
+
+    /// What to do about an enum value that was used in the transaction that added it, in this statement.
+    fn enum_hint(&self, migration: &Migration, statement: Option<usize>) -> Option<String> {
+        let split = plan::split::before(migration, statement?, &mut self.taken.clone())?;
+        Some(format!(
+            "A new enum value must be committed before it is used, and each file is one transaction: {split}"
+        ))
     }
 
     /// Who holds locks on the tables that the failed statement names, the oldest transaction first. The server does
@@ -344,6 +487,7 @@ impl Run<'_> {
 }
 
 const SYNTAX_ERROR: &str = "42601";
+const UNSAFE_ENUM_VALUE: &str = "55P04";
 
 /// What is open at the end of the file runs on into what we put behind it, and the server quotes that. The user has not
 /// written it and need not see it.
@@ -428,7 +572,7 @@ enum Attempt {
 }
 
 enum Sent {
-    Applied,
+    Committed,
     Failed(Box<FailedMessage>),
 }
 

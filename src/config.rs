@@ -20,8 +20,9 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::logging;
+use crate::report;
 
-pub use server::Server;
+pub use server::{Server, place};
 pub use table_name::TableName;
 
 /// Everything `up` needs to know.
@@ -35,6 +36,8 @@ pub struct Config {
     pub database_wait: Duration,
     /// How long to wait for another runner; zero: try once.
     pub lock_wait: Duration,
+    /// How long `lockstep wait` waits for others to migrate; zero: look once.
+    pub migration_wait: Duration,
     /// PostgreSQL's `lock_timeout` for a migration, in whole milliseconds; zero: none.
     pub ddl_lock_timeout: Duration,
     /// How long a migration that met that timeout, or a deadlock, is tried again.
@@ -93,6 +96,7 @@ pub fn load(environment: &Environment) -> Result<Config, Vec<Complaint>> {
     let (history_table, locks_table) = inquiry.tables();
     let database_wait = inquiry.setting("DATABASE_WAIT_SECONDS", secs(60), wait);
     let lock_wait = inquiry.setting("MIGRATION_LOCK_WAIT_SECONDS", secs(300), wait);
+    let migration_wait = inquiry.setting("MIGRATION_WAIT_SECONDS", secs(300), wait);
     let ddl_lock_timeout = inquiry.setting("DDL_LOCK_TIMEOUT_SECONDS", secs(5), server_timeout);
     let ddl_lock_retry = inquiry.setting("DDL_LOCK_RETRY_SECONDS", secs(120), wait);
     let statement_timeout = inquiry.setting("STATEMENT_TIMEOUT_SECONDS", secs(0), server_timeout);
@@ -123,6 +127,7 @@ pub fn load(environment: &Environment) -> Result<Config, Vec<Complaint>> {
             locks_table,
             database_wait,
             lock_wait,
+            migration_wait,
             ddl_lock_timeout,
             ddl_lock_retry,
             statement_timeout,
@@ -145,6 +150,20 @@ pub fn logging(environment: &Environment) -> logging::Settings {
         warnings: Vec::new(),
     }
     .logging()
+}
+
+/// How an answer on stdout is laid out.
+pub fn layout(environment: &Environment) -> report::Layout {
+    if !environment.stdout_is_terminal {
+        return report::Layout::Plain;
+    }
+    report::Layout::Terminal {
+        columns: environment.columns(),
+        paint: match environment.wants_colours() {
+            true => report::Paint::Ansi,
+            false => report::Paint::None,
+        },
+    }
 }
 
 /// The switch of the bare `lockstep`. Judges nothing else: where migrations are switched off, a service must not die
@@ -180,7 +199,7 @@ pub fn migrations_dir(environment: &Environment) -> Result<PathBuf, Vec<Complain
 const RUN: &str = "RUN_DATABASE_MIGRATIONS";
 
 /// The order of complaints: README's table. libpq's variables stand where [`PG`] does.
-const VARIABLES: [&str; 23] = [
+const VARIABLES: [&str; 24] = [
     RUN,
     "DATABASE_URL",
     "DATABASE_URL_FILE",
@@ -196,6 +215,7 @@ const VARIABLES: [&str; 23] = [
     "MIGRATION_LOCKS_TABLE",
     "DATABASE_WAIT_SECONDS",
     "MIGRATION_LOCK_WAIT_SECONDS",
+    "MIGRATION_WAIT_SECONDS",
     "DDL_LOCK_TIMEOUT_SECONDS",
     "DDL_LOCK_RETRY_SECONDS",
     "STATEMENT_TIMEOUT_SECONDS",
@@ -221,6 +241,7 @@ fn position(variable: &str) -> Option<usize> {
 pub struct Environment {
     variables: BTreeMap<String, OsString>,
     stderr_is_terminal: bool,
+    stdout_is_terminal: bool,
     /// The operating system's user that we run as.
     user: Option<String>,
     home: Option<PathBuf>,
@@ -240,6 +261,7 @@ impl Environment {
                 .map(PathBuf::from),
             variables,
             stderr_is_terminal: io::stderr().is_terminal(),
+            stdout_is_terminal: io::stdout().is_terminal(),
             user: whoami::username().ok(),
             // The first is Debian's, Red Hat's and Alpine's, the last PostgreSQL's own.
             socket_directories: ["/var/run/postgresql", "/run/postgresql", "/tmp"]
@@ -266,23 +288,36 @@ impl Environment {
             .ok_or_else(|| complaint(name, "is not valid UTF-8"))
     }
 
-    /// What the log is shown on. No value is wrong here: what is no number of columns is none.
+    /// What the log is shown on.
     fn screen(&self) -> logging::Screen {
-        /// What a terminal has that does not say.
-        const USUAL: usize = 80;
-        let text = |name: &str| self.text(name).ok().flatten();
-        if !self.stderr_is_terminal || text("TERM") == Some("dumb") {
+        if !self.stderr_is_terminal || self.is_dumb() {
             return logging::Screen::Lines;
         }
-        let columns = text("COLUMNS").and_then(|it| it.parse().ok());
         logging::Screen::Terminal {
-            columns: columns.filter(|&it| it > 0).unwrap_or(USUAL),
-            // See https://no-color.org.
-            colours: match self.get("NO_COLOR") {
-                Some(_) => logging::Colours::None,
-                None => logging::Colours::Ansi,
+            columns: self.columns(),
+            colours: match self.wants_colours() {
+                true => logging::Colours::Ansi,
+                false => logging::Colours::None,
             },
         }
+    }
+
+    /// How wide a terminal is. No value is wrong here: what is no number of columns is none.
+    fn columns(&self) -> usize {
+        /// What a terminal has that does not say.
+        const USUAL: usize = 80;
+        let columns = self.text("COLUMNS").ok().flatten();
+        let columns = columns.and_then(|it| it.parse().ok());
+        columns.filter(|&it| it > 0).unwrap_or(USUAL)
+    }
+
+    /// See <https://no-color.org>.
+    fn wants_colours(&self) -> bool {
+        self.get("NO_COLOR").is_none() && !self.is_dumb()
+    }
+
+    fn is_dumb(&self) -> bool {
+        self.get("TERM").is_some_and(|term| term == "dumb")
     }
 
     fn value<T>(

@@ -13,8 +13,9 @@ use postgres::error::{DbError, ErrorPosition};
 
 use crate::config::Complaint;
 use crate::lock::sqlstate;
-use crate::migration::Version;
+use crate::migration::{Direction, Version};
 use crate::plan::{Divergence, Obstruction};
+use crate::rollback::Objection;
 use crate::wait::Signal;
 
 pub enum Error {
@@ -29,6 +30,16 @@ pub enum Error {
         divergences: Vec<Divergence>,
         obstructions: Vec<Obstruction>,
     },
+    /// Migrations are pending, or may be, and it is not for us to run them.
+    Pending {
+        /// The files' names, in order.
+        pending: Vec<String>,
+        bun_row: Option<BunRow>,
+        /// How long we waited for others to run them, if we did.
+        waited: Option<Duration>,
+    },
+    /// The command's answer has told the whole of this error on stdout.
+    Answered(Box<Error>),
     /// The server answered, and will not have us, or cannot be used for this.
     Rejected {
         server: String,
@@ -81,12 +92,34 @@ pub enum Error {
         cause: Box<SqlError>,
         blockers: Vec<String>,
         waited: Duration,
-        applied_before: usize,
+        before: Before,
+    },
+    /// What is to be rolled back cannot be: every complaint at once.
+    NoWayBack(Vec<Objection>),
+    /// `down` was told to roll back more than there is.
+    TooFew { asked: usize, recorded: usize },
+    /// While `down` waited for the lock, these were applied, and nobody has asked to roll them back.
+    NewerApplied(Vec<Version>),
+    /// `baseline` was given a version that no file has; the nearest file.
+    NoSuchVersion { version: Version, nearest: String },
+    /// `baseline` was given a version that is older than what is recorded.
+    RecordedBeyond {
+        version: Version,
+        newer: Vec<Version>,
     },
     /// A migration failed and was rolled back.
     Migration(Box<Failure>),
     /// A signal stopped us.
     Stopped { signal: Signal, doing: String },
+}
+
+/// A row of bun's in the locks table.
+#[derive(Clone)]
+pub struct BunRow {
+    pub locks: String,
+    pub id: i64,
+    /// The newest record in the history, which may promise too much.
+    pub newest: Option<Version>,
 }
 
 /// A file that cannot be used, and why.
@@ -149,8 +182,33 @@ pub struct Failure {
     /// What the statement was, if the file has several: `statement 2 of 5, CREATE TABLE`.
     pub statement: Option<String>,
     pub outcome: FailureOutcome,
-    /// How many migrations this run applied before it.
-    pub applied_before: usize,
+    pub before: Before,
+}
+
+/// How many migrations this run had done before the one that failed, and which way.
+#[derive(Clone, Copy)]
+pub struct Before {
+    pub direction: Direction,
+    pub count: usize,
+}
+
+impl Before {
+    /// For what fails before the first migration.
+    pub fn nothing() -> Before {
+        Before {
+            direction: Direction::Up,
+            count: 0,
+        }
+    }
+
+    /// What the log's structured line carries.
+    fn field(self) -> (&'static str, Value<'static>) {
+        let name = match self.direction {
+            Direction::Up => "applied_before",
+            Direction::Down => "rolled_back_before",
+        };
+        (name, Value::from(self.count))
+    }
 }
 
 /// What a failed migration left behind.
@@ -252,10 +310,10 @@ impl Error {
         first.strip_prefix("error: ").unwrap_or(first).to_owned()
     }
 
-    /// Adds how many migrations the run had applied before, if the error tells that.
-    pub fn after(mut self, applied: usize) -> Error {
-        if let Error::TableWait { applied_before, .. } = &mut self {
-            *applied_before = applied;
+    /// Adds how many migrations the run had done before, if the error tells that.
+    pub fn after(mut self, done: Before) -> Error {
+        if let Error::TableWait { before, .. } = &mut self {
+            *before = done;
         }
         self
     }
@@ -267,7 +325,7 @@ impl Error {
                 let mut fields = vec![
                     ("file", Value::from(failure.file.as_str())),
                     ("sqlstate", Value::from(failure.cause.sqlstate.as_str())),
-                    ("applied_before", Value::from(failure.applied_before)),
+                    failure.before.field(),
                 ];
                 if let Some(place) = &failure.place {
                     fields.extend([
@@ -277,19 +335,17 @@ impl Error {
                 }
                 fields
             }
-            Error::TableWait {
-                cause,
-                applied_before,
-                ..
-            } => {
+            Error::TableWait { cause, before, .. } => {
                 vec![
                     ("sqlstate", Value::from(cause.sqlstate.as_str())),
-                    ("applied_before", Value::from(*applied_before)),
+                    before.field(),
                 ]
             }
             Error::Database { cause, .. } => {
                 vec![("sqlstate", Value::from(cause.sqlstate.as_str()))]
             }
+            Error::Pending { pending, .. } => vec![("pending", Value::from(pending.len()))],
+            Error::Answered(error) => error.fields(),
             Error::BunRowWait { id, .. }
             | Error::Held { id, .. }
             | Error::BunRow { id, .. }
@@ -305,6 +361,11 @@ impl Error {
             | Error::Unreachable { .. }
             | Error::ConnectionLost { .. }
             | Error::RunnerWait { .. }
+            | Error::NoWayBack(_)
+            | Error::TooFew { .. }
+            | Error::NewerApplied(_)
+            | Error::NoSuchVersion { .. }
+            | Error::RecordedBeyond { .. }
             | Error::Stopped { .. } => Vec::new(),
         }
     }
@@ -312,8 +373,18 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Error::Answered(error) = self {
+            return error.fmt(f);
+        }
         write!(f, "error: ")?;
         match self {
+            // Above.
+            Error::Answered(_) => Ok(()),
+            Error::Pending {
+                pending,
+                bun_row,
+                waited,
+            } => write_pending(f, pending, bun_row.as_ref(), *waited),
             Error::Usage(problem) => write!(f, "{problem}"),
             Error::Environment(complaints) => {
                 write!(f, "the environment cannot be used; nothing was changed")?;
@@ -433,7 +504,7 @@ impl fmt::Display for Error {
                 cause,
                 blockers,
                 waited,
-                applied_before,
+                before,
             } => {
                 let waited = seconds(*waited);
                 write!(f, "{doing}: gave up after {waited} of tries: {cause}")?;
@@ -441,12 +512,50 @@ impl fmt::Display for Error {
                 blockers
                     .iter()
                     .try_for_each(|blocker| write!(f, "\n  blocked by {blocker}"))?;
+                match before.direction {
+                    Direction::Up => write!(f, "\n  rolled back; {before}; run again"),
+                    Direction::Down => write!(f, "\n  not rolled back; {before}; run again"),
+                }
+            }
+            Error::NoWayBack(complaints) => {
                 write!(
                     f,
-                    "\n  rolled back; {}; run again",
-                    stays_applied(*applied_before)
+                    "these migrations cannot be rolled back; nothing was changed"
+                )?;
+                complaints
+                    .iter()
+                    .try_for_each(|complaint| write!(f, "\n  {complaint}"))
+            }
+            Error::TooFew { asked, recorded } => {
+                let there = match recorded {
+                    1 => "only 1 migration is".to_owned(),
+                    count => format!("only {count} migrations are"),
+                };
+                write!(
+                    f,
+                    "{asked} migrations cannot be rolled back: {there} recorded; nothing was changed"
                 )
             }
+            Error::NewerApplied(newer) => {
+                write!(
+                    f,
+                    "the history has changed while `down` waited: applied meanwhile: {}; nothing was changed",
+                    listed(newer)
+                )?;
+                write!(
+                    f,
+                    "\n  hint: look at `lockstep status` before you run it again"
+                )
+            }
+            Error::NoSuchVersion { version, nearest } => write!(
+                f,
+                "no file has the version {version}; nothing was changed; the nearest is {nearest}"
+            ),
+            Error::RecordedBeyond { version, newer } => write!(
+                f,
+                "the history is beyond {version} already; nothing was changed; newer and recorded: {}",
+                listed(newer)
+            ),
             Error::Migration(failure) => write!(f, "{failure}"),
             Error::Stopped { signal, doing } => write!(f, "stopped by {signal}: {doing}"),
         }
@@ -470,6 +579,10 @@ fn write_refusal(
     obstructions
         .iter()
         .try_for_each(|obstruction| write!(f, "\n  {obstruction}"))?;
+    obstructions
+        .iter()
+        .filter_map(|obstruction| obstruction.split.as_ref())
+        .try_for_each(|split| write!(f, "\n  hint: {split}"))?;
     if !divergences.is_empty() {
         write!(
             f,
@@ -478,6 +591,32 @@ fn write_refusal(
         write!(f, "run with MIGRATION_DIVERGENCE=warn")?;
     }
     Ok(())
+}
+
+fn write_pending(
+    f: &mut fmt::Formatter<'_>,
+    pending: &[String],
+    bun_row: Option<&BunRow>,
+    waited: Option<Duration>,
+) -> fmt::Result {
+    let still = match waited {
+        Some(waited) => format!("still pending after {}", seconds(waited)),
+        None => "pending".to_owned(),
+    };
+    match pending {
+        [] => write!(f, "whether migrations are {still} cannot be told")?,
+        [_] => write!(f, "1 migration is {still}")?,
+        several => write!(f, "{} migrations are {still}", several.len())?,
+    }
+    pending.iter().try_for_each(|it| write!(f, "\n  {it}"))?;
+    let Some(BunRow { locks, id, newest }) = bun_row else {
+        return Ok(());
+    };
+    write!(
+        f,
+        "\n  row {id} of {locks} is bun's, whose owner may be alive or dead"
+    )?;
+    write_newest(f, *newest)
 }
 
 fn write_bun_row(
@@ -529,7 +668,10 @@ impl fmt::Display for Failure {
             write!(f, "\n  {statement}")?;
         }
         write_notes(f, &self.cause)?;
-        let before = stays_applied(self.applied_before);
+        let before = self.before;
+        if before.direction == Direction::Down {
+            return write_what_stays(f, &self.outcome, before);
+        }
         match self.outcome {
             FailureOutcome::RolledBack => {
                 write!(f, "\n  rolled back; {before}; fix the file and run again")
@@ -571,12 +713,53 @@ fn write_notes(f: &mut fmt::Formatter<'_>, cause: &SqlError) -> fmt::Result {
     Ok(())
 }
 
-fn stays_applied(count: usize) -> String {
-    match count {
-        0 => "nothing was applied before it".to_owned(),
-        1 => "1 migration before it stays applied".to_owned(),
-        count => format!("{count} migrations before it stay applied"),
+/// What a rollback that failed leaves.
+fn write_what_stays(
+    f: &mut fmt::Formatter<'_>,
+    outcome: &FailureOutcome,
+    before: Before,
+) -> fmt::Result {
+    match outcome {
+        FailureOutcome::RolledBack => write!(
+            f,
+            "\n  it stays applied, whole; {before}; fix the file and run again"
+        ),
+        FailureOutcome::NotBegun => {
+            write!(
+                f,
+                "\n  it stays applied, whole; {before}; run again when that is done"
+            )
+        }
+        FailureOutcome::TransactionEnded => write!(
+            f,
+            "\n  it stays recorded; if the file ended its transaction, what stands before that is committed; {before}; \
+             fix the file and run again"
+        ),
+        FailureOutcome::OutsideTransaction => write!(
+            f,
+            "\n  not rolled back; {before}; remove the cause and run again: the next `down` goes on with it, \
+             the next `up` brings it back"
+        ),
     }
+}
+
+impl fmt::Display for Before {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let done = match self.direction {
+            Direction::Up => "applied",
+            Direction::Down => "rolled back",
+        };
+        match self.count {
+            0 => write!(f, "nothing was {done} before it"),
+            1 => write!(f, "1 migration before it stays {done}"),
+            count => write!(f, "{count} migrations before it stay {done}"),
+        }
+    }
+}
+
+fn listed(versions: &[Version]) -> String {
+    let versions: Vec<String> = versions.iter().map(Version::to_string).collect();
+    versions.join(", ")
 }
 
 /// A number of things as messages show it: `1 migration`, `13 migrations`.

@@ -1,7 +1,7 @@
 //! The migrations directory → sorted migrations, or every complaint about it at once.
 //!
 //! Files are read before connecting, because a bad file name should fail without a database. Each file is read, lexed
-//! and hashed once. Down files are only looked at by name: whoever rolls back reads them.
+//! and hashed once. Down files are only looked at by name, until somebody rolls back: [`Downs`].
 
 pub mod new;
 
@@ -25,15 +25,24 @@ const DOWN: [&str; 2] = [".tx.down.sql", ".down.sql"];
 /// [`Error::Files`] with all that is wrong: a directory that cannot be read or has no migration, names that are no
 /// migration's, two files of one version, a down file without its up file, text that is not UTF-8 or holds a NUL.
 pub fn read(directory: &Path) -> Result<Vec<Migration>, Error> {
+    read_with_downs(directory).map(|(migrations, _)| migrations)
+}
+
+/// Like [`read`], with the way to the down files.
+///
+/// # Errors
+///
+/// Like [`read`].
+pub fn read_with_downs(directory: &Path) -> Result<(Vec<Migration>, Downs), Error> {
     let mut search = Search::default();
     search.walk(directory, &mut Vec::new());
-    search.pair_downs();
+    let downs = search.pair_downs();
 
     let mut migrations = Vec::with_capacity(search.ups.len());
     for (version, files) in std::mem::take(&mut search.ups) {
         match files.as_slice() {
             [file] => migrations.extend(search.load(version, file)),
-            several => search.complain_of_duplicates(version, several),
+            several => search.complain_of_duplicates(version, several, "up"),
         }
     }
     search.problems.append(&mut search.unreadable);
@@ -44,10 +53,36 @@ pub fn read(directory: &Path) -> Result<Vec<Migration>, Error> {
         );
     }
     if search.problems.is_empty() {
-        return Ok(migrations);
+        return Ok((migrations, downs));
     }
     search.problems.sort_by(|a, b| a.path.cmp(&b.path));
     Err(Error::Files(search.problems))
+}
+
+/// The down files, by the versions of their up files; nobody has read them yet.
+pub struct Downs(BTreeMap<Version, Vec<Named>>);
+
+impl Downs {
+    /// Reads the down file of a version; none if there is none.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, or that there are several.
+    pub fn read(&self, version: Version) -> Result<Option<Migration>, FileProblem> {
+        let mut search = Search::default();
+        let down = match self.0.get(&version).map(Vec::as_slice) {
+            None => return Ok(None),
+            Some([file]) => search.load(version, file),
+            Some(several) => {
+                search.complain_of_duplicates(version, several, "down");
+                None
+            }
+        };
+        match search.problems.pop() {
+            Some(problem) => Err(problem),
+            None => Ok(down),
+        }
+    }
 }
 
 /// A file whose name is a migration's.
@@ -161,10 +196,13 @@ impl Search {
         }
     }
 
-    fn pair_downs(&mut self) {
+    fn pair_downs(&mut self) -> Downs {
+        let mut paired: BTreeMap<Version, Vec<Named>> = BTreeMap::new();
         for (version, down) in std::mem::take(&mut self.downs) {
             let ups = self.ups.get(&version).map_or(&[][..], Vec::as_slice);
-            if !ups.iter().any(|up| up.name == down.name) {
+            if ups.iter().any(|up| up.name == down.name) {
+                paired.entry(version).or_default().push(down);
+            } else {
                 let expected = format!("{version}_{}.up.sql", down.name);
                 self.complain(
                     &down.path,
@@ -172,9 +210,10 @@ impl Search {
                 );
             }
         }
+        Downs(paired)
     }
 
-    fn complain_of_duplicates(&mut self, version: Version, files: &[Named]) {
+    fn complain_of_duplicates(&mut self, version: Version, files: &[Named], which: &str) {
         let mut paths: Vec<String> = files
             .iter()
             .map(|file| file.path.display().to_string())
@@ -188,7 +227,7 @@ impl Search {
         self.complain(
             first,
             format!(
-                "version {version} has {} up files: {}",
+                "version {version} has {} {which} files: {}",
                 paths.len(),
                 paths.join(", ")
             ),

@@ -3,13 +3,19 @@
 //! The history is bun's table, to the letter. The journal stands beside it, `<history table>_journal`; bun never sees
 //! it. A journal row belongs to the history row whose id it holds, so that what bun rolls back or applies anew behind
 //! our back leaves no stale checksum. A history row without a journal row was written by bun.
+//!
+//! A journal row without `finished_at` and without a history row is of a statement outside a transaction that a run
+//! started, and did not finish, as far as is known. If that was the rollback of a migration, `history_id` is the group
+//! that its record had, negated, and tells both that it was one and to which group it belongs.
+
+use std::collections::BTreeMap;
 
 use postgres::SimpleQueryRow;
 
 use crate::config::{Config, TableName};
 use crate::connect::{Results, Settings, literal};
 use crate::lock;
-use crate::migration::{Applied, History, Interrupted, Migration, Version};
+use crate::migration::{Applied, History, Interrupted, Migration, TakenBack, Version};
 use crate::script::Checksum;
 
 /// The tables as the server knows them: schema-qualified and quoted.
@@ -37,6 +43,8 @@ pub struct Observation {
     pub tables: Option<Tables>,
     /// The locks table, if it exists.
     pub locks: Option<String>,
+    /// The history table, if it exists.
+    pub history_table: Option<String>,
     pub history: History,
     /// The id in the locks table's row for our history: positive if it is bun's, negative if it is ours.
     pub lock_row: Option<i64>,
@@ -64,13 +72,22 @@ impl Observation {
 ///
 /// One snapshot for all of it: bun's row and its history must be of the same moment.
 pub fn observe(config: &Config) -> String {
+    observe_columns(config, Columns::ToPlan)
+}
+
+/// Like [`observe`], with all that [`records`] reads.
+pub fn observe_in_detail(config: &Config) -> String {
+    observe_columns(config, Columns::InDetail)
+}
+
+fn observe_columns(config: &Config, columns: Columns) -> String {
     let settings = Settings {
         lock_timeout: OBSERVE_LOCK_TIMEOUT,
         ..Settings::default()
     };
     format!(
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {settings} {}; COMMIT",
-        look(config, Names::Configured) // results 2 to 5
+        look_at(config, Names::Configured, columns) // results 2 to 5
     )
 }
 
@@ -86,8 +103,8 @@ pub fn observed(results: &Results, from: usize) -> Option<Observation> {
     let fact = facts.first()?;
     let flag = |name: &str| fact.get(name) == Some("t");
     let text = |name: &str| fact.get(name).map(str::to_owned);
-    let locks = text("locks");
-    let tables = match (text("history"), text("journal"), locks.clone()) {
+    let (locks, history_table) = (text("locks"), text("history"));
+    let tables = match (history_table.clone(), text("journal"), locks.clone()) {
         (Some(history), Some(journal), Some(locks)) => Some(Tables {
             history,
             journal,
@@ -104,6 +121,7 @@ pub fn observed(results: &Results, from: usize) -> Option<Observation> {
         standard_strings: fact.get("standard_strings") == Some("on"),
         tables,
         locks,
+        history_table,
         history: read_history(records, interrupted),
         lock_row: fact.get("lock_row").and_then(|id| id.parse().ok()),
         may_remove_row: flag("may_remove_row"),
@@ -123,7 +141,13 @@ fn read_history(records: &[SimpleQueryRow], interrupted: &[SimpleQueryRow]) -> H
         match Version::parse(name) {
             Some(version) => {
                 let checksum = row.get("checksum").and_then(Checksum::parse_hex);
-                history.applied.push(Applied { version, checksum });
+                let id = row.get("id").and_then(|id| id.parse().ok()).unwrap_or(0);
+                history.applied.push(Applied {
+                    version,
+                    id,
+                    group,
+                    checksum,
+                });
             }
             None => history.foreign.push(name.to_owned()),
         }
@@ -132,20 +156,126 @@ fn read_history(records: &[SimpleQueryRow], interrupted: &[SimpleQueryRow]) -> H
         .interrupted
         .extend(interrupted.iter().filter_map(|row| {
             let index = row.get("index_name").zip(row.get("table_name"));
+            let negated = row.get("history_id").and_then(|id| id.parse::<i64>().ok());
+            let rollback = negated.filter(|&id| id <= 0).map(|id| TakenBack {
+                group: id.saturating_neg(),
+                dropped_index: match index {
+                    Some(_) => None,
+                    None => row.get("index_name").map(str::to_owned),
+                },
+            });
             Some(Interrupted {
                 version: Version::parse(row.get("version")?)?,
                 runner: row.get("runner")?.to_owned(),
                 checksum: row.get("checksum").and_then(Checksum::parse_hex),
                 index: index.map(|(index, table)| (index.to_owned(), table.to_owned())),
+                rollback,
+                statement: row.get("statement").map(str::to_owned),
             })
         }));
     history
+}
+
+/// What the tables tell of one version beside its state; nothing where they do not know. Times are RFC 3339, in UTC.
+#[derive(Clone, Default)]
+pub struct Record {
+    pub applied_at: Option<String>,
+    pub group: Option<i64>,
+    pub file_name: Option<String>,
+    pub started_at: Option<String>,
+    pub finished_at: Option<String>,
+    pub duration_ms: Option<i64>,
+    /// The application name of the session that ran it.
+    pub runner: Option<String>,
+}
+
+/// Reads what the answer to [`observe_in_detail`] tells of each version that is recorded, or started and not finished.
+pub fn records(results: &Results) -> BTreeMap<Version, Record> {
+    let rows = |at: usize| results.get(at).into_iter().flatten();
+    let read = |row: &SimpleQueryRow, version: &str| {
+        // The answer to a plain look has fewer columns, and nobody reads records from it.
+        let text = |name: &str| {
+            let value = row.try_get(name).ok().flatten();
+            value.filter(|it| !it.is_empty()).map(str::to_owned)
+        };
+        let number = |name: &str| text(name).and_then(|it| it.parse().ok());
+        let record = Record {
+            applied_at: text("applied_at"),
+            group: number("group_id"),
+            file_name: text("file_name"),
+            started_at: text("started_at"),
+            finished_at: text("finished_at"),
+            duration_ms: number("duration_ms"),
+            runner: text("runner"),
+        };
+        Some((Version::parse(&text(version)?)?, record))
+    };
+    let recorded = rows(4).filter_map(|row| read(row, "name"));
+    let started = rows(5).filter_map(|row| read(row, "version"));
+    recorded.chain(started).collect()
+}
+
+/// Which columns a look reads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Columns {
+    ToPlan,
+    /// Those of [`Record`], too.
+    InDetail,
+}
+
+impl Columns {
+    /// What a look selects of the history, which is `h`, beside the name and the group.
+    fn of_history(self) -> String {
+        match self {
+            Columns::ToPlan => String::new(),
+            Columns::InDetail => format!(", {} AS applied_at", rfc3339("h.migrated_at")),
+        }
+    }
+
+    /// What it selects of the journal, which is `j`, beside the checksum and the runner of what is not finished.
+    fn of_journal(self) -> String {
+        match self {
+            Columns::ToPlan => String::new(),
+            Columns::InDetail => format!(
+                ", j.file_name, {} AS started_at, {} AS finished_at, j.duration_ms",
+                rfc3339("j.started_at"),
+                rfc3339("j.finished_at")
+            ),
+        }
+    }
+
+    fn in_utc(self) -> &'static str {
+        match self {
+            Columns::ToPlan => "",
+            Columns::InDetail => {
+                "
+  PERFORM pg_catalog.set_config('TimeZone', 'UTC', true);"
+            }
+        }
+    }
+
+    fn runner(self) -> &'static str {
+        match self {
+            Columns::ToPlan => "",
+            Columns::InDetail => ", j.runner",
+        }
+    }
+}
+
+/// An SQL expression for a time. The session's time zone is UTC while it is evaluated. What is no moment of ours
+/// (`infinity`) is NULL.
+fn rfc3339(time: &str) -> String {
+    format!("pg_catalog.to_char({time}, 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')")
 }
 
 /// Four statements that read all there is to know, whichever of the tables exist: a DO block opens cursors over what it
 /// finds, and the message fetches them. A plain SELECT would fail where a table is missing, and leave an ERROR in the
 /// server's log; asking first would take a second round trip.
 pub fn look(config: &Config, names: Names<'_>) -> String {
+    look_at(config, names, Columns::ToPlan)
+}
+
+fn look_at(config: &Config, names: Names<'_>, columns: Columns) -> String {
     let (history, journal, locks) = match names {
         Names::Configured => (
             qualified(&config.history_table, ""),
@@ -158,6 +288,10 @@ pub fn look(config: &Config, names: Names<'_>) -> String {
             literal(&tables.locks),
         ),
     };
+    // They become part of a literal.
+    let [of_history, of_journal] =
+        [columns.of_history(), columns.of_journal()].map(|it| it.replace('\'', "''"));
+    let (runner, utc) = (columns.runner(), columns.in_utc());
     format!(
         "DO LANGUAGE plpgsql $lockstep$
 DECLARE
@@ -172,7 +306,7 @@ DECLARE
   the_lacks pg_catalog.text;
 BEGIN
   -- What the tables are called is found as the role's settings say; all else is the catalog's.
-  PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+  PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);{utc}
   SELECT string_agg(format('%s on %s', p, t), ', ') INTO the_lacks
     FROM (VALUES (the_history, 'INSERT'), (the_journal, 'INSERT'), (the_journal, 'UPDATE'), (the_locks, 'INSERT'),
       (the_locks, 'UPDATE'), (the_locks, 'DELETE'), (pg_get_serial_sequence(the_history, 'id'), 'USAGE'),
@@ -192,21 +326,21 @@ BEGIN
     the_history AS history, the_journal AS journal, the_locks AS locks, the_row AS lock_row,
     may_remove_row AS may_remove_row, the_lacks AS lacks;
   IF the_history IS NULL THEN
-    OPEN the_records FOR SELECT NULL AS name, NULL AS group_id, NULL AS checksum WHERE false;
+    OPEN the_records FOR SELECT NULL AS id, NULL AS name, NULL AS group_id, NULL AS checksum WHERE false;
   ELSIF the_journal IS NULL THEN
     OPEN the_records FOR EXECUTE pg_catalog.format(
-      'SELECT name, group_id, NULL AS checksum FROM %s ORDER BY id', the_history);
+      'SELECT h.id, h.name, h.group_id, NULL AS checksum{of_history} FROM %s h ORDER BY h.id', the_history);
   ELSE
     OPEN the_records FOR EXECUTE pg_catalog.format(
-      'SELECT h.name, h.group_id, j.checksum FROM %s h LEFT JOIN %s j ON j.version = h.name AND j.history_id = h.id
+      'SELECT h.id, h.name, h.group_id, j.checksum{of_history}{of_journal}{runner} FROM %s h LEFT JOIN %s j ON j.version = h.name AND j.history_id = h.id
        ORDER BY h.id', the_history, the_journal);
   END IF;
   IF the_history IS NULL OR the_journal IS NULL THEN
     OPEN the_interrupted FOR SELECT NULL AS version, NULL AS runner, NULL AS checksum, NULL AS index_name,
-      NULL AS table_name WHERE false;
+      NULL AS table_name, NULL AS history_id, NULL AS statement WHERE false;
   ELSE
     OPEN the_interrupted FOR EXECUTE pg_catalog.format(
-      'SELECT j.version, j.runner, j.checksum, j.index_name, j.table_name FROM %s j WHERE j.finished_at IS NULL
+      'SELECT j.version, j.runner, j.checksum, j.index_name, j.table_name, j.history_id, j.statement{of_journal} FROM %s j WHERE j.finished_at IS NULL
        AND NOT EXISTS (SELECT FROM %s h WHERE h.name = j.version)', the_journal, the_history);
   END IF;
 END $lockstep$;
@@ -270,18 +404,18 @@ pub fn create_tables(config: &Config) -> String {
     let tables = [
         (
             &config.history_table,
-            "id BIGSERIAL NOT NULL, name VARCHAR, group_id BIGINT, \
+            "{id}, name VARCHAR, group_id BIGINT, \
              migrated_at TIMESTAMPTZ NOT NULL DEFAULT current_timestamp, PRIMARY KEY (id)",
         ),
         (
             &config.locks_table,
-            "id BIGSERIAL NOT NULL, table_name VARCHAR, PRIMARY KEY (id), UNIQUE (table_name)",
+            "{id}, table_name VARCHAR, PRIMARY KEY (id), UNIQUE (table_name)",
         ),
         (
             &journal,
             "version VARCHAR NOT NULL PRIMARY KEY, file_name VARCHAR NOT NULL, checksum VARCHAR NOT NULL, \
              started_at TIMESTAMPTZ NOT NULL, finished_at TIMESTAMPTZ, duration_ms BIGINT, runner VARCHAR NOT NULL, \
-             history_id BIGINT, index_name VARCHAR, table_name VARCHAR",
+             history_id BIGINT, index_name VARCHAR, table_name VARCHAR, statement VARCHAR",
         ),
     ];
     let blocks: String = tables
@@ -294,30 +428,63 @@ pub fn create_tables(config: &Config) -> String {
     )
 }
 
+/// `{id}` in `columns` stands for a serial column. Such a column is its own sequence and a default, and that is how it
+/// is written here: of a `BIGSERIAL` the server chooses the sequence's name, and avoids the names that it sees at that
+/// moment, also those of somebody who is about to give up. That name is chosen by the server where the usual one is
+/// taken, or would be too long.
 fn create_table(table: &TableName, columns: &str) -> String {
-    let name = literal(&table.quoted());
-    let public = TableName {
-        setting: String::new(),
-        schema: Some("public".to_owned()),
-        name: table.name.clone(),
+    let sequence = suffixed(table, "_id_seq");
+    let is_usual = match columns.contains("{id}") && sequence.name.len() <= LONGEST_NAME {
+        true => format!("{} IS NULL", qualified(&sequence, "")),
+        false => "false".to_owned(),
     };
-    let target = match table.schema {
-        Some(_) => name,
-        None => format!(
-            "CASE WHEN pg_catalog.current_schema() IS NULL THEN {} ELSE {name} END",
-            literal(&public.quoted())
-        ),
+    let target = in_schema(table);
+    let create = |id: &str| {
+        let columns = literal(&format!(" ({})", columns.replace("{id}", id)));
+        format!(
+            "EXECUTE 'CREATE TABLE ' OPERATOR(pg_catalog.||) {target} OPERATOR(pg_catalog.||) {columns};"
+        )
     };
     format!(
         "IF {exists} IS NULL THEN
            BEGIN
-             EXECUTE 'CREATE TABLE ' OPERATOR(pg_catalog.||) {target} OPERATOR(pg_catalog.||) {columns};
+             IF {is_usual} THEN
+               EXECUTE 'CREATE SEQUENCE ' OPERATOR(pg_catalog.||) {sequence};
+               {create_with_sequence}
+               EXECUTE pg_catalog.format('ALTER TABLE %s ALTER id SET DEFAULT pg_catalog.nextval(%L)', {target}, {sequence});
+               EXECUTE pg_catalog.format('ALTER SEQUENCE %s OWNED BY %s.id', {sequence}, {target});
+             ELSE
+               {create_serial}
+             END IF;
            EXCEPTION WHEN unique_violation OR duplicate_table OR duplicate_object THEN NULL;
            END;
          END IF;
         ",
         exists = qualified(table, ""),
-        columns = literal(&format!(" ({columns})")),
+        sequence = in_schema(&sequence),
+        create_with_sequence = create("id BIGINT NOT NULL"),
+        create_serial = create("id BIGSERIAL NOT NULL"),
+    )
+}
+
+/// The longest name that the server does not cut short, in bytes.
+const LONGEST_NAME: usize = 63;
+
+/// An SQL expression: the quoted name under which to create something. Where the role's `search_path` selects no schema
+/// at all, `public` is meant.
+fn in_schema(table: &TableName) -> String {
+    let name = literal(&table.quoted());
+    if table.schema.is_some() {
+        return name;
+    }
+    let public = TableName {
+        setting: String::new(),
+        schema: Some("public".to_owned()),
+        name: table.name.clone(),
+    };
+    format!(
+        "CASE WHEN pg_catalog.current_schema() IS NULL THEN {} ELSE {name} END",
+        literal(&public.quoted())
     )
 }
 
@@ -365,8 +532,8 @@ pub enum Started {
     InJournal,
 }
 
-/// One statement that notes in the journal that a migration is about to run outside a transaction, and which index on
-/// which table it builds, if it builds one.
+/// One statement that notes in the journal that a migration is about to run outside a transaction, what it runs, and
+/// which index on which table it builds, if it builds one.
 pub fn start(
     tables: &Tables,
     migration: &Migration,
@@ -377,15 +544,83 @@ pub fn start(
         (literal(index), literal(table))
     });
     format!(
-        "INSERT INTO {journal} (version, file_name, checksum, started_at, runner, index_name, table_name) \
-         VALUES ('{version}', {file_name}, '{checksum}', pg_catalog.clock_timestamp(), {runner}, {index}, {table}) \
+        "INSERT INTO {journal} (version, file_name, checksum, started_at, runner, index_name, table_name, statement) \
+         VALUES ('{version}', {file_name}, '{checksum}', pg_catalog.clock_timestamp(), {runner}, {index}, {table}, \
+         {statement}) \
          ON CONFLICT (version) DO UPDATE SET file_name = EXCLUDED.file_name, checksum = EXCLUDED.checksum, \
          started_at = EXCLUDED.started_at, finished_at = NULL, duration_ms = NULL, runner = EXCLUDED.runner, \
-         history_id = NULL, index_name = EXCLUDED.index_name, table_name = EXCLUDED.table_name;",
+         history_id = NULL, index_name = EXCLUDED.index_name, table_name = EXCLUDED.table_name, \
+         statement = EXCLUDED.statement;",
         journal = tables.journal,
+        statement = literal(migration.statement()),
         version = migration.version,
         file_name = literal(&migration.file_name),
         checksum = migration.script.checksum,
         runner = literal(runner),
+    )
+}
+
+/// Statements that take the record of a migration back, and note in the journal that its rollback is about to run
+/// outside a transaction; `note` is [`start`]'s. `dropped_index` is the index that it drops, as the file writes it.
+pub fn take_back(
+    tables: &Tables,
+    version: Version,
+    group: i64,
+    note: &str,
+    dropped_index: Option<&str>,
+) -> String {
+    let index = dropped_index.map_or("index_name".to_owned(), literal);
+    format!(
+        "DELETE FROM {history} WHERE name OPERATOR(pg_catalog.=) '{version}'; {note} \
+         UPDATE {journal} SET history_id = {negated}, index_name = {index} \
+         WHERE version OPERATOR(pg_catalog.=) '{version}';",
+        history = tables.history,
+        journal = tables.journal,
+        negated = group.saturating_neg(),
+    )
+}
+
+/// Statements that leave no trace of a migration in history and journal.
+pub fn erase(tables: &Tables, version: Version) -> String {
+    let Tables {
+        history, journal, ..
+    } = tables;
+    format!(
+        "DELETE FROM {history} WHERE name OPERATOR(pg_catalog.=) '{version}'; \
+         DELETE FROM {journal} WHERE version OPERATOR(pg_catalog.=) '{version}';"
+    )
+}
+
+/// One statement that records migrations as applied now, without their having run, in their order. It must run with a
+/// `search_path` of `pg_catalog`.
+pub fn record_unrun(tables: &Tables, files: &[&Migration], group: i64, runner: &str) -> String {
+    let value = |(number, file): (usize, &&Migration)| {
+        let (name, checksum) = (literal(&file.file_name), file.script.checksum);
+        format!("({number}, '{}', {name}, '{checksum}')", file.version)
+    };
+    let values: Vec<String> = files.iter().enumerate().map(value).collect();
+    format!(
+        "WITH f (number, version, file_name, checksum) AS (VALUES {values}), \
+         h AS (INSERT INTO {history} (name, group_id) SELECT version, {group} FROM f ORDER BY number RETURNING id, name) \
+         INSERT INTO {journal} AS j (version, file_name, checksum, started_at, finished_at, duration_ms, runner, history_id) \
+         SELECT f.version, f.file_name, f.checksum, transaction_timestamp(), transaction_timestamp(), 0, {runner}, h.id \
+         FROM f JOIN h ON h.name = f.version \
+         ON CONFLICT (version) DO UPDATE SET file_name = EXCLUDED.file_name, checksum = EXCLUDED.checksum, \
+         started_at = EXCLUDED.started_at, finished_at = EXCLUDED.finished_at, duration_ms = EXCLUDED.duration_ms, \
+         runner = EXCLUDED.runner, history_id = EXCLUDED.history_id;",
+        values = values.join(", "),
+        history = tables.history,
+        journal = tables.journal,
+        runner = literal(runner),
+    )
+}
+
+/// The query for the rights on history and journal that our role lacks to roll anything back, beside those that it needs
+/// to apply.
+pub fn lacks_to_erase(tables: &Tables) -> String {
+    let (history, journal) = (literal(&tables.history), literal(&tables.journal));
+    format!(
+        "SELECT string_agg(format('DELETE on %s', t), ', ') AS lacks FROM (VALUES ({history}), ({journal})) r(t) \
+         WHERE NOT has_table_privilege(t, 'DELETE')"
     )
 }

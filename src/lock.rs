@@ -48,7 +48,8 @@
 //! * *bun comes.* Its INSERT meets our committed row and fails at once, without waiting. When our row is gone it gets
 //!   in; what we committed it finds in its history.
 //! * *The server restarts.* Both sessions are gone, and with them the guard. The row stays, or not, with whatever
-//!   suffix of the commits was lost; a negative row is taken over.
+//!   suffix of the commits was lost; a negative row is taken over. A runner that was waiting has lost its sessions, too.
+//!   It has changed nothing that a new run would not take over, so it begins anew, as one.
 //! * *G and W reach different servers* (several hosts in the URL, or a standby, where advisory locks are granted too).
 //!   W sees that G's lock is not in its own `pg_locks`, and writes nothing. On a standby it cannot write at all.
 //!
@@ -72,10 +73,12 @@ use postgres::error::DbError;
 
 use crate::config::Config;
 use crate::connect::{Commit, Results, Session, Settings, Trouble, literal};
-use crate::error::{Error, SqlError};
+use crate::error::{Before, Error, SqlError};
 use crate::history::{self, Names, Observation, Tables};
 use crate::migration::{History, Version};
 use crate::wait::Wait;
+
+pub use holder::Holder;
 
 /// The first half of the advisory lock's key: "lock" in ASCII. The second half is the history table's oid.
 const KEY: i32 = 0x6c6f_636b;
@@ -109,6 +112,12 @@ pub mod sqlstate {
     pub const ROW_TAKEN: &str = "LK006";
     /// The record is not there.
     pub const NOT_RECORDED: &str = "LK007";
+    /// The record that was to be taken back is not there any more.
+    pub const NO_LONGER_RECORDED: &str = "LK008";
+    /// The record is still there.
+    pub const STILL_RECORDED: &str = "LK009";
+    /// The index of a statement's name is another one than the statement's.
+    pub const OTHER_INDEX: &str = "LK010";
 }
 
 /// The lock, held. Whatever writes takes it by `&mut`, so that writing without the lock cannot be written down.
@@ -220,13 +229,15 @@ pub fn acquire(
     };
     debug!(pid = guard_pid; "the guard is ours");
 
-    work.ping().map_err(|trouble| match trouble {
-        Trouble::Lost(cause) => Error::ConnectionLost {
-            doing: "waiting for a second connection (a pool must have two for a runner)".to_owned(),
-            cause,
-        },
-        trouble => trouble.while_doing("taking the migration lock"),
-    })?;
+    // Behind a pooler, W may have no connection to the server any more now that G has one.
+    match work.ping() {
+        Ok(()) => {}
+        Err(Trouble::Lost(cause)) => {
+            release_guard(guard);
+            return Ok(Acquired::NoConnection(cause));
+        }
+        Err(trouble) => return Err(trouble.while_doing("taking the migration lock")),
+    }
     let (token, history) = put_row(config, &mut work, &tables, guard_pid, wait)?;
     debug!(token; "the row in {} is ours", tables.locks);
     let table_name = config.history_table.setting.clone();
@@ -322,18 +333,40 @@ pub fn look(config: &Config, session: &mut Session, wait: &mut Wait) -> Result<O
 pub fn understand(
     config: &Config,
     session: &mut Session,
-    mut answer: Result<Results, Trouble>,
+    answer: Result<Results, Trouble>,
     wait: &mut Wait,
 ) -> Result<Observation, Error> {
-    let doing = "reading the history";
+    let results = read(session, &history::observe(config), answer, wait)?;
+    observation(&results)
+}
+
+/// The observation in the answer to [`history::observe`] or [`history::observe_in_detail`].
+pub fn observation(results: &Results) -> Result<Observation, Error> {
+    history::observed(results, 2).ok_or_else(|| unexpected(READING))
+}
+
+/// The answer to a message that only reads the tables, which is sent again while one of them is locked.
+///
+/// # Errors
+///
+/// Like [`look`].
+pub fn read(
+    session: &mut Session,
+    message: &str,
+    mut answer: Result<Results, Trouble>,
+    wait: &mut Wait,
+) -> Result<Results, Error> {
     loop {
         match answer {
-            Ok(results) => return history::observed(&results, 2).ok_or_else(|| unexpected(doing)),
-            Err(trouble) => retry_lock_timeout(session, trouble, doing, wait)?,
+            Ok(results) => return Ok(results),
+            Err(trouble) => retry_lock_timeout(session, trouble, READING, wait)?,
         }
-        answer = session.query(&history::observe(config));
+        answer = session.query(message);
     }
 }
+
+/// What an observation is for, in errors.
+const READING: &str = "reading the history";
 
 /// After a lock timeout of one of our own statements: rolls back and waits a little, aloud. Any other trouble is an
 /// error.
@@ -359,7 +392,7 @@ pub fn retry_lock_timeout(
             cause,
             blockers: Vec::new(),
             waited,
-            applied_before: 0,
+            before: Before::nothing(),
         });
     }
     wait.say(|| format!("a lock while {doing}: {}", error.message()));
@@ -494,9 +527,13 @@ fn describe_holder(work: &mut Session, tables: &Tables) -> Result<String, Error>
 
 /// Who holds the guard and what it is doing, in words; none if nobody does.
 pub fn find_holder(session: &mut Session, tables: &Tables) -> Result<Option<String>, Error> {
+    Ok(holder(session, tables)?.map(|holder| holder.to_string()))
+}
+
+/// Like [`find_holder`], part by part.
+pub fn holder(session: &mut Session, tables: &Tables) -> Result<Option<Holder>, Error> {
     let found = holder::find(session, tables);
-    let found = found.map_err(|trouble| trouble.while_doing("asking who holds the lock"))?;
-    Ok(found.map(|holder| holder.to_string()))
+    found.map_err(|trouble| trouble.while_doing("asking who holds the lock"))
 }
 
 /// The sessions on this database that may be a bun process's, in words: all that are not ours.
@@ -532,10 +569,38 @@ pub fn delete_row(
     }
 }
 
+/// What a transaction of W must find in the history.
+#[derive(Clone, Copy)]
+pub enum Expected<'a> {
+    /// No record of any of these versions.
+    NoneOf(&'a [Version]),
+    /// This record of this version, by its id.
+    Record(Version, i64),
+}
+
 impl Locked {
     /// The statement that every transaction of W begins with: it fails unless our row is there, and keeps it until the
-    /// transaction ends; it fails if `version` is recorded already.
-    pub fn fence(&self, version: Version) -> String {
+    /// transaction ends; it fails if the history is not as expected.
+    pub fn fence(&self, expected: Expected<'_>) -> String {
+        let (otherwise, sqlstate, message) = match expected {
+            Expected::NoneOf(versions) => (
+                format!(
+                    "EXISTS (SELECT FROM {} WHERE {})",
+                    self.tables.history,
+                    is_one_of(versions)
+                ),
+                sqlstate::ALREADY_RECORDED,
+                "already recorded",
+            ),
+            Expected::Record(version, id) => (
+                format!(
+                    "NOT EXISTS (SELECT FROM {} WHERE name OPERATOR(pg_catalog.=) '{version}' AND id OPERATOR(pg_catalog.=) {id})",
+                    self.tables.history
+                ),
+                sqlstate::NO_LONGER_RECORDED,
+                "no longer recorded",
+            ),
+        };
         format!(
             "DO LANGUAGE plpgsql $lockstep$ BEGIN
                IF NOT pg_catalog.pg_try_advisory_xact_lock({WORK_KEY}, {key}) THEN
@@ -546,18 +611,16 @@ impl Locked {
                IF NOT FOUND THEN
                  RAISE EXCEPTION USING ERRCODE = '{LOCK_LOST}', MESSAGE = 'the migration lock was lost', {ours};
                END IF;
-               IF EXISTS (SELECT FROM {history} WHERE name OPERATOR(pg_catalog.=) '{version}') THEN
-                 RAISE EXCEPTION USING ERRCODE = '{ALREADY_RECORDED}', MESSAGE = 'already recorded', {ours};
+               IF {otherwise} THEN
+                 RAISE EXCEPTION USING ERRCODE = '{sqlstate}', MESSAGE = '{message}', {ours};
                END IF;
              END $lockstep$;",
             key = key(&self.tables),
             locks = self.tables.locks,
             name = literal(&self.table_name),
             token = self.token,
-            history = self.tables.history,
             ours = self.signature(),
             LOCK_LOST = sqlstate::LOCK_LOST,
-            ALREADY_RECORDED = sqlstate::ALREADY_RECORDED,
         )
     }
 
@@ -602,6 +665,23 @@ impl Locked {
             history_name = self.tables.history.replace('\'', "''"),
             ours = self.signature(),
             NOT_RECORDED = sqlstate::NOT_RECORDED,
+        )
+    }
+
+    /// The statement that fails if the version is still recorded, like [`Locked::assert_recorded`].
+    pub fn assert_erased(&self, version: Version) -> String {
+        format!(
+            "DO LANGUAGE plpgsql $lockstep$ BEGIN
+               IF EXISTS (SELECT FROM {history} WHERE {is_recorded}) THEN
+                 RAISE EXCEPTION USING ERRCODE = '{STILL_RECORDED}',
+                   MESSAGE = 'the record did not go from {history_name}', {ours};
+               END IF;
+             END $lockstep$;",
+            history = self.tables.history,
+            is_recorded = is_one_of(&[version]),
+            history_name = self.tables.history.replace('\'', "''"),
+            ours = self.signature(),
+            STILL_RECORDED = sqlstate::STILL_RECORDED,
         )
     }
 
@@ -677,6 +757,15 @@ impl Locked {
         self.work.close();
         released
     }
+}
+
+/// The condition under which a row of the history records one of these versions.
+fn is_one_of(versions: &[Version]) -> String {
+    let versions: Vec<String> = versions.iter().map(|it| format!("'{it}'")).collect();
+    format!(
+        "name::pg_catalog.text OPERATOR(pg_catalog.=) ANY (ARRAY[{}]::pg_catalog.text[])",
+        versions.join(", ")
+    )
 }
 
 /// Creates whichever of the tables are absent.

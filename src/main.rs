@@ -5,9 +5,12 @@
 //! under it, the plan is made and applied, the lock is released; and the exit code says what happened.
 
 mod apply;
+mod baseline;
+mod check;
 mod command;
 mod config;
 mod connect;
+mod down;
 mod error;
 mod files;
 mod history;
@@ -17,7 +20,10 @@ mod logging;
 mod migration;
 mod plan;
 mod progress;
+mod report;
+mod rollback;
 mod script;
+mod status;
 mod ticker;
 mod unlock;
 mod wait;
@@ -29,15 +35,17 @@ use std::time::Duration;
 
 use log::{debug, info, warn};
 
-use crate::command::Command;
+use crate::baseline::Baseline;
+use crate::command::{Command, Format, Rollback};
 use crate::config::{Config, Environment};
 use crate::connect::Session;
 use crate::error::{Error, counted};
 use crate::files::new::Directory;
 use crate::history::{Observation, Tables};
 use crate::lock::{Acquired, Locked};
-use crate::migration::{History, Migration};
+use crate::migration::{History, Migration, Version};
 use crate::plan::Plan;
+use crate::rollback::Objection;
 use crate::wait::{Signal, Signals, Wait};
 
 fn main() -> ExitCode {
@@ -47,7 +55,9 @@ fn main() -> ExitCode {
     match run(&environment, signals) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            logging::report_error(&error.to_string(), &error.fields());
+            if !matches!(error, Error::Answered(_)) {
+                logging::report_error(&error.to_string(), &error.fields());
+            }
             ExitCode::from(exit_code(&error))
         }
     }
@@ -61,6 +71,8 @@ fn exit_code(error: &Error) -> u8 {
         | Error::Environment(_)
         | Error::Files(_)
         | Error::NoSuchRow { .. }
+        | Error::TooFew { .. }
+        | Error::NoSuchVersion { .. }
         | Error::Rejected { .. } => 2,
         Error::Database { cause, .. } => match cause.is_transient() {
             true => 3,
@@ -77,6 +89,13 @@ fn exit_code(error: &Error) -> u8 {
             true => 2,
             false => 5,
         },
+        Error::NoWayBack(objections) => match objections.iter().any(Objection::is_disagreement) {
+            true => 5,
+            false => 2,
+        },
+        Error::NewerApplied(_) | Error::RecordedBeyond { .. } => 5,
+        Error::Pending { .. } => 6,
+        Error::Answered(error) => exit_code(error),
         Error::Stopped {
             signal: Signal::Interrupt,
             ..
@@ -97,13 +116,13 @@ fn run(environment: &Environment, signals: io::Result<Signals>) -> Result<(), Er
         Command::Version => answer(concat!("lockstep ", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Up => up(environment, signals),
         Command::Unlock(id) => unlock(environment, signals, id),
+        Command::Down(which) => down(environment, signals, which),
+        Command::Baseline(version) => baseline(environment, signals, version),
+        Command::Status(format) => status(environment, signals, format),
+        Command::Check(format) => check(environment, signals, format),
+        Command::Wait => wait_for_others(environment, signals),
         Command::New(wish) => new(environment, &wish.to_string_lossy()),
-        command @ (Command::Down(_)
-        | Command::Status(_)
-        | Command::Check(_)
-        | Command::Wait
-        | Command::Plan(..)
-        | Command::Baseline(_)) => Err(Error::Usage(format!("{command:?} is not there yet"))),
+        command @ Command::Plan(..) => Err(Error::Usage(format!("{command:?} is not there yet"))),
         Command::Start => match config::switch(environment) {
             Ok(true) => up(environment, signals),
             Ok(false) => {
@@ -132,28 +151,76 @@ fn up(environment: &Environment, signals: &Signals) -> Result<(), Error> {
     warn_of_odd_versions(&migrations);
     let directory = config.migrations_dir.display().to_string();
     debug!(files = migrations.len(), directory = directory.as_str(); "running migrations on database");
+    until_settled(&config, signals, |first| {
+        work_off(&config, &migrations, first)
+    })
+}
+
+/// Rolls back what was applied last.
+fn down(environment: &Environment, signals: &Signals, which: Rollback) -> Result<(), Error> {
+    let config = config(environment)?;
+    let (migrations, downs) = files::read_with_downs(&config.migrations_dir)?;
+    let files = down::Files { migrations, downs };
+    let mut chosen = None;
+    until_settled(&config, signals, |first| {
+        down::run(&config, &files, which, &mut chosen, first)
+    })
+}
+
+/// Records the files up to `version` as applied.
+fn baseline(environment: &Environment, signals: &Signals, version: Version) -> Result<(), Error> {
+    let config = config(environment)?;
+    let migrations = files::read(&config.migrations_dir)?;
+    warn_of_odd_versions(&migrations);
+    let baseline = Baseline::of(&migrations, version)?;
+    until_settled(&config, signals, |first| baseline.run(&config, first))
+}
+
+/// Looks at the database and does what is to be done, again and again while that finds no second connection.
+///
+/// Until it has the lock a run has changed nothing that the next one would not take over. So if it loses its connections
+/// before, because the server restarts while it waits for another runner, say, it begins anew; after that, it ends.
+fn until_settled(
+    config: &Config,
+    signals: &Signals,
+    mut run: impl FnMut(FirstLook) -> Result<Outcome, Error>,
+) -> Result<(), Error> {
     let mut second = Wait::new(signals, config.database_wait);
+    let mut waited = None;
     loop {
-        let first = look(&config, signals)?;
-        let Outcome::NoConnection(cause) = work_off(&config, &migrations, first)? else {
-            return Ok(());
-        };
-        let doing = "waiting for a second connection (a pool must have two for a runner)";
-        if second.is_over() {
-            return Err(Error::ConnectionLost {
-                doing: doing.to_owned(),
-                cause,
-            });
+        let first = look(config, signals, waited.take())?;
+        let wait = first.wait.clone();
+        match run(first) {
+            Ok(Outcome::Settled) => return Ok(()),
+            Ok(Outcome::Failed(error)) => return Err(error),
+            Ok(Outcome::NoConnection(cause)) => {
+                if second.is_over() {
+                    let doing =
+                        "waiting for a second connection (a pool must have two for a runner)"
+                            .to_owned();
+                    return Err(Error::ConnectionLost { doing, cause });
+                }
+                second.say(|| format!("a second connection: {cause}"));
+                second.pause(Duration::from_secs(2))?;
+            }
+            Err(error @ Error::ConnectionLost { .. }) if !wait.is_over() => {
+                warn!(
+                    "{}; nothing was begun, so once more from the start",
+                    error.brief()
+                );
+                wait.pause(Duration::from_secs(1))?;
+                second = Wait::new(signals, config.database_wait);
+                waited = Some(wait);
+            }
+            Err(error) => return Err(error),
         }
-        second.say(|| format!("a second connection: {cause}"));
-        second.pause(Duration::from_secs(2))?;
     }
 }
 
 /// Shows the lock, or removes a row of it.
 fn unlock(environment: &Environment, signals: &Signals, id: Option<i64>) -> Result<(), Error> {
     let config = config(environment)?;
-    let mut first = look(&config, signals)?;
+    let mut first = look(&config, signals, None)?;
     let (runner, wait) = (&first.runner, &mut first.wait);
     answer(&unlock::run(
         &config,
@@ -163,6 +230,65 @@ fn unlock(environment: &Environment, signals: &Signals, id: Option<i64>) -> Resu
         id,
         wait,
     )?)
+}
+
+/// Shows the database, the lock, and every migration.
+fn status(environment: &Environment, signals: &Signals, format: Format) -> Result<(), Error> {
+    let config = readers_config(environment)?;
+    let migrations = files::read(&config.migrations_dir)?;
+    let runner = connect::application_name(&config.server);
+    let facts = status::ask(&config, &runner, signals)?;
+    let entries = plan::classify(&migrations, &facts.observation.history);
+    let report = report::status::Report {
+        config: &config,
+        facts: &facts,
+        entries: &entries,
+    };
+    answer(&match format {
+        Format::Text => report.text(config::layout(environment)),
+        Format::Json => report.json().document(),
+    })
+}
+
+/// Tells whether the database is where the files are. The answer is the whole of it, so the log adds nothing.
+fn check(environment: &Environment, signals: &Signals, format: Format) -> Result<(), Error> {
+    let config = readers_config(environment)?;
+    let migrations = files::read(&config.migrations_dir)?;
+    let first = look(&config, signals, None)?;
+    first.session.close();
+    let judged = check::judge(&config, &migrations, &first.observation);
+    let report = report::check::Report {
+        order: config.order,
+        entries: &plan::classify(&migrations, &first.observation.history),
+        observation: &first.observation,
+        judged: judged.as_ref(),
+    };
+    answer(&match format {
+        Format::Text => report.text(config::layout(environment)),
+        Format::Json => report.json().document(),
+    })?;
+    let plan = judged.map_err(|error| Error::Answered(Box::new(error)))?;
+    warn_of_tolerated(&plan);
+    Ok(())
+}
+
+/// Waits until the database is where the files are.
+fn wait_for_others(environment: &Environment, signals: &Signals) -> Result<(), Error> {
+    let config = readers_config(environment)?;
+    let migrations = files::read(&config.migrations_dir)?;
+    let runner = connect::application_name(&config.server);
+    let plan = check::wait(&config, &migrations, &runner, signals)?;
+    report_up_to_date(&plan, &migrations);
+    signals.check("the database is up to date")
+}
+
+/// The configuration of a command that only reads: it does not wait for a locked history for as long as one that has
+/// work to do.
+fn readers_config(environment: &Environment) -> Result<Config, Error> {
+    const LONGEST: Duration = Duration::from_secs(10);
+    let mut config = config(environment)?;
+    config.lock_wait = config.lock_wait.min(LONGEST);
+    Ok(config)
 }
 
 /// Creates the files of a migration, and answers with their paths.
@@ -206,13 +332,14 @@ struct FirstLook {
     wait: Wait,
 }
 
-/// Connects, waiting for the server, and looks at the database: one round trip beside the connection's own.
-fn look(config: &Config, signals: &Signals) -> Result<FirstLook, Error> {
+/// Connects, waiting for the server, and looks at the database: one round trip beside the connection's own. `waited` is
+/// the wait of a run that begins anew.
+fn look(config: &Config, signals: &Signals, waited: Option<Wait>) -> Result<FirstLook, Error> {
     let runner = connect::application_name(&config.server);
     let mut patience = Wait::new(signals, config.database_wait);
     let message = history::observe(config);
     let (mut session, answer) = Session::open(&config.server, &runner, &message, &mut patience)?;
-    let mut wait = Wait::new(signals, config.lock_wait);
+    let mut wait = waited.unwrap_or_else(|| Wait::new(signals, config.lock_wait));
     let observation = lock::understand(config, &mut session, answer, &mut wait)?;
     debug!(
         version = observation.server_version.as_str(), database = observation.database.as_str(),
@@ -229,75 +356,117 @@ fn look(config: &Config, signals: &Signals) -> Result<FirstLook, Error> {
 
 /// What came of a look at the database and all that followed from it.
 enum Outcome {
-    UpToDate,
+    Settled,
     /// There was no second connection to be had, for this reason.
     NoConnection(String),
+    /// The run ended under the lock, or in giving it back. What fails before that is an error of its own.
+    Failed(Error),
 }
 
 /// Everything after the first look: waits for whoever is at work, takes the lock if there is work, does the work.
-fn work_off(config: &Config, migrations: &[Migration], first: FirstLook) -> Result<Outcome, Error> {
-    let FirstLook {
-        mut session,
-        mut observation,
-        runner,
-        mut wait,
-    } = first;
-    let (runner, wait) = (runner.as_str(), &mut wait);
-    let settled = |observation: &Observation| {
-        let plan = plan_for(config, migrations, &observation.history)?;
-        Ok(plan.pending.is_empty() && observation.bun_row().is_none())
-    };
+fn work_off(
+    config: &Config,
+    migrations: &[Migration],
+    mut first: FirstLook,
+) -> Result<Outcome, Error> {
     // What is read before the lock is only a hint, but enough to refuse, or to have nothing to do.
     loop {
+        let FirstLook {
+            session,
+            observation,
+            runner,
+            wait,
+        } = &mut first;
         let plan = plan_for(config, migrations, &observation.history)?;
         if !plan.pending.is_empty() {
             break;
         }
         if observation.bun_row().is_none() {
-            tidy_up(config, &mut session, &observation, runner, wait.signals())?;
-            session.close();
+            tidy_up(config, session, observation, runner, wait.signals())?;
+            first.session.close();
             report_up_to_date(&plan, migrations);
-            wait.signals().check("there was nothing to apply")?;
-            return Ok(Outcome::UpToDate);
+            first.wait.signals().check("there was nothing to apply")?;
+            return Ok(Outcome::Settled);
         }
         // bun records a migration before it runs it, so the history may promise too much.
-        lock::wait_for_bun(&observation, wait)?;
-        observation = lock::look(config, &mut session, wait)?;
+        lock::wait_for_bun(observation, wait)?;
+        *observation = lock::look(config, session, wait)?;
     }
-    refuse_what_cannot_be_written_to(config, &observation)?;
+    refuse_what_cannot_be_written_to(config, &first.observation, "migrations are pending")?;
 
-    let tables = tables(config, &mut session, &observation, wait)?;
+    let counts_bytes = first.observation.counts_bytes;
+    let signals = first.wait.signals().clone();
+    let settled = |observation: &Observation| {
+        let plan = plan_for(config, migrations, &observation.history)?;
+        Ok(plan.pending.is_empty() && observation.bun_row().is_none())
+    };
+    let held = under_lock(config, first, settled, |locked, history| {
+        migrate(config, &signals, migrations, locked, history, counts_bytes)
+    })?;
+    match held {
+        Held::NoConnection(cause) => return Ok(Outcome::NoConnection(cause)),
+        Held::Failed(error) => return Ok(Outcome::Failed(error)),
+        Held::NothingLeft => {
+            info!("the database is up to date: another runner has applied what was pending");
+            signals.check("another runner had applied all that was pending")?;
+        }
+        Held::Done(applied) => {
+            report_applied(applied, migrations);
+            // A signal is never 0, though there was nothing left to stop.
+            signals.check("all that was pending had been applied")?;
+        }
+    }
+    Ok(Outcome::Settled)
+}
+
+/// What came of wanting the lock.
+enum Held<T> {
+    Done(T),
+    /// While we waited for it, somebody else did all there was to do.
+    NothingLeft,
+    /// There was no second connection to be had, for this reason.
+    NoConnection(String),
+    /// The work failed, or giving the lock back.
+    Failed(Error),
+}
+
+/// Takes the lock, does the work under it, and gives it back. `settled` tells whether there is nothing left to do. The
+/// work's own error comes first; success is only told once the release has made it durable.
+fn under_lock<T>(
+    config: &Config,
+    first: FirstLook,
+    settled: impl FnMut(&Observation) -> Result<bool, Error>,
+    work: impl FnOnce(&mut Locked, &History) -> Result<T, Error>,
+) -> Result<Held<T>, Error> {
+    let FirstLook {
+        mut session,
+        observation,
+        runner,
+        mut wait,
+    } = first;
+    let tables = tables(config, &mut session, &observation, &mut wait)?;
     if !observation.standard_strings {
         let on = "SET standard_conforming_strings TO on";
         session
             .execute(on)
             .map_err(|trouble| trouble.while_doing("preparing the session"))?;
     }
-    let counts_bytes = observation.counts_bytes;
-    match lock::acquire(config, session, tables, runner, wait, settled)? {
+    match lock::acquire(config, session, tables, &runner, &mut wait, settled)? {
         Acquired::NothingLeft(session) => {
             session.close();
-            info!("the database is up to date: another runner has applied what was pending");
-            wait.signals()
-                .check("another runner had applied all that was pending")?;
-            Ok(Outcome::UpToDate)
+            Ok(Held::NothingLeft)
         }
-        Acquired::NoConnection(cause) => Ok(Outcome::NoConnection(cause)),
+        Acquired::NoConnection(cause) => Ok(Held::NoConnection(cause)),
         Acquired::Locked(mut locked, history) => {
-            let outcome = migrate(
-                config,
-                wait.signals(),
-                migrations,
-                &mut locked,
-                &history,
-                counts_bytes,
-            );
+            let outcome = work(&mut locked, &history);
             let released = locked.release();
-            conclude(outcome, released, migrations)?;
-            // A signal is never 0, though there was nothing left to stop.
-            wait.signals()
-                .check("all that was pending had been applied")?;
-            Ok(Outcome::UpToDate)
+            if let Err(error) = &released {
+                warn!("{}; the next run takes the lock over", error.brief());
+            }
+            Ok(match outcome.and_then(|done| released.map(|()| done)) {
+                Ok(done) => Held::Done(done),
+                Err(error) => Held::Failed(error),
+            })
         }
     }
 }
@@ -345,17 +514,7 @@ fn migrate(
     apply::run(config, signals, locked, &plan, history, counts_bytes)
 }
 
-/// The run's own error comes first; success is only told once the release has made it durable.
-fn conclude(
-    outcome: Result<usize, Error>,
-    released: Result<(), Error>,
-    migrations: &[Migration],
-) -> Result<(), Error> {
-    if let Err(error) = &released {
-        warn!("{}; the next run takes the lock over", error.brief());
-    }
-    let applied = outcome?;
-    released?;
+fn report_applied(applied: usize, migrations: &[Migration]) {
     let all = counted(migrations.len(), "migration");
     match applied {
         0 => info!("the database is up to date: {all}"),
@@ -364,7 +523,6 @@ fn conclude(
             "the database is up to date: {all}, {applied} applied now"
         ),
     }
-    Ok(())
 }
 
 fn plan_for<'a>(
@@ -387,33 +545,31 @@ fn tables(
     }
 }
 
-/// Refuses a standby, and a role that lacks a right, before anything is tried.
+/// Refuses a standby, and a role that lacks a right, before anything is tried; `why` says what is to be written.
 fn refuse_what_cannot_be_written_to(
     config: &Config,
     observation: &Observation,
+    why: &str,
 ) -> Result<(), Error> {
-    let rejected = |cause, hint| {
-        let server = config.server.description.clone();
-        Err(Error::Rejected {
-            server,
-            cause,
-            hint: Some(hint),
-        })
-    };
     if observation.in_recovery {
-        let cause =
-            "migrations are pending, and this server is a standby, which cannot be written to";
-        return rejected(cause.to_owned(), "point Lockstep at the primary");
+        return Err(Error::Rejected {
+            server: config.server.description.clone(),
+            cause: format!("{why}, and this server is a standby, which cannot be written to"),
+            hint: Some("point Lockstep at the primary"),
+        });
     }
     match &observation.lacks {
-        Some(lacks) => rejected(
-            format!(
-                "migrations are pending, and the role {} lacks {lacks}",
-                observation.user
-            ),
-            "grant what is lacking, or run as the tables' owner",
-        ),
+        Some(lacks) => Err(lacking(config, why, &observation.user, lacks)),
         None => Ok(()),
+    }
+}
+
+/// The error for a role that lacks a right on our tables.
+fn lacking(config: &Config, why: &str, user: &str, lacks: &str) -> Error {
+    Error::Rejected {
+        server: config.server.description.clone(),
+        cause: format!("{why}, and the role {user} lacks {lacks}"),
+        hint: Some("grant what is lacking, or run as the tables' owner"),
     }
 }
 

@@ -22,6 +22,11 @@ impl Version {
         text.parse().ok().map(Version)
     }
 
+    /// How far apart the digits are.
+    pub fn distance(self, other: Version) -> u64 {
+        self.0.abs_diff(other.0)
+    }
+
     /// Returns true if and only if the digits are a date and time of the Gregorian calendar.
     pub fn is_date(self) -> bool {
         let field = |from: u32, digits: u32| (self.0 / 10u64.pow(from) % 10u64.pow(digits)) as u32;
@@ -65,7 +70,16 @@ impl fmt::Display for Version {
     }
 }
 
-/// One migration file, read and understood.
+/// Which way a migration is run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    /// By its up file, and then it is recorded.
+    Up,
+    /// By its down file, and with it the record goes.
+    Down,
+}
+
+/// One migration file, read and understood: an up file, or, for whoever rolls back, a down file.
 pub struct Migration {
     pub version: Version,
     /// Where the file is: the migrations directory as it was given, and the path below it.
@@ -77,9 +91,69 @@ pub struct Migration {
     pub script: Script,
 }
 
+/// What a version is, judged by the files and the history.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum State {
+    /// In the history and on disk, and unchanged as far as we know.
+    Applied,
+    /// On disk, not in the history, newer than all that is applied.
+    Pending,
+    /// On disk, not in the history, older than something applied.
+    OutOfOrder,
+    /// The file was edited after it was applied.
+    Modified,
+    /// Applied, but its file is gone, though older and newer ones are there.
+    Missing,
+    /// Applied, and newer than every file: an older image meets a newer database.
+    Ahead,
+    /// Applied, and older than every file: squashed.
+    Archived,
+}
+
+impl State {
+    /// Every state, in the order of the enumeration.
+    pub const ALL: [State; 7] = [
+        State::Applied,
+        State::Pending,
+        State::OutOfOrder,
+        State::Modified,
+        State::Missing,
+        State::Ahead,
+        State::Archived,
+    ];
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            State::Applied => "applied",
+            State::Pending => "pending",
+            State::OutOfOrder => "out-of-order",
+            State::Modified => "modified",
+            State::Missing => "missing",
+            State::Ahead => "ahead",
+            State::Archived => "archived",
+        })
+    }
+}
+
+impl Migration {
+    /// What runs outside a transaction: the file's only statement.
+    pub fn statement(&self) -> &str {
+        match self.script.statements.as_slice() {
+            [statement] => &self.text[statement.range()],
+            _ => &self.text,
+        }
+    }
+}
+
 /// What the history says: a row of bun's table, and what our journal knows of it.
 pub struct Applied {
     pub version: Version,
+    /// The row's, which tells the order in which migrations were applied.
+    pub id: i64,
+    /// What one run applied has one group; 0 if the row has none.
+    pub group: i64,
     /// Unknown for what bun applied.
     pub checksum: Option<Checksum>,
 }
@@ -93,11 +167,24 @@ pub struct Interrupted {
     pub checksum: Option<Checksum>,
     /// The index that it was to build, and its table.
     pub index: Option<(String, String)>,
+    /// What it ran, to the letter: what it left is known by that.
+    pub statement: Option<String>,
+    /// If it was the rollback of the migration that was started: what it took back.
+    pub rollback: Option<TakenBack>,
+}
+
+/// A record that a rollback outside a transaction has taken back before it began.
+pub struct TakenBack {
+    /// The group that the record had.
+    pub group: i64,
+    /// The index that the rollback was to drop, as the file writes it.
+    pub dropped_index: Option<String>,
 }
 
 /// All that the database knows about migrations, read in one snapshot.
 #[derive(Default)]
 pub struct History {
+    /// In the order of their ids.
     pub applied: Vec<Applied>,
     /// Names in bun's table that are no version, so that no file can ever match them.
     pub foreign: Vec<String>,
@@ -111,6 +198,12 @@ impl History {
     /// The newest version that is recorded.
     pub fn newest(&self) -> Option<Version> {
         self.applied.iter().map(|it| it.version).max()
+    }
+
+    /// The newest record of a version.
+    pub fn record(&self, version: Version) -> Option<&Applied> {
+        let mut records = self.applied.iter().rev();
+        records.find(|it| it.version == version)
     }
 }
 

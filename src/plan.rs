@@ -10,12 +10,16 @@
 //! | ahead | in history, newer than every file: an older image meets a newer database | fine, said once |
 //! | archived | in history, older than every file: squashed | fine |
 
-use std::collections::BTreeMap;
+pub mod split;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+
+use self::split::Split;
 
 use crate::config::{DivergencePolicy, Order};
 use crate::error::{Error, Place, Precision};
-use crate::migration::{Applied, History, Migration, Version};
+use crate::migration::{Applied, History, Migration, State, Version};
 use crate::script::ObstacleKind;
 
 /// What `up` has to do.
@@ -56,6 +60,73 @@ pub struct Obstruction {
     pub line: usize,
     pub column: usize,
     pub kind: ObstacleKind,
+    /// How the file is to be split, if that is the remedy; once a file.
+    pub split: Option<Split>,
+}
+
+/// A version that is on disk or in the history, and what it is.
+pub struct Entry<'a> {
+    pub version: Version,
+    pub state: State,
+    /// None if it is in the history only.
+    pub migration: Option<&'a Migration>,
+    /// Whether a run has started it outside a transaction, and not finished it: that run works still, or has died.
+    pub is_unfinished: bool,
+}
+
+/// Tells of every version on disk and in the history what it is, in the order of the versions. `migrations` must be
+/// sorted by version.
+pub fn classify<'a>(migrations: &'a [Migration], history: &History) -> Vec<Entry<'a>> {
+    let applied: BTreeMap<Version, &Applied> =
+        history.applied.iter().map(|it| (it.version, it)).collect();
+    let newest_applied = applied.keys().next_back().copied();
+    let of_file = |migration: &'a Migration| {
+        let version = migration.version;
+        let state = match applied.get(&version) {
+            Some(applied) => of_applied(migration, applied),
+            None if Some(version) < newest_applied => State::OutOfOrder,
+            None => State::Pending,
+        };
+        Entry {
+            version,
+            state,
+            migration: Some(migration),
+            is_unfinished: history.interrupted.iter().any(|it| it.version == version),
+        }
+    };
+    let mut entries: Vec<Entry<'a>> = migrations.iter().map(of_file).collect();
+    entries.extend(
+        applied
+            .keys()
+            .filter_map(|&version| without_file(migrations, version)),
+    );
+    entries.sort_by_key(|entry| entry.version);
+    entries
+}
+
+fn of_applied(migration: &Migration, applied: &Applied) -> State {
+    match applied.checksum {
+        Some(recorded) if recorded != migration.script.checksum => State::Modified,
+        _ => State::Applied,
+    }
+}
+
+/// The entry of an applied version, unless it has a file.
+fn without_file<'a>(migrations: &[Migration], version: Version) -> Option<Entry<'a>> {
+    let at = migrations
+        .binary_search_by_key(&version, |it| it.version)
+        .err()?;
+    let state = match at {
+        at if at == migrations.len() => State::Ahead,
+        0 => State::Archived,
+        _ => State::Missing,
+    };
+    Some(Entry {
+        version,
+        state,
+        migration: None,
+        is_unfinished: false,
+    })
 }
 
 /// Decides what is to be run. `migrations` must be sorted by version.
@@ -70,34 +141,14 @@ pub fn make<'a>(
     order: Order,
     policy: DivergencePolicy,
 ) -> Result<Plan<'a>, Error> {
-    let applied: BTreeMap<Version, &Applied> =
-        history.applied.iter().map(|it| (it.version, it)).collect();
-    let newest_applied = applied.keys().next_back().copied();
-    let pending: Vec<&Migration> = migrations
+    let entries = classify(migrations, history);
+    let divergences = divergences(&entries, order);
+    let pending: Vec<&'a Migration> = pending(&entries).collect();
+    let mut taken = known_versions(migrations, history);
+    let obstructions: Vec<Obstruction> = pending
         .iter()
-        .filter(|it| !applied.contains_key(&it.version))
+        .flat_map(|it| obstructions_with_split(it, &mut taken))
         .collect();
-    let out_of_order: Vec<&Migration> = pending
-        .iter()
-        .copied()
-        .filter(|it| Some(it.version) < newest_applied)
-        .collect();
-
-    let mut divergences: Vec<Divergence> = migrations
-        .iter()
-        .filter_map(|it| modified(it, &applied))
-        .collect();
-    divergences.extend(missing(migrations, &applied));
-    if order == Order::Strict {
-        divergences.extend(
-            out_of_order
-                .iter()
-                .map(|it| Divergence::of(it, DivergenceKind::OutOfOrder)),
-        );
-    }
-    divergences.sort_by_key(|divergence| divergence.version);
-
-    let obstructions: Vec<Obstruction> = pending.iter().flat_map(|it| obstructions(it)).collect();
     let refuse_divergences = policy == DivergencePolicy::Refuse && !divergences.is_empty();
     if refuse_divergences || !obstructions.is_empty() {
         let divergences = if refuse_divergences {
@@ -111,46 +162,61 @@ pub fn make<'a>(
         });
     }
 
-    let newest_file = migrations.last().map(|it| it.version);
+    let versions = |state: State| {
+        let those = entries.iter().filter(|it| it.state == state);
+        those.map(|it| it.version).collect()
+    };
     Ok(Plan {
-        out_of_order: out_of_order.iter().map(|it| it.version).collect(),
-        ahead: applied
-            .keys()
-            .copied()
-            .filter(|&version| Some(version) > newest_file)
-            .collect(),
+        out_of_order: versions(State::OutOfOrder),
+        ahead: versions(State::Ahead),
         tolerated: divergences,
         pending,
     })
 }
 
-fn modified(migration: &Migration, applied: &BTreeMap<Version, &Applied>) -> Option<Divergence> {
-    let recorded = applied.get(&migration.version)?.checksum?;
-    (recorded != migration.script.checksum)
-        .then(|| Divergence::of(migration, DivergenceKind::Modified))
+/// What is to be run, in order, if nothing forbids it.
+pub fn pending<'a>(entries: &[Entry<'a>]) -> impl Iterator<Item = &'a Migration> {
+    let to_run = [State::Pending, State::OutOfOrder];
+    let entries = entries.iter().filter(move |it| to_run.contains(&it.state));
+    entries.filter_map(|it| it.migration)
 }
 
-fn missing(migrations: &[Migration], applied: &BTreeMap<Version, &Applied>) -> Vec<Divergence> {
-    let (Some(oldest), Some(newest)) = (migrations.first(), migrations.last()) else {
-        return Vec::new();
+/// The disagreements between history and files, in the order of the versions.
+pub fn divergences(entries: &[Entry<'_>], order: Order) -> Vec<Divergence> {
+    let of = |entry: &Entry<'_>| {
+        let kind = match entry.state {
+            State::Modified => DivergenceKind::Modified,
+            State::Missing => DivergenceKind::Missing,
+            State::OutOfOrder if order == Order::Strict => DivergenceKind::OutOfOrder,
+            State::OutOfOrder
+            | State::Applied
+            | State::Pending
+            | State::Ahead
+            | State::Archived => return None,
+        };
+        let path = entry.migration.map(|it| it.path.display().to_string());
+        Some(Divergence {
+            version: entry.version,
+            file: path,
+            kind,
+        })
     };
-    applied
-        .range(oldest.version..newest.version)
-        .map(|(&version, _)| version)
-        .filter(|version| {
-            migrations
-                .binary_search_by_key(version, |it| it.version)
-                .is_err()
-        })
-        .map(|version| Divergence {
-            version,
-            file: None,
-            kind: DivergenceKind::Missing,
-        })
+    entries.iter().filter_map(of).collect()
+}
+
+/// The versions that no new file may have.
+pub fn known_versions<'a>(
+    migrations: impl IntoIterator<Item = &'a Migration>,
+    history: &History,
+) -> BTreeSet<Version> {
+    let files = migrations.into_iter().map(|it| it.version);
+    files
+        .chain(history.applied.iter().map(|it| it.version))
         .collect()
 }
 
-fn obstructions(migration: &Migration) -> impl Iterator<Item = Obstruction> + '_ {
+/// Everything in a file that cannot be run from a file.
+pub fn obstructions(migration: &Migration) -> impl Iterator<Item = Obstruction> + '_ {
     migration.script.obstacles.iter().map(|obstacle| {
         let place = Place::of(&migration.text, obstacle.offset, Precision::Exact);
         Obstruction {
@@ -158,16 +224,33 @@ fn obstructions(migration: &Migration) -> impl Iterator<Item = Obstruction> + '_
             line: place.line,
             column: place.column,
             kind: obstacle.kind.clone(),
+            split: None,
         }
     })
 }
 
-impl Divergence {
-    fn of(migration: &Migration, kind: DivergenceKind) -> Divergence {
-        Divergence {
-            version: migration.version,
-            file: Some(migration.path.display().to_string()),
-            kind,
+/// The same, and how the file is to be split if it holds what must stand alone. The versions that this proposes are
+/// `taken` from then on.
+fn obstructions_with_split(
+    migration: &Migration,
+    taken: &mut BTreeSet<Version>,
+) -> Vec<Obstruction> {
+    let mut obstructions: Vec<Obstruction> = obstructions(migration).collect();
+    let must_stand_alone =
+        |it: &&mut Obstruction| matches!(it.kind, ObstacleKind::SharedFile { .. });
+    if let Some(first) = obstructions.iter_mut().find(must_stand_alone) {
+        first.split = split::by_kind(migration, taken);
+    }
+    obstructions
+}
+
+impl DivergenceKind {
+    /// The state of a version that diverges so.
+    pub fn state(self) -> State {
+        match self {
+            DivergenceKind::Modified => State::Modified,
+            DivergenceKind::Missing => State::Missing,
+            DivergenceKind::OutOfOrder => State::OutOfOrder,
         }
     }
 }
@@ -196,7 +279,14 @@ impl fmt::Display for Divergence {
 impl fmt::Display for Obstruction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}: ", self.file, self.line, self.column)?;
-        match &self.kind {
+        self.kind.fmt(f)
+    }
+}
+
+/// What is wrong, and what to do.
+impl fmt::Display for ObstacleKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             ObstacleKind::TransactionControl(command) => {
                 write!(
                     f,
@@ -237,6 +327,7 @@ impl fmt::Display for Obstruction {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::migration::Interrupted;
     use crate::script;
 
     fn migration(version: u64, text: &str) -> Migration {
@@ -255,6 +346,8 @@ mod tests {
         let version = Version::parse(&format!("{version:014}")).expect("fourteen digits");
         Applied {
             version,
+            id: 0,
+            group: 1,
             checksum: text.map(|text| script::parse(text).checksum),
         }
     }
@@ -393,6 +486,75 @@ mod tests {
                 "{shown:?} {order:?} {policy:?}"
             );
         }
+    }
+
+    #[test]
+    fn every_version_has_its_state_in_the_order_of_the_versions() {
+        let files = [2, 4, 6, 8].map(|version| migration(version, "SELECT 1"));
+        let other = Some("SELECT 2");
+        let unfinished = |version: u64| Interrupted {
+            version: Version::parse(&format!("{version:014}")).expect("fourteen digits"),
+            runner: "somebody".to_owned(),
+            checksum: None,
+            index: None,
+            statement: None,
+            rollback: None,
+        };
+        let history = History {
+            // Not in order, and one of them twice: the last one counts.
+            applied: vec![
+                applied(9, None),
+                applied(1, None),
+                applied(4, None),
+                applied(5, None),
+                applied(2, None),
+                applied(2, other),
+                applied(7, other),
+            ],
+            interrupted: vec![unfinished(3), unfinished(6)],
+            ..History::default()
+        };
+        let shown = |files: &[Migration], history: &History| -> Vec<String> {
+            let entries = classify(files, history);
+            let shown = |it: &Entry<'_>| {
+                let unfinished = if it.is_unfinished { " unfinished" } else { "" };
+                let file = it.migration.map_or("no file", |_| "file");
+                let version = it.version.to_string();
+                format!(
+                    "{} {} {file}{unfinished}",
+                    version.trim_start_matches('0'),
+                    it.state
+                )
+            };
+            entries.iter().map(shown).collect()
+        };
+        assert_eq!(
+            shown(&files, &history),
+            [
+                "1 archived no file",
+                "2 modified file",
+                "4 applied file",
+                "5 missing no file",
+                "6 out-of-order file unfinished",
+                "7 missing no file",
+                "8 out-of-order file",
+                "9 ahead no file",
+            ]
+        );
+        assert_eq!(shown(&files[..1], &History::default()), ["2 pending file"]);
+        let seen: Vec<String> = State::ALL.iter().map(State::to_string).collect();
+        assert_eq!(
+            seen,
+            [
+                "applied",
+                "pending",
+                "out-of-order",
+                "modified",
+                "missing",
+                "ahead",
+                "archived"
+            ]
+        );
     }
 
     #[test]

@@ -905,6 +905,111 @@ fn unnamed_index(mut cursor: Cursor<'_>) -> Option<ObstacleKind> {
     Some(ObstacleKind::UnnamedConcurrentIndex { proposal })
 }
 
+// ---- The same index on another table ----
+
+/// `CREATE INDEX CONCURRENTLY`, written anew for another table and without `CONCURRENTLY` and `IF NOT EXISTS`; the rest,
+/// from `USING` or the columns on, is to the letter. None of other statements. `table` is written as it is to stand there.
+pub fn index_on(statement: &str, table: &str) -> Option<String> {
+    let mut cursor = Cursor::new(statement);
+    if !cursor.takes("create") {
+        return None;
+    }
+    let unique = if cursor.takes("unique") {
+        "UNIQUE "
+    } else {
+        ""
+    };
+    if !cursor.takes("index concurrently") {
+        return None;
+    }
+    let name = quote(&IndexHeader::read(&mut cursor)?.index?);
+    let rest = &statement[cursor.token?.start..];
+    // It may end in a comment.
+    Some(format!("CREATE {unique}INDEX {name} ON {table} {rest}\n"))
+}
+
+// ---- Enum values that are used where they are added ----
+
+/// A value that a file adds to an enum and uses: the server refuses that in one transaction.
+#[derive(Debug, PartialEq, Eq)]
+pub struct EnumUse {
+    /// The type as written.
+    pub type_name: String,
+    pub value: String,
+    /// The statement that adds the value, counted from 0.
+    pub added: usize,
+    /// The first statement behind it that holds the value as a literal.
+    pub used: usize,
+}
+
+/// The first enum value that the file adds and then seems to use. A literal may be something else than the enum's value,
+/// so this is for a warning. A type that the file itself creates may be used at once.
+pub fn enum_use(text: &str, statements: &[Statement]) -> Option<EnumUse> {
+    let texts: Vec<&str> = statements.iter().map(|it| &text[it.range()]).collect();
+    texts.iter().enumerate().find_map(|(added, statement)| {
+        let (type_name, value) = added_enum_value(statement)?;
+        let is_ours = |other: &&str| created_type(other).is_some_and(|it| it == type_name);
+        if texts[..added].iter().any(is_ours) {
+            return None;
+        }
+        let uses = texts[added + 1..]
+            .iter()
+            .position(|other| uses_literal(other, &value))?;
+        Some(EnumUse {
+            type_name,
+            value,
+            added,
+            used: added + 1 + uses,
+        })
+    })
+}
+
+/// The type, and the value that `ALTER TYPE … ADD VALUE` adds to it.
+fn added_enum_value(statement: &str) -> Option<(String, String)> {
+    let mut cursor = Cursor::new(statement);
+    if !cursor.takes("alter type") {
+        return None;
+    }
+    let type_name = cursor.qualified_name()?;
+    if !cursor.takes("add value") {
+        return None;
+    }
+    let _ = cursor.takes("if not exists");
+    Some((type_name, literal_value(&cursor.token?)?))
+}
+
+fn created_type(statement: &str) -> Option<String> {
+    let mut cursor = Cursor::new(statement);
+    cursor
+        .takes("create type")
+        .then(|| cursor.qualified_name())?
+}
+
+/// Returns true if and only if the statement holds the value as a literal, or is a `DO` block that does. `ALTER TYPE`
+/// may name it as a neighbour, and what is in a function's body does not run now.
+fn uses_literal(statement: &str, value: &str) -> bool {
+    let mut cursor = Cursor::new(statement);
+    if cursor.takes("alter type") {
+        return false;
+    }
+    let quoted = format!("'{}'", value.replace('\'', "''"));
+    let is_block = cursor.at_word("do");
+    let mut tokens = Lexer::new(statement, 0);
+    tokens.any(|token| match token.kind {
+        TokenKind::Dollar if is_block => token.text.contains(&quoted),
+        _ => literal_value(&token).is_some_and(|it| it == value),
+    })
+}
+
+/// What a plain literal says: `'it''s'`. One with escapes or in several parts is not looked into.
+fn literal_value(token: &Token<'_>) -> Option<String> {
+    if token.kind != TokenKind::Literal {
+        return None;
+    }
+    let inner = token.text.strip_prefix('\'')?.strip_suffix('\'')?;
+    Some(inner.replace("''", "'"))
+}
+
 // ---- The name that the server would give an index ----
 
 /// `table_column1_column2_idx`, as `ChooseIndexName` and `makeObjectName` put it together in the
@@ -2324,6 +2429,71 @@ mod tests {
             index_name(&wide, &names(&[&wide])),
             format!("{}_{}_idx", "é".repeat(14), "é".repeat(14))
         );
+    }
+
+    #[test]
+    fn writes_the_index_for_another_table() {
+        for (statement, expected) in [
+            (
+                "create unique index concurrently if not exists I on only s.t using gin (a) where b -- end",
+                Some("CREATE UNIQUE INDEX \"i\" ON x.y using gin (a) where b -- end\n"),
+            ),
+            (
+                "CREATE INDEX CONCURRENTLY \"A \"\"b\" ON t/**/(lower(t.a)) INCLUDE (c)",
+                Some("CREATE INDEX \"A \"\"b\" ON x.y (lower(t.a)) INCLUDE (c)\n"),
+            ),
+            ("CREATE INDEX CONCURRENTLY ON t (a)", None),
+            ("CREATE INDEX i ON t (a)", None),
+            ("CREATE INDEX CONCURRENTLY i ON t", None),
+            ("REINDEX TABLE CONCURRENTLY t", None),
+        ] {
+            assert_eq!(
+                index_on(statement, "x.y").as_deref(),
+                expected,
+                "{statement}"
+            );
+        }
+    }
+
+    #[test]
+    fn finds_an_enum_value_that_is_used_where_it_is_added() {
+        let found = |text: &str| {
+            let found = enum_use(text, &parse(text).statements);
+            found.map(|it| format!("{} {} {} {}", it.type_name, it.value, it.added, it.used))
+        };
+        let add = "ALTER TYPE s.t ADD VALUE IF NOT EXISTS 'it''s' BEFORE 'b';";
+        for (text, expected) in [
+            (
+                format!("{add} SELECT 1; INSERT INTO x VALUES ('it''s')"),
+                Some("s.t it's 0 2"),
+            ),
+            (
+                format!("{add} DO $$ BEGIN PERFORM 'it''s'; END $$"),
+                Some("s.t it's 0 1"),
+            ),
+            (
+                format!("SELECT 'it''s'; {add} ALTER TABLE x ALTER y SET DEFAULT 'it''s'::s.t"),
+                Some("s.t it's 1 2"),
+            ),
+            (format!("SELECT 'it''s'; {add}"), None),
+            (format!("{add} SELECT 'its', \"it's\", 1 -- 'it''s'"), None),
+            (
+                format!("{add} ALTER TYPE s.t ADD VALUE 'c' AFTER 'it''s'"),
+                None,
+            ),
+            (
+                format!(
+                    "{add} CREATE FUNCTION f() RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN 'it''s'; END $$"
+                ),
+                None,
+            ),
+            (
+                format!("CREATE TYPE s.t AS ENUM ('b'); {add} SELECT 'it''s'"),
+                None,
+            ),
+        ] {
+            assert_eq!(found(&text).as_deref(), expected, "{text}");
+        }
     }
 
     #[test]

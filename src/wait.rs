@@ -79,11 +79,21 @@ impl Signals {
 }
 
 /// One wait: for how long at most, and when it last said so.
+#[derive(Clone)]
 pub struct Wait {
     signals: Signals,
     started: Instant,
     limit: Duration,
-    last_said: Option<Instant>,
+    speech: Speech,
+}
+
+/// When a wait says what it waits for.
+#[derive(Clone)]
+enum Speech {
+    /// At once, and then every five seconds. It holds when it last did.
+    Regular(Option<Instant>),
+    /// When that is something else than before. It holds what was said last.
+    OnChange(Option<String>),
 }
 
 /// How often a wait says what it waits for.
@@ -99,7 +109,16 @@ impl Wait {
             signals: signals.clone(),
             started: Instant::now(),
             limit,
-            last_said: None,
+            speech: Speech::Regular(None),
+        }
+    }
+
+    /// Like [`Wait::new`], but it says what it waits for only when that changes: for whoever waits for somebody else's
+    /// work, and would fill the log with one line.
+    pub fn on_change(signals: &Signals, limit: Duration) -> Wait {
+        Wait {
+            speech: Speech::OnChange(None),
+            ..Wait::new(signals, limit)
         }
     }
 
@@ -125,19 +144,27 @@ impl Wait {
         self.remaining().is_zero()
     }
 
-    /// Says what is waited for: at once, then every five seconds.
+    /// Says what is waited for: at once, then every five seconds, or when it is something else.
     pub fn say(&mut self, waiting_for: impl FnOnce() -> String) {
-        if self
-            .last_said
-            .is_some_and(|said| said.elapsed() < SAY_EVERY)
-        {
-            return;
-        }
-        self.last_said = Some(Instant::now());
-        let remaining = self.remaining().as_secs_f64().ceil();
+        let (waited, remaining) = (self.elapsed(), self.remaining());
+        let waiting_for = match &mut self.speech {
+            Speech::Regular(Some(said)) if said.elapsed() < SAY_EVERY => return,
+            Speech::Regular(said) => {
+                *said = Some(Instant::now());
+                waiting_for()
+            }
+            Speech::OnChange(said) => {
+                let waiting_for = waiting_for();
+                if said.as_ref() == Some(&waiting_for) {
+                    return;
+                }
+                said.insert(waiting_for).clone()
+            }
+        };
+        let left = remaining.as_secs_f64().ceil();
         info!(
-            waited_ms = self.elapsed().as_millis() as u64, remaining_ms = self.remaining().as_millis() as u64;
-            "waiting for {} ({remaining} s left)", waiting_for()
+            waited_ms = waited.as_millis() as u64, remaining_ms = remaining.as_millis() as u64;
+            "waiting for {waiting_for} ({left} s left)"
         );
     }
 

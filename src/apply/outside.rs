@@ -11,17 +11,29 @@
 //! 6. a fenced transaction checks that an index which was built is valid, and completes history and journal.
 //!
 //! Whatever ends the process at whatever step, the next run begins at the first and comes to the same end. Only what an
-//! unfinished run of this very migration can have left is ever dropped. An INVALID index that was there before is
-//! reported, also where `IF NOT EXISTS` would skip it and succeed.
+//! unfinished run of this very migration has left is ever dropped, and only if [`definition`] proves that it is that
+//! statement's. An INVALID index that was there before, and a valid one with another definition, are reported, also
+//! where `IF NOT EXISTS` would skip them and succeed.
+//!
+//! Names are found under the role's `search_path`, as the statement finds them; then we go by their oids, under the
+//! catalog's.
+//!
+//! A rollback goes the same way; what is different, and why that is safe, is in [`way_back`].
+
+mod definition;
+mod leftovers;
+mod way_back;
 
 use log::{debug, info, warn};
+use postgres::error::DbError;
 
+use self::definition::Comparison;
 use super::message::Message;
-use super::{FailedMessage, Run, Step, reset, transmit};
-use crate::connect::{self, Settings, Trouble, literal};
+use super::{FailedMessage, Run, Step, Way, reset, transmit};
+use crate::connect::{self, Names, Settings, Trouble, literal};
 use crate::error::{Error, Failure, FailureOutcome, Place, SqlError};
 use crate::history::{self, Started};
-use crate::lock::{self, Locked, sqlstate};
+use crate::lock::{self, Expected, Locked, sqlstate};
 use crate::migration::{Interrupted, Migration};
 use crate::script::{self, Kind, Outside, ReindexTarget};
 use crate::wait::Wait;
@@ -43,8 +55,23 @@ enum Found {
     InvalidIndex,
     /// The same, and another session is building it.
     IndexInTheMaking,
+    /// An index of that name in the table's schema, on another table.
+    IndexElsewhere,
     /// A partition whose detaching was begun.
     PendingDetach,
+}
+
+/// A table or an index, as the catalog has it.
+struct Relation {
+    oid: String,
+    /// Quoted.
+    schema: String,
+    /// Quoted.
+    name: String,
+    /// Qualified and quoted.
+    qualified: String,
+    /// Whether our role may create temporary tables beside it.
+    may_be_temporary: bool,
 }
 
 impl Run<'_> {
@@ -58,23 +85,27 @@ impl Run<'_> {
         wait: &mut Wait,
     ) -> Result<Step, Error> {
         let unfinished = self.unfinished(migration);
-        let was_started = unfinished.is_some();
-        let same_text = unfinished.is_some_and(|it| it.checksum == Some(migration.script.checksum));
-        // What an INVALID index of that name is: somebody else's, until we have tried to build it.
-        let mut is_ours = false;
+        let may_be_its_work = unfinished.is_some_and(|it| self.may_be_work_of(it, migration));
+        let versions = [migration.version];
+        let mut expected = self.expected(&versions);
+        // Whether what is there half done can be of this statement.
+        let mut was_started = unfinished.is_some();
         loop {
             let found = self.find(locked, migration, statement)?;
-            match (found, statement) {
-                (Found::IndexInTheMaking, Some(Outside::CreateIndex { index, table, .. })) => {
-                    self.wait_for_build(locked, migration, index, table)?;
-                    continue;
+            if let Some(Outside::CreateIndex { index, table, .. }) = statement {
+                match found {
+                    Found::IndexInTheMaking => {
+                        self.wait_for_build(locked, migration, index, table)?;
+                        continue;
+                    }
+                    Found::InvalidIndex => {
+                        self.check_invalid(locked, migration, index, table, was_started)?;
+                    }
+                    Found::Done | Found::IndexElsewhere => {
+                        self.check_valid(locked, migration, index, table, found)?;
+                    }
+                    Found::Nothing | Found::PendingDetach => {}
                 }
-                (Found::InvalidIndex, Some(Outside::CreateIndex { index, table, .. }))
-                    if !is_ours =>
-                {
-                    return Err(self.foreign_index(migration, index, table));
-                }
-                _ => {}
             }
             // A start is noted only for work that is not there yet. So whoever finds the note and the work knows that
             // the one did the other.
@@ -85,15 +116,21 @@ impl Run<'_> {
                     }
                     _ => None,
                 };
-                history::start(&locked.tables, migration, &self.session_name(locked), index)
+                let runner = self.session_name(locked);
+                let note = history::start(&locked.tables, migration, &runner, index);
+                self.note(locked, migration, statement, note)
             });
-            if let Some(step) = self.begin_outside(locked, migration, start)? {
+            let is_noted = start.is_some();
+            if let Some(step) = self.begin_outside(locked, migration, start, expected)? {
                 return Ok(step);
             }
+            if is_noted {
+                expected = Expected::NoneOf(&versions);
+            }
             match (found, statement) {
-                (Found::Done, _) if same_text => {
+                (Found::Done, _) if may_be_its_work => {
                     info!("{}: the earlier run had done its work", migration.file_name);
-                    return self.finish(locked, migration, statement);
+                    return self.finish(locked, migration, statement, expected);
                 }
                 (Found::InvalidIndex, Some(Outside::CreateIndex { index, table, .. })) => {
                     self.drop_index(locked, migration, index, table)?;
@@ -103,15 +140,15 @@ impl Run<'_> {
                     if was_started =>
                 {
                     self.finalize_detach(locked, migration, table, partition)?;
-                    return self.finish(locked, migration, statement);
+                    return self.finish(locked, migration, statement, expected);
                 }
                 _ => {}
             }
             locked.ping_guard()?;
             let Some(error) = self.run_outside(locked, migration)? else {
-                return self.finish(locked, migration, statement);
+                return self.finish(locked, migration, statement, expected);
             };
-            if !matches!(error.cause.code().code(), DEADLOCK | LOCK_TIMED_OUT) {
+            if !may_pass(&error.cause) {
                 let place =
                     error
                         .message
@@ -121,21 +158,11 @@ impl Run<'_> {
                 return Err(self.outside_failure(migration, cause, place, outcome));
             }
             // What this leaves is what an interruption leaves.
-            is_ours = true;
-            let cause = Box::new(SqlError::from(&error.cause));
-            if wait.is_over() {
-                let (doing, waited) = (migration.path.display().to_string(), wait.elapsed());
-                let (blockers, applied_before) = (Vec::new(), self.applied);
-                return Err(Error::TableWait {
-                    doing,
-                    cause,
-                    blockers,
-                    waited,
-                    applied_before,
-                });
+            was_started = true;
+            self.try_again(&migration.path.display().to_string(), &error.cause, wait)?;
+            if let Some(statement) = statement {
+                self.remove_reindexed(locked, migration, statement)?;
             }
-            wait.say(|| format!("a lock: {}: {cause}; trying again", migration.file_name));
-            wait.pause(super::RETRY_PAUSE)?;
         }
     }
 
@@ -158,44 +185,109 @@ impl Run<'_> {
         let version = migration.version.to_string();
         info!(version = version.as_str(); "{name}: an earlier run did not finish it ({runner})");
         self.wait_for_session(locked, runner)?;
-        self.remove_leftovers(locked, migration, unfinished)
+        if let Some(step) = self.remove_leftovers(locked, migration, unfinished)? {
+            return Ok(Some(step));
+        }
+        match (self.way, &unfinished.rollback) {
+            (Way::Up { .. }, Some(taken_back)) => {
+                self.settle_rollback(locked, migration, unfinished, taken_back)
+            }
+            _ => Ok(None),
+        }
     }
 
-    /// Removes what an unfinished run of this migration can have left: the INVALID index that it was building, or the
-    /// copies that a rebuild makes. Returns a step if the migration needs no more.
+    /// Removes what an unfinished run of this migration has left, whatever the file says now: the INVALID index that it
+    /// was building, or the copies that a rebuild makes. Returns a step if the migration needs no more.
     fn remove_leftovers(
         &self,
         locked: &mut Locked,
         migration: &Migration,
         unfinished: &Interrupted,
     ) -> Result<Option<Step>, Error> {
+        let Some(text) = &unfinished.statement else {
+            return Ok(None);
+        };
         if let Some((index, table)) = &unfinished.index {
             self.wait_for_build(locked, migration, index, table)?;
-            if self.find_index(locked, migration, index, table)? == Found::InvalidIndex {
-                if let Some(step) = self.begin_outside(locked, migration, None)? {
-                    return Ok(Some(step));
+            if self.find_index(locked, migration, index, table)? != Found::InvalidIndex {
+                return Ok(None);
+            }
+            match self.compare(locked, migration, text, index, table)? {
+                Comparison::Same => {
+                    if let Some(step) = self.begin_outside(
+                        locked,
+                        migration,
+                        None,
+                        Expected::NoneOf(&[migration.version]),
+                    )? {
+                        return Ok(Some(step));
+                    }
+                    self.drop_index(locked, migration, index, table)?;
                 }
-                self.drop_index(locked, migration, index, table)?;
+                // If it is still in the way, that is an error soon.
+                Comparison::Differs { .. } | Comparison::Unknown { .. } => warn!(
+                    "{}: the INVALID index \"{index}\" on {table} cannot be proved to be what the earlier run left; it stays",
+                    migration.file_name
+                ),
             }
         }
-        if let [statement] = migration.script.statements.as_slice()
+        if let [statement] = script::parse(text).statements.as_slice()
             && let Kind::Outside(statement) = &statement.kind
-            && let Outside::ReindexConcurrently { target, name } = &**statement
         {
-            if let Some(step) = self.begin_outside(locked, migration, None)? {
+            let unrecorded = Expected::NoneOf(&[migration.version]);
+            if let Some(step) = self.begin_outside(locked, migration, None, unrecorded)? {
                 return Ok(Some(step));
             }
-            let doing = format!("looking for what {} left", migration.file_name);
-            let query = reindex_leftovers(*target, name.as_deref());
-            let results = locked
-                .work
-                .query(&query)
-                .map_err(|trouble| trouble.while_doing(&doing))?;
-            for row in results.into_iter().flatten() {
-                self.drop_leftover(locked, migration, row.get("name").unwrap_or_default())?;
-            }
+            self.remove_reindexed(locked, migration, statement)?;
         }
         Ok(None)
+    }
+
+    /// Removes the copies that a `REINDEX … CONCURRENTLY` has left; there is nothing to remove of other statements.
+    fn remove_reindexed(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+        statement: &Outside,
+    ) -> Result<(), Error> {
+        let Outside::ReindexConcurrently { target, name } = statement else {
+            return Ok(());
+        };
+        let name = name.as_deref().unwrap_or_default();
+        let relation = match target {
+            ReindexTarget::Table | ReindexTarget::Index => self.oid_of(locked, migration, name)?,
+            ReindexTarget::Schema | ReindexTarget::Database | ReindexTarget::System => {
+                NO_OID.to_owned()
+            }
+        };
+        let query = leftovers::query(*target, &relation, name);
+        let doing = format!("looking for what {} left", migration.file_name);
+        let mut wait = Wait::new(self.signals, self.config.lock_wait);
+        loop {
+            let rows = locked
+                .work
+                .ask(&query)
+                .map_err(|trouble| trouble.while_doing(&doing))?;
+            let mut busy = None;
+            for row in &rows {
+                let name = row.get("name").unwrap_or_default();
+                match row.get("busy") {
+                    Some("f") => self.drop_leftover(locked, migration, name)?,
+                    _ => busy = Some(name.to_owned()),
+                }
+            }
+            let Some(name) = busy else { return Ok(()) };
+            let holder =
+                format!("another session that is at work on the table of the INVALID index {name}");
+            if wait.is_over() {
+                return Err(Error::RunnerWait {
+                    holder,
+                    waited: wait.elapsed(),
+                });
+            }
+            wait.say(|| holder);
+            wait.pause(POLL)?;
+        }
     }
 
     /// Makes sure, in a fenced transaction, that the lock and the guard are ours, and notes the start in the journal if
@@ -205,14 +297,16 @@ impl Run<'_> {
         locked: &mut Locked,
         migration: &Migration,
         start: Option<String>,
+        expected: Expected<'_>,
     ) -> Result<Option<Step>, Error> {
         let message = format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {} {} {} {} COMMIT",
             Settings {
                 lock_timeout: LOCK_TIMEOUT,
+                names: Names::Catalog,
                 ..Settings::default()
             },
-            locked.fence(migration.version),
+            locked.fence(expected),
             locked.assert_guard(),
             start.unwrap_or_default(),
         );
@@ -225,27 +319,27 @@ impl Run<'_> {
         locked: &mut Locked,
         migration: &Migration,
         statement: Option<&Outside>,
+        expected: Expected<'_>,
     ) -> Result<Step, Error> {
+        let is_valid = match statement {
+            Some(Outside::CreateIndex { index, table, .. }) => {
+                assert_valid(index, table, &self.oid_of(locked, migration, table)?)
+            }
+            _ => String::new(),
+        };
         let message = format!(
-            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {} {} {} SET LOCAL search_path TO pg_catalog, pg_temp; \
-             {} COMMIT",
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {} {} {is_valid} {} COMMIT",
             Settings {
                 lock_timeout: LOCK_TIMEOUT,
+                names: Names::Catalog,
                 ..Settings::default()
             },
-            locked.fence(migration.version),
-            statement.map(assert_valid).unwrap_or_default(),
-            history::record(
-                &locked.tables,
-                migration,
-                self.group,
-                &locked.runner,
-                Started::InJournal
-            ),
+            locked.fence(expected),
+            self.settle_record(locked, migration, Started::InJournal),
         );
         Ok(self
             .fenced(locked, migration, &message, "recording")?
-            .unwrap_or(Step::Applied))
+            .unwrap_or(Step::Done))
     }
 
     /// Sends a fenced message of our own; returns a step if the migration needs no more.
@@ -268,13 +362,15 @@ impl Run<'_> {
             };
             match cause.code().code() {
                 "55P03" => lock::retry_lock_timeout(&mut locked.work, trouble, &doing, &mut wait)
-                    .map_err(|error| error.after(self.applied))?,
+                    .map_err(|error| error.after(self.before()))?,
                 code => {
                     let rolled_back = locked.work.execute("ROLLBACK");
                     rolled_back.map_err(|trouble| trouble.while_doing(&doing))?;
                     return match code {
                         sqlstate::LOCK_LOST => Err(locked.lost()),
-                        sqlstate::ALREADY_RECORDED => Ok(Some(Step::AlreadyRecorded)),
+                        sqlstate::ALREADY_RECORDED | sqlstate::NO_LONGER_RECORDED => {
+                            Ok(Some(Step::DoneByOthers))
+                        }
                         sqlstate::OTHER_SERVER => Err(trouble.while_doing(&doing)),
                         _ => {
                             let outcome = FailureOutcome::OutsideTransaction;
@@ -339,7 +435,7 @@ impl Run<'_> {
             cause,
             statement: None,
             outcome,
-            applied_before: self.applied,
+            before: self.before(),
         }))
     }
 
@@ -381,11 +477,11 @@ impl Run<'_> {
              ORDER BY a.xact_start LIMIT 20",
             locked.guard_pid()
         );
-        let results = locked
+        let rows = locked
             .work
-            .query(&message)
+            .ask(&message)
             .map_err(|trouble| trouble.while_doing("looking for older transactions"))?;
-        for row in results.into_iter().flatten() {
+        for row in rows {
             let column = |name: &str| row.get(name).unwrap_or("?").to_owned();
             let version = migration.version.to_string();
             info!(
@@ -412,11 +508,11 @@ impl Run<'_> {
         let mut wait = Wait::new(self.signals, self.config.lock_wait);
         loop {
             let doing = "looking for the session of an interrupted run";
-            let results = locked
+            let rows = locked
                 .work
-                .query(&message)
+                .ask(&message)
                 .map_err(|trouble| trouble.while_doing(doing))?;
-            let Some(row) = results.into_iter().flatten().next() else {
+            let Some(row) = rows.first() else {
                 return Ok(());
             };
             let pid = row.get("pid").unwrap_or("?").to_owned();
@@ -449,21 +545,21 @@ impl Run<'_> {
                 return self.find_index(locked, migration, index, table);
             }
             Some(Outside::DropIndex { indexes, .. }) => {
-                let exist: Vec<String> = indexes
-                    .iter()
-                    .map(|index| format!("pg_catalog.to_regclass({}) IS NULL", literal(index)))
-                    .collect();
-                format!(
-                    "SELECT CASE WHEN {} THEN 'done' ELSE 'nothing' END AS found",
-                    exist.join(" AND ")
-                )
+                let mut is_there = false;
+                for index in indexes {
+                    is_there |= self.oid_of(locked, migration, index)? != NO_OID;
+                }
+                return Ok(if is_there {
+                    Found::Nothing
+                } else {
+                    Found::Done
+                });
             }
             Some(Outside::DetachPartition { table, partition }) => format!(
                 "SELECT COALESCE((SELECT CASE WHEN inhdetachpending THEN 'pending detach' ELSE 'nothing' END \
-                   FROM pg_catalog.pg_inherits WHERE inhparent = pg_catalog.to_regclass({}) \
-                   AND inhrelid = pg_catalog.to_regclass({})), 'done') AS found",
-                literal(table),
-                literal(partition),
+                   FROM pg_catalog.pg_inherits WHERE inhparent = {} AND inhrelid = {}), 'done') AS found",
+                self.oid_of(locked, migration, table)?,
+                self.oid_of(locked, migration, partition)?,
             ),
             Some(Outside::Other) => match object_query(&migration.text) {
                 Some(query) => query,
@@ -481,20 +577,20 @@ impl Run<'_> {
         index: &str,
         table: &str,
     ) -> Result<Found, Error> {
-        self.ask(locked, migration, &index_query(index, table))
+        let table = self.oid_of(locked, migration, table)?;
+        self.ask(locked, migration, &index_query(index, &table))
     }
 
     fn ask(&self, locked: &mut Locked, migration: &Migration, query: &str) -> Result<Found, Error> {
-        let doing = format!("looking at the catalog for {}", migration.file_name);
-        let results = locked
+        let rows = locked
             .work
-            .query(query)
-            .map_err(|trouble| trouble.while_doing(&doing))?;
-        let row = results.into_iter().flatten().next();
-        let found = match row.as_ref().and_then(|row| row.get("found")) {
+            .ask(query)
+            .map_err(|trouble| trouble.while_doing(&looking_for(migration)))?;
+        let found = match rows.first().and_then(|row| row.get("found")) {
             Some("done") => Found::Done,
             Some("invalid") => Found::InvalidIndex,
             Some("in the making") => Found::IndexInTheMaking,
+            Some("elsewhere") => Found::IndexElsewhere,
             Some("pending detach") => Found::PendingDetach,
             _ => Found::Nothing,
         };
@@ -502,20 +598,184 @@ impl Run<'_> {
         Ok(found)
     }
 
-    fn foreign_index(&self, migration: &Migration, index: &str, table: &str) -> Error {
+    /// Finds a table or an index as the statement does: under the role's `search_path`. So whatever could be found
+    /// elsewhere on it is written out.
+    fn relation(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+        name: &str,
+    ) -> Result<Option<Relation>, Error> {
+        let query = format!(
+            "SELECT c.oid, pg_catalog.quote_ident(n.nspname) AS schema, pg_catalog.quote_ident(c.relname) AS name, \
+               pg_catalog.format('%I.%I', n.nspname, c.relname) AS qualified, \
+               pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMP') AS temporary \
+             FROM pg_catalog.pg_class c \
+             JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+             WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass({})::pg_catalog.oid",
+            literal(name)
+        );
+        let results = locked
+            .work
+            .query(&query)
+            .map_err(|trouble| trouble.while_doing(&looking_for(migration)))?;
+        let row = results.into_iter().flatten().next();
+        Ok(row.map(|row| {
+            let text = |name: &str| row.get(name).unwrap_or_default().to_owned();
+            Relation {
+                oid: text("oid"),
+                schema: text("schema"),
+                name: text("name"),
+                qualified: text("qualified"),
+                may_be_temporary: row.get("temporary") == Some("t"),
+            }
+        }))
+    }
+
+    /// The oid of a table or an index; [`NO_OID`] if it is not there.
+    fn oid_of(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+        name: &str,
+    ) -> Result<String, Error> {
+        let relation = self.relation(locked, migration, name)?;
+        Ok(relation.map_or(NO_OID.to_owned(), |relation| relation.oid))
+    }
+
+    /// Compares the index of this name, in the table's schema, with what the statement would build.
+    fn compare(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+        statement: &str,
+        index: &str,
+        table: &str,
+    ) -> Result<Comparison, Error> {
+        let settings = Settings {
+            lock_timeout: LOCK_TIMEOUT,
+            ..Settings::default()
+        };
+        let message = self
+            .relation(locked, migration, table)?
+            .and_then(|table| definition::message(settings, statement, index, &table));
+        let Some(message) = message else {
+            return Ok(definition::unknown("the table is not there"));
+        };
+        let doing = format!(
+            "comparing the index \"{index}\" with that of {}",
+            migration.file_name
+        );
+        let mut wait = Wait::new(self.signals, self.config.ddl_lock_retry);
+        loop {
+            match locked.work.query(&message) {
+                Ok(results) => return Ok(definition::read(results)),
+                Err(trouble) => {
+                    lock::retry_lock_timeout(&mut locked.work, trouble, &doing, &mut wait)
+                        .map_err(|error| error.after(self.before()))?;
+                }
+            }
+        }
+    }
+
+    /// Refuses an INVALID index that is not provably what an unfinished run of this statement left.
+    fn check_invalid(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+        index: &str,
+        table: &str,
+        was_started: bool,
+    ) -> Result<(), Error> {
+        let name = self.index_name(locked, migration, index, table)?;
+        let drop =
+            format!("so it is not ours to remove: DROP INDEX CONCURRENTLY {name}; then run again.");
+        let (message, detail, hint) = if was_started {
+            match self.compare(locked, migration, migration.statement(), index, table)? {
+                Comparison::Same => return Ok(()),
+                Comparison::Differs { present, wanted } => (
+                    "is INVALID, and another one than this file builds".to_owned(),
+                    Some(definitions(&present, &wanted)),
+                    format!("No run of this file left it, {drop}"),
+                ),
+                Comparison::Unknown { why, present } => (
+                    "is INVALID, and whether this file's statement left it cannot be found out"
+                        .to_owned(),
+                    Some(format!("{why}\nthe index that is there: {present}")),
+                    format!("It may be somebody else's, {drop}"),
+                ),
+            }
+        } else {
+            (
+                "was there before, and is INVALID".to_owned(),
+                None,
+                format!("This migration did not leave it, {drop}"),
+            )
+        };
         let cause = SqlError {
             sqlstate: sqlstate::INVALID_INDEX.to_owned(),
-            message: format!("index \"{index}\" on {table} was there before, and is INVALID"),
-            detail: None,
+            message: format!("index \"{index}\" on {table} {message}"),
+            detail,
+            hint: Some(hint),
+            query: None,
+            context: None,
+        };
+        Err(self.outside_failure(migration, cause, None, FailureOutcome::NotBegun))
+    }
+
+    /// Refuses a valid index under the statement's name that is another one than the statement's.
+    fn check_valid(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+        index: &str,
+        table: &str,
+        found: Found,
+    ) -> Result<(), Error> {
+        let statement = migration.statement();
+        let (present, wanted) = match self.compare(locked, migration, statement, index, table)? {
+            Comparison::Same => return Ok(()),
+            Comparison::Differs { present, wanted } => (present, wanted),
+            Comparison::Unknown { present, .. } if found == Found::IndexElsewhere => {
+                (present, statement.to_owned())
+            }
+            Comparison::Unknown { why, .. } => {
+                warn!(
+                    "{}: the index \"{index}\" on {table} is there and valid; whether it is what the file builds \
+                     cannot be found out: {why}",
+                    migration.file_name
+                );
+                return Ok(());
+            }
+        };
+        let name = self.index_name(locked, migration, index, table)?;
+        let cause = SqlError {
+            sqlstate: sqlstate::OTHER_INDEX.to_owned(),
+            message: format!(
+                "index \"{index}\" is there already, and is another one than this file builds"
+            ),
+            detail: Some(definitions(&present, &wanted)),
             hint: Some(format!(
-                "This migration did not leave it, so it is not ours to remove: DROP INDEX CONCURRENTLY {}; \
-                 then run again.",
-                quoted(index)
+                "Give the file's index a name of its own; or, if nobody needs the one that is there: \
+                 DROP INDEX CONCURRENTLY {name}; then run again."
             )),
             query: None,
             context: None,
         };
-        self.outside_failure(migration, cause, None, FailureOutcome::NotBegun)
+        Err(self.outside_failure(migration, cause, None, FailureOutcome::NotBegun))
+    }
+
+    /// The qualified and quoted name of an index: it lives in its table's schema.
+    fn index_name(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+        index: &str,
+        table: &str,
+    ) -> Result<String, Error> {
+        let table = self.relation(locked, migration, table)?;
+        let index = quoted(index);
+        Ok(table.map_or(index.clone(), |table| format!("{}.{index}", table.schema)))
     }
 
     /// Drops the INVALID index that an unfinished build left.
@@ -526,30 +786,8 @@ impl Run<'_> {
         index: &str,
         table: &str,
     ) -> Result<(), Error> {
-        let doing = format!(
-            "looking for the INVALID index that {} left",
-            migration.file_name
-        );
-        let lookup = format!(
-            "SELECT pg_catalog.format('%I.%I', n.nspname, {}) AS name FROM pg_catalog.pg_class c \
-             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = pg_catalog.to_regclass({})",
-            literal(index),
-            literal(table),
-        );
-        let results = locked
-            .work
-            .query(&lookup)
-            .map_err(|trouble| trouble.while_doing(&doing))?;
-        match results
-            .into_iter()
-            .flatten()
-            .next()
-            .as_ref()
-            .and_then(|row| row.get("name"))
-        {
-            Some(name) => self.drop_leftover(locked, migration, name),
-            None => Ok(()),
-        }
+        let name = self.index_name(locked, migration, index, table)?;
+        self.drop_leftover(locked, migration, &name)
     }
 
     /// Drops an index by its qualified and quoted name.
@@ -574,6 +812,10 @@ impl Run<'_> {
         partition: &str,
     ) -> Result<(), Error> {
         let doing = format!("finishing what {} began", migration.file_name);
+        info!(
+            "{}: finishing the detach of {partition} that was begun",
+            migration.file_name
+        );
         let finalize = format!("ALTER TABLE {table} DETACH PARTITION {partition} FINALIZE");
         self.session_statement(locked, migration, &finalize, &doing)
     }
@@ -586,12 +828,42 @@ impl Run<'_> {
         statement: &str,
         doing: &str,
     ) -> Result<(), Error> {
-        self.set_session(locked, migration)?;
-        let outcome = locked.work.execute_patiently(statement);
-        let restored = locked.work.execute(&reset(&locked.runner));
-        outcome
-            .and(restored)
-            .map_err(|trouble| trouble.while_doing(doing))
+        let mut wait = Wait::new(self.signals, self.config.ddl_lock_retry);
+        loop {
+            self.set_session(locked, migration)?;
+            let outcome = locked.work.execute_patiently(statement);
+            let restored = locked.work.execute(&reset(&locked.runner));
+            match outcome {
+                Err(Trouble::Sql(cause)) if may_pass(&cause) => {
+                    self.try_again(doing, &cause, &mut wait)?;
+                }
+                outcome => {
+                    return outcome
+                        .and(restored)
+                        .map_err(|trouble| trouble.while_doing(doing));
+                }
+            }
+        }
+    }
+
+    /// Waits a little before a statement that met a lock is tried again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TableWait`] at the deadline.
+    fn try_again(&self, doing: &str, cause: &DbError, wait: &mut Wait) -> Result<(), Error> {
+        let cause = Box::new(SqlError::from(cause));
+        if wait.is_over() {
+            return Err(Error::TableWait {
+                doing: doing.to_owned(),
+                cause,
+                blockers: Vec::new(),
+                waited: wait.elapsed(),
+                before: self.before(),
+            });
+        }
+        wait.say(|| format!("a lock: {doing}: {cause}; trying again"));
+        wait.pause(super::RETRY_PAUSE)
     }
 
     fn wait_for_build(
@@ -617,72 +889,48 @@ impl Run<'_> {
     }
 }
 
-/// The state of the ordinary index of that name on that table (`relkind` `i`: the INVALID index of a partitioned
-/// parent, `I`, waits for its parts and is not a leftover). An index lives in its table's schema.
+/// The state of the index of that name in the schema of the table with that oid: an ordinary index (`relkind` `i`: the
+/// INVALID index of a partitioned parent, `I`, waits for its parts and is not a leftover), or any index of another table.
+/// It wants a `search_path` of `pg_catalog`, as all that follows does.
 fn index_query(index: &str, table: &str) -> String {
     format!(
-        "SELECT CASE WHEN i.indisvalid THEN 'done' \
-           WHEN EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.locktype = 'relation' AND l.granted \
-             AND l.relation = t.oid AND l.mode = 'ShareUpdateExclusiveLock' AND l.pid <> pg_catalog.pg_backend_pid() \
-             AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())) \
-           THEN 'in the making' ELSE 'invalid' END AS found \
-         FROM pg_catalog.pg_class t \
-         JOIN pg_catalog.pg_index i ON i.indrelid = t.oid \
-         JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid AND c.relkind = 'i' AND c.relname = {} \
-         WHERE t.oid = pg_catalog.to_regclass({})",
+        "SELECT CASE WHEN i.indrelid <> t.oid THEN 'elsewhere' WHEN i.indisvalid THEN 'done' \
+           WHEN {} THEN 'in the making' ELSE 'invalid' END AS found \
+         FROM pg_class t \
+         JOIN pg_class c ON c.relnamespace = t.relnamespace AND c.relname = {} \
+         JOIN pg_index i ON i.indexrelid = c.oid AND (c.relkind = 'i' OR i.indrelid <> t.oid) \
+         WHERE t.oid = {table}",
+        leftovers::at_work_on("t.oid"),
         literal(index),
-        literal(table),
     )
 }
 
-/// The query for the copies that an interrupted `REINDEX … CONCURRENTLY` left, by the names that PostgreSQL gives them
-/// (its manual, "REINDEX", "Rebuilding Indexes Concurrently"), on the tables that it rebuilds and their TOAST tables,
-/// unless another session is rebuilding there.
-fn reindex_leftovers(target: ReindexTarget, name: Option<&str>) -> String {
-    let named = literal(name.unwrap_or_default());
-    let tables = match target {
-        ReindexTarget::Table => format!(
-            "t.oid = pg_catalog.to_regclass({named}) \
-             OR t.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass({named})))"
-        ),
-        ReindexTarget::Index => format!(
-            "t.oid IN (SELECT indrelid FROM pg_catalog.pg_index WHERE indexrelid = pg_catalog.to_regclass({named}))"
-        ),
-        // Too many tables to tell whose the copies are.
-        ReindexTarget::Schema | ReindexTarget::Database | ReindexTarget::System => {
-            "false".to_owned()
-        }
-    };
-    format!(
-        "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) AS name FROM pg_catalog.pg_index i \
-         JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid AND c.relkind = 'i' \
-         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         JOIN pg_catalog.pg_class t ON i.indrelid IN (t.oid, t.reltoastrelid) \
-         WHERE NOT i.indisvalid AND c.relname ~ '_cc(new|old)[0-9]*$' AND t.relkind IN ('r', 'm') AND ({tables}) \
-           AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.locktype = 'relation' AND l.granted \
-             AND l.relation = i.indrelid AND l.mode = 'ShareUpdateExclusiveLock' \
-             AND l.pid <> pg_catalog.pg_backend_pid() AND l.database = (SELECT oid FROM pg_catalog.pg_database \
-             WHERE datname = pg_catalog.current_database()))"
-    )
-}
-
-/// The statement that fails unless the index which was to be built is valid; nothing for other statements.
-fn assert_valid(statement: &Outside) -> String {
-    let Outside::CreateIndex { index, table, .. } = statement else {
-        return String::new();
-    };
+/// The statement that fails unless the index which was to be built is valid.
+fn assert_valid(index: &str, table: &str, oid: &str) -> String {
     let message = format!("index \"{index}\" on {table} is INVALID, or is not on that table");
-    format!(
-        "DO LANGUAGE plpgsql $lockstep$ BEGIN
-           IF NOT EXISTS ({} AND i.indisvalid) THEN
+    let block = format!(
+        "BEGIN
+           IF NOT EXISTS (SELECT FROM ({}) q WHERE q.found = 'done') THEN
              RAISE EXCEPTION USING ERRCODE = '{}', MESSAGE = {};
            END IF;
-         END $lockstep$;",
-        index_query(index, table),
+         END",
+        index_query(index, oid),
         sqlstate::INVALID_INDEX,
         literal(&message),
-    )
+    );
+    format!("DO LANGUAGE plpgsql {};", literal(&block))
 }
+
+fn definitions(present: &str, wanted: &str) -> String {
+    format!("there:    {present}\nthe file: {wanted}")
+}
+
+fn looking_for(migration: &Migration) -> String {
+    format!("looking at the catalog for {}", migration.file_name)
+}
+
+/// What no relation has.
+const NO_OID: &str = "0";
 
 /// The query that tells whether a database, a tablespace or a subscription is there that the statement creates, or gone
 /// that it drops; none for other statements, which can be run again.
@@ -713,10 +961,11 @@ fn object_query(statement: &str) -> Option<String> {
     ))
 }
 
-const DEADLOCK: &str = "40P01";
-
-/// Ours is off, but a pooler may run the statement on another connection than the one that was set.
-const LOCK_TIMED_OUT: &str = "55P03";
+/// A deadlock, or a lock timeout: ours is off, but a pooler may run the statement on another connection than the one
+/// that was set.
+fn may_pass(error: &DbError) -> bool {
+    matches!(error.code().code(), "40P01" | "55P03")
+}
 
 fn quoted(identifier: &str) -> String {
     format!("\"{}\"", identifier.replace('"', "\"\""))

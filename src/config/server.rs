@@ -28,6 +28,8 @@ pub struct Server {
     pub connect_timeout: Option<Duration>,
     /// What messages call the server: `host:port/database as user`, several hosts with commas between.
     pub description: String,
+    /// Where it may be: names, addresses or socket directories, each with its port.
+    pub places: Vec<(String, u16)>,
 }
 
 /// Written by hand, so that no future field of the driver's can show a secret.
@@ -370,11 +372,14 @@ impl Resolution<'_, '_> {
             client.password(password);
         }
         let description = description(&places, &database, &user);
+        let names = places.names().into_iter();
+        let places = names.zip(places.ports.iter().copied()).collect();
         Some(Server {
             client,
             application_name,
             connect_timeout,
             description,
+            places,
         })
     }
 
@@ -687,18 +692,22 @@ fn count_of(count: usize, one: &str, several: &str) -> String {
 
 /// On one line, whatever the names hold.
 fn description(places: &Places, database: &str, user: &str) -> String {
-    let place = |(name, port): (&String, &u16)| match name.contains(':') && !name.starts_with('/') {
-        true => format!("[{name}]:{port}"),
-        false => format!("{name}:{port}"),
-    };
     let hosts: Vec<String> = places
         .names()
         .iter()
         .zip(&places.ports)
-        .map(place)
+        .map(|(name, &port)| place(name, port))
         .collect();
     let text = format!("{}/{database} as {user}", hosts.join(","));
     text.chars()
         .map(|c| if c.is_control() { '\u{fffd}' } else { c })
         .collect()
+}
+
+/// A host and its port in one word.
+pub fn place(name: &str, port: u16) -> String {
+    match name.contains(':') && !name.starts_with('/') {
+        true => format!("[{name}]:{port}"),
+        false => format!("{name}:{port}"),
+    }
 }

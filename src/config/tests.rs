@@ -15,6 +15,7 @@ impl Environment {
                 .map(|(name, value)| ((*name).to_owned(), value.clone().into()))
                 .collect(),
             stderr_is_terminal: false,
+            stdout_is_terminal: false,
             user: Some("tester".to_owned()),
             home: None,
             socket_directories: Vec::new(),
@@ -86,7 +87,7 @@ fn text(path: &Path) -> &str {
         .expect("the temporary directory's name is UTF-8")
 }
 
-const ALL: [&str; 22] = [
+const ALL: [&str; 23] = [
     "RUN_DATABASE_MIGRATIONS",
     "DATABASE_URL",
     "DATABASE_URL_FILE",
@@ -101,6 +102,7 @@ const ALL: [&str; 22] = [
     "MIGRATION_LOCKS_TABLE",
     "DATABASE_WAIT_SECONDS",
     "MIGRATION_LOCK_WAIT_SECONDS",
+    "MIGRATION_WAIT_SECONDS",
     "DDL_LOCK_TIMEOUT_SECONDS",
     "DDL_LOCK_RETRY_SECONDS",
     "STATEMENT_TIMEOUT_SECONDS",
@@ -149,6 +151,7 @@ fn unset_and_empty_are_the_defaults() {
         assert_eq!(config.locks_table.quoted(), "\"bun_migration_locks\"");
         assert_eq!(config.database_wait, secs(60));
         assert_eq!(config.lock_wait, secs(300));
+        assert_eq!(config.migration_wait, secs(300));
         assert_eq!(config.ddl_lock_timeout, secs(5));
         assert_eq!(config.ddl_lock_retry, secs(120));
         assert_eq!(config.statement_timeout, Duration::ZERO);
@@ -168,6 +171,7 @@ fn every_variable_is_heard() {
         ("MIGRATION_LOCKS_TABLE", "meta.\"Locks\""),
         ("DATABASE_WAIT_SECONDS", "0"),
         ("MIGRATION_LOCK_WAIT_SECONDS", "0.25"),
+        ("MIGRATION_WAIT_SECONDS", "1200"),
         ("DDL_LOCK_TIMEOUT_SECONDS", "1.5"),
         ("DDL_LOCK_RETRY_SECONDS", "7"),
         ("STATEMENT_TIMEOUT_SECONDS", "0.0001"),
@@ -180,6 +184,7 @@ fn every_variable_is_heard() {
     assert_eq!(config.locks_table.quoted(), "\"meta\".\"Locks\"");
     assert_eq!(config.database_wait, Duration::ZERO);
     assert_eq!(config.lock_wait, Duration::from_millis(250));
+    assert_eq!(config.migration_wait, secs(1200));
     assert_eq!(config.ddl_lock_timeout, Duration::from_millis(1500));
     assert_eq!(config.ddl_lock_retry, secs(7));
     assert_eq!(config.statement_timeout, Duration::from_millis(1));
@@ -207,6 +212,7 @@ fn all_complaints_come_at_once_in_the_tables_order() {
         ("STATEMENT_TIMEOUT_SECONDS", "2147483.648"),
         ("DDL_LOCK_RETRY_SECONDS", "1e3"),
         ("DDL_LOCK_TIMEOUT_SECONDS", "NaN"),
+        ("MIGRATION_WAIT_SECONDS", "5m"),
         ("MIGRATION_LOCK_WAIT_SECONDS", "inf"),
         ("DATABASE_WAIT_SECONDS", "-1"),
         ("MIGRATION_LOCKS_TABLE", "a.b.c"),
@@ -233,6 +239,7 @@ fn all_complaints_come_at_once_in_the_tables_order() {
         format!("MIGRATION_LOCKS_TABLE: \"a.b.c\" {table} 63 bytes"),
         format!("DATABASE_WAIT_SECONDS: \"-1\" {wait}"),
         format!("MIGRATION_LOCK_WAIT_SECONDS: \"inf\" {wait}"),
+        format!("MIGRATION_WAIT_SECONDS: \"5m\" {wait}"),
         format!("DDL_LOCK_TIMEOUT_SECONDS: \"NaN\" {timeout}"),
         format!("DDL_LOCK_RETRY_SECONDS: \"1e3\" {wait}"),
         format!("STATEMENT_TIMEOUT_SECONDS: \"2147483.648\" {timeout}"),
@@ -635,6 +642,31 @@ fn a_terminal_that_can_has_a_live_line_and_colours() {
             });
             assert_eq!(settings.screen, screen, "{variables:?}");
         }
+    }
+}
+
+#[test]
+fn an_answer_is_laid_out_for_the_terminal_that_there_is() {
+    use report::{Layout, Paint};
+    let layout = |variables: &[(&str, &str)], terminal| {
+        super::layout(&Environment {
+            stdout_is_terminal: terminal,
+            ..Environment::of(variables)
+        })
+    };
+    let terminal = |columns, paint| Layout::Terminal { columns, paint };
+    for (variables, expected) in [
+        (&[] as &[_], terminal(80, Paint::Ansi)),
+        (&[("COLUMNS", "132")], terminal(132, Paint::Ansi)),
+        (&[("COLUMNS", "0")], terminal(80, Paint::Ansi)),
+        (&[("COLUMNS", "wide")], terminal(80, Paint::Ansi)),
+        (&[("NO_COLOR", "0")], terminal(80, Paint::None)),
+        (&[("NO_COLOR", "")], terminal(80, Paint::Ansi)),
+        (&[("TERM", "dumb")], terminal(80, Paint::None)),
+        (&[("TERM", "xterm")], terminal(80, Paint::Ansi)),
+    ] {
+        assert_eq!(layout(variables, true), expected, "{variables:?}");
+        assert_eq!(layout(variables, false), Layout::Plain, "{variables:?}");
     }
 }
 

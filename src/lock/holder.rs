@@ -10,29 +10,52 @@ use crate::history::Tables;
 
 /// The runner that holds the guard, as far as our role may see it: of other roles' sessions the server shows the
 /// application name only.
+#[derive(Clone, Default)]
 pub struct Holder {
     /// Of the session that holds the guard.
-    pid: String,
-    application: Option<String>,
-    address: Option<String>,
+    pub pid: String,
+    pub application: Option<String>,
+    pub address: Option<String>,
+    /// Since when, in RFC 3339, in UTC.
+    pub since: Option<String>,
     /// For how long, as `HH:MM:SS`.
-    held_for: Option<String>,
-    work: Option<Work>,
+    pub held_for: Option<String>,
+    pub work: Option<Work>,
 }
 
 /// What the holder's other session is executing.
-struct Work {
+#[derive(Clone, Default)]
+pub struct Work {
+    pub pid: String,
     /// The file's name.
-    migration: Option<String>,
+    pub migration: Option<String>,
     /// `3/16`, in a file with several statements.
-    statement: Option<String>,
+    pub statement: Option<String>,
     /// The statement's text, if it runs outside a transaction.
-    sql: Option<String>,
-    running_for: Option<String>,
-    /// How far an index build is: phase and per cent.
-    progress: Option<String>,
+    pub sql: Option<String>,
+    /// Since when, in RFC 3339, in UTC.
+    pub since: Option<String>,
+    pub running_for: Option<String>,
+    /// How far an index build is.
+    pub index_build: Option<IndexBuild>,
     /// Who is in its way.
-    waits_for: Option<String>,
+    pub waits_for: Option<String>,
+}
+
+/// How far an index build is, as the server tells.
+#[derive(Clone, Default)]
+pub struct IndexBuild {
+    pub phase: String,
+    /// Of the phase, if it is one that can be measured.
+    pub percent: Option<i64>,
+}
+
+impl fmt::Display for IndexBuild {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.phase)?;
+        let mut percent = self.percent.iter();
+        percent.try_for_each(|it| write!(f, ", {it} %"))
+    }
 }
 
 /// Asks who holds the guard; none if nobody does.
@@ -45,7 +68,8 @@ pub fn find(session: &mut Session, tables: &Tables) -> Result<Option<Holder>, Tr
 pub fn other_sessions(session: &mut Session) -> Result<Vec<String>, Trouble> {
     let rows = session.ask(
         "SELECT pg_catalog.concat_ws(', ', 'pid ' || a.pid, NULLIF(a.application_name, ''), 'user ' || a.usename,
-           'from ' || a.client_addr::pg_catalog.text, a.state, 'connected since ' || a.backend_start) AS session
+           'from ' || pg_catalog.host(a.client_addr), a.state,
+           'connected since ' || pg_catalog.date_trunc('second', a.backend_start)) AS session
          FROM pg_catalog.pg_stat_activity a
          WHERE a.datname = pg_catalog.current_database() AND a.pid <> pg_catalog.pg_backend_pid()
            AND COALESCE(a.backend_type, 'client backend') = 'client backend'
@@ -60,30 +84,35 @@ pub fn other_sessions(session: &mut Session) -> Result<Vec<String>, Trouble> {
 /// application name.
 fn query(tables: &Tables) -> String {
     format!(
-        "SELECT g.pid, a.application_name, a.client_addr, {held_for} AS held_for, w.pid AS work_pid,
+        "SELECT g.pid, a.application_name, a.client_addr, {held_for} AS held_for, {held_since} AS held_since,
+           w.pid AS work_pid,
            pg_catalog.substring(w.query, '^/\\* lockstep (\\S+) \\*/') AS migration,
            pg_catalog.substring(w.query, '^/\\* lockstep \\S+ \\*/ (?!BEGIN )\\s*(.{{1,80}})') AS sql,
            pg_catalog.substring(w.application_name, ' ([0-9]+/[0-9]+)$') AS statement,
-           {running_for} AS running_for, w.progress, w.waits_for
+           {running_for} AS running_for, {running_since} AS running_since, w.phase, w.percent, w.waits_for
          FROM pg_catalog.pg_locks g
          LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = g.pid
          LEFT JOIN LATERAL (
            SELECT s.pid, s.query, s.application_name, s.query_start,
-             (SELECT pg_catalog.concat(p.phase, ', ' || pg_catalog.round(100.0 * CASE
-                  WHEN p.phase LIKE 'waiting%' THEN NULL
-                  WHEN p.blocks_total > 0 THEN p.blocks_done::pg_catalog.numeric / p.blocks_total
-                  WHEN p.tuples_total > 0 THEN p.tuples_done::pg_catalog.numeric / p.tuples_total END) || ' %')
-              FROM pg_catalog.pg_stat_progress_create_index p WHERE p.pid = s.pid) AS progress,
+             i.phase, i.percent,
              (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', 'pid', b.pid, NULLIF(b.application_name, ''),
                   '(' || b.state || pg_catalog.concat(' for ' || {blocking_for}) || ')'), ', ')
               FROM pg_catalog.pg_stat_activity b WHERE b.pid = ANY (pg_catalog.pg_blocking_pids(s.pid))) AS waits_for
            FROM pg_catalog.pg_stat_activity s
+           LEFT JOIN LATERAL (
+             SELECT p.phase, pg_catalog.round(100.0 * CASE
+                  WHEN p.phase LIKE 'waiting%' THEN NULL
+                  WHEN p.blocks_total > 0 THEN p.blocks_done::pg_catalog.numeric / p.blocks_total
+                  WHEN p.tuples_total > 0 THEN p.tuples_done::pg_catalog.numeric / p.tuples_total END) AS percent
+             FROM pg_catalog.pg_stat_progress_create_index p WHERE p.pid = s.pid) i ON true
            WHERE s.pid <> g.pid AND s.datid = a.datid AND s.state IS DISTINCT FROM 'idle'
              AND (s.application_name = a.application_name
                OR pg_catalog.starts_with(s.application_name, a.application_name || ' '))
            LIMIT 1) w ON true
          WHERE {guard_lock}",
         held_for = age("a.xact_start"),
+        held_since = rfc3339("a.xact_start"),
+        running_since = rfc3339("w.query_start"),
         running_for = age("w.query_start"),
         blocking_for = age("b.xact_start"),
         guard_lock = guard_lock("g", &key(tables)),
@@ -92,6 +121,10 @@ fn query(tables: &Tables) -> String {
 
 fn age(since: &str) -> String {
     format!("pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - {since})")
+}
+
+fn rfc3339(time: &str) -> String {
+    format!("pg_catalog.to_char({time} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')")
 }
 
 fn read(row: &SimpleQueryRow) -> Holder {
@@ -104,13 +137,19 @@ fn read(row: &SimpleQueryRow) -> Holder {
         pid: text("pid").unwrap_or_default(),
         application: text("application_name"),
         address: text("client_addr"),
+        since: text("held_since"),
         held_for: text("held_for"),
-        work: text("work_pid").map(|_| Work {
+        work: text("work_pid").map(|pid| Work {
+            pid,
             migration: text("migration"),
             statement: text("statement"),
             sql: text("sql").map(|sql| sql.split_whitespace().collect::<Vec<_>>().join(" ")),
+            since: text("running_since"),
             running_for: text("running_for"),
-            progress: text("progress"),
+            index_build: text("phase").map(|phase| IndexBuild {
+                phase,
+                percent: text("percent").and_then(|it| it.parse().ok()),
+            }),
             waits_for: text("waits_for"),
         }),
     }
@@ -133,7 +172,7 @@ impl fmt::Display for Holder {
         part(", statement ", &work.statement)?;
         part(": ", &work.sql)?;
         part(", for ", &work.running_for)?;
-        part(", ", &work.progress)?;
+        part(", ", &work.index_build.as_ref().map(IndexBuild::to_string))?;
         part(", which waits for ", &work.waits_for)
     }
 }

@@ -40,7 +40,6 @@ const BOUND_OF_A_KILL: Duration = Duration::from_secs(15);
 const LINKS: usize = 26;
 
 #[test]
-#[ignore = "takes minutes: make soak"]
 fn a_run_whose_cable_is_cut_at_any_message_leaves_no_trace_and_is_followed_within_seconds() {
     let test = "cable::a_run_whose_cable_is_cut_at_any_message_leaves_no_trace_and_is_followed_within_seconds";
     match Cluster::of_this_process() {
@@ -65,7 +64,6 @@ fn a_run_whose_cable_is_cut_at_any_message_leaves_no_trace_and_is_followed_withi
 }
 
 #[test]
-#[ignore = "takes minutes: make soak"]
 fn a_run_that_is_killed_while_a_statement_sleeps_is_followed_within_seconds() {
     let site = Site::with([(SLEEPING, "SELECT pg_sleep(600)")]);
     let took = follow_after(&site, |first| first.signal("KILL"));

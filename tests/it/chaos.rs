@@ -24,7 +24,6 @@ const WORKERS: usize = 2;
 const STRIKES: u64 = 8;
 
 #[test]
-#[ignore = "takes minutes: make soak"]
 fn random_blows_make_no_difference() {
     let started = Instant::now();
     let rounds = if is_soak() { 200 } else { 6 };
@@ -77,7 +76,6 @@ fn random_blows_make_no_difference() {
 /// Chaos found this one: somebody else who creates the tables at the same time and gives up, because he is killed, say. A
 /// serial column's sequence is named by the server, which avoids the names that it sees, also those that never come to be.
 #[test]
-#[ignore = "takes minutes: make soak"]
 fn a_creation_of_the_tables_that_is_given_up_leaves_no_trace() {
     let site = Site::new();
     let expected = site.undisturbed();

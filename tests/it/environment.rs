@@ -21,7 +21,7 @@ const TABLE: &str = "is not a table's name: use table or schema.table, each a pl
 const NO_TLS: &str = "but this build has none: the cargo feature `tls` is to come; use";
 
 /// Every variable that `lockstep` and `up` heed, but those of libpq.
-const OURS: [&str; 22] = [
+const OURS: [&str; 23] = [
     "RUN_DATABASE_MIGRATIONS",
     "DATABASE_URL",
     "DATABASE_URL_FILE",
@@ -36,6 +36,7 @@ const OURS: [&str; 22] = [
     "MIGRATION_LOCKS_TABLE",
     "DATABASE_WAIT_SECONDS",
     "MIGRATION_LOCK_WAIT_SECONDS",
+    "MIGRATION_WAIT_SECONDS",
     "DDL_LOCK_TIMEOUT_SECONDS",
     "DDL_LOCK_RETRY_SECONDS",
     "STATEMENT_TIMEOUT_SECONDS",
@@ -138,6 +139,7 @@ fn a_wrong_value_is_named_with_what_would_do() {
         ("DATABASE_WAIT_SECONDS", "-1", format!("\"-1\" {WAIT}")),
         ("DATABASE_WAIT_SECONDS", "1m", format!("\"1m\" {WAIT}")),
         ("MIGRATION_LOCK_WAIT_SECONDS", "inf", format!("\"inf\" {WAIT}")),
+        ("MIGRATION_WAIT_SECONDS", "5m", format!("\"5m\" {WAIT}")),
         ("DDL_LOCK_RETRY_SECONDS", "1e3", format!("\"1e3\" {WAIT}")),
         ("DDL_LOCK_RETRY_SECONDS", "315360001", format!("\"315360001\" {WAIT}")),
         ("DDL_LOCK_TIMEOUT_SECONDS", "NaN", format!("\"NaN\" {TIMEOUT}")),
@@ -259,6 +261,7 @@ fn all_complaints_come_at_once_in_the_readmes_order() {
         ("STATEMENT_TIMEOUT_SECONDS", "1h"),
         ("DDL_LOCK_RETRY_SECONDS", "1e3"),
         ("DDL_LOCK_TIMEOUT_SECONDS", "NaN"),
+        ("MIGRATION_WAIT_SECONDS", "5m"),
         ("MIGRATION_LOCK_WAIT_SECONDS", "inf"),
         ("DATABASE_WAIT_SECONDS", "-1"),
         ("MIGRATION_LOCKS_TABLE", "a.b.c"),
@@ -280,6 +283,7 @@ fn all_complaints_come_at_once_in_the_readmes_order() {
         format!("MIGRATION_LOCKS_TABLE: \"a.b.c\" {TABLE} 63 bytes"),
         format!("DATABASE_WAIT_SECONDS: \"-1\" {WAIT}"),
         format!("MIGRATION_LOCK_WAIT_SECONDS: \"inf\" {WAIT}"),
+        format!("MIGRATION_WAIT_SECONDS: \"5m\" {WAIT}"),
         format!("DDL_LOCK_TIMEOUT_SECONDS: \"NaN\" {TIMEOUT}"),
         format!("DDL_LOCK_RETRY_SECONDS: \"1e3\" {WAIT}"),
         format!("STATEMENT_TIMEOUT_SECONDS: \"1h\" {TIMEOUT}"),

@@ -4,8 +4,7 @@
 //! not go through the proxy, is started, and waits for the first one if that has the lock by then. Then the blow falls.
 //! Whatever it is:
 //!
-//! * the second runner takes over by itself and exits 0 (a restart ends its session, too: there it is one that came while
-//!   the server was away);
+//! * the second runner takes over by itself and exits 0, also if a restart has ended its session, too;
 //! * a fresh run exits 0;
 //! * the catalog (`pg_dump --schema-only`), the data, the history and the journal equal those of an undisturbed run: each
 //!   version is recorded once, no index is INVALID, and the locks table is empty.
@@ -176,7 +175,6 @@ pub fn is_soak() -> bool {
 }
 
 #[test]
-#[ignore = "takes minutes: make soak"]
 fn a_run_that_is_struck_at_any_message_leaves_no_trace() {
     let started = Instant::now();
     let seen = undisturbed_messages();
@@ -188,10 +186,8 @@ fn a_run_that_is_struck_at_any_message_leaves_no_trace() {
 }
 
 /// All the runs of a batch stand still at their messages when the server is stopped. The sessions of the waiting runners
-/// are gone with it, so these end with exit code 3, as any run does that loses its connection. The runner that takes over
-/// is one that came while the server was away.
+/// are gone with it; they begin anew when it is back.
 #[test]
-#[ignore = "takes minutes: make soak"]
 fn a_run_that_meets_an_immediate_restart_of_the_server_leaves_no_trace() {
     let test = "kill_matrix::a_run_that_meets_an_immediate_restart_of_the_server_leaves_no_trace";
     let cluster = match Cluster::of_this_process() {
@@ -214,23 +210,21 @@ fn a_run_that_meets_an_immediate_restart_of_the_server_leaves_no_trace() {
             staged
         });
         cluster.stop();
-        let late: Vec<Running> = sites[..batch.len()].iter().map(Site::direct).collect();
         cluster.start_again();
-        in_parallel(staged.into_iter().zip(late), |(staged, late)| {
+        in_parallel(staged.into_iter(), |staged| {
             let Staged {
                 site,
                 proxy,
                 first,
                 second,
+                waits,
                 missed,
-                ..
             } = staged;
             proxy.pass();
             assert_retry_helps(&first.wait());
-            assert_retry_helps(&second.wait());
-            late.wait().code(0);
+            second.wait().code(0);
             site.conclude(&expected);
-            tally.add(true, missed);
+            tally.add(waits, missed);
         });
     }
     tally.tell("restarts of the server", started);
@@ -525,9 +519,13 @@ impl Site {
         }
     }
 
+    /// What is idle when its cable is cut holds nothing, and stays until the server's own keepalives find out.
     pub fn clear(&self) {
-        self.scratch
-            .sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public");
+        self.scratch.sql(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = current_database()
+               AND application_name LIKE 'lockstep/%';
+             DROP SCHEMA public CASCADE; CREATE SCHEMA public",
+        );
     }
 
     fn state(&self) -> State {
@@ -546,17 +544,30 @@ impl Site {
 
     /// A fresh run has nothing to complain about, and nothing is left of what was.
     pub fn conclude(&self, expected: &State) {
-        self.direct()
-            .wait()
-            .code(0)
-            .says("the database is up to date");
+        self.run_afresh();
         let at_work = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
                        AND application_name LIKE 'lockstep/%' AND state IS DISTINCT FROM 'idle'";
         wait_until("the server has noticed all that happened", || {
             self.scratch.value(at_work) == "0"
         });
+        // A run whose cable was cut between its last commit and its release lives until the server notices. The first run
+        // that comes after that removes its row.
+        if !self
+            .scratch
+            .sql("SELECT FROM bun_migration_locks")
+            .is_empty()
+        {
+            self.run_afresh();
+        }
         let state = self.state();
         assert_eq!(state.facts, expected.facts);
         assert_same(&state.catalog, &expected.catalog);
+    }
+
+    fn run_afresh(&self) {
+        self.direct()
+            .wait()
+            .code(0)
+            .says("the database is up to date");
     }
 }

@@ -3,24 +3,22 @@
 //! 1. However many runners start at once, each migration is applied once, by one of them; the others wait, and all
 //!    exit 0.
 //! 2. The guard is free the moment its holder is dead, and whoever waits takes over without anybody's help: in a
-//!    migration, between two, while an orphaned session is still at work.
+//!    migration, between two, while an orphaned session is still at work, and also if it has lost its own sessions.
 //! 3. What an orphaned session commits is not repeated; one that will never end is ended by the server.
 //! 4. A run that lost its guard, its work connection, or its row stops before its next transaction, or finishes under
 //!    the row that is still its own. Nothing is applied twice.
 //! 5. A row that a dead run of ours left is taken over. A row of bun's is waited for, by name, also when nothing is
 //!    pending: at the deadline the exit code is 4.
-//! 6. bun, coming while we work, is refused at once and gets in after us. Neither it nor our own waiters hold up a
-//!    CREATE INDEX CONCURRENTLY.
+//! 6. Neither bun nor our own waiters hold up a CREATE INDEX CONCURRENTLY; see also `beside_bun.rs`.
 //! 7. Every wait has its deadline, names whom it waits for, and can be "try once".
 //! 8. Two histories do not wait for each other.
 //! 9. None of this depends on the settings of the role, the database or the session.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
+use std::time::Duration;
 
-use postgres::Client;
-
+use crate::bun_client::{self, LOCK as BUN_LOCK, UNLOCK as BUN_UNLOCK};
+use crate::steps::{assert_applied_once, file, steps, version};
 use crate::support::{Gate, Lockstep, Outcome, Running, Scratch, rows, wait_until};
 
 // ------------------------------------------------------------------------------------------ 1. racing
@@ -151,6 +149,59 @@ fn a_waiting_runner_takes_over_when_the_holder_is_killed_between_migrations() {
         ["1", "2", "2"]
     );
     scratch.assert_unlocked();
+}
+
+/// As when the server is restarted: whoever waits has changed nothing, and so begins anew.
+#[test]
+fn a_waiting_runner_that_loses_its_sessions_goes_on_waiting_and_takes_over() {
+    let scratch = Scratch::new();
+    let mut gate = Gate::closed(&scratch);
+    steps(&scratch, &["", Gate::SQL, ""]);
+    let first = scratch.patient_up().spawn();
+    gate.wait_for_visitor();
+    let mut second = scratch.patient_up().spawn();
+    second.wait_for_log("waiting for another runner");
+    let sessions = format!(
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = current_database() \
+         AND application_name LIKE 'lockstep/%/{}'",
+        second.pid()
+    );
+    assert!(!scratch.sql(&sessions).is_empty());
+    second.wait_for_log("nothing was begun, so once more from the start");
+    first.kill();
+    gate.open();
+    second.wait().code(0);
+    assert_applied_once(&scratch, 3);
+    scratch.assert_unlocked();
+}
+
+/// It has the time that it may wait for the lock, and no more.
+#[test]
+fn a_runner_that_may_not_wait_does_not_begin_anew() {
+    let scratch = Scratch::new();
+    let mut gate = Gate::closed(&scratch);
+    steps(&scratch, &[Gate::SQL]);
+    let first = scratch.patient_up().spawn();
+    gate.wait_for_visitor();
+    let mut second = scratch
+        .patient_up()
+        .env("MIGRATION_LOCK_WAIT_SECONDS", "2")
+        .spawn();
+    second.wait_for_log("waiting for another runner");
+    second.freeze();
+    scratch.sql(&format!(
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = current_database() \
+         AND application_name LIKE 'lockstep/%/{}'",
+        second.pid()
+    ));
+    // Not to wait for anything: to let its time pass.
+    thread::sleep(Duration::from_secs(2));
+    second.thaw();
+    let outcome = second.wait();
+    outcome.code(3).says("the connection was lost");
+    gate.open();
+    first.wait().code(0);
+    assert_applied_once(&scratch, 1);
 }
 
 // ------------------------------------------------------------------------------------------ 3. orphans
@@ -424,37 +475,6 @@ fn what_bun_records_while_it_is_waited_for_is_not_applied_again() {
 
 // -------------------------------------------------------------------- 6. bun and waiters, beside our work
 
-/// The gate opens only after bun was refused a few times: a refusal that waited for us would never come. And a bun that
-/// waited for our row would keep a snapshot, for which the index build would wait for ever.
-#[test]
-fn bun_is_refused_at_once_and_gets_in_after_us_and_neither_it_nor_waiters_delay_an_index_build() {
-    let scratch = with_tables();
-    let mut gate = Gate::closed(&scratch);
-    steps(&scratch, &[Gate::SQL]);
-    scratch.file(
-        &file(2),
-        "CREATE INDEX CONCURRENTLY ran_version_idx ON ran (version)",
-    );
-    scratch.file(&file(3), "DROP INDEX CONCURRENTLY ran_version_idx");
-    let run = scratch.patient_up().spawn();
-    gate.wait_for_visitor();
-    let mut waiters: Vec<Running> = (0..3).map(|_| scratch.patient_up().spawn()).collect();
-    waiters
-        .iter_mut()
-        .for_each(|it| it.wait_for_log("waiting for another runner"));
-    let bun = Bun::start(&scratch);
-    wait_until("bun was refused five times", || bun.refused() >= 5);
-    gate.open();
-
-    run.wait().code(0);
-    waiters.into_iter().for_each(|it| {
-        it.wait().code(0);
-    });
-    assert!(bun.wait() > 0, "bun got in");
-    assert_eq!(scratch.history(), [version(1), version(2), version(3)]);
-    scratch.assert_unlocked();
-}
-
 /// A snapshot or a transaction id that stood for as long as the wait would hold back VACUUM, and every CONCURRENTLY.
 #[test]
 fn neither_the_guard_nor_a_waiter_keeps_a_snapshot_or_a_transaction_id() {
@@ -604,6 +624,27 @@ fn two_spellings_of_one_history_do_wait_for_each_other() {
     run.wait().code(0);
 }
 
+/// Two spellings have two rows, so that the row does not keep them apart once the guard is lost: the fence's own lock
+/// does.
+#[test]
+fn two_spellings_of_one_history_apply_each_migration_once_also_if_the_guard_is_lost() {
+    let scratch = with_tables();
+    let mut gate = Gate::closed(&scratch);
+    steps(&scratch, &["", Gate::SQL, "", ""]);
+    let first = scratch.patient_up().spawn();
+    gate.wait_for_visitor();
+    terminate(&scratch, scratch.guard().expect("the first has the lock"));
+    let mut second = in_schema(scratch.patient_up(), "public").spawn();
+    second.wait_for_log("another migration of this history is running");
+    gate.open();
+    for run in [first, second] {
+        let outcome = run.wait();
+        assert!(matches!(outcome.code, Some(0 | 3 | 4)), "{outcome}");
+    }
+    scratch.up().code(0);
+    assert_applied_once(&scratch, 4);
+}
+
 // --------------------------------------------------------------------------------- 9. hostile settings
 
 /// Both a transactional migration and an index build last longer than every timeout of the role.
@@ -686,32 +727,6 @@ fn hostile_settings_of_the_role_change_nothing() {
 
 // -------------------------------------------------------------------------------------------- what it takes
 
-fn version(number: usize) -> String {
-    format!("202301010000{number:02}")
-}
-
-fn file(number: usize) -> String {
-    format!("{}_step.up.sql", version(number))
-}
-
-/// Writes migrations that leave a row each in the table `ran`, whatever else they do.
-fn steps(scratch: &Scratch, extra: &[&str]) {
-    for (number, extra) in (1..).zip(extra) {
-        let table = if number == 1 {
-            "CREATE TABLE ran (version text);"
-        } else {
-            ""
-        };
-        scratch.file(
-            &file(number),
-            format!(
-                "{table} INSERT INTO ran VALUES ('{}'); {extra}",
-                version(number)
-            ),
-        );
-    }
-}
-
 /// A text that begins with `start` and a time, as in `0.5 s: `: the seconds, and what follows.
 #[track_caller]
 fn split_at_duration<'a>(text: &'a str, start: &str) -> (f64, &'a str) {
@@ -724,26 +739,10 @@ fn split_at_duration<'a>(text: &'a str, start: &str) -> (f64, &'a str) {
     (seconds.parse().expect("a number of seconds"), rest)
 }
 
-/// Every one of `steps` ran once, in order, and is recorded once.
-#[track_caller]
-fn assert_applied_once(scratch: &Scratch, count: usize) {
-    let expected: Vec<String> = (1..=count).map(version).collect();
-    assert_eq!(scratch.history(), expected, "history");
-    assert_eq!(
-        scratch.sql("SELECT version FROM ran ORDER BY 1"),
-        expected,
-        "what ran"
-    );
-}
-
-/// A database with bun's tables, as `bun db init` leaves it.
+/// A database with bun's tables.
 fn with_tables() -> Scratch {
     let scratch = Scratch::new();
-    scratch.sql(
-        "CREATE TABLE bun_migrations (id BIGSERIAL NOT NULL, name VARCHAR, group_id BIGINT, \
-         migrated_at TIMESTAMPTZ NOT NULL DEFAULT current_timestamp, PRIMARY KEY (id)); \
-         CREATE TABLE bun_migration_locks (id BIGSERIAL NOT NULL, table_name VARCHAR, PRIMARY KEY (id), UNIQUE (table_name))",
-    );
+    bun_client::init(&scratch);
     scratch
 }
 
@@ -781,56 +780,4 @@ fn frozen_after_the_first_migration(scratch: &Scratch) -> (Running, Running) {
         scratch.history().len() == 1
     });
     (first, second)
-}
-
-/// bun's own statements.
-const BUN_LOCK: &str =
-    "INSERT INTO bun_migration_locks (table_name) VALUES ('bun_migrations') RETURNING id";
-const BUN_UNLOCK: &str = "DELETE FROM bun_migration_locks WHERE table_name = 'bun_migrations'";
-
-/// A bun that wants to migrate and, as people make it do, tries again until it gets the lock.
-struct Bun {
-    refused: Arc<AtomicUsize>,
-    thread: JoinHandle<i64>,
-}
-
-impl Bun {
-    fn start(scratch: &Scratch) -> Bun {
-        let refused = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&refused);
-        let mut client = scratch.client();
-        Bun {
-            refused,
-            thread: thread::spawn(move || Bun::insist(&mut client, &counter)),
-        }
-    }
-
-    fn insist(client: &mut Client, refused: &AtomicUsize) -> i64 {
-        loop {
-            match client.query_one(BUN_LOCK, &[]) {
-                Ok(row) => {
-                    client.batch_execute(BUN_UNLOCK).expect("bun unlocks");
-                    return row.get(0);
-                }
-                Err(error) => {
-                    assert_eq!(
-                        error.code().map(postgres::error::SqlState::code),
-                        Some("23505"),
-                        "{error:?}"
-                    );
-                    refused.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-        }
-    }
-
-    fn refused(&self) -> usize {
-        self.refused.load(Ordering::Relaxed)
-    }
-
-    /// Waits until it got in, and returns the id of its row.
-    fn wait(self) -> i64 {
-        wait_until("bun gets in", || self.thread.is_finished());
-        self.thread.join().expect("bun")
-    }
 }

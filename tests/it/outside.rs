@@ -364,7 +364,7 @@ fn if_not_exists_over_an_invalid_index_that_is_not_ours_is_refused_and_the_index
         outcome.error(),
         format!(
             "{}: index \"t_a_idx\" on t was there before, and is INVALID (SQLSTATE LK005)\n  \
-             HINT: This migration did not leave it, so it is not ours to remove: DROP INDEX CONCURRENTLY \"t_a_idx\"; \
+             HINT: This migration did not leave it, so it is not ours to remove: DROP INDEX CONCURRENTLY public.\"t_a_idx\"; \
              then run again.\n  \
              not run; nothing was applied before it; run again when that is done",
             path.display()

@@ -292,7 +292,25 @@ fn refuses_company_for_a_statement_that_cannot_run_in_a_transaction() {
   migrations/20240102000003_d.up.sql:2:1: REINDEX CONCURRENTLY cannot share a file: give each its own
   migrations/20240102000004_e.up.sql:2:1: DETACH PARTITION CONCURRENTLY cannot share a file: give each its own
   migrations/20240102000005_f.up.sql:1:1: CREATE DATABASE cannot share a file: give each its own
-  migrations/20240102000005_f.up.sql:2:1: ALTER SYSTEM cannot share a file: give each its own",
+  migrations/20240102000005_f.up.sql:2:1: ALTER SYSTEM cannot share a file: give each its own
+  hint: split 20240102000000_a.up.sql into, in this order:
+    20240102000000_a_1.up.sql: CREATE TABLE
+    20240102000006_a_2.up.sql: CREATE INDEX CONCURRENTLY
+  hint: split 20240102000001_b.up.sql into, in this order:
+    20240102000001_b_1.up.sql: DROP INDEX CONCURRENTLY
+    20240102000007_b_2.up.sql: DROP INDEX CONCURRENTLY
+  hint: split 20240102000002_c.up.sql into, in this order:
+    20240102000002_c_1.up.sql: VACUUM
+    20240102000008_c_2.up.sql: SELECT
+  hint: split 20240102000003_d.up.sql into, in this order:
+    20240102000003_d_1.up.sql: SELECT
+    20240102000009_d_2.up.sql: REINDEX CONCURRENTLY
+  hint: split 20240102000004_e.up.sql into, in this order:
+    20240102000004_e_1.up.sql: SELECT
+    20240102000010_e_2.up.sql: DETACH PARTITION CONCURRENTLY
+  hint: split 20240102000005_f.up.sql into, in this order:
+    20240102000005_f_1.up.sql: CREATE DATABASE
+    20240102000011_f_2.up.sql: ALTER SYSTEM",
     );
 }
 

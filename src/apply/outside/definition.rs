@@ -1,0 +1,163 @@
+//! Is an index that is there the one that a statement would build? The server itself tells.
+//!
+//! In a transaction that is rolled back, an empty copy of the table is made, the statement runs on it without
+//! CONCURRENTLY, and what the catalog says of the two indexes is compared: uniqueness, method, columns, expressions,
+//! operator classes with their options, collations, order, included columns, predicate. Where the index is stored and
+//! its storage parameters are not compared: they are tuning, and may have been changed with good reason.
+//!
+//! To compare the statement's text with `pg_get_indexdef` would need no copy, but the server writes expressions its own
+//! way (`lower((name)::text)`), and knows defaults that the text leaves out.
+//!
+//! The copy has the table's name, so that `t.a` in an expression is found, but a row type of its own: an index on a
+//! function of the whole row cannot be compared. Then we say so, and take no index for another than it seems.
+
+use postgres::SimpleQueryRow;
+
+use super::Relation;
+use crate::connect::{Results, Settings, literal};
+use crate::script;
+
+/// What came of comparing an index with a statement.
+pub(super) enum Comparison {
+    /// It is on that table, and what the statement would build.
+    Same,
+    /// It is something else; both definitions.
+    Differs { present: String, wanted: String },
+    /// The server could not make the statement's index on a copy, for this reason.
+    Unknown { why: String, present: String },
+}
+
+/// The message that compares the index of this name, in the table's schema, with what `statement` would build. It leaves
+/// nothing behind; if it fails, the caller rolls back.
+///
+/// The statement is read under the role's `search_path`, as when it runs; all else under the catalog's.
+pub(super) fn message(
+    settings: Settings,
+    statement: &str,
+    index: &str,
+    table: &Relation,
+) -> Option<String> {
+    let copy = Copy::of(table);
+    let block = format!(
+        "DECLARE
+           the_answer pg_catalog.refcursor := '{CURSOR}';
+           the_trouble pg_catalog.text;
+         BEGIN
+           BEGIN
+             EXECUTE {create_table};
+             EXECUTE {create_index};
+           EXCEPTION
+             WHEN lock_not_available OR deadlock_detected OR serialization_failure THEN RAISE;
+             WHEN OTHERS THEN the_trouble := SQLERRM;
+           END;
+           PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+           OPEN the_answer FOR
+             WITH p AS (SELECT i.indrelid, {shape} AS shape, pg_get_indexdef(i.indexrelid) AS definition
+                 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid AND c.relname = {index}
+                   JOIN pg_class t ON t.oid = {table} AND t.relnamespace = c.relnamespace),
+               w AS (SELECT {shape} AS shape,
+                   replace(pg_get_indexdef(i.indexrelid), {on_copy}, {on_table}) AS definition
+                 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = to_regclass({copy}))
+             SELECT CASE WHEN the_trouble IS NOT NULL THEN the_trouble
+                 WHEN p.shape IS NULL OR w.shape IS NULL THEN 'there is nothing to compare'
+                 WHEN strpos(w.shape, {own_type}) > 0 THEN 'it speaks of the table''s own type' END AS trouble,
+               p.shape = w.shape AND p.indrelid = {table} AS same,
+               p.definition AS present, w.definition AS wanted
+             FROM (SELECT) one LEFT JOIN p ON true LEFT JOIN w ON true;
+         END",
+        create_table = literal(&format!("CREATE {} (LIKE {})", copy.created, table.qualified)),
+        create_index = literal(&script::index_on(statement, &copy.name)?),
+        shape = shape("i", "c"),
+        index = literal(index),
+        table = table.oid,
+        on_copy = literal(&format!(" ON {} ", copy.name)),
+        on_table = literal(&format!(" ON {} ", table.qualified)),
+        copy = literal(&copy.name),
+        own_type = literal(copy.own_type),
+    );
+    // The block may hold whatever the statement holds, so a dollar quote could end too soon.
+    Some(format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {settings} DO LANGUAGE plpgsql {}; \
+         FETCH ALL FROM {CURSOR}; ROLLBACK",
+        literal(&block)
+    ))
+}
+
+const CURSOR: &str = "lockstep_definitions";
+
+/// The empty copy of a table: a temporary one, or, where our role may make none, one beside the table, which whoever
+/// may create indexes there may create too.
+struct Copy {
+    /// As in `CREATE`.
+    created: String,
+    name: String,
+    /// What its type is called in a definition.
+    own_type: &'static str,
+}
+
+impl Copy {
+    fn of(table: &Relation) -> Copy {
+        const BESIDE: &str = "lockstep_copy";
+        if table.may_be_temporary {
+            let name = format!("pg_temp.{}", table.name);
+            let (created, own_type) = (format!("TEMPORARY TABLE {name}"), "pg_temp");
+            return Copy {
+                created,
+                name,
+                own_type,
+            };
+        }
+        let name = format!("{}.{BESIDE}", table.schema);
+        let created = format!("TABLE {name}");
+        Copy {
+            created,
+            name,
+            own_type: BESIDE,
+        }
+    }
+}
+
+/// All that makes an index what it is, as one text; `i` is its row in `pg_index`, `c` that in `pg_class`. It wants a
+/// `search_path` of `pg_catalog`. Columns are written by name, since dropped ones shift their numbers.
+pub(super) fn shape(i: &str, c: &str) -> String {
+    format!(
+        "ROW({c}.relam, {i}.indisunique, to_jsonb({i}) ->> 'indnullsnotdistinct', {i}.indnkeyatts, {i}.indclass::text, \
+         {i}.indcollation::text, {i}.indoption::text, pg_get_expr({i}.indpred, {i}.indrelid), \
+         ARRAY(SELECT pg_get_indexdef({i}.indexrelid, n, false) FROM generate_series(1, {i}.indnatts::int) n), \
+         ARRAY(SELECT a.attoptions::text FROM pg_attribute a WHERE a.attrelid = {i}.indexrelid ORDER BY a.attnum))::text"
+    )
+}
+
+/// Reads what [`message`] returned.
+pub(super) fn read(results: Results) -> Comparison {
+    let row = results
+        .into_iter()
+        .flatten()
+        .find(|row| row.columns().iter().any(|it| it.name() == "same"));
+    match row {
+        Some(row) => compared(&row),
+        None => unknown("the server did not answer"),
+    }
+}
+
+pub(super) fn unknown(why: &str) -> Comparison {
+    Comparison::Unknown {
+        why: why.to_owned(),
+        present: "?".to_owned(),
+    }
+}
+
+fn compared(row: &SimpleQueryRow) -> Comparison {
+    let text = |name: &str| row.get(name).unwrap_or("?").to_owned();
+    match (row.get("trouble"), row.get("same")) {
+        (Some(why), _) => Comparison::Unknown {
+            why: why.to_owned(),
+            present: text("present"),
+        },
+        (None, Some("t")) => Comparison::Same,
+        (None, _) => Comparison::Differs {
+            present: text("present"),
+            wanted: text("wanted"),
+        },
+    }
+}

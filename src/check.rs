@@ -1,0 +1,156 @@
+//! `lockstep check` and `lockstep wait`: whether the database is where the files are, and waiting until it is.
+//!
+//! Both only read, take no lock, and judge as `up` would: what it would refuse, they refuse; what it would run is pending.
+
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::connect::Session;
+use crate::error::{BunRow, Error, counted};
+use crate::history::{self, Observation};
+use crate::lock;
+use crate::migration::Migration;
+use crate::plan::{self, Plan};
+use crate::wait::{Signals, Wait};
+
+/// How often `wait` looks, at most.
+const POLL: Duration = Duration::from_secs(1);
+
+/// Judges what was observed.
+///
+/// # Errors
+///
+/// [`Error::Refused`] for what `up` would refuse; [`Error::Pending`] if there is something to run, or if bun's row stands
+/// in the locks table: bun records a migration before it runs it, so the history may promise too much.
+pub fn judge<'a>(
+    config: &Config,
+    migrations: &'a [Migration],
+    observation: &Observation,
+) -> Result<Plan<'a>, Error> {
+    let plan = plan::make(
+        migrations,
+        &observation.history,
+        config.order,
+        config.divergence,
+    )?;
+    let bun_row = observation.bun_row().map(|(locks, id)| BunRow {
+        locks: locks.to_owned(),
+        id,
+        newest: observation.history.newest(),
+    });
+    if plan.pending.is_empty() && bun_row.is_none() {
+        return Ok(plan);
+    }
+    let pending = plan.pending.iter().map(|it| it.file_name.clone());
+    Err(Error::Pending {
+        pending: pending.collect(),
+        bun_row,
+        waited: None,
+    })
+}
+
+/// Looks about once a second until [`judge`] is content, however often the connection is lost meanwhile. Returns the
+/// plan of nothing to run.
+///
+/// # Errors
+///
+/// At once what no waiting cures: [`Error::Refused`], [`Error::Rejected`], [`Error::Stopped`]. At the deadline of
+/// `MIGRATION_WAIT_SECONDS`: [`Error::Pending`]; [`Error::Unreachable`] if the server does not answer then;
+/// [`Error::TableWait`] if a table of ours is locked against readers; [`Error::Database`] if a right is lacking.
+pub fn wait<'a>(
+    config: &Config,
+    migrations: &'a [Migration],
+    runner: &str,
+    signals: &Signals,
+) -> Result<Plan<'a>, Error> {
+    let mut wait = Wait::on_change(signals, config.migration_wait);
+    let mut session = None;
+    loop {
+        match look(config, &mut session, runner, &mut wait) {
+            Ok(observation) => match judge(config, migrations, &observation) {
+                Err(Error::Pending {
+                    pending, bun_row, ..
+                }) => {
+                    let error = Error::Pending {
+                        pending,
+                        bun_row,
+                        waited: Some(wait.elapsed()),
+                    };
+                    not_yet(error, &mut wait)?;
+                }
+                judged => {
+                    close(session);
+                    return judged;
+                }
+            },
+            Err(error) if may_pass(&error) => not_yet(error, &mut wait)?,
+            Err(error) => return Err(error),
+        }
+        wait.pause(POLL)?;
+    }
+}
+
+/// Looks once, on the session that there is, or on a new one.
+fn look(
+    config: &Config,
+    session: &mut Option<Session>,
+    runner: &str,
+    wait: &mut Wait,
+) -> Result<Observation, Error> {
+    let message = history::observe(config);
+    let (mut open, answer) = match session.take() {
+        Some(mut open) => {
+            let answer = open.query(&message);
+            (open, answer)
+        }
+        None => Session::open(&config.server, runner, &message, wait)?,
+    };
+    // After any trouble the session is left, and the next look opens another.
+    let observation = lock::understand(config, &mut open, answer, wait)?;
+    *session = Some(open);
+    Ok(observation)
+}
+
+/// Returns true if and only if the next look may fare better: the connection was lost, the server is shutting down or
+/// starting up, or our role does not have its rights yet, which a migration may grant.
+fn may_pass(error: &Error) -> bool {
+    const INSUFFICIENT_PRIVILEGE: &str = "42501";
+    match error {
+        Error::ConnectionLost { .. } => true,
+        Error::Database { cause, .. } => {
+            cause.is_transient() || cause.sqlstate == INSUFFICIENT_PRIVILEGE
+        }
+        _ => false,
+    }
+}
+
+/// One turn of waiting: what is in the way is said if it is new, and at the deadline it is the error.
+fn not_yet(error: Error, wait: &mut Wait) -> Result<(), Error> {
+    if wait.is_over() {
+        return Err(error);
+    }
+    wait.say(|| match &error {
+        Error::Pending {
+            pending, bun_row, ..
+        } => awaited(pending, bun_row.as_ref()),
+        error => format!("the database: {}", error.brief()),
+    });
+    Ok(())
+}
+
+/// What is waited for while migrations are pending.
+fn awaited(pending: &[String], bun_row: Option<&BunRow>) -> String {
+    let next = pending.first().map(|next| {
+        let count = counted(pending.len(), "migration");
+        format!("{count} to be applied by another runner, next {next}")
+    });
+    let bun_row = bun_row.map(|row| format!("bun's lock, row {} of {}", row.id, row.locks));
+    let parts: Vec<String> = next.into_iter().chain(bun_row).collect();
+    parts.join(", and for ")
+}
+
+fn close(session: Option<Session>) {
+    if let Some(session) = session {
+        session.close();
+    }
+}

@@ -1,0 +1,128 @@
+//! `lockstep down [N]`: rolls back the newest group, or the newest N migrations, by their down files.
+//!
+//! It is `up` in reverse, under the same lock: look, refuse, take the lock, look again, run. What differs is that a
+//! second `down` is not the same as the first one again, so it is chosen once what is to go: see [`crate::rollback`].
+
+use log::{info, warn};
+
+use crate::command::Rollback;
+use crate::config::Config;
+use crate::error::{Error, counted};
+use crate::files::Downs;
+use crate::history::{self, Observation};
+use crate::lock::{self, Locked};
+use crate::migration::{Migration, Version};
+use crate::rollback::Chosen;
+use crate::{
+    FirstLook, Held, Outcome, apply, lacking, refuse_what_cannot_be_written_to, under_lock,
+};
+
+/// The files of both ways.
+pub struct Files {
+    pub migrations: Vec<Migration>,
+    pub downs: Downs,
+}
+
+/// Rolls back what `chosen` says; the first look chooses.
+///
+/// # Errors
+///
+/// [`Error::NoWayBack`] before anything runs; what a run of `up` may meet; [`Error::NewerApplied`].
+pub fn run(
+    config: &Config,
+    files: &Files,
+    which: Rollback,
+    chosen: &mut Option<Chosen>,
+    mut first: FirstLook,
+) -> Result<Outcome, Error> {
+    let chosen: &Chosen = loop {
+        let choice = match chosen.take() {
+            Some(choice) => choice,
+            None => Chosen::among(&first.observation.history, which)?,
+        };
+        if !choice.is_empty() {
+            break chosen.insert(choice);
+        }
+        if first.observation.bun_row().is_none() {
+            first.session.close();
+            info!("there is nothing to roll back: no migration is recorded");
+            first
+                .wait
+                .signals()
+                .check("there was nothing to roll back")?;
+            return Ok(Outcome::Settled);
+        }
+        // bun records a migration before it runs it, so the history may be about to change.
+        lock::wait_for_bun(&first.observation, &mut first.wait)?;
+        first.observation = lock::look(config, &mut first.session, &mut first.wait)?;
+    };
+    let versions = chosen.left(&first.observation.history)?;
+    let down_files = Chosen::down_files(&versions, &files.migrations, |it| files.downs.read(it))?;
+    refuse_what_cannot_be_written_to(
+        config,
+        &first.observation,
+        "migrations are to be rolled back",
+    )?;
+
+    let counts_bytes = first.observation.counts_bytes;
+    let user = first.observation.user.clone();
+    let signals = first.wait.signals().clone();
+    let settled = |observation: &Observation| {
+        let nothing_left = chosen.left(&observation.history)?.is_empty();
+        Ok(nothing_left && observation.bun_row().is_none())
+    };
+    let held = under_lock(config, first, settled, |locked, history| {
+        let left = chosen.left(history)?;
+        warn_about_foreign(&history.foreign);
+        refuse_without_rights(config, &user, locked)?;
+        let is_left = |file: &&Migration| left.contains(&file.version);
+        let to_run: Vec<&Migration> = down_files.iter().filter(is_left).collect();
+        apply::roll_back(config, &signals, locked, &to_run, history, counts_bytes)
+    })?;
+    match held {
+        Held::NoConnection(cause) => return Ok(Outcome::NoConnection(cause)),
+        Held::Failed(error) => {
+            if let Error::ConnectionLost { .. } = error {
+                warn!(
+                    "`down` counts from what is the newest now: look at `lockstep status` before you run it again"
+                );
+            }
+            return Ok(Outcome::Failed(error));
+        }
+        Held::NothingLeft | Held::Done(0) => {
+            info!("there is nothing left to roll back: somebody else has done it");
+        }
+        Held::Done(rolled_back) => {
+            let count = counted(rolled_back, "migration");
+            let oldest = versions.last().map(Version::to_string).unwrap_or_default();
+            info!(rolled_back; "rolled back {count}, down to and including {oldest}");
+        }
+    }
+    signals.check("all that was to be rolled back had been rolled back")?;
+    Ok(Outcome::Settled)
+}
+
+fn warn_about_foreign(names: &[String]) {
+    for name in names {
+        warn!(name = name.as_str(); "the history holds {name:?}, which is no version of 14 digits; it is left alone");
+    }
+}
+
+/// Refuses a role that could run the files, but not take the records back.
+fn refuse_without_rights(config: &Config, user: &str, locked: &mut Locked) -> Result<(), Error> {
+    let doing = "asking for the rights on the history";
+    let query = history::lacks_to_erase(&locked.tables);
+    let rows = locked
+        .work
+        .ask(&query)
+        .map_err(|it| it.while_doing(doing))?;
+    match rows.iter().find_map(|row| row.get("lacks")) {
+        Some(lacks) => Err(lacking(
+            config,
+            "migrations are to be rolled back",
+            user,
+            lacks,
+        )),
+        None => Ok(()),
+    }
+}

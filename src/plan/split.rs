@@ -1,0 +1,187 @@
+//! A file that must be several → the names to give them. Pure.
+//!
+//! The first keeps the file's version, the others get the seconds behind it; if the next version that exists is too near,
+//! they come behind the newest. So their order is that of the statements, and no name is taken.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use crate::migration::{Migration, Version};
+use crate::script::{self, Kind, Statement};
+
+/// The files that a file is to be split into.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Split {
+    pub file: String,
+    pub parts: Vec<Part>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct Part {
+    pub file_name: String,
+    /// What it is to hold: the statements' commands, or how many there are.
+    pub holds: String,
+}
+
+/// How a file is to be split whose statements cannot all run in one transaction: each that cannot is alone, those
+/// between them stay together. The versions of the new files are added to `taken`.
+pub fn by_kind(migration: &Migration, taken: &mut BTreeSet<Version>) -> Option<Split> {
+    let statements = &migration.script.statements;
+    let is_alone = |statement: &Statement| matches!(statement.kind, Kind::Outside(_));
+    let groups: Vec<&[Statement]> = statements
+        .chunk_by(|a, b| !is_alone(a) && !is_alone(b))
+        .collect();
+    split(migration, &groups, taken)
+}
+
+/// How a file is to be split before the statement of this number, counted from 0.
+pub fn before(
+    migration: &Migration,
+    number: usize,
+    taken: &mut BTreeSet<Version>,
+) -> Option<Split> {
+    let (first, second) = migration.script.statements.split_at_checked(number)?;
+    split(migration, &[first, second], taken)
+}
+
+fn split(
+    migration: &Migration,
+    groups: &[&[Statement]],
+    taken: &mut BTreeSet<Version>,
+) -> Option<Split> {
+    if groups.iter().any(|group| group.is_empty()) {
+        return None;
+    }
+    let versions = versions(migration.version, groups.len(), taken)?;
+    taken.extend(&versions);
+    let name = migration.file_name.get(15..)?;
+    let name = name.split('.').next().unwrap_or(name);
+    let part = |(number, (version, group)): (usize, (&Version, &&[Statement]))| Part {
+        file_name: format!("{version}_{name}_{}.up.sql", number + 1),
+        holds: holds(migration, group),
+    };
+    Some(Split {
+        file: migration.file_name.clone(),
+        parts: versions.iter().zip(groups).enumerate().map(part).collect(),
+    })
+}
+
+/// So many versions in order, the first of which is `own`, and the others not `taken`.
+fn versions(own: Version, count: usize, taken: &BTreeSet<Version>) -> Option<Vec<Version>> {
+    use std::ops::Bound::{Excluded, Unbounded};
+    let following = |after: Version| -> Option<Vec<Version>> {
+        let seconds = std::iter::successors(Some(after), |version| version.next()).skip(1);
+        let versions: Vec<Version> = seconds.take(count - 1).collect();
+        (versions.len() == count - 1).then_some(versions)
+    };
+    let next = taken.range((Excluded(own), Unbounded)).next();
+    let fits = |versions: &Vec<Version>| next.is_none_or(|next| versions.last() < Some(next));
+    let others = match following(own).filter(fits) {
+        Some(versions) => versions,
+        None => following(*taken.last()?)?,
+    };
+    Some([own].into_iter().chain(others).collect())
+}
+
+/// The commands, if there are few.
+fn holds(migration: &Migration, statements: &[Statement]) -> String {
+    let commands: Vec<String> = statements
+        .iter()
+        .map(|it| script::verb(&migration.text[it.range()]))
+        .collect();
+    match commands.len() {
+        0..=3 => commands.join(", "),
+        count => format!("{} and {} more", commands[0], count - 1),
+    }
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "split {} into, in this order:", self.file)?;
+        self.parts
+            .iter()
+            .try_for_each(|part| write!(f, "\n    {}: {}", part.file_name, part.holds))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn migration(file_name: &str, text: &str) -> Migration {
+        Migration {
+            version: Version::parse(&file_name[..14]).expect("fourteen digits"),
+            path: file_name.into(),
+            file_name: file_name.to_owned(),
+            text: text.to_owned(),
+            script: script::parse(text),
+        }
+    }
+
+    fn taken(versions: &[&str]) -> BTreeSet<Version> {
+        let parse = |version: &&str| Version::parse(version).expect("fourteen digits");
+        versions.iter().map(parse).collect()
+    }
+
+    #[test]
+    fn the_parts_stand_in_order_and_take_no_name_that_is_taken() {
+        const OWN: &str = "20231231235958";
+        for (others, text, expected) in [
+            (
+                &[][..],
+                "VACUUM a; VACUUM b; VACUUM c",
+                &[
+                    "20231231235958_a_1: VACUUM",
+                    "20231231235959_a_2: VACUUM",
+                    "20240101000000_a_3: VACUUM",
+                ][..],
+            ),
+            // What can stay together does.
+            (
+                &["20230101000000", "20240101000000"],
+                "SELECT 1; INSERT INTO a VALUES (1); REINDEX TABLE CONCURRENTLY a; CREATE TABLE b (); SELECT 2",
+                &[
+                    "20231231235958_a_1: SELECT, INSERT",
+                    "20240101000001_a_2: REINDEX CONCURRENTLY",
+                    "20240101000002_a_3: CREATE TABLE, SELECT",
+                ],
+            ),
+            (
+                &["20240101000000"],
+                "SELECT 1; SELECT 1; SELECT 1; SELECT 1; VACUUM",
+                &[
+                    "20231231235958_a_1: SELECT and 3 more",
+                    "20231231235959_a_2: VACUUM",
+                ],
+            ),
+            (
+                &["99991231235959"],
+                "VACUUM a; VACUUM b; VACUUM c; VACUUM d",
+                &[],
+            ),
+        ] {
+            let mut taken = taken(others);
+            taken.extend(Version::parse(OWN));
+            let before = taken.len();
+            let split = by_kind(&migration("20231231235958_a.tx.up.sql", text), &mut taken);
+            let found: Vec<String> = split
+                .into_iter()
+                .flat_map(|split| split.parts)
+                .map(|part| {
+                    let name = part
+                        .file_name
+                        .strip_suffix(".up.sql")
+                        .expect("an up file")
+                        .to_owned();
+                    format!("{name}: {}", part.holds)
+                })
+                .collect();
+            assert_eq!(found, expected, "{others:?} {text}");
+            assert_eq!(
+                taken.len(),
+                before + expected.len().saturating_sub(1),
+                "all are taken now"
+            );
+        }
+    }
+}

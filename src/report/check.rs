@@ -1,0 +1,104 @@
+//! The answer of `lockstep check`, as text for people or JSON for programs. README documents the fields; they stay.
+
+use super::{Layout, Tone, printable};
+use crate::config::Order;
+use crate::error::{Error, counted};
+use crate::history::Observation;
+use crate::json::Json;
+use crate::migration::State;
+use crate::plan::{self, Entry, Obstruction, Plan};
+
+/// What `check` found.
+pub struct Report<'a> {
+    pub order: Order,
+    pub entries: &'a [Entry<'a>],
+    pub observation: &'a Observation,
+    pub judged: Result<&'a Plan<'a>, &'a Error>,
+}
+
+impl Report<'_> {
+    pub fn text(&self, layout: Layout) -> String {
+        let (text, tone) = match self.judged {
+            Ok(_) => (self.up_to_date(), Tone::Good),
+            Err(error) => {
+                let text = error.to_string();
+                let text = text.strip_prefix("error: ").unwrap_or(&text).to_owned();
+                match error {
+                    Error::Pending { .. } => (text, Tone::Notice),
+                    _ => (text, Tone::Bad),
+                }
+            }
+        };
+        let (first, list) = text.split_once('\n').unwrap_or((&text, ""));
+        let mut out = layout.painted(&printable(first), tone);
+        out.push('\n');
+        for line in list.lines() {
+            out.push_str(&printable(line));
+            out.push('\n');
+        }
+        out
+    }
+
+    fn up_to_date(&self) -> String {
+        let files = self.entries.iter().filter(|it| it.migration.is_some());
+        let ahead = self.entries.iter().filter(|it| it.state == State::Ahead);
+        let mut text = format!(
+            "the database is up to date: {}",
+            counted(files.count(), "migration")
+        );
+        match ahead.count() {
+            0 => {}
+            count => text.push_str(&format!(", and {count} of a newer release")),
+        }
+        text
+    }
+
+    pub fn json(&self) -> Json {
+        let obstructions: &[Obstruction] = match self.judged {
+            Err(Error::Refused { obstructions, .. }) => obstructions,
+            _ => &[],
+        };
+        let divergences = plan::divergences(self.entries, self.order);
+        let tolerated = self.judged.is_ok() || matches!(self.judged, Err(Error::Pending { .. }));
+        let verdict = match self.judged {
+            Ok(_) => "up_to_date",
+            Err(Error::Refused { divergences, .. }) if divergences.is_empty() => "obstructed",
+            Err(Error::Refused { .. }) => "diverged",
+            Err(_) => "pending",
+        };
+        let pending = self.entries.iter().filter_map(|entry| {
+            let is_pending = matches!(entry.state, State::Pending | State::OutOfOrder);
+            let migration = entry.migration.filter(|_| is_pending)?;
+            Some(Json::Object(vec![
+                ("version", entry.version.to_string().into()),
+                ("file", migration.path.display().to_string().into()),
+                ("state", entry.state.to_string().into()),
+                ("unfinished", entry.is_unfinished.into()),
+            ]))
+        });
+        let divergences = divergences.iter().map(|divergence| {
+            Json::Object(vec![
+                ("version", divergence.version.to_string().into()),
+                ("file", divergence.file.clone().into()),
+                ("state", divergence.kind.state().to_string().into()),
+                ("tolerated", tolerated.into()),
+            ])
+        });
+        let obstructions = obstructions.iter().map(|obstruction| {
+            Json::Object(vec![
+                ("file", obstruction.file.as_str().into()),
+                ("line", (obstruction.line as i64).into()),
+                ("column", (obstruction.column as i64).into()),
+                ("problem", obstruction.kind.to_string().into()),
+            ])
+        });
+        let bun_row = self.observation.bun_row().map(|(_, id)| id);
+        Json::Object(vec![
+            ("verdict", verdict.into()),
+            ("pending", Json::List(pending.collect())),
+            ("divergences", Json::List(divergences.collect())),
+            ("obstructions", Json::List(obstructions.collect())),
+            ("bun_row_id", bun_row.into()),
+        ])
+    }
+}

@@ -1,0 +1,458 @@
+//! The answer of `lockstep status`, as text for people or JSON for programs. README documents the fields; they stay.
+
+use std::collections::BTreeMap;
+
+use super::{Align, Layout, Table, Tone, labelled, paragraph};
+use crate::config::{Config, place};
+use crate::error::counted;
+use crate::history::{Observation, Record};
+use crate::json::Json;
+use crate::lock::Holder;
+use crate::migration::{State, Version};
+use crate::plan::Entry;
+use crate::status::{Facts, LockState};
+
+/// All that `status` tells.
+pub struct Report<'a> {
+    pub config: &'a Config,
+    pub facts: &'a Facts,
+    pub entries: &'a [Entry<'a>],
+}
+
+/// So many sessions of other programs are shown to people.
+const SUSPECTS: usize = 5;
+
+impl Report<'_> {
+    pub fn text(&self, layout: Layout) -> String {
+        let mut out = labelled(&self.head(), layout);
+        out.push('\n');
+        out.push_str(&self.table().text(layout));
+        let notes: String = self
+            .notes()
+            .iter()
+            .map(|note| paragraph(note, layout))
+            .collect();
+        if !notes.is_empty() {
+            out.push('\n');
+            out.push_str(&notes);
+        }
+        out.push('\n');
+        out.push_str(&paragraph(&self.summary(), layout));
+        out
+    }
+
+    /// Where we are, and who has the lock.
+    fn head(&self) -> Vec<(&'static str, String)> {
+        let seen = &self.facts.observation;
+        let places = self.config.server.places.iter();
+        let places: Vec<String> = places.map(|(name, port)| place(name, *port)).collect();
+        let standby = match seen.in_recovery {
+            true => ", a standby",
+            false => "",
+        };
+        let history = match &seen.history_table {
+            Some(table) => table.clone(),
+            None => format!(
+                "none: {} is not there yet",
+                self.config.history_table.setting
+            ),
+        };
+        let server = format!(
+            "{}, PostgreSQL {}{standby}",
+            places.join(", "),
+            seen.server_version
+        );
+        let mut head = vec![
+            ("server", server),
+            ("database", format!("{} as {}", seen.database, seen.user)),
+            ("history", history),
+        ];
+        head.extend(lock_lines(&self.facts.lock, seen));
+        head
+    }
+
+    fn table(&self) -> Table {
+        let columns = [
+            ("version", Align::Left),
+            ("name", Align::Wrapping),
+            ("state", Align::Left),
+            ("when", Align::Left),
+            ("group", Align::Right),
+            ("took", Align::Right),
+        ];
+        let mut table = Table::new(&columns);
+        for entry in self.entries {
+            let (state, record) = (entry.state, self.recorded(entry));
+            let known = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+            let plain = |text: String| (text, Tone::Plain);
+            table.push(vec![
+                plain(entry.version.to_string()),
+                plain(known(self.name(entry))),
+                (state.to_string(), tone(state)),
+                plain(known(
+                    record.and_then(|it| it.applied_at.as_deref().map(time)),
+                )),
+                plain(known(
+                    record.and_then(|it| it.group).map(|it| it.to_string()),
+                )),
+                plain(known(record.and_then(|it| it.duration_ms).map(duration))),
+            ]);
+        }
+        table
+    }
+
+    /// What the history and the journal say of an entry, if it is recorded: a start that is not finished is no record.
+    fn recorded(&self, entry: &Entry<'_>) -> Option<&Record> {
+        let is_applied = !matches!(entry.state, State::Pending | State::OutOfOrder);
+        let record = self.facts.records.get(&entry.version);
+        record.filter(|_| is_applied)
+    }
+
+    /// What the version is called: its file's name without the version, or that of the file that was applied.
+    fn name(&self, entry: &Entry<'_>) -> Option<String> {
+        let file_name = match entry.migration {
+            Some(migration) => &migration.file_name,
+            None => self.facts.records.get(&entry.version)?.file_name.as_ref()?,
+        };
+        let name = file_name.strip_suffix(".up.sql").unwrap_or(file_name);
+        let name = name.strip_suffix(".tx").unwrap_or(name);
+        let name = name.strip_prefix(&entry.version.to_string())?;
+        Some(name.strip_prefix('_')?.to_owned())
+    }
+
+    /// What does not fit the table.
+    fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        for entry in self.entries.iter().filter(|it| it.is_unfinished) {
+            let version = entry.version;
+            let started = self.start_of(version);
+            notes.push(match self.is_running(version) {
+                true => format!("{version} runs outside a transaction, {started}"),
+                false => format!(
+                    "{version} was {started}, outside a transaction, and not finished: the next `lockstep up` looks at \
+                     what it left, and finishes it"
+                ),
+            });
+        }
+        for name in &self.facts.observation.history.foreign {
+            notes.push(format!(
+                "the history also holds {name:?}, which is no version of 14 digits"
+            ));
+        }
+        notes
+    }
+
+    fn start_of(&self, version: Version) -> String {
+        let record = self.facts.records.get(&version);
+        let part = |label: &str, value: Option<String>| {
+            value.map_or(String::new(), |it| format!(" {label} {it}"))
+        };
+        format!(
+            "started{}{}",
+            part(
+                "at",
+                record.and_then(|it| it.started_at.as_deref().map(time))
+            ),
+            part("by", record.and_then(|it| it.runner.clone()))
+        )
+    }
+
+    /// Returns true if and only if the runner that has the lock is the one that started this version outside a
+    /// transaction: its session is called as the runner is, and by the run's token.
+    fn is_running(&self, version: Version) -> bool {
+        let LockState::Held { holder, .. } = &self.facts.lock else {
+            return false;
+        };
+        let record = self.facts.records.get(&version);
+        let session = record.and_then(|it| it.runner.as_deref());
+        match (session, holder.application.as_deref()) {
+            (Some(session), Some(runner)) => session
+                .strip_prefix(runner)
+                .is_some_and(|rest| rest.starts_with(' ')),
+            _ => false,
+        }
+    }
+
+    fn counts(&self) -> BTreeMap<State, usize> {
+        let mut counts = BTreeMap::new();
+        for entry in self.entries {
+            *counts.entry(entry.state).or_insert(0) += 1;
+        }
+        counts
+    }
+
+    /// How many there are of each state: `13 applied, 2 pending`.
+    fn summary(&self) -> String {
+        let counts = self.counts();
+        let parts = counts
+            .iter()
+            .map(|(state, count)| format!("{count} {state}"));
+        parts.collect::<Vec<_>>().join(", ")
+    }
+
+    pub fn json(&self) -> Json {
+        let seen = &self.facts.observation;
+        let places = self.config.server.places.iter();
+        let places = places.map(|(host, port)| {
+            Json::Object(vec![
+                ("host", host.as_str().into()),
+                ("port", i64::from(*port).into()),
+            ])
+        });
+        let counts = self.counts();
+        let count = |state: State| {
+            let count = counts.get(&state).copied().unwrap_or(0);
+            (state_field(state), Json::from(count as i64))
+        };
+        Json::Object(vec![
+            ("hosts", Json::List(places.collect())),
+            ("database", seen.database.as_str().into()),
+            ("user", seen.user.as_str().into()),
+            ("server_version", seen.server_version.as_str().into()),
+            ("standby", seen.in_recovery.into()),
+            ("history_table", seen.history_table.clone().into()),
+            ("lock", lock_json(&self.facts.lock, seen)),
+            (
+                "migrations",
+                Json::List(self.entries.iter().map(|it| self.entry_json(it)).collect()),
+            ),
+            ("counts", Json::Object(State::ALL.map(count).to_vec())),
+            ("foreign_names", seen.history.foreign.clone().into()),
+        ])
+    }
+
+    fn entry_json(&self, entry: &Entry<'_>) -> Json {
+        // A start that is not finished has a time and a runner, too.
+        let told = self.facts.records.get(&entry.version);
+        let text =
+            |of: fn(&Record) -> &Option<String>| Json::from(told.and_then(|it| of(it).clone()));
+        let file = entry.migration.map(|it| it.path.display().to_string());
+        Json::Object(vec![
+            ("version", entry.version.to_string().into()),
+            ("name", self.name(entry).into()),
+            ("file", file.into()),
+            ("state", entry.state.to_string().into()),
+            ("unfinished", entry.is_unfinished.into()),
+            ("applied_at", text(|it| &it.applied_at)),
+            ("group", told.and_then(|it| it.group).into()),
+            ("started_at", text(|it| &it.started_at)),
+            ("finished_at", text(|it| &it.finished_at)),
+            ("duration_ms", told.and_then(|it| it.duration_ms).into()),
+            ("runner", text(|it| &it.runner)),
+        ])
+    }
+}
+
+fn lock_lines(lock: &LockState, seen: &Observation) -> Vec<(&'static str, String)> {
+    let locks = seen.locks.as_deref().unwrap_or("the locks table");
+    match lock {
+        LockState::Free => vec![("lock", "free".to_owned())],
+        LockState::Held { holder, .. } => holder_lines("lock", "held by", holder),
+        LockState::Stale { id } => vec![(
+            "lock",
+            format!(
+                "free: row {id} of {locks} is of a runner that is gone; the next run takes it over"
+            ),
+        )],
+        LockState::Elsewhere { id } => vec![(
+            "lock",
+            format!("row {id} of {locks} is a runner's; only the primary knows whether that lives"),
+        )],
+        LockState::Bun {
+            id,
+            suspects,
+            waiting,
+        } => {
+            let mut lines = vec![(
+                "lock",
+                format!("row {id} of {locks} is bun's, whose owner may be alive or dead"),
+            )];
+            lines.extend(suspect_lines(suspects));
+            if let Some(newest) = seen.history.newest() {
+                lines.push((
+                    "",
+                    format!(
+                        "bun records a migration before it runs it: {newest}, the newest record, may be running, or \
+                         may never have run"
+                    ),
+                ));
+            }
+            lines.push((
+                "",
+                format!("if you know that no bun process is at work: lockstep unlock {id}"),
+            ));
+            if let Some(holder) = waiting {
+                lines.extend(holder_lines("waiting", "for that row:", holder));
+            }
+            lines
+        }
+    }
+}
+
+fn suspect_lines(suspects: &[String]) -> Vec<(&'static str, String)> {
+    if suspects.is_empty() {
+        let nobody = "no session of another program is connected to this database now";
+        return vec![("", nobody.to_owned())];
+    }
+    let shown = suspects.iter().take(SUSPECTS);
+    let mut lines: Vec<_> = shown
+        .map(|it| ("", format!("its owner may be {it}")))
+        .collect();
+    if let Some(more @ 1..) = suspects.len().checked_sub(SUSPECTS) {
+        lines.push(("", format!("or one of {} more", counted(more, "session"))));
+    }
+    lines
+}
+
+/// Who has the guard, what it runs, and who is in its way.
+fn holder_lines(label: &'static str, what: &str, holder: &Holder) -> Vec<(&'static str, String)> {
+    let parts = [
+        Some(format!("{what} pid {}", holder.pid)),
+        holder.application.clone(),
+        holder.address.as_ref().map(|it| format!("from {it}")),
+        holder
+            .since
+            .as_ref()
+            .map(|it| format!("since {}", time(it))),
+    ];
+    let mut lines = vec![(label, joined(parts))];
+    if holder.since.is_none() {
+        lines.push((
+            "",
+            "more of it is shown to members of pg_read_all_stats".to_owned(),
+        ));
+    }
+    let Some(work) = &holder.work else {
+        return lines;
+    };
+    let running = joined([
+        work.migration.clone(),
+        work.statement.as_ref().map(|it| format!("statement {it}")),
+        work.sql.clone(),
+        work.since.as_ref().map(|it| format!("since {}", time(it))),
+    ]);
+    if !running.is_empty() {
+        lines.push(("running", running));
+    }
+    if let Some(build) = &work.index_build {
+        lines.push(("progress", build.to_string()));
+    }
+    if let Some(blocker) = &work.waits_for {
+        lines.push(("blocked", format!("by {blocker}")));
+    }
+    lines
+}
+
+fn joined<const N: usize>(parts: [Option<String>; N]) -> String {
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+fn lock_json(lock: &LockState, seen: &Observation) -> Json {
+    let (state, id, holder, suspects) = match lock {
+        LockState::Free => ("free", None, None, &[] as &[String]),
+        LockState::Held { id, holder } => ("held", *id, Some(holder), &[] as &[String]),
+        LockState::Bun {
+            id,
+            suspects,
+            waiting,
+        } => ("bun", Some(*id), waiting.as_ref(), suspects.as_slice()),
+        LockState::Stale { id } => ("stale", Some(*id), None, &[] as &[String]),
+        LockState::Elsewhere { id } => ("elsewhere", Some(*id), None, &[] as &[String]),
+    };
+    Json::Object(vec![
+        ("state", state.into()),
+        ("table", seen.locks.clone().into()),
+        ("row_id", id.into()),
+        ("holder", holder.map_or(Json::Null, holder_json)),
+        ("suspects", suspects.to_vec().into()),
+    ])
+}
+
+fn holder_json(holder: &Holder) -> Json {
+    let work = holder.work.clone().unwrap_or_default();
+    let statement = work.statement.as_deref().and_then(|it| it.split_once('/'));
+    let statement =
+        statement.and_then(|(k, n)| Some((k.parse::<i64>().ok()?, n.parse::<i64>().ok()?)));
+    let build = work.index_build.as_ref();
+    Json::Object(vec![
+        ("pid", number(&holder.pid)),
+        ("application", holder.application.clone().into()),
+        ("address", holder.address.clone().into()),
+        ("since", holder.since.clone().into()),
+        ("working_pid", number(&work.pid)),
+        ("migration", work.migration.into()),
+        ("statement", statement.map(|it| it.0).into()),
+        ("statements", statement.map(|it| it.1).into()),
+        ("sql", work.sql.into()),
+        ("running_since", work.since.into()),
+        ("index_build_phase", build.map(|it| it.phase.clone()).into()),
+        (
+            "index_build_percent",
+            build.and_then(|it| it.percent).into(),
+        ),
+        ("waits_for", work.waits_for.into()),
+    ])
+}
+
+fn number(text: &str) -> Json {
+    text.parse::<i64>().ok().into()
+}
+
+/// The state as the name of a field.
+fn state_field(state: State) -> &'static str {
+    match state {
+        State::Applied => "applied",
+        State::Pending => "pending",
+        State::OutOfOrder => "out_of_order",
+        State::Modified => "modified",
+        State::Missing => "missing",
+        State::Ahead => "ahead",
+        State::Archived => "archived",
+    }
+}
+
+fn tone(state: State) -> Tone {
+    match state {
+        State::Applied => Tone::Good,
+        State::Pending | State::OutOfOrder => Tone::Notice,
+        State::Modified | State::Missing => Tone::Bad,
+        State::Ahead | State::Archived => Tone::Faint,
+    }
+}
+
+/// A time of RFC 3339 for people: `2026-11-22 20:15:03Z`.
+fn time(rfc3339: &str) -> String {
+    rfc3339.replacen('T', " ", 1)
+}
+
+/// A duration for people, to two places that matter: `7 ms`, `1.6 s`, `3 min 20 s`, `2 h 05 min`.
+fn duration(milliseconds: i64) -> String {
+    let seconds = milliseconds / 1000;
+    match milliseconds {
+        ..=999 => format!("{milliseconds} ms"),
+        1_000..=59_999 => format!("{seconds}.{} s", milliseconds / 100 % 10),
+        60_000..=3_599_999 => format!("{} min {:02} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {:02} min", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_short_whatever_it_is() {
+        for (milliseconds, shown) in [
+            (0, "0 ms"),
+            (999, "999 ms"),
+            (1_000, "1.0 s"),
+            (59_999, "59.9 s"),
+            (60_000, "1 min 00 s"),
+            (3_599_999, "59 min 59 s"),
+            (7_500_000, "2 h 05 min"),
+            (360_000_000, "100 h 00 min"),
+        ] {
+            assert_eq!(duration(milliseconds), shown);
+        }
+    }
+}

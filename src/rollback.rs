@@ -1,0 +1,176 @@
+//! History and down files → what is to be rolled back, or every reason not to. Pure: no database, no file, no clock.
+//!
+//! Migrations go in reverse order of their application, which the history's ids tell: what was merged late was applied
+//! late, whatever its version says. A file that was edited after it was applied is no reason not to: what undoes it is
+//! the down file, and nobody compares that. Names in the history that are no versions are neither counted nor touched.
+//!
+//! `down` is relative, so it matters when it counts. What is rolled back is what was the newest when the command was
+//! given: of two that are given at the same time, the second finds its work done, and does not take the next group.
+
+use std::fmt;
+
+use crate::command::Rollback;
+use crate::error::{Error, FileProblem};
+use crate::migration::{History, Migration, Version};
+use crate::plan::{self, Obstruction};
+
+/// What is to be rolled back, in order, and up to which row the history was seen.
+pub struct Chosen {
+    records: Vec<Record>,
+    newest_id: i64,
+}
+
+/// A migration that is recorded, or whose record a rollback has taken back that was not finished.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Record {
+    version: Version,
+    /// None if its rollback was begun.
+    id: Option<i64>,
+    group: i64,
+}
+
+impl Chosen {
+    /// Chooses among what the history holds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooFew`] if there is something, but less than was asked for.
+    pub fn among(history: &History, which: Rollback) -> Result<Chosen, Error> {
+        let mut records = newest_first(history);
+        match which {
+            Rollback::NewestGroup => {
+                let newest = records.iter().map(|it| it.group).max();
+                records.retain(|it| Some(it.group) == newest);
+            }
+            Rollback::Newest(asked) if asked > records.len() && !records.is_empty() => {
+                let recorded = records.len();
+                return Err(Error::TooFew { asked, recorded });
+            }
+            Rollback::Newest(count) => records.truncate(count),
+        }
+        Ok(Chosen {
+            records,
+            newest_id: newest_id(history),
+        })
+    }
+
+    /// Returns true if and only if there is nothing to roll back.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// The versions that are still to be rolled back, in order, whatever others have done meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NewerApplied`] if something was applied since: it may need what is to go.
+    pub fn left(&self, history: &History) -> Result<Vec<Version>, Error> {
+        if newest_id(history) > self.newest_id {
+            let newer = history.applied.iter().filter(|it| it.id > self.newest_id);
+            return Err(Error::NewerApplied(newer.map(|it| it.version).collect()));
+        }
+        let now = newest_first(history);
+        let is_left = |chosen: &&Record| {
+            let mut same = now.iter().filter(|it| it.version == chosen.version);
+            same.any(|it| it.id.is_none() || it.id == chosen.id)
+        };
+        let left = self.records.iter().filter(is_left);
+        Ok(left.map(|it| it.version).collect())
+    }
+
+    /// Finds the down file of each of these versions, by `read`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoWayBack`] with every file that is missing or unusable, and everything in them that cannot be run.
+    pub fn down_files(
+        versions: &[Version],
+        migrations: &[Migration],
+        read: impl Fn(Version) -> Result<Option<Migration>, FileProblem>,
+    ) -> Result<Vec<Migration>, Error> {
+        let (mut files, mut objections) = (Vec::new(), Vec::new());
+        for &version in versions {
+            let up = migrations.iter().find(|it| it.version == version);
+            match (up, read(version)) {
+                (None, _) => objections.push(Objection::NoFile(version)),
+                (_, Err(problem)) => objections.push(Objection::Unusable(problem)),
+                (Some(up), Ok(None)) => objections.push(Objection::NoDownFile(expected(up))),
+                (_, Ok(Some(down))) => {
+                    objections.extend(plan::obstructions(&down).map(Objection::Obstructed));
+                    files.push(down);
+                }
+            }
+        }
+        match objections.is_empty() {
+            true => Ok(files),
+            false => Err(Error::NoWayBack(objections)),
+        }
+    }
+}
+
+/// One of each version, in reverse order of application. A rollback that was begun comes first.
+fn newest_first(history: &History) -> Vec<Record> {
+    let begun = history.interrupted.iter().filter_map(|it| {
+        Some(Record {
+            version: it.version,
+            id: None,
+            group: it.rollback.as_ref()?.group,
+        })
+    });
+    let recorded = history.applied.iter().rev().map(|it| Record {
+        version: it.version,
+        id: Some(it.id),
+        group: it.group,
+    });
+    let mut records: Vec<Record> = Vec::new();
+    for record in begun.chain(recorded) {
+        if records.iter().all(|it| it.version != record.version) {
+            records.push(record);
+        }
+    }
+    records
+}
+
+fn newest_id(history: &History) -> i64 {
+    history.applied.iter().map(|it| it.id).max().unwrap_or(0)
+}
+
+/// The path that the down file would have.
+fn expected(up: &Migration) -> String {
+    let path = up.path.display().to_string();
+    match path.strip_suffix(".up.sql") {
+        Some(stem) => format!("{stem}.down.sql"),
+        None => path,
+    }
+}
+
+/// Why a migration cannot be rolled back.
+pub enum Objection {
+    /// There is no file of this version, neither up nor down.
+    NoFile(Version),
+    /// Where the down file would be.
+    NoDownFile(String),
+    Unusable(FileProblem),
+    /// Something in the down file cannot be run.
+    Obstructed(Obstruction),
+}
+
+impl Objection {
+    /// Returns true if and only if history and files disagree.
+    pub fn is_disagreement(&self) -> bool {
+        matches!(self, Objection::NoFile(_))
+    }
+}
+
+impl fmt::Display for Objection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Objection::NoFile(version) => {
+                write!(f, "{version} missing: applied, but its files are gone")
+            }
+            Objection::NoDownFile(path) => write!(f, "{path} is missing"),
+            Objection::Unusable(it) => write!(f, "{}: {}", it.path.display(), it.problem),
+            Objection::Obstructed(obstruction) => write!(f, "{obstruction}"),
+        }
+    }
+}

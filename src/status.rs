@@ -1,0 +1,96 @@
+//! `lockstep status`: asks the database all there is to tell: where we are, who has the lock, what is recorded.
+//!
+//! It only reads, takes no lock, and answers while a runner is at work. `report/status.rs` has the words.
+
+use std::collections::BTreeMap;
+
+use crate::config::Config;
+use crate::connect::Session;
+use crate::error::Error;
+use crate::history::{self, Observation, Record};
+use crate::lock::{self, Holder};
+use crate::migration::Version;
+use crate::wait::{Signals, Wait};
+
+/// What the database says.
+pub struct Facts {
+    pub observation: Observation,
+    pub records: BTreeMap<Version, Record>,
+    pub lock: LockState,
+}
+
+/// Who has the migration lock.
+pub enum LockState {
+    Free,
+    /// A runner of ours. Its row may not be there yet, or not any more.
+    Held {
+        id: Option<i64>,
+        holder: Holder,
+    },
+    /// bun's row stands there. A runner of ours may wait for it.
+    Bun {
+        id: i64,
+        /// The sessions that may be its owner's, in words.
+        suspects: Vec<String>,
+        waiting: Option<Holder>,
+    },
+    /// A runner of ours left its row, and is gone.
+    Stale {
+        id: i64,
+    },
+    /// There is a row of a runner of ours, but this is a standby: on the primary that runner lives, or not.
+    Elsewhere {
+        id: i64,
+    },
+}
+
+/// Asks, in one round trip if nobody has the lock, and else in two or three.
+///
+/// # Errors
+///
+/// [`Error::TableWait`] if a table of ours is locked against readers until `MIGRATION_LOCK_WAIT_SECONDS` are over; what
+/// the connection meets.
+pub fn ask(config: &Config, runner: &str, signals: &Signals) -> Result<Facts, Error> {
+    let message = history::observe_in_detail(config);
+    let mut patience = Wait::new(signals, config.database_wait);
+    let (mut session, answer) = Session::open(&config.server, runner, &message, &mut patience)?;
+    let mut wait = Wait::new(signals, config.lock_wait);
+    let mut results = lock::read(&mut session, &message, answer, &mut wait)?;
+    let mut ownerless = None;
+    loop {
+        let observation = lock::observation(&results)?;
+        let holder = holder(&mut session, &observation)?;
+        let lock = match (observation.lock_row, holder) {
+            (Some(id), waiting) if id > 0 => LockState::Bun {
+                id,
+                suspects: lock::other_sessions(&mut session)?,
+                waiting,
+            },
+            (id, Some(holder)) => LockState::Held { id, holder },
+            (Some(id), None) if observation.in_recovery => LockState::Elsewhere { id },
+            // The runner may have ended between the two questions. If its row is there afterwards, it is nobody's.
+            (Some(id), None) if ownerless != Some(id) => {
+                ownerless = Some(id);
+                let answer = session.query(&message);
+                results = lock::read(&mut session, &message, answer, &mut wait)?;
+                continue;
+            }
+            (Some(id), None) => LockState::Stale { id },
+            (None, None) => LockState::Free,
+        };
+        session.close();
+        return Ok(Facts {
+            observation,
+            records: history::records(&results),
+            lock,
+        });
+    }
+}
+
+/// Who holds the guard. Without our tables nobody can; on a standby nobody is seen.
+fn holder(session: &mut Session, observation: &Observation) -> Result<Option<Holder>, Error> {
+    match &observation.tables {
+        Some(tables) => lock::holder(session, tables),
+        None => Ok(None),
+    }
+}
