@@ -18,7 +18,7 @@ use postgres::error::DbError;
 
 use self::message::{Markers, Message};
 use crate::config::Config;
-use crate::connect::{Settings, Trouble, literal};
+use crate::connect::{Session, Settings, Trouble, literal};
 use crate::error::{Before, Error, Failure, FailureOutcome, Place, Precision, SqlError};
 use crate::history::{self, Started};
 use crate::lock::{Expected, Locked, sqlstate};
@@ -442,9 +442,6 @@ impl Run<'_> {
         ))
     }
 
-    /// Who holds locks on the tables that the failed statement names, the oldest transaction first. The server does
-    /// not tell whom a statement waited for once it has given up, and this connection could not ask while it waited; a
-    /// third connection could, but a small pool has none to give.
     fn blockers(
         &self,
         locked: &mut Locked,
@@ -458,32 +455,44 @@ impl Run<'_> {
             Some(statement) => &migration.text[statement.range()],
             None => migration.text.as_str(),
         };
-        let names: Vec<String> = script::identifiers(text)
-            .iter()
-            .map(|name| literal(name))
-            .collect();
-        if names.is_empty() {
-            return Ok(Vec::new());
-        }
-        let message = format!(
-            "SELECT l.pid, max(a.application_name) AS application, max(a.state) AS state, \
-               pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - min(a.xact_start)) AS age, \
-               pg_catalog.string_agg(DISTINCT l.mode || ' on ' || c.relname, ', ') AS locks \
-             FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation \
-             JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
-             WHERE l.granted AND l.pid NOT IN (pg_catalog.pg_backend_pid(), {guard}) \
-               AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) \
-               AND c.relname = ANY (ARRAY[{names}]::pg_catalog.name[]) \
-             GROUP BY l.pid ORDER BY min(a.xact_start) LIMIT 5",
-            guard = locked.guard_pid(),
-            names = names.join(", "),
-        );
-        let rows = locked
-            .work
-            .ask(&message)
-            .map_err(|trouble| trouble.while_doing("asking who is in the way"))?;
-        Ok(rows.iter().map(describe_blocker).collect())
+        let guard = locked.guard_pid();
+        blockers(&mut locked.work, text, Some(guard))
     }
+}
+
+/// Who holds locks on the tables that the failed statement names, the oldest transaction first. The server does
+/// not tell whom a statement waited for once it has given up, and this connection could not ask while it waited; a
+/// third connection could, but a small pool has none to give. The sessions of our own do not count.
+pub fn blockers(
+    session: &mut Session,
+    text: &str,
+    guard: Option<i32>,
+) -> Result<Vec<String>, Error> {
+    let names: Vec<String> = script::identifiers(text)
+        .iter()
+        .map(|name| literal(name))
+        .collect();
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let message = format!(
+        "SELECT l.pid, max(a.application_name) AS application, max(a.state) AS state, \
+           pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - min(a.xact_start)) AS age, \
+           pg_catalog.string_agg(DISTINCT l.mode || ' on ' || c.relname, ', ') AS locks \
+         FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation \
+         JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
+         WHERE l.granted AND l.pid NOT IN (pg_catalog.pg_backend_pid(), {guard}) \
+           AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) \
+           AND c.relname = ANY (ARRAY[{names}]::pg_catalog.name[]) \
+         GROUP BY l.pid ORDER BY min(a.xact_start) LIMIT 5",
+        // No session has the number 0.
+        guard = guard.unwrap_or(0),
+        names = names.join(", "),
+    );
+    let rows = session
+        .ask(&message)
+        .map_err(|trouble| trouble.while_doing("asking who is in the way"))?;
+    Ok(rows.iter().map(describe_blocker).collect())
 }
 
 const SYNTAX_ERROR: &str = "42601";
@@ -536,7 +545,7 @@ fn describe_blocker(row: &postgres::SimpleQueryRow) -> String {
 /// Undoes whatever a file may have left in the session (rule 8). Behind a pooler `RESET ALL` drops the application name
 /// and the client encoding too, so they are set again. `DISCARD ALL` would be shorter, but cannot share a message; and
 /// only statements that were prepared by SQL are ours to forget: the others may be a pooler's.
-fn reset(runner: &str) -> String {
+pub fn reset(runner: &str) -> String {
     format!(
         "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL;
          DO LANGUAGE plpgsql $lockstep$ DECLARE s pg_catalog.record; BEGIN

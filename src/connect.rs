@@ -190,6 +190,15 @@ impl Session {
         client.batch_execute(message).map_err(Trouble::from)
     }
 
+    /// Sends a message for as long as it takes, or until a signal comes; then the session is left, and the server rolls
+    /// back.
+    pub fn execute_interruptibly(&mut self, message: &str) -> Result<(), Trouble> {
+        let (sent, text) = (Instant::now(), message.to_owned());
+        let outcome = self.bounded(Duration::MAX, move |client| client.batch_execute(&text));
+        log_statements(message, sent.elapsed(), outcome.as_ref().err());
+        outcome
+    }
+
     /// Asks for a sign of life. It fails no transaction and takes no snapshot.
     pub fn ping(&mut self) -> Result<(), Trouble> {
         let outcome = self.bounded(FIRST_ANSWER_TIMEOUT, |client| client.simple_query(""));

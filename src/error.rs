@@ -109,6 +109,10 @@ pub enum Error {
     },
     /// A migration failed and was rolled back.
     Migration(Box<Failure>),
+    /// Pending files cannot be rehearsed, because they have to run outside a transaction: file, line and command.
+    CannotRehearse { statements: Vec<String> },
+    /// A runner is at work, or bun may be, and a rehearsal would get into its way.
+    RunnerAtWork { runner: String },
     /// A signal stopped us.
     Stopped { signal: Signal, doing: String },
 }
@@ -366,6 +370,8 @@ impl Error {
             | Error::NewerApplied(_)
             | Error::NoSuchVersion { .. }
             | Error::RecordedBeyond { .. }
+            | Error::CannotRehearse { .. }
+            | Error::RunnerAtWork { .. }
             | Error::Stopped { .. } => Vec::new(),
         }
     }
@@ -557,6 +563,22 @@ impl fmt::Display for Error {
                 listed(newer)
             ),
             Error::Migration(failure) => write!(f, "{failure}"),
+            Error::CannotRehearse { statements } => {
+                write!(
+                    f,
+                    "a rehearsal is one transaction, and what is pending has to run outside of one; nothing was run"
+                )?;
+                statements
+                    .iter()
+                    .try_for_each(|statement| write!(f, "\n  {statement}"))
+            }
+            Error::RunnerAtWork { runner } => {
+                write!(
+                    f,
+                    "a rehearsal would get into the way of another runner: {runner}"
+                )?;
+                write!(f, "\n  hint: run again when it is done")
+            }
             Error::Stopped { signal, doing } => write!(f, "stopped by {signal}: {doing}"),
         }
     }

@@ -536,6 +536,17 @@ pub fn holder(session: &mut Session, tables: &Tables) -> Result<Option<Holder>, 
     found.map_err(|trouble| trouble.while_doing("asking who holds the lock"))
 }
 
+/// Who is at work or may be, in words: a runner, or whoever left a row of bun's; none if nobody is.
+pub fn at_work(session: &mut Session, observation: &Observation) -> Result<Option<String>, Error> {
+    if let Some((locks, id)) = observation.bun_row() {
+        return Ok(Some(format!("bun, alive or dead: row {id} of {locks}")));
+    }
+    match &observation.tables {
+        Some(tables) => find_holder(session, tables),
+        None => Ok(None),
+    }
+}
+
 /// The sessions on this database that may be a bun process's, in words: all that are not ours.
 pub fn other_sessions(session: &mut Session) -> Result<Vec<String>, Error> {
     let found = holder::other_sessions(session);

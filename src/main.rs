@@ -6,6 +6,7 @@
 
 mod apply;
 mod baseline;
+mod catalog;
 mod check;
 mod command;
 mod config;
@@ -14,12 +15,14 @@ mod down;
 mod error;
 mod files;
 mod history;
+mod impact;
 mod json;
 mod lock;
 mod logging;
 mod migration;
 mod plan;
 mod progress;
+mod rehearse;
 mod report;
 mod rollback;
 mod script;
@@ -36,7 +39,7 @@ use std::time::Duration;
 use log::{debug, info, warn};
 
 use crate::baseline::Baseline;
-use crate::command::{Command, Format, Rollback};
+use crate::command::{Command, Format, Planning, Rollback};
 use crate::config::{Config, Environment};
 use crate::connect::Session;
 use crate::error::{Error, counted};
@@ -45,6 +48,7 @@ use crate::history::{Observation, Tables};
 use crate::lock::{Acquired, Locked};
 use crate::migration::{History, Migration, Version};
 use crate::plan::Plan;
+use crate::report::plan::Answer as PlanAnswer;
 use crate::rollback::Objection;
 use crate::wait::{Signal, Signals, Wait};
 
@@ -73,6 +77,7 @@ fn exit_code(error: &Error) -> u8 {
         | Error::NoSuchRow { .. }
         | Error::TooFew { .. }
         | Error::NoSuchVersion { .. }
+        | Error::CannotRehearse { .. }
         | Error::Rejected { .. } => 2,
         Error::Database { cause, .. } => match cause.is_transient() {
             true => 3,
@@ -84,6 +89,7 @@ fn exit_code(error: &Error) -> u8 {
         | Error::Held { .. }
         | Error::BunRow { .. }
         | Error::LockLost { .. }
+        | Error::RunnerAtWork { .. }
         | Error::TableWait { .. } => 4,
         Error::Refused { divergences, .. } => match divergences.is_empty() {
             true => 2,
@@ -122,7 +128,7 @@ fn run(environment: &Environment, signals: io::Result<Signals>) -> Result<(), Er
         Command::Check(format) => check(environment, signals, format),
         Command::Wait => wait_for_others(environment, signals),
         Command::New(wish) => new(environment, &wish.to_string_lossy()),
-        command @ Command::Plan(..) => Err(Error::Usage(format!("{command:?} is not there yet"))),
+        Command::Plan(format, planning) => show_plan(environment, signals, format, planning),
         Command::Start => match config::switch(environment) {
             Ok(true) => up(environment, signals),
             Ok(false) => {
@@ -311,6 +317,52 @@ fn new(environment: &Environment, wish: &str) -> Result<(), Error> {
         created.up.display(),
         created.down.display()
     ))
+}
+
+/// Tells what `up` would do.
+fn show_plan(
+    environment: &Environment,
+    signals: &Signals,
+    format: Format,
+    planning: Planning,
+) -> Result<(), Error> {
+    let config = config(environment)?;
+    let migrations = files::read(&config.migrations_dir)?;
+    warn_of_odd_versions(&migrations);
+    let FirstLook {
+        mut session,
+        observation,
+        runner: own_name,
+        ..
+    } = look(&config, signals, None)?;
+    let plan = plan_for(&config, &migrations, &observation.history)?;
+    warn_of_tolerated(&plan);
+    say_ahead(&plan);
+    let runner = lock::at_work(&mut session, &observation)?;
+    let catalog = catalog::read(&mut session)?;
+    let mut shown = PlanAnswer::new(&plan, &migrations, catalog.world(), runner.clone());
+    if planning == Planning::Rehearse && !plan.pending.is_empty() {
+        refuse_what_cannot_be_written_to(&config, &observation, "migrations are pending")?;
+        if let Some(runner) = runner {
+            return Err(Error::RunnerAtWork { runner });
+        }
+        let counts_bytes = observation.counts_bytes;
+        let measured = rehearse::run(
+            &config,
+            &mut session,
+            &plan,
+            &catalog,
+            &own_name,
+            counts_bytes,
+        )?;
+        shown.add_measurements(measured);
+    }
+    session.close();
+    answer(&match format {
+        Format::Text => shown.text(),
+        Format::Json => shown.json(),
+    })?;
+    signals.check("the plan was shown")
 }
 
 fn config(environment: &Environment) -> Result<Config, Error> {

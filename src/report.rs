@@ -4,6 +4,7 @@
 //! On a terminal long cells are wrapped, so that nothing is lost there either.
 
 pub mod check;
+pub mod plan;
 pub mod status;
 
 use std::borrow::Cow;

@@ -331,6 +331,14 @@ pub fn identifiers(statement: &str) -> Vec<String> {
     names
 }
 
+/// The statement's tokens, the first `limit` of them.
+pub fn tokens(statement: &str, limit: usize) -> Vec<Token<'_>> {
+    Lexer::new(statement, 0)
+        .filter(|token| token.kind != TokenKind::Backslash)
+        .take(limit)
+        .collect()
+}
+
 // ---- Splitting: tokens → statements, and the checksum on the way ----
 
 /// Walks the text once. Each statement, when it ends, is looked at by [`kind_of`] and
@@ -1479,14 +1487,14 @@ fn clip(text: &str, bytes: usize) -> &str {
 
 /// One token of PostgreSQL's, or one command line of psql's.
 #[derive(Clone, Debug)]
-struct Token<'a> {
-    kind: TokenKind,
+pub struct Token<'a> {
+    pub kind: TokenKind,
     start: usize,
-    text: &'a str,
+    pub text: &'a str,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum TokenKind {
+pub enum TokenKind {
     /// A keyword or an identifier without quotes.
     Word,
     /// `"…"`, `U&"…"`.
@@ -1509,11 +1517,11 @@ impl Token<'_> {
     }
 
     /// Returns true if and only if this is that keyword, in any case, not quoted.
-    fn is_word(&self, word: &str) -> bool {
+    pub fn is_word(&self, word: &str) -> bool {
         self.kind == TokenKind::Word && self.text.eq_ignore_ascii_case(word)
     }
 
-    fn is_symbol(&self, symbol: &str) -> bool {
+    pub fn is_symbol(&self, symbol: &str) -> bool {
         self.kind == TokenKind::Symbol && self.text == symbol
     }
 
@@ -1521,8 +1529,13 @@ impl Token<'_> {
         self.kind == TokenKind::QuotedName && !self.text.starts_with('"')
     }
 
-    fn is_name(&self) -> bool {
+    pub fn is_name(&self) -> bool {
         matches!(self.kind, TokenKind::Word | TokenKind::QuotedName)
+    }
+
+    /// The identifier as the server stores it.
+    pub fn stored_name(&self) -> String {
+        stored_name(self.text, '\\')
     }
 }
 

@@ -24,6 +24,7 @@ mod network;
 mod new;
 mod outside;
 mod pgbouncer;
+mod plan;
 mod pooler;
 mod proxy;
 mod refusals;

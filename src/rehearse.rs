@@ -1,0 +1,437 @@
+//! `Plan` → what it really locks and rewrites: all pending files run in one transaction, which is rolled back.
+//!
+//! It takes no migration lock and writes no record; it refuses while a runner is at work. Whatever stands in a file,
+//! nothing may be committed. So each statement is run by PL/pgSQL's `EXECUTE`, which refuses to begin or end a
+//! transaction: also if the file has changed how the server reads literals, and our lexer and the server split it in
+//! different places. What else is refused there is sent as it is if it has no backslash, since literals without one mean
+//! the same to both.
+//!
+//! What no transaction takes back stays: a sequence's numbers, and whatever a function does to the world outside.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use log::{debug, info};
+use postgres::SimpleQueryRow;
+use postgres::error::{DbError, ErrorPosition};
+
+use crate::apply;
+use crate::catalog::Catalog;
+use crate::config::Config;
+use crate::connect::{Session, Settings, Trouble};
+use crate::error::{Before, Error, Failure, FailureOutcome, Place, Precision, SqlError};
+use crate::impact::{Mode, Name, World};
+use crate::migration::Migration;
+use crate::plan::Plan;
+use crate::script::{self, Kind, Statement};
+
+/// What a statement did.
+pub struct Measured {
+    pub duration: Duration,
+    /// The tables from before the rehearsal that it locked, or locked more strongly than those before it: the strongest
+    /// mode on each.
+    pub locks: Vec<(String, Mode)>,
+    /// Those that it wrote anew.
+    pub rewritten: Vec<String>,
+}
+
+/// What every statement of every pending file did, in order.
+///
+/// # Errors
+///
+/// [`Error::CannotRehearse`] before anything runs, if a file has to run outside a transaction; [`Error::Migration`] and
+/// [`Error::TableWait`] as [`apply::run`].
+pub fn run(
+    config: &Config,
+    session: &mut Session,
+    plan: &Plan<'_>,
+    catalog: &Catalog,
+    runner: &str,
+    counts_bytes: bool,
+) -> Result<Vec<Vec<Measured>>, Error> {
+    refuse_what_runs_outside(plan)?;
+    let settings = Settings {
+        lock_timeout: config.ddl_lock_timeout,
+        statement_timeout: config.statement_timeout,
+        ..Settings::default()
+    };
+    let settings = format!("{settings} SET LOCAL standard_conforming_strings TO on");
+    let mut rehearsal = Rehearsal {
+        session,
+        settings,
+        counts_bytes,
+        runner,
+        seen: Seen::new(catalog),
+    };
+    let outcome = rehearsal.run(plan);
+    let reset = format!("ROLLBACK; {}", apply::reset(runner));
+    // The first error is the one that counts; without a session there is nothing to roll back.
+    if let Err(trouble) = rehearsal.session.execute(&reset) {
+        debug!("rolling back the rehearsal: {trouble:?}");
+    }
+    match outcome {
+        Ok(measured) => Ok(measured),
+        Err(Stop::Error(error)) => Err(*error),
+        Err(Stop::Locked {
+            migration,
+            statement,
+            cause,
+            waited,
+        }) => {
+            let text = statement.map_or(migration.text.as_str(), |it| &migration.text[it.range()]);
+            Err(Error::TableWait {
+                doing: migration.path.display().to_string(),
+                blockers: apply::blockers(rehearsal.session, text, None)?,
+                cause,
+                waited,
+                before: Before::nothing(),
+            })
+        }
+    }
+}
+
+fn refuse_what_runs_outside(plan: &Plan<'_>) -> Result<(), Error> {
+    let outside = plan.pending.iter().filter_map(|migration| {
+        let statement = migration
+            .script
+            .statements
+            .iter()
+            .find(|it| matches!(it.kind, Kind::Outside(_)))?;
+        Some(describe(migration, statement))
+    });
+    let statements: Vec<String> = outside.collect();
+    match statements.is_empty() {
+        true => Ok(()),
+        false => Err(Error::CannotRehearse { statements }),
+    }
+}
+
+/// File, line and verb.
+fn describe(migration: &Migration, statement: &Statement) -> String {
+    let line = Place::of(&migration.text, statement.range().start, Precision::Exact).line;
+    let verb = script::verb(&migration.text[statement.range()]);
+    format!("{}:{line}: {verb}", migration.path.display())
+}
+
+struct Rehearsal<'a> {
+    session: &'a mut Session,
+    /// For each file anew.
+    settings: String,
+    counts_bytes: bool,
+    runner: &'a str,
+    seen: Seen,
+}
+
+/// What ends a rehearsal early.
+enum Stop<'a> {
+    Error(Box<Error>),
+    /// Somebody else has a lock on what the statement, or the file's end, needs.
+    Locked {
+        migration: &'a Migration,
+        statement: Option<&'a Statement>,
+        cause: Box<SqlError>,
+        waited: Duration,
+    },
+}
+
+impl Stop<'_> {
+    fn error(error: Error) -> Self {
+        Stop::Error(Box::new(error))
+    }
+}
+
+impl Rehearsal<'_> {
+    fn run<'p>(&mut self, plan: &Plan<'p>) -> Result<Vec<Vec<Measured>>, Stop<'p>> {
+        let begin = format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {}",
+            self.settings
+        );
+        self.ours(&begin, "beginning the rehearsal")?;
+        let of = plan.pending.len();
+        let mut files = Vec::new();
+        for (number, migration) in plan.pending.iter().enumerate() {
+            let (number, name) = (number + 1, migration.file_name.as_str());
+            info!(version = migration.version.to_string().as_str(), name, number, of; "{number}/{of} rehearsing {name}");
+            files.push(self.file(migration)?);
+        }
+        Ok(files)
+    }
+
+    fn ours<'p>(&mut self, message: &str, doing: &str) -> Result<(), Stop<'p>> {
+        let outcome = self.session.execute(message);
+        outcome.map_err(|trouble| Stop::error(trouble.while_doing(doing)))
+    }
+
+    fn file<'p>(&mut self, migration: &'p Migration) -> Result<Vec<Measured>, Stop<'p>> {
+        let mut all = Vec::new();
+        for statement in &migration.script.statements {
+            let text = &migration.text[statement.range()];
+            let started = Instant::now();
+            let outcome = self.session.execute_interruptibly(&message_of(text));
+            let duration = started.elapsed();
+            outcome.map_err(|trouble| self.stop(migration, Some(statement), trouble, duration))?;
+            all.push(self.measure(text, duration)?);
+        }
+        self.check_constraints(migration)?;
+        // What it leaves behind in the session is gone before the next one, as rule 8 has it.
+        let reset = format!("{}; {}", apply::reset(self.runner), self.settings);
+        self.ours(&reset, "resetting the session between two files")?;
+        Ok(all)
+    }
+
+    /// Checks the file's deferred constraints, where its commit would. `SET CONSTRAINTS ALL` would be shorter, but it would
+    /// hold for the files behind this one too.
+    fn check_constraints<'p>(&mut self, migration: &'p Migration) -> Result<(), Stop<'p>> {
+        let list = "SELECT c.condeferred AS deferred, pg_catalog.format('%I.%I', n.nspname, c.conname) AS name \
+            FROM pg_catalog.pg_constraint c \
+            JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.connamespace \
+            WHERE c.condeferrable AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint o \
+              WHERE o.conname OPERATOR(pg_catalog.=) c.conname \
+                AND o.connamespace OPERATOR(pg_catalog.=) c.connamespace AND NOT o.condeferrable)";
+        let rows = self.session.query(list).map_err(|trouble| {
+            Stop::error(trouble.while_doing("asking for the deferrable constraints"))
+        })?;
+        let rows: Vec<SimpleQueryRow> = rows.into_iter().flatten().collect();
+        let names = |rows: &mut dyn Iterator<Item = &SimpleQueryRow>| -> String {
+            let names: Vec<&str> = rows.filter_map(|row| row.get("name")).collect();
+            names.join(", ")
+        };
+        let all = names(&mut rows.iter());
+        let deferred = names(&mut rows.iter().filter(|row| row.get("deferred") == Some("t")));
+        if all.is_empty() {
+            return Ok(());
+        }
+        let mut message = format!("SET CONSTRAINTS {all} IMMEDIATE");
+        if !deferred.is_empty() {
+            message.push_str(&format!("; SET CONSTRAINTS {deferred} DEFERRED"));
+        }
+        let started = Instant::now();
+        let outcome = self.session.execute_interruptibly(&message);
+        outcome.map_err(|trouble| self.stop(migration, None, trouble, started.elapsed()))
+    }
+
+    /// Which locks have come since the last look.
+    fn measure<'p>(&mut self, text: &str, duration: Duration) -> Result<Measured, Stop<'p>> {
+        // As the file's role and with its search_path, so all is qualified.
+        let look = "SELECT l.relation AS oid, l.mode, n.nspname AS schema, c.relname AS name, \
+              CASE WHEN c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'm']::pg_catalog.\"char\"[]) \
+                THEN pg_catalog.pg_relation_filenode(c.oid) END AS filenode \
+            FROM pg_catalog.pg_locks l \
+            LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) l.relation \
+            LEFT JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+            WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND l.granted \
+              AND l.locktype OPERATOR(pg_catalog.=) 'relation' ORDER BY l.relation";
+        let results = self.session.query(look);
+        let results = results.map_err(|trouble| {
+            Stop::error(trouble.while_doing("measuring the locks of a statement"))
+        })?;
+        let rows: Vec<SimpleQueryRow> = results.into_iter().flatten().collect();
+        Ok(self.seen.compare(&rows, text, duration))
+    }
+
+    fn stop<'p>(
+        &self,
+        migration: &'p Migration,
+        statement: Option<&'p Statement>,
+        trouble: Trouble,
+        waited: Duration,
+    ) -> Stop<'p> {
+        let cause = match trouble {
+            Trouble::Sql(cause) => cause,
+            trouble => {
+                let doing = format!("rehearsing {}; nothing stays", migration.file_name);
+                return Stop::error(trouble.while_doing(&doing));
+            }
+        };
+        let text = statement.map_or("", |it| &migration.text[it.range()]);
+        let sql = without_our_words(&cause, text);
+        match cause.code().code() {
+            "55P03" | "40P01" | "40001" => Stop::Locked {
+                migration,
+                statement,
+                cause: Box::new(sql),
+                waited,
+            },
+            "25001" if statement.is_some_and(|it| it.kind == Kind::MaybeOutside) => {
+                let statements = statement
+                    .map(|it| describe(migration, it))
+                    .into_iter()
+                    .collect();
+                Stop::error(Error::CannotRehearse { statements })
+            }
+            _ => Stop::error(Error::Migration(Box::new(Failure {
+                file: migration.path.display().to_string(),
+                place: statement.map(|it| place(migration, it, &cause, self.counts_bytes)),
+                statement: label(migration, statement),
+                outcome: FailureOutcome::RolledBack,
+                cause: sql,
+                before: Before::nothing(),
+            }))),
+        }
+    }
+}
+
+/// The message that runs a statement and nothing beside it. `E'…'` means the same whatever the file has set.
+fn message_of(statement: &str) -> String {
+    if is_refused_by_execute(statement) && !statement.contains('\\') {
+        return statement.to_owned();
+    }
+    let literal = statement.replace('\\', "\\\\").replace('\'', "''");
+    let mut tag = "$lockstep$".to_owned();
+    while literal.contains(&tag) {
+        tag.insert_str(1, "a_");
+    }
+    format!("DO LANGUAGE plpgsql {tag}BEGIN EXECUTE E'{literal}';END{tag}")
+}
+
+/// Savepoints, and `SELECT … INTO`.
+fn is_refused_by_execute(statement: &str) -> bool {
+    match script::verb(statement).as_str() {
+        "SAVEPOINT" | "RELEASE" | "ROLLBACK" => true,
+        "SELECT" | "WITH" => script::identifiers(statement)
+            .iter()
+            .any(|word| word == "into"),
+        _ => false,
+    }
+}
+
+/// The place in the file: where the server says, else where the statement begins.
+fn place(
+    migration: &Migration,
+    statement: &Statement,
+    cause: &DbError,
+    counts_bytes: bool,
+) -> Place {
+    let text = &migration.text[statement.range()];
+    let start = statement.range().start;
+    let position = match cause.position() {
+        Some(ErrorPosition::Internal { position, query }) if query == text => Some(*position),
+        Some(ErrorPosition::Original(position)) if message_of(text) == text => Some(*position),
+        _ => None,
+    };
+    match position {
+        Some(position) => {
+            let index = (position as usize).saturating_sub(1);
+            let offset = match counts_bytes {
+                true => index.min(text.len()),
+                false => text
+                    .char_indices()
+                    .nth(index)
+                    .map_or(text.len(), |(offset, _)| offset),
+            };
+            Place::of(&migration.text, start + offset, Precision::Exact)
+        }
+        None => Place::of(&migration.text, start, Precision::Statement),
+    }
+}
+
+fn label(migration: &Migration, statement: Option<&Statement>) -> Option<String> {
+    let Some(statement) = statement else {
+        return Some("the file's deferred constraints".to_owned());
+    };
+    let all = &migration.script.statements;
+    let number = all.iter().position(|it| it == statement)? + 1;
+    let verb = script::verb(&migration.text[statement.range()]);
+    (all.len() > 1).then(|| format!("statement {number} of {}: {verb}", all.len()))
+}
+
+/// The user has written neither our block nor the quotation of the statement that it brings along.
+fn without_our_words(cause: &DbError, statement: &str) -> SqlError {
+    let mut sql = SqlError::from(cause);
+    if statement.is_empty() {
+        return sql;
+    }
+    sql.query = sql.query.filter(|query| query != statement);
+    if let Some(context) = sql.context.take() {
+        // The outermost level is the last line.
+        let inner = context.rsplit_once('\n').map_or("", |(inner, _)| inner);
+        let quoted = format!("\"{statement}\"");
+        let inner = match inner.strip_suffix(&quoted) {
+            Some(before) => before.rsplit_once('\n').map_or("", |(before, _)| before),
+            None => inner,
+        };
+        sql.context = Some(inner.to_owned()).filter(|inner| !inner.is_empty());
+    }
+    sql
+}
+
+/// The tables from before the rehearsal, as the last look has found them.
+struct Seen {
+    tables: BTreeMap<u32, Table>,
+    world: World,
+}
+
+struct Table {
+    name: Name,
+    filenode: Option<String>,
+    mode: Option<Mode>,
+}
+
+impl Seen {
+    fn new(catalog: &Catalog) -> Seen {
+        let tables = catalog
+            .relations
+            .iter()
+            .filter(|(_, relation)| relation.is_table());
+        let tables = tables.map(|(&oid, relation)| {
+            let table = Table {
+                name: relation.name.clone(),
+                filenode: relation.filenode.clone(),
+                mode: None,
+            };
+            (oid, table)
+        });
+        Seen {
+            tables: tables.collect(),
+            world: catalog.world(),
+        }
+    }
+
+    /// Each row is a lock of ours; a table that was dropped has no name any more.
+    fn compare(&mut self, rows: &[SimpleQueryRow], text: &str, duration: Duration) -> Measured {
+        let mut strongest: BTreeMap<u32, (Option<Mode>, &SimpleQueryRow)> = BTreeMap::new();
+        for row in rows {
+            let Some(oid) = row.get("oid").and_then(|oid| oid.parse().ok()) else {
+                continue;
+            };
+            let mode = Mode::ALL.iter().map(|(mode, _)| *mode).find(|mode| {
+                row.get("mode")
+                    .is_some_and(|it| it == format!("{mode:?}Lock"))
+            });
+            let entry = strongest.entry(oid).or_insert((mode, row));
+            entry.0 = entry.0.max(mode);
+        }
+        let mut measured = Measured {
+            duration,
+            locks: Vec::new(),
+            rewritten: Vec::new(),
+        };
+        for (oid, (mode, row)) in strongest {
+            let Some(table) = self.tables.get_mut(&oid) else {
+                continue;
+            };
+            let shown = self.world.shown(&table.name);
+            if let Some(mode) = mode.filter(|_| mode > table.mode) {
+                measured.locks.push((shown.clone(), mode));
+                table.mode = Some(mode);
+            }
+            let (Some(schema), Some(name)) = (row.get("schema"), row.get("name")) else {
+                continue;
+            };
+            table.name = Name {
+                schema: schema.to_owned(),
+                name: name.to_owned(),
+            };
+            let filenode = row.get("filenode").map(str::to_owned);
+            // TRUNCATE gives a table an empty file, and writes nothing.
+            if filenode != table.filenode && script::verb(text) != "TRUNCATE" {
+                measured.rewritten.push(shown);
+            }
+            table.filenode = filenode;
+        }
+        measured
+            .locks
+            .sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        measured
+    }
+}

@@ -1,0 +1,1029 @@
+//! `lockstep plan`: what it says of pending files, that it changes nothing, and that it is right: what it reads from a
+//! statement's text is compared with what a rehearsal measures.
+
+use crate::support::{Gate, Outcome, Scratch, text};
+
+/// Asks the server for parts of a JSON document, which it also checks.
+fn ask(scratch: &Scratch, document: &str, query: &str) -> Vec<String> {
+    let sql = format!("WITH d AS (SELECT $json${document}$json$::jsonb AS d) {query}");
+    scratch.sql(&sql)
+}
+
+/// A database with a table, and files that meet it in many ways.
+fn with_pending_files() -> Scratch {
+    let scratch = Scratch::new();
+    scratch.file(
+        "20240101000000_people.up.sql",
+        "CREATE TABLE people (id bigint PRIMARY KEY, name varchar(10)); CREATE VIEW \"All\" AS SELECT * FROM people;",
+    );
+    scratch.file("20240105000000_last.up.sql", "SELECT 1");
+    scratch.up().code(0);
+    scratch.file(
+        "20240102000000_late.up.sql",
+        "-- A column.\nALTER TABLE people\n  ADD token uuid DEFAULT gen_random_uuid();\n\nDO $$ BEGIN END $$;\n",
+    );
+    scratch.file(
+        "20240106000000_many.up.sql",
+        "CREATE TABLE pets (id bigint PRIMARY KEY, owner bigint REFERENCES people);
+         CREATE INDEX pets_owner ON pets (owner);
+         ALTER TABLE pets ALTER owner SET NOT NULL, ADD x uuid DEFAULT gen_random_uuid();
+         UPDATE people SET name = quote_of(id) FROM \"All\";
+         ALTER TABLE people RENAME name TO full_name;
+         DROP VIEW \"All\";",
+    );
+    scratch.file(
+        "20240107000000_index.up.sql",
+        "CREATE INDEX CONCURRENTLY people_name ON people (full_name)",
+    );
+    scratch
+}
+
+#[test]
+fn the_text_tells_file_for_file_what_runs_and_what_it_locks() {
+    let scratch = with_pending_files();
+    let outcome = scratch.lockstep(&["plan"]).env("NO_COLOR", "1").run();
+    outcome.code(0);
+    let expected = "\
+20240102000000_late.up.sql: in a transaction, out-of-order
+  2  ALTER TABLE
+     ACCESS EXCLUSIVE on people
+     warning: rewrites people; nobody can read or write it meanwhile
+       safer: add the column plain, fill it in batches, and then set its default
+  5  DO
+     unknown: runs code
+
+20240106000000_many.up.sql: in a transaction
+  1  CREATE TABLE
+     SHARE ROW EXCLUSIVE on people
+     warning: keeps writers of people out
+       safer: keep the file short: the lock lasts until it commits
+  2  CREATE INDEX
+  3  ALTER TABLE
+  4  UPDATE
+     ROW EXCLUSIVE on people
+     ACCESS SHARE on \"All\"
+     unknown: calls quote_of()
+  5  ALTER TABLE
+     ACCESS EXCLUSIVE on people
+     warning: code that uses column name of people fails
+       safer: let both names live (a view, or a second column) until all code is
+         new
+  6  DROP VIEW
+     ACCESS EXCLUSIVE on \"All\"
+     warning: code that uses \"All\" fails
+       safer: first release code that does without it
+
+20240107000000_index.up.sql: outside a transaction
+  1  CREATE INDEX CONCURRENTLY
+     SHARE UPDATE EXCLUSIVE on people
+
+3 migrations pending, 9 statements, 4 warnings, 2 statements with unknown
+  effects
+";
+    assert_eq!(outcome.stdout, expected);
+}
+
+#[test]
+fn the_json_tells_the_same() {
+    let scratch = with_pending_files();
+    let outcome = scratch.lockstep(&["plan", "--json"]).run();
+    outcome.code(0);
+    let json = outcome.stdout.replace(&text(&scratch.migrations()), "DIR");
+    let expected = r#"{
+  "runner": null,
+  "rehearsed": false,
+  "pending": 3,
+  "warnings": 4,
+  "migrations": [
+    {
+      "version": "20240102000000",
+      "name": "20240102000000_late.up.sql",
+      "file": "DIR/20240102000000_late.up.sql",
+      "out_of_order": true,
+      "runs": "in_transaction",
+      "statements": [
+        {
+          "line": 2,
+          "verb": "ALTER TABLE",
+          "locks": [
+            {
+              "table": "people",
+              "related": null,
+              "mode": "ACCESS EXCLUSIVE"
+            }
+          ],
+          "unknown": [],
+          "warnings": [
+            {
+              "kind": "rewrite",
+              "table": "people",
+              "message": "rewrites people; nobody can read or write it meanwhile",
+              "safer": "add the column plain, fill it in batches, and then set its default"
+            }
+          ],
+          "measured": null
+        },
+        {
+          "line": 5,
+          "verb": "DO",
+          "locks": [],
+          "unknown": [
+            "runs code"
+          ],
+          "warnings": [],
+          "measured": null
+        }
+      ]
+    },
+"#;
+    assert!(json.starts_with(expected), "{json}");
+    assert_follows_the_schema(&scratch, &outcome.stdout);
+}
+
+/// Every object has these members and no others, of these types: README's table.
+fn assert_follows_the_schema(scratch: &Scratch, document: &str) {
+    let members = |object: &str, path: &str| {
+        let query = format!(
+            "SELECT DISTINCT string_agg(key || ' ' || jsonb_typeof(value), ', ' ORDER BY key) FROM d,
+             jsonb_path_query(d, '{path}') WITH ORDINALITY o(object, number), jsonb_each(object) GROUP BY number"
+        );
+        let found = ask(scratch, document, &query);
+        assert!(
+            !found.is_empty() || !object.starts_with("the"),
+            "{object}: none"
+        );
+        found
+    };
+    let document_members = members("the document", "$");
+    let runner = if document_members[0].contains("runner null") {
+        "null"
+    } else {
+        "string"
+    };
+    assert_eq!(
+        document_members,
+        [format!(
+            "migrations array, pending number, rehearsed boolean, runner {runner}, warnings number"
+        )]
+    );
+    for found in members("migrations", "$.migrations[*]") {
+        let all = "file string, name string, out_of_order boolean, runs string, statements array, version string";
+        assert_eq!(found, all);
+    }
+    for found in members("statements", "$.migrations[*].statements[*]") {
+        let measured = if found.contains("measured null") {
+            "null"
+        } else {
+            "object"
+        };
+        assert_eq!(
+            found,
+            format!(
+                "line number, locks array, measured {measured}, unknown array, verb string, warnings array"
+            )
+        );
+    }
+    for found in members("locks", "$.migrations[*].statements[*].locks[*]") {
+        assert!(
+            found == "mode string, related null, table string"
+                || found == "mode string, related string, table null",
+            "{found}"
+        );
+    }
+    for found in members("warnings", "$.migrations[*].statements[*].warnings[*]") {
+        let table = if found.contains("table null") {
+            "null"
+        } else {
+            "string"
+        };
+        assert_eq!(
+            found,
+            format!("kind string, message string, safer string, table {table}")
+        );
+    }
+    let measured = "$.migrations[*].statements[*].measured ? (@ != null)";
+    for found in members("measurements", measured) {
+        assert_eq!(found, "duration_us number, locks array, rewritten array");
+    }
+    for found in members(
+        "measured locks",
+        "$.migrations[*].statements[*].measured.locks[*]",
+    ) {
+        assert_eq!(found, "mode string, table string");
+    }
+}
+
+#[test]
+fn lines_stay_within_80_columns_whatever_the_names() {
+    let scratch = Scratch::new();
+    let (wide, long) = ("ตาราง🐘", "l".repeat(60));
+    scratch.sql(&format!(
+        "CREATE TABLE \"{wide}\" (a int); CREATE TABLE {long} (a int)"
+    ));
+    scratch.file(
+        "20240101000000_names.up.sql",
+        format!("ALTER TABLE \"{wide}\" RENAME a TO b;\nALTER TABLE {long} ALTER a TYPE text, ADD UNIQUE (a), ALTER a SET NOT NULL"),
+    );
+    let outcome = scratch.lockstep(&["plan"]).run();
+    outcome.code(0);
+    assert!(
+        outcome
+            .stdout
+            .contains(&format!("ACCESS EXCLUSIVE on \"{wide}\"")),
+        "{outcome}"
+    );
+    assert!(outcome.stdout.contains(&long), "{outcome}");
+    let widest = outcome
+        .stdout
+        .lines()
+        .map(|line| line.chars().count())
+        .max();
+    assert!(widest <= Some(80), "{outcome}");
+}
+
+#[test]
+fn says_that_nothing_is_pending() {
+    let scratch = Scratch::new();
+    scratch.file("20240101000000_one.up.sql", "SELECT 1");
+    scratch.up().code(0);
+    for arguments in [&["plan"][..], &["plan", "--rehearse"]] {
+        let outcome = scratch.lockstep(arguments).run();
+        outcome.code(0);
+        assert_eq!(
+            outcome.stdout,
+            "nothing is pending: the database is up to date: 1 migration\n"
+        );
+    }
+    let outcome = scratch.lockstep(&["plan", "--json"]).run();
+    outcome.code(0);
+    let pending = ask(
+        &scratch,
+        &outcome.stdout,
+        "SELECT d->'pending', d->'migrations' FROM d",
+    );
+    assert_eq!(pending, ["0|[]"]);
+}
+
+#[test]
+fn refuses_what_up_refuses_in_the_same_words() {
+    for (file, code) in [
+        ("20240102000000_two.up.sql", 2),
+        ("20240101000000_one.up.sql", 5),
+    ] {
+        let scratch = Scratch::new();
+        scratch.file("20240101000000_one.up.sql", "SELECT 1");
+        scratch.up().code(0);
+        scratch.file(file, "SELECT 2; COMMIT;");
+        let refused = scratch.up();
+        refused.code(code);
+        for arguments in [&["plan"][..], &["plan", "--json"], &["plan", "--rehearse"]] {
+            let outcome = scratch.lockstep(arguments).run();
+            outcome.code(code);
+            assert_eq!(outcome.error(), refused.error());
+            assert_eq!(outcome.stdout, "");
+        }
+    }
+}
+
+#[test]
+fn a_role_that_may_only_select_gets_an_answer_and_changes_nothing() {
+    let fresh = Scratch::new();
+    fresh.file("20240101000000_one.up.sql", "CREATE TABLE t (a int)");
+    for scratch in [fresh, with_pending_files()] {
+        let role = scratch.role("reader", "LOGIN");
+        scratch.sql(&format!(
+            "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}",
+            role.name
+        ));
+        let before = scratch.schema();
+        for arguments in [&["plan"][..], &["plan", "--json"]] {
+            let outcome = scratch
+                .lockstep(arguments)
+                .env("DATABASE_URL", role.url())
+                .run();
+            outcome.code(0);
+            assert!(outcome.stdout.contains("pending"), "{outcome}");
+        }
+        assert_eq!(scratch.schema(), before);
+    }
+}
+
+#[test]
+fn answers_while_a_runner_is_at_work_and_names_it() {
+    let scratch = Scratch::new();
+    scratch.file("20240101000000_table.up.sql", "CREATE TABLE t (a int)");
+    scratch.up().code(0);
+    scratch.file(
+        "20240102000000_gate.up.sql",
+        format!("LOCK TABLE t; {}", Gate::SQL),
+    );
+    let mut gate = Gate::closed(&scratch);
+    let mut running = scratch.patient_up().spawn();
+    gate.wait_for_visitor();
+
+    let outcome = scratch.lockstep(&["plan"]).run();
+    outcome.code(0);
+    let flat = outcome
+        .stdout
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
+    assert!(flat.starts_with("a runner is at work: pid "), "{outcome}");
+    assert!(
+        flat.contains("running 20240102000000_gate.up.sql, statement 2/2"),
+        "{outcome}"
+    );
+    assert!(
+        flat.contains("20240102000000_gate.up.sql: in a transaction"),
+        "{outcome}"
+    );
+    let outcome = scratch.lockstep(&["plan", "--json"]).run();
+    outcome.code(0);
+    assert_follows_the_schema(&scratch, &outcome.stdout);
+    assert_ne!(
+        ask(&scratch, &outcome.stdout, "SELECT d->>'runner' FROM d"),
+        ["∅"]
+    );
+
+    let outcome = scratch.lockstep(&["plan", "--rehearse"]).run();
+    outcome.code(4);
+    assert!(
+        outcome.error().contains("the way of another runner: pid "),
+        "{outcome}"
+    );
+    assert!(!running.has_ended());
+    gate.open();
+    running.wait().code(0);
+}
+
+// The rehearsal.
+
+#[test]
+fn a_rehearsal_tells_what_was_locked_and_rewritten_and_leaves_nothing() {
+    let scratch = Scratch::new();
+    scratch.sql("CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
+    scratch.file(
+        "20240101000000_one.up.sql",
+        "CREATE TABLE u (a int);\nALTER TABLE t ADD b uuid DEFAULT gen_random_uuid();\nSAVEPOINT s; ROLLBACK TO s;\nSELECT a INTO v FROM t;",
+    );
+    scratch.file(
+        "20240102000000_two.up.sql",
+        "TRUNCATE u, v; ALTER TABLE t ALTER a TYPE bigint, ALTER b TYPE uuid; UPDATE t SET a = 2",
+    );
+    let before = scratch.schema();
+    let outcome = scratch.lockstep(&["plan", "--rehearse"]).run();
+    outcome.code(0);
+    let masked: Vec<String> = outcome.stdout.lines().map(without_durations).collect();
+    let expected = "\
+20240101000000_one.up.sql: in a transaction
+  1  CREATE TABLE: … ms
+  2  ALTER TABLE: … ms
+     ACCESS EXCLUSIVE on t
+     rewrote t
+     warning: rewrites t; nobody can read or write it meanwhile
+       safer: add the column plain, fill it in batches, and then set its default
+  3  SAVEPOINT: … ms
+  3  ROLLBACK: … ms
+  4  SELECT: … ms
+
+20240102000000_two.up.sql: in a transaction
+  1  TRUNCATE: … ms
+  1  ALTER TABLE: … ms
+     rewrote t
+     warning: rewrites t unless the old type needs no conversion (varchar to
+       text, a longer varchar)
+       safer: add a second column, copy in batches, and switch
+     warning: rewrites t unless the old type needs no conversion (varchar to
+       text, a longer varchar)
+       safer: add a second column, copy in batches, and switch
+  1  UPDATE: … ms
+
+rehearsed and rolled back: 2 migrations pending, 8 statements, 3 warnings";
+    assert_eq!(masked.join("\n"), expected);
+    let outcome = scratch.lockstep(&["plan", "--rehearse", "--json"]).run();
+    outcome.code(0);
+    assert_follows_the_schema(&scratch, &outcome.stdout);
+    assert_eq!(scratch.schema(), before);
+    assert_eq!(scratch.sql("SELECT * FROM t"), ["1"]);
+}
+
+fn without_durations(line: &str) -> String {
+    match line.rsplit_once(": ") {
+        Some((head, time)) if time.ends_with(" ms") => format!("{head}: … ms"),
+        _ => line.to_owned(),
+    }
+}
+
+#[test]
+fn a_rehearsal_refuses_what_has_to_run_outside_a_transaction() {
+    let scratch = with_pending_files();
+    let outcome = scratch.lockstep(&["plan", "--rehearse"]).run();
+    outcome.code(2);
+    let index = scratch.migrations().join("20240107000000_index.up.sql");
+    assert!(
+        outcome.error().ends_with(&format!(
+            "\n  {}:1: CREATE INDEX CONCURRENTLY",
+            text(&index)
+        )),
+        "{outcome}"
+    );
+
+    // What the text does not tell, the server does.
+    let scratch = Scratch::new();
+    scratch.sql("CREATE TABLE p (a int) PARTITION BY LIST (a)");
+    let file = scratch.file("20240101000000_maybe.up.sql", "\nREINDEX TABLE p");
+    let outcome = scratch.lockstep(&["plan", "--rehearse"]).run();
+    outcome.code(2);
+    assert!(
+        outcome
+            .error()
+            .ends_with(&format!("\n  {}:2: REINDEX", text(&file))),
+        "{outcome}"
+    );
+}
+
+#[test]
+fn an_error_in_a_rehearsal_is_the_one_that_up_would_show() {
+    for (sql, notable) in [
+        (
+            "SELECT 1;\n/* é */ ALTER TABLE t ADD y varchr;",
+            "\n    |                             ^",
+        ),
+        ("SELECT * FORM t;", "syntax error"),
+        (
+            "SELECT 'it''s';\nINSERT INTO t VALUES (1, 2, 3)",
+            "more expressions",
+        ),
+        (
+            "CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 1/0; END'; SELECT f();",
+            "CONTEXT: ",
+        ),
+        ("SELECT 1; SELECT 1/0 FROM t", "division by zero"),
+        ("CREATE TABLE x AS SELECT 1/0", "division by zero"),
+        ("SELECT 1; SELECT nothing INTO x", "^"),
+    ] {
+        let scratch = Scratch::new();
+        scratch.sql("CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
+        scratch.file("20240101000000_wrong.up.sql", sql);
+        let rehearsed = scratch.lockstep(&["plan", "--rehearse"]).run();
+        rehearsed.code(1);
+        let shown = scratch.up();
+        assert_eq!(rehearsed.error(), shown.error());
+        assert!(shown.error().contains(notable), "{shown}");
+    }
+}
+
+/// With `standard_conforming_strings` off the server reads another statement than our lexer does: a COMMIT.
+#[test]
+fn a_rehearsal_cannot_be_made_to_commit() {
+    for sql in [
+        "CREATE TABLE leak (a int);\nSET standard_conforming_strings TO off;\nSELECT '\\'' ; COMMIT; --';",
+        "CREATE TABLE leak (a int);\nDO $$ BEGIN COMMIT; END $$;",
+        "CREATE TABLE leak (a int);\nCREATE PROCEDURE p() LANGUAGE plpgsql AS 'BEGIN COMMIT; END';\nCALL p();",
+    ] {
+        let scratch = Scratch::new();
+        scratch.file("20240101000000_commit.up.sql", sql);
+        let outcome = scratch.lockstep(&["plan", "--rehearse"]).run();
+        outcome.code(1);
+        assert_eq!(
+            scratch.sql("SELECT to_regclass('leak')"),
+            ["∅"],
+            "{outcome}"
+        );
+    }
+}
+
+#[test]
+fn a_rehearsed_file_is_judged_at_its_end_and_leaves_the_next_nothing() {
+    let scratch = Scratch::new();
+    let twice = "INSERT INTO t VALUES (1); INSERT INTO t VALUES (1);";
+    let deferred = "CREATE TABLE t (a int UNIQUE DEFERRABLE INITIALLY DEFERRED);";
+    scratch.file(
+        "20240101000000_deferred.up.sql",
+        format!("{deferred}\n{twice}"),
+    );
+    let outcome = scratch.lockstep(&["plan", "--rehearse"]).run();
+    outcome.code(1);
+    assert!(
+        outcome
+            .error()
+            .contains("\n  the file's deferred constraints\n"),
+        "{outcome}"
+    );
+
+    // And not before its end, whatever stood before it.
+    scratch.file("20240101000000_deferred.up.sql", deferred);
+    scratch.file(
+        "20240102000000_next.up.sql",
+        format!("{twice} DELETE FROM t; CREATE TABLE u (a int UNIQUE DEFERRABLE INITIALLY DEFERRED); INSERT INTO u VALUES (1), (1); DELETE FROM u"),
+    );
+    scratch.lockstep(&["plan", "--rehearse"]).run().code(0);
+
+    scratch.file(
+        "20240101000000_deferred.up.sql",
+        "CREATE SCHEMA s; CREATE TABLE t (a int); CREATE TEMP TABLE gone (a int); PREPARE p AS SELECT 1; SET search_path TO s; SET ROLE pg_monitor; SET statement_timeout TO '1min'",
+    );
+    scratch.file(
+        "20240102000000_next.up.sql",
+        "DO $$ BEGIN ASSERT current_user = session_user; ASSERT to_regclass('gone') IS NULL; ASSERT to_regclass('t') IS NOT NULL;
+         ASSERT current_setting('statement_timeout') = '0'; ASSERT NOT EXISTS (SELECT FROM pg_prepared_statements); END $$",
+    );
+    scratch.lockstep(&["plan", "--rehearse"]).run().code(0);
+}
+
+#[test]
+fn a_rehearsal_that_meets_a_lock_names_who_holds_it() {
+    let scratch = Scratch::new();
+    scratch.sql("CREATE TABLE t (a int)");
+    scratch.file(
+        "20240101000000_table.up.sql",
+        "SELECT 1; ALTER TABLE t ADD b int",
+    );
+    let mut reader = scratch.client();
+    reader
+        .batch_execute("BEGIN; SELECT * FROM t")
+        .expect("a reader");
+    let outcome = scratch
+        .lockstep(&["plan", "--rehearse"])
+        .env("DDL_LOCK_TIMEOUT_SECONDS", "0.1")
+        .run();
+    outcome.code(4);
+    assert!(outcome.error().contains("blocked by pid "), "{outcome}");
+    assert!(
+        outcome.error().contains("AccessShareLock on t"),
+        "{outcome}"
+    );
+}
+
+// The static statement of locks against the measured one.
+
+/// What every statement of [`STATEMENTS`] finds: `{a}` and `{b}` are tables of its own, filled, with an index on x.
+const TABLES: &str = "CREATE TABLE {a} (id int PRIMARY KEY, x int, y varchar(10), CONSTRAINT {a}_positive CHECK (id > 0));
+    CREATE TABLE {b} (id int PRIMARY KEY, x int, y varchar(10));
+    INSERT INTO {a} SELECT n, n, n FROM generate_series(1, 5) n;
+    INSERT INTO {b} SELECT n, n, n FROM generate_series(1, 5) n;
+    CREATE INDEX {a}_x ON {a} (x);";
+
+/// A statement, and what it needs beside the two tables.
+const STATEMENTS: [(&str, &str); 148] = [
+    // ACCESS SHARE
+    ("SELECT * FROM {a}", ""),
+    ("SELECT count(*) FROM {a} JOIN {b} USING (id)", ""),
+    ("TABLE {a}", ""),
+    (
+        "WITH w AS (SELECT * FROM {a}) SELECT * FROM w, LATERAL (SELECT * FROM {b} WHERE {b}.id = w.id) l",
+        "",
+    ),
+    (
+        "SELECT extract(year FROM now()), substring('abc' FROM 2) FROM {a} WHERE x IS DISTINCT FROM 3",
+        "",
+    ),
+    (
+        "SELECT * FROM generate_series(1, 2) g, ({a} JOIN {b} ON true)",
+        "",
+    ),
+    (
+        "SELECT x FROM {a} UNION ALL SELECT x FROM ONLY {b} ORDER BY 1",
+        "",
+    ),
+    (
+        "SELECT (SELECT max(id) FROM {b}) FROM {a} WHERE EXISTS (SELECT FROM {b} WHERE true)",
+        "",
+    ),
+    ("COPY {a} TO '/dev/null'", ""),
+    ("COPY (SELECT * FROM {a}) TO '/dev/null'", ""),
+    ("EXPLAIN SELECT * FROM {a}", ""),
+    ("EXPLAIN (COSTS off) DELETE FROM {a}", ""),
+    ("DECLARE c{a} CURSOR FOR SELECT * FROM {a}", ""),
+    ("PREPARE p{a} AS SELECT * FROM {a}", ""),
+    ("CREATE TABLE {a}_copy AS SELECT * FROM {a}", ""),
+    ("SELECT * INTO {a}_copy FROM {a}", ""),
+    ("CREATE TABLE {a}_like (LIKE {a} INCLUDING ALL, z int)", ""),
+    ("CREATE VIEW {a}_view AS SELECT * FROM {a}", ""),
+    ("CREATE MATERIALIZED VIEW {a}_view AS SELECT * FROM {a}", ""),
+    (
+        "CREATE FUNCTION {a}_count() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM {a}'",
+        "",
+    ),
+    (
+        "CREATE FUNCTION {a}_count() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM {a}; END",
+        "",
+    ),
+    (
+        "CREATE FUNCTION {a}_count() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN DELETE FROM {a}; RETURN NULL; END'",
+        "",
+    ),
+    ("CREATE SEQUENCE {a}_seq OWNED BY {a}.x", ""),
+    (
+        "ALTER SEQUENCE {a}_seq OWNED BY {a}.x",
+        "CREATE SEQUENCE {a}_seq",
+    ),
+    ("ALTER SEQUENCE {a}_seq RESTART", "CREATE SEQUENCE {a}_seq"),
+    ("LOCK TABLE {a} IN ACCESS SHARE MODE", ""),
+    // ROW SHARE
+    ("SELECT * FROM {a} FOR UPDATE", ""),
+    ("SELECT * FROM {a} FOR NO KEY UPDATE", ""),
+    ("SELECT * FROM {a} FOR SHARE", ""),
+    (
+        "SELECT * FROM {a} one JOIN {b} two USING (id) FOR KEY SHARE OF two SKIP LOCKED",
+        "",
+    ),
+    ("SELECT * FROM (SELECT * FROM {a}) s, {b} FOR UPDATE", ""),
+    ("LOCK TABLE {a} IN ROW SHARE MODE", ""),
+    // ROW EXCLUSIVE
+    ("INSERT INTO {a} VALUES (9, 9, '9')", ""),
+    (
+        "INSERT INTO {a} (id) SELECT id + 10 FROM {b} ON CONFLICT DO NOTHING",
+        "",
+    ),
+    (
+        "INSERT INTO {a} AS t VALUES (1, 2, '3') ON CONFLICT (id) DO UPDATE SET x = t.x + 1 RETURNING *",
+        "",
+    ),
+    ("UPDATE {a} SET x = 1", ""),
+    (
+        "UPDATE ONLY {a} AS t SET x = o.x FROM {b} o WHERE o.id = t.id",
+        "",
+    ),
+    ("DELETE FROM {a} WHERE id IN (SELECT id FROM {b})", ""),
+    ("DELETE FROM {a} USING {b} WHERE {a}.id = {b}.id", ""),
+    (
+        "MERGE INTO {a} t USING {b} s ON t.id = s.id WHEN MATCHED THEN UPDATE SET x = s.x WHEN NOT MATCHED THEN INSERT VALUES (s.id)",
+        "",
+    ),
+    (
+        "WITH gone AS (DELETE FROM {a} RETURNING id) INSERT INTO {b} (id) SELECT id + 100 FROM gone",
+        "",
+    ),
+    ("COPY {a} FROM '/dev/null'", ""),
+    ("LOCK TABLE {a} IN ROW EXCLUSIVE MODE", ""),
+    // SHARE UPDATE EXCLUSIVE
+    ("ANALYZE {a}", ""),
+    ("ANALYZE {a} (x), {b}", ""),
+    ("COMMENT ON TABLE {a} IS 'x'", ""),
+    ("COMMENT ON COLUMN {a}.x IS 'x'", ""),
+    (
+        "COMMENT ON VIEW {a}_view IS 'x'",
+        "CREATE VIEW {a}_view AS SELECT 1",
+    ),
+    ("COMMENT ON INDEX {a}_x IS 'x'", ""),
+    ("COMMENT ON CONSTRAINT {a}_positive ON {a} IS 'x'", ""),
+    ("CREATE STATISTICS {a}_stat ON x, y FROM {a}", ""),
+    (
+        "DROP STATISTICS {a}_stat",
+        "CREATE STATISTICS {a}_stat ON x, y FROM {a}",
+    ),
+    (
+        "ALTER STATISTICS {a}_stat SET STATISTICS 10",
+        "CREATE STATISTICS {a}_stat ON x, y FROM {a}",
+    ),
+    (
+        "ALTER TABLE {a} VALIDATE CONSTRAINT c",
+        "ALTER TABLE {a} ADD CONSTRAINT c CHECK (x > 0) NOT VALID",
+    ),
+    (
+        "ALTER TABLE {a} VALIDATE CONSTRAINT c",
+        "ALTER TABLE {a} ADD CONSTRAINT c FOREIGN KEY (x) REFERENCES {b} NOT VALID",
+    ),
+    ("ALTER TABLE {a} ALTER COLUMN x SET STATISTICS 100", ""),
+    ("ALTER TABLE {a} ALTER x SET (n_distinct = 5)", ""),
+    ("ALTER TABLE {a} ALTER x RESET (n_distinct)", ""),
+    ("ALTER TABLE {a} SET (fillfactor = 70)", ""),
+    (
+        "ALTER TABLE {a} SET (autovacuum_enabled = off, toast_tuple_target = 200)",
+        "",
+    ),
+    ("ALTER TABLE {a} RESET (fillfactor)", ""),
+    ("ALTER TABLE {a} CLUSTER ON {a}_x", ""),
+    ("ALTER TABLE {a} SET WITHOUT CLUSTER", ""),
+    (
+        "ALTER TABLE {a}_parent ATTACH PARTITION {b} FOR VALUES IN (1, 2, 3, 4, 5)",
+        "ALTER TABLE {b} DROP CONSTRAINT {b}_pkey; CREATE TABLE {a}_parent (LIKE {b}) PARTITION BY LIST (id)",
+    ),
+    (
+        "CREATE TABLE {a}_child () INHERITS ({a}, {b})",
+        "ALTER TABLE {a} ALTER y DROP DEFAULT",
+    ),
+    ("CREATE PUBLICATION {a}_pub FOR TABLE {a}, {b} (id, x)", ""),
+    (
+        "ALTER PUBLICATION {a}_pub ADD TABLE {a}",
+        "CREATE PUBLICATION {a}_pub",
+    ),
+    (
+        "ALTER PUBLICATION {a}_pub DROP TABLE {a}",
+        "CREATE PUBLICATION {a}_pub FOR TABLE {a}",
+    ),
+    (
+        "DROP PUBLICATION {a}_pub",
+        "CREATE PUBLICATION {a}_pub FOR TABLE {a}",
+    ),
+    ("LOCK TABLE {a} IN SHARE UPDATE EXCLUSIVE MODE", ""),
+    // SHARE
+    ("CREATE INDEX ON {a} (y)", ""),
+    (
+        "CREATE UNIQUE INDEX {a}_unique ON ONLY {a} USING btree (lower(y)) WHERE id > 3",
+        "",
+    ),
+    ("REINDEX TABLE {a}", ""),
+    ("REINDEX INDEX {a}_x", ""),
+    (
+        "ALTER DOMAIN {a}_domain ADD CHECK (VALUE > 0)",
+        "CREATE DOMAIN {a}_domain AS int; ALTER TABLE {a} ADD d {a}_domain",
+    ),
+    (
+        "ALTER DOMAIN {a}_domain SET NOT NULL",
+        "CREATE DOMAIN {a}_domain AS int; ALTER TABLE {a} ADD d {a}_domain; UPDATE {a} SET d = 1",
+    ),
+    (
+        "ALTER DOMAIN {a}_domain SET DEFAULT 3",
+        "CREATE DOMAIN {a}_domain AS int; ALTER TABLE {a} ADD d {a}_domain",
+    ),
+    ("LOCK TABLE {a} IN SHARE MODE", ""),
+    // SHARE ROW EXCLUSIVE
+    (
+        "CREATE TRIGGER t BEFORE UPDATE OF x, y ON {a} FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+        "",
+    ),
+    (
+        "CREATE CONSTRAINT TRIGGER t AFTER UPDATE ON {a} FROM {b} DEFERRABLE FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+        "",
+    ),
+    ("ALTER TABLE {a} DISABLE TRIGGER ALL", ""),
+    ("ALTER TABLE {a} ENABLE TRIGGER USER", ""),
+    (
+        "ALTER TABLE {a} ADD CONSTRAINT f FOREIGN KEY (x) REFERENCES {b} (id)",
+        "",
+    ),
+    (
+        "ALTER TABLE {a} ADD FOREIGN KEY (x) REFERENCES {b} NOT VALID",
+        "",
+    ),
+    (
+        "CREATE TABLE {a}_new (x int REFERENCES {a}, y int, FOREIGN KEY (y) REFERENCES {b} (id))",
+        "",
+    ),
+    ("LOCK TABLE {a} IN SHARE ROW EXCLUSIVE MODE", ""),
+    // EXCLUSIVE
+    (
+        "REFRESH MATERIALIZED VIEW CONCURRENTLY {a}_view",
+        "CREATE MATERIALIZED VIEW {a}_view AS SELECT * FROM {a}; CREATE UNIQUE INDEX ON {a}_view (id)",
+    ),
+    ("LOCK TABLE {a}, {b} IN EXCLUSIVE MODE", ""),
+    // ACCESS EXCLUSIVE: ALTER TABLE
+    ("ALTER TABLE {a} ADD COLUMN c int", ""),
+    ("ALTER TABLE {a} ADD c int NOT NULL DEFAULT 3", ""),
+    (
+        "ALTER TABLE {a} ADD c timestamptz DEFAULT now(), ADD d text[] DEFAULT ARRAY['x', 'y']",
+        "",
+    ),
+    ("ALTER TABLE {a} ADD c uuid DEFAULT gen_random_uuid()", ""),
+    (
+        "ALTER TABLE {a} ADD c float8 DEFAULT round(random()::numeric, 2)",
+        "",
+    ),
+    ("ALTER TABLE {a} ADD c serial", ""),
+    (
+        "ALTER TABLE {a} ADD c int GENERATED ALWAYS AS (x + 1) STORED",
+        "",
+    ),
+    (
+        "ALTER TABLE {a} ADD c int GENERATED BY DEFAULT AS IDENTITY",
+        "",
+    ),
+    (
+        "ALTER TABLE {a} ADD c int CHECK (c > 0) UNIQUE REFERENCES {b}",
+        "",
+    ),
+    (
+        "ALTER TABLE {a} ADD c {a}_domain",
+        "CREATE DOMAIN {a}_domain AS int CHECK (VALUE > 0)",
+    ),
+    (
+        "ALTER TABLE {a} ADD c {a}_enum DEFAULT 'x'",
+        "CREATE TYPE {a}_enum AS ENUM ('x')",
+    ),
+    ("ALTER TABLE {a} DROP COLUMN x", ""),
+    (
+        "ALTER TABLE {a} DROP COLUMN x",
+        "ALTER TABLE {a} ADD FOREIGN KEY (x) REFERENCES {b}",
+    ),
+    ("ALTER TABLE {a} ALTER COLUMN x TYPE bigint", ""),
+    ("ALTER TABLE {a} ALTER y SET DATA TYPE varchar(20)", ""),
+    ("ALTER TABLE {a} ALTER y TYPE text USING y || 'x'", ""),
+    ("ALTER TABLE {a} ALTER x SET DEFAULT 3", ""),
+    ("ALTER TABLE {a} ALTER x DROP DEFAULT", ""),
+    ("ALTER TABLE {a} ALTER x SET NOT NULL", ""),
+    ("ALTER TABLE {a} ALTER x DROP NOT NULL", ""),
+    ("ALTER TABLE {a} ALTER y SET STORAGE EXTERNAL", ""),
+    ("ALTER TABLE {a} ALTER y SET COMPRESSION pglz", ""),
+    (
+        "ALTER TABLE {a} ALTER id ADD GENERATED ALWAYS AS IDENTITY",
+        "",
+    ),
+    (
+        "ALTER TABLE {a} ALTER c DROP EXPRESSION",
+        "ALTER TABLE {a} ADD c int GENERATED ALWAYS AS (x + 1) STORED",
+    ),
+    ("ALTER TABLE {a} ADD CONSTRAINT c CHECK (x > 0)", ""),
+    ("ALTER TABLE {a} ADD CHECK (x > 0) NOT VALID", ""),
+    ("ALTER TABLE {a} ADD UNIQUE (x)", ""),
+    (
+        "ALTER TABLE {a} ADD CONSTRAINT {a}_c EXCLUDE USING btree (x WITH =)",
+        "",
+    ),
+    (
+        "ALTER TABLE {a} ADD CONSTRAINT {a}_c UNIQUE USING INDEX {a}_unique",
+        "CREATE UNIQUE INDEX {a}_unique ON {a} (x)",
+    ),
+    (
+        "ALTER TABLE {b} DROP CONSTRAINT {b}_pkey, ADD PRIMARY KEY (id)",
+        "",
+    ),
+    (
+        "ALTER TABLE {a} ALTER CONSTRAINT f DEFERRABLE",
+        "ALTER TABLE {a} ADD CONSTRAINT f FOREIGN KEY (x) REFERENCES {b}",
+    ),
+    (
+        "ALTER TABLE {a} DROP CONSTRAINT f",
+        "ALTER TABLE {a} ADD CONSTRAINT f FOREIGN KEY (x) REFERENCES {b}",
+    ),
+    ("ALTER TABLE {a} SET UNLOGGED", ""),
+    ("ALTER TABLE {b} SET LOGGED", "ALTER TABLE {b} SET UNLOGGED"),
+    ("ALTER TABLE {a} SET ACCESS METHOD heap_two", ""),
+    (
+        "ALTER TABLE {a} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+        "",
+    ),
+    ("ALTER TABLE {a} OWNER TO CURRENT_USER", ""),
+    ("ALTER TABLE {a} REPLICA IDENTITY FULL", ""),
+    ("ALTER TABLE {a} INHERIT {b}", ""),
+    (
+        "ALTER TABLE {a} NO INHERIT {b}",
+        "ALTER TABLE {a} INHERIT {b}",
+    ),
+    ("ALTER TABLE {a} RENAME TO {a}_renamed", ""),
+    ("ALTER TABLE {a} RENAME x TO z", ""),
+    ("ALTER TABLE {a} RENAME CONSTRAINT {a}_positive TO z", ""),
+    ("ALTER TABLE {a} SET SCHEMA elsewhere", ""),
+    (
+        "ALTER TABLE {a} DISABLE RULE r",
+        "CREATE RULE r AS ON INSERT TO {a} DO NOTHING",
+    ),
+    (
+        "ALTER TABLE {a}_parent DETACH PARTITION {b}",
+        "CREATE TABLE {a}_parent (LIKE {b}) PARTITION BY LIST (id); ALTER TABLE {a}_parent ATTACH PARTITION {b} DEFAULT",
+    ),
+    (
+        "ALTER VIEW {a}_view SET (security_barrier)",
+        "CREATE VIEW {a}_view AS SELECT * FROM {a}",
+    ),
+    (
+        "ALTER MATERIALIZED VIEW {a}_view RENAME TO {a}_renamed",
+        "CREATE MATERIALIZED VIEW {a}_view AS SELECT * FROM {a}",
+    ),
+    // ACCESS EXCLUSIVE: all else
+    (
+        "CREATE TABLE {a}_part PARTITION OF {a}_parent FOR VALUES IN (1)",
+        "CREATE TABLE {a}_parent (LIKE {b}) PARTITION BY LIST (id); CREATE TABLE {a}_rest PARTITION OF {a}_parent DEFAULT",
+    ),
+    (
+        "CREATE OR REPLACE VIEW {a}_view AS SELECT id FROM {a}",
+        "CREATE VIEW {a}_view AS SELECT id FROM {a}",
+    ),
+    (
+        "CREATE RULE r AS ON INSERT TO {a} DO ALSO DELETE FROM {b}",
+        "",
+    ),
+    (
+        "DROP RULE r ON {a}",
+        "CREATE RULE r AS ON INSERT TO {a} DO NOTHING",
+    ),
+    (
+        "CREATE POLICY p ON {a} USING (x IN (SELECT x FROM {b}))",
+        "",
+    ),
+    (
+        "ALTER TRIGGER t ON {a} RENAME TO u",
+        "CREATE TRIGGER t BEFORE UPDATE ON {a} FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    ),
+    (
+        "DROP TRIGGER t ON {a}",
+        "CREATE TRIGGER t BEFORE UPDATE ON {a} FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    ),
+    ("CLUSTER {a} USING {a}_x", ""),
+    (
+        "REFRESH MATERIALIZED VIEW {a}_view",
+        "CREATE MATERIALIZED VIEW {a}_view AS SELECT * FROM {a}",
+    ),
+    ("TRUNCATE {a}, ONLY {b}", ""),
+    (
+        "DROP TABLE {b}, {a} CASCADE",
+        "CREATE TABLE {a}_child (x int REFERENCES {a})",
+    ),
+    ("DROP INDEX {a}_x", ""),
+];
+
+#[test]
+fn what_is_read_from_the_text_is_what_the_server_does() {
+    let scratch = Scratch::new();
+    let mut setup = "CREATE SCHEMA elsewhere; CREATE ACCESS METHOD heap_two TYPE TABLE HANDLER heap_tableam_handler;".to_owned();
+    let mut file = String::new();
+    for (number, (statement, needs)) in STATEMENTS.iter().enumerate() {
+        let named = |text: &str| {
+            text.replace("{a}", &format!("a{number}"))
+                .replace("{b}", &format!("b{number}"))
+        };
+        setup.push_str(&format!("{} {};", named(TABLES), named(needs)));
+        file.push_str(&format!("{};\n", named(statement)));
+    }
+    scratch.sql(&setup);
+    let before = scratch.schema();
+    scratch.file("20240101000000_all.up.sql", &file);
+    let outcome = scratch.lockstep(&["plan", "--rehearse", "--json"]).run();
+    outcome.code(0);
+    assert_eq!(scratch.schema(), before, "everything was rolled back");
+
+    let disagreements = disagreements(&scratch, &outcome);
+    println!(
+        "{} statements, {} disagreements",
+        STATEMENTS.len(),
+        disagreements.len()
+    );
+    let told: Vec<String> = disagreements
+        .iter()
+        .map(|(line, told)| format!("{}: {told}", file.lines().nth(line - 1).expect("a line")))
+        .collect();
+    assert!(
+        told.is_empty(),
+        "{} disagreements\n{}",
+        told.len(),
+        told.join("\n")
+    );
+}
+
+/// Line and words of each difference between what was read and what was measured.
+fn disagreements(scratch: &Scratch, outcome: &Outcome) -> Vec<(usize, String)> {
+    let query = "SELECT s->>'line',
+          (SELECT string_agg(l->>'table' || '=' || (l->>'mode'), ',' ORDER BY l->>'table') FROM jsonb_array_elements(s->'locks') l WHERE l->>'table' IS NOT NULL),
+          (SELECT string_agg(l->>'mode', ',') FROM jsonb_array_elements(s->'locks') l WHERE l->>'related' IS NOT NULL),
+          jsonb_array_length(s->'unknown'),
+          (SELECT string_agg(l->>'table' || '=' || (l->>'mode'), ',' ORDER BY l->>'table') FROM jsonb_array_elements(s->'measured'->'locks') l),
+          (SELECT string_agg(w->>'table', ',' ORDER BY 1) FROM jsonb_array_elements(s->'warnings') w WHERE w->>'kind' = 'rewrite'),
+          (SELECT string_agg(w->>'table', ',' ORDER BY 1) FROM jsonb_array_elements(s->'warnings') w WHERE w->>'kind' = 'may_rewrite'),
+          (SELECT string_agg(r, ',' ORDER BY r) FROM jsonb_array_elements_text(s->'measured'->'rewritten') r),
+          s->>'verb'
+        FROM d, jsonb_array_elements(d->'migrations'->0->'statements') s";
+    let rows = ask(scratch, &outcome.stdout, query);
+    assert_eq!(rows.len(), STATEMENTS.len());
+    let mut found = Vec::new();
+    for row in &rows {
+        let columns: Vec<&str> = row.split('|').collect();
+        let list = |index: usize| -> Vec<&str> {
+            columns[index].split(',').filter(|it| *it != "∅").collect()
+        };
+        let (named, related, measured) = (list(1), list(2), list(4));
+        let line = columns[0].parse().expect("a line");
+        let mut differ = |what: String| found.push((line, what));
+        for lock in named.iter().filter(|lock| !measured.contains(lock)) {
+            differ(format!("read {lock}, measured {measured:?}"));
+        }
+        for lock in measured.iter().filter(|lock| !named.contains(lock)) {
+            let (table, mode) = lock.split_once('=').expect("table and mode");
+            let is_named = named
+                .iter()
+                .any(|it| it.split_once('=').expect("table and mode").0 == table);
+            let may_be =
+                columns[3] != "0" || related.iter().any(|it| strength(it) >= strength(mode));
+            if !is_named && !may_be {
+                differ(format!("measured {lock}, read {named:?}"));
+            }
+        }
+        let (rewrites, may_rewrite, rewritten) = (list(5), list(6), list(7));
+        // A materialized view is always written anew; that is no news.
+        let is_refresh = columns[8] == "REFRESH MATERIALIZED VIEW";
+        let is_right = rewrites.iter().all(|table| rewritten.contains(table))
+            && rewritten
+                .iter()
+                .all(|table| rewrites.contains(table) || may_rewrite.contains(table) || is_refresh);
+        if !is_right {
+            differ(format!(
+                "read that it rewrites {rewrites:?}, or may {may_rewrite:?}, measured {rewritten:?}"
+            ));
+        }
+    }
+    found
+}
+
+fn strength(mode: &str) -> usize {
+    let modes = [
+        "ACCESS SHARE",
+        "ROW SHARE",
+        "ROW EXCLUSIVE",
+        "SHARE UPDATE EXCLUSIVE",
+        "SHARE",
+        "SHARE ROW EXCLUSIVE",
+        "EXCLUSIVE",
+        "ACCESS EXCLUSIVE",
+    ];
+    modes.iter().position(|it| *it == mode).expect("a mode")
+}
