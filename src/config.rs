@@ -152,22 +152,16 @@ pub fn logging(environment: &Environment) -> logging::Settings {
     .logging()
 }
 
-/// How an answer on stdout is laid out. No value is wrong here: what is no number of columns is none.
+/// How an answer on stdout is laid out.
 pub fn layout(environment: &Environment) -> report::Layout {
-    let text = |name: &str| environment.text(name).ok().flatten();
     if !environment.stdout_is_terminal {
         return report::Layout::Plain;
     }
-    /// What a terminal has that does not say.
-    const USUAL: usize = 80;
-    let columns = text("COLUMNS").and_then(|it| it.parse().ok());
-    // See https://no-color.org.
-    let is_plain = environment.get("NO_COLOR").is_some() || text("TERM") == Some("dumb");
     report::Layout::Terminal {
-        columns: columns.filter(|&it| it > 0).unwrap_or(USUAL),
-        paint: match is_plain {
-            true => report::Paint::None,
-            false => report::Paint::Ansi,
+        columns: environment.columns(),
+        paint: match environment.wants_colours() {
+            true => report::Paint::Ansi,
+            false => report::Paint::None,
         },
     }
 }
@@ -294,23 +288,36 @@ impl Environment {
             .ok_or_else(|| complaint(name, "is not valid UTF-8"))
     }
 
-    /// What the log is shown on. No value is wrong here: what is no number of columns is none.
+    /// What the log is shown on.
     fn screen(&self) -> logging::Screen {
-        /// What a terminal has that does not say.
-        const USUAL: usize = 80;
-        let text = |name: &str| self.text(name).ok().flatten();
-        if !self.stderr_is_terminal || text("TERM") == Some("dumb") {
+        if !self.stderr_is_terminal || self.is_dumb() {
             return logging::Screen::Lines;
         }
-        let columns = text("COLUMNS").and_then(|it| it.parse().ok());
         logging::Screen::Terminal {
-            columns: columns.filter(|&it| it > 0).unwrap_or(USUAL),
-            // See https://no-color.org.
-            colours: match self.get("NO_COLOR") {
-                Some(_) => logging::Colours::None,
-                None => logging::Colours::Ansi,
+            columns: self.columns(),
+            colours: match self.wants_colours() {
+                true => logging::Colours::Ansi,
+                false => logging::Colours::None,
             },
         }
+    }
+
+    /// How wide a terminal is. No value is wrong here: what is no number of columns is none.
+    fn columns(&self) -> usize {
+        /// What a terminal has that does not say.
+        const USUAL: usize = 80;
+        let columns = self.text("COLUMNS").ok().flatten();
+        let columns = columns.and_then(|it| it.parse().ok());
+        columns.filter(|&it| it > 0).unwrap_or(USUAL)
+    }
+
+    /// See <https://no-color.org>.
+    fn wants_colours(&self) -> bool {
+        self.get("NO_COLOR").is_none() && !self.is_dumb()
+    }
+
+    fn is_dumb(&self) -> bool {
+        self.get("TERM").is_some_and(|term| term == "dumb")
     }
 
     fn value<T>(

@@ -622,6 +622,30 @@ fn long_values_are_shown_in_part_and_on_one_line() {
 }
 
 #[test]
+fn a_terminal_that_can_has_a_live_line_and_colours() {
+    use logging::{Colours, Screen};
+    let terminal = |columns, colours| Screen::Terminal { columns, colours };
+    for (variables, screen) in [
+        (&[][..], terminal(80, Colours::Ansi)),
+        (&[("TERM", "xterm")], terminal(80, Colours::Ansi)),
+        (&[("TERM", "dumb")], Screen::Lines),
+        (&[("NO_COLOR", "0")], terminal(80, Colours::None)),
+        (&[("NO_COLOR", "")], terminal(80, Colours::Ansi)),
+        (&[("COLUMNS", "132")], terminal(132, Colours::Ansi)),
+        (&[("COLUMNS", "0")], terminal(80, Colours::Ansi)),
+        (&[("COLUMNS", "wide")], terminal(80, Colours::Ansi)),
+    ] {
+        for (stderr_is_terminal, screen) in [(true, screen), (false, Screen::Lines)] {
+            let settings = logging(&Environment {
+                stderr_is_terminal,
+                ..Environment::of(variables)
+            });
+            assert_eq!(settings.screen, screen, "{variables:?}");
+        }
+    }
+}
+
+#[test]
 fn an_answer_is_laid_out_for_the_terminal_that_there_is() {
     use report::{Layout, Paint};
     let layout = |variables: &[(&str, &str)], terminal| {

@@ -17,6 +17,10 @@ fn has_script() -> bool {
 
 /// `lockstep up` on a terminal; what that gets is in the outcome's stderr.
 fn on_a_terminal(scratch: &Scratch) -> Lockstep<'_> {
+    command_on_a_terminal(scratch, "up")
+}
+
+fn command_on_a_terminal<'a>(scratch: &'a Scratch, command: &str) -> Lockstep<'a> {
     let wrapper = [
         "/bin/sh",
         "-c",
@@ -24,7 +28,8 @@ fn on_a_terminal(scratch: &Scratch) -> Lockstep<'_> {
         "sh",
     ];
     scratch
-        .patient_up()
+        .lockstep(&[command])
+        .env("DDL_LOCK_TIMEOUT_SECONDS", "0")
         .under(&wrapper.map(str::to_owned))
         .env("PATH", "/usr/local/bin:/usr/bin:/bin")
         .env("TERM", "xterm")
@@ -280,6 +285,46 @@ fn without_a_terminal_that_can_there_are_lines_only() {
         check(&on_a_terminal(&scratch).env("TERM", "dumb").run());
         check(&on_a_terminal(&scratch).env("LOG_FORMAT", "json").run());
     }
+}
+
+#[test]
+fn the_way_back_is_shown_as_the_way_up_is() {
+    if !has_script() {
+        return;
+    }
+    let scratch = Scratch::new();
+    scratch.file("20240101000001_a.up.sql", "CREATE TABLE a ();");
+    scratch.file("20240101000001_a.down.sql", "DROP TABLE a;");
+    scratch.up().code(0);
+    let outcome = command_on_a_terminal(&scratch, "down").run();
+    outcome.code(0);
+    let screen = Screen::of(&outcome.stderr);
+    screen.assert_frame("[1/1] 20240101000001_a.down …");
+    let lines = screen.masked();
+    let left = "T INFO  1/1 rolled back 20240101000001_a.down.sql in T";
+    assert!(lines.iter().any(|line| line == left), "{outcome}");
+    assert!(
+        !lines.iter().any(|line| line.contains("[1/1]")),
+        "{outcome}"
+    );
+}
+
+/// Who wants warnings only gets no more for having a terminal.
+#[test]
+fn a_quiet_log_has_no_live_line() {
+    if !has_script() {
+        return;
+    }
+    let scratch = Scratch::new();
+    migrations(&scratch);
+    let outcome = on_a_terminal(&scratch).env("LOG_LEVEL", "WARN").run();
+    outcome.code(0);
+    assert_eq!(
+        Screen::of(&outcome.stderr).masked(),
+        [LEFT[2], ""],
+        "{outcome}"
+    );
+    assert!(!outcome.stderr.contains("[1/3]"), "{outcome}");
 }
 
 /// The same as events: the start, a sign of life of what takes long, the end, the summary.
