@@ -43,8 +43,10 @@ pub struct World {
     pub indexes: BTreeMap<Name, Name>,
     /// What the plan has created meanwhile.
     pub created: BTreeSet<Name>,
-    /// Types that the plan has created and that are no domains.
-    pub types: BTreeSet<String>,
+    /// Types that the plan has created.
+    pub new_types: BTreeSet<String>,
+    /// Domains with constraints, from before the plan and since.
+    pub checked_domains: BTreeSet<String>,
     /// `CHECK (column IS NOT NULL)` constraints that the plan has added without looking at the rows: table, constraint
     /// and column.
     pub unproven: Vec<(Name, String, String)>,
@@ -61,6 +63,7 @@ pub enum Effect {
     Renames(Name, Name),
     CreatesIndex(Name, Name),
     CreatesType(String),
+    CreatesCheckedDomain(String),
     RenamesSchema(String, String),
     SearchPath(Vec<String>),
     AddsCheck {
@@ -77,12 +80,14 @@ impl World {
         search_path: Vec<String>,
         tables: BTreeSet<Name>,
         indexes: BTreeMap<Name, Name>,
+        checked_domains: BTreeSet<String>,
     ) -> World {
         World {
             before_file: search_path.clone(),
             search_path,
             tables,
             indexes,
+            checked_domains,
             ..World::default()
         }
     }
@@ -144,7 +149,7 @@ impl World {
             .iter()
             .map(|schema| within(schema))
             .find(exists);
-        let first = self.search_path.first().map_or("public", String::as_str);
+        let first = self.search_path.first().map_or("", String::as_str);
         found.unwrap_or_else(|| within(first))
     }
 
@@ -161,7 +166,8 @@ impl World {
             Effect::CreatesIndex(index, table) => {
                 self.indexes.insert(index.clone(), table.clone());
             }
-            Effect::CreatesType(name) => drop(self.types.insert(name.clone())),
+            Effect::CreatesType(name) => drop(self.new_types.insert(name.clone())),
+            Effect::CreatesCheckedDomain(name) => drop(self.checked_domains.insert(name.clone())),
             Effect::RenamesSchema(from, to) => {
                 let all: Vec<Name> = self.tables.iter().chain(&self.created).cloned().collect();
                 for name in all.into_iter().filter(|name| name.schema == *from) {
