@@ -14,6 +14,8 @@ pub struct Catalog {
     pub relations: BTreeMap<u32, Relation>,
     /// Domains with constraints; one that is made of another is taken for such a one.
     pub checked_domains: BTreeSet<String>,
+    /// What has partitions or children.
+    parents: BTreeSet<u32>,
 }
 
 pub struct Relation {
@@ -37,6 +39,7 @@ pub fn read(session: &mut Session) -> Result<Catalog, Error> {
         SELECT t.typname AS name FROM pg_type t WHERE t.typtype = 'd' AND (t.typnotnull \
           OR EXISTS (SELECT FROM pg_constraint o WHERE o.contypid = t.oid) \
           OR EXISTS (SELECT FROM pg_type b WHERE b.oid = t.typbasetype AND b.typtype = 'd')); \
+        SELECT DISTINCT inhparent AS oid FROM pg_inherits; \
         COMMIT";
     let results = session
         .query(message)
@@ -61,10 +64,14 @@ pub fn read(session: &mut Session) -> Result<Catalog, Error> {
     let domains = rows(4)
         .iter()
         .filter_map(|row| row.get("name").map(str::to_owned));
+    let parents = rows(5)
+        .iter()
+        .filter_map(|row| row.get("oid")?.parse().ok());
     Ok(Catalog {
         search_path: schemas.collect(),
         relations: relations.collect(),
         checked_domains: domains.collect(),
+        parents: parents.collect(),
     })
 }
 
@@ -88,11 +95,17 @@ impl Catalog {
                 None => drop(tables.insert(relation.name.clone())),
             }
         }
+        let parents = self
+            .parents
+            .iter()
+            .filter_map(|oid| self.relations.get(oid));
+        let parents = parents.map(|relation| relation.name.clone());
         World::new(
             self.search_path.clone(),
             tables,
             indexes,
             self.checked_domains.clone(),
         )
+        .with_parents(parents.collect())
     }
 }

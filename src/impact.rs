@@ -159,7 +159,12 @@ impl Reader<'_> {
     fn lock_name(&mut self, name: &Name, mode: Mode) -> bool {
         let is_old = self.world.is_old(name);
         if is_old {
-            self.note(LockedThing::Table(self.world.shown(name)), mode);
+            let shown = self.world.shown(name);
+            let below = format!("partitions and children of {shown}");
+            self.note(LockedThing::Table(shown), mode);
+            if self.world.parents.contains(name) {
+                self.related(below, mode);
+            }
         }
         is_old
     }

@@ -291,7 +291,7 @@ impl<'t> Reader<'t> {
                 frame.verb = word.to_owned();
                 frame.expects = Some(Mode::RowExclusive);
             }
-            "table" if starts => frame.expects = Some(Mode::AccessShare),
+            "table" if starts || frame.verb == "insert" => frame.expects = Some(Mode::AccessShare),
             "from" if frame.is_call || compares => {}
             "from" => {
                 frame.in_from = !is_delete;

@@ -39,6 +39,8 @@ pub struct World {
     pub search_path: Vec<String>,
     /// Tables, views and materialized views from before the plan, by the names they have now.
     pub tables: BTreeSet<Name>,
+    /// Those of them that have partitions or children.
+    pub parents: BTreeSet<Name>,
     /// The table of each index.
     pub indexes: BTreeMap<Name, Name>,
     /// What the plan has created meanwhile.
@@ -90,6 +92,10 @@ impl World {
             checked_domains,
             ..World::default()
         }
+    }
+
+    pub fn with_parents(self, parents: BTreeSet<Name>) -> World {
+        World { parents, ..self }
     }
 
     /// A file begins: what the one before has set is gone.
@@ -158,6 +164,7 @@ impl World {
             Effect::Creates(name) => drop(self.created.insert(name.clone())),
             Effect::Drops(name) => {
                 self.tables.remove(name);
+                self.parents.remove(name);
                 self.created.remove(name);
                 self.indexes
                     .retain(|index, table| index != name && table != name);
@@ -205,6 +212,9 @@ impl World {
     }
 
     fn rename(&mut self, from: &Name, to: &Name) {
+        if self.parents.remove(from) {
+            self.parents.insert(to.clone());
+        }
         if self.tables.remove(from) {
             self.tables.insert(to.clone());
         }

@@ -580,7 +580,7 @@ const TABLES: &str = "CREATE TABLE {a} (id int PRIMARY KEY, x int, y varchar(10)
     CREATE INDEX {a}_x ON {a} (x);";
 
 /// A statement, and what it needs beside the two tables.
-const STATEMENTS: [(&str, &str); 150] = [
+const STATEMENTS: [(&str, &str); 157] = [
     // ACCESS SHARE
     ("SELECT * FROM {a}", ""),
     ("SELECT count(*) FROM {a} JOIN {b} USING (id)", ""),
@@ -942,6 +942,35 @@ const STATEMENTS: [(&str, &str); 150] = [
     (
         "DROP TABLE {b}, {a} CASCADE",
         "CREATE TABLE {a}_child (x int REFERENCES {a})",
+    ),
+    // Partitions
+    (
+        "SELECT * FROM {a}_parent",
+        "CREATE TABLE {a}_parent (LIKE {b}) PARTITION BY LIST (id); CREATE TABLE {a}_rest PARTITION OF {a}_parent DEFAULT",
+    ),
+    (
+        "INSERT INTO {a}_parent SELECT * FROM {b}",
+        "CREATE TABLE {a}_parent (LIKE {b}) PARTITION BY LIST (id); CREATE TABLE {a}_rest PARTITION OF {a}_parent DEFAULT",
+    ),
+    (
+        "ALTER TABLE {a}_parent ADD z int",
+        "CREATE TABLE {a}_parent (LIKE {b}) PARTITION BY LIST (id); CREATE TABLE {a}_rest PARTITION OF {a}_parent DEFAULT",
+    ),
+    (
+        "CREATE INDEX ON {a}_parent (id)",
+        "CREATE TABLE {a}_parent (LIKE {b}) PARTITION BY LIST (id); CREATE TABLE {a}_rest PARTITION OF {a}_parent DEFAULT",
+    ),
+    (
+        "TRUNCATE {a}_parent",
+        "CREATE TABLE {a}_parent (LIKE {b}) PARTITION BY LIST (id); CREATE TABLE {a}_rest PARTITION OF {a}_parent DEFAULT",
+    ),
+    (
+        "LOCK {a}_parent IN SHARE MODE",
+        "CREATE TABLE {a}_parent (LIKE {b}) PARTITION BY LIST (id); CREATE TABLE {a}_rest PARTITION OF {a}_parent DEFAULT",
+    ),
+    (
+        "DROP TABLE {a}_parent",
+        "CREATE TABLE {a}_parent (LIKE {b}) PARTITION BY LIST (id); CREATE TABLE {a}_rest PARTITION OF {a}_parent DEFAULT",
     ),
     ("DROP INDEX {a}_x", ""),
 ];
