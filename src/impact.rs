@@ -254,7 +254,8 @@ impl Reader<'_> {
             "execute" => self.unknown("runs a prepared statement"),
             "import" => self.unknown("creates what it finds on the foreign server"),
             "reassign" => self.related("everything that the role owns", Mode::AccessExclusive),
-            "set" | "reset" => self.set(words),
+            "set" => self.set(words),
+            "reset" => self.reset(words),
             "grant" | "revoke" | "show" | "begin" | "start" | "commit" | "end" | "rollback"
             | "abort" | "savepoint" | "release" | "notify" | "listen" | "unlisten"
             | "checkpoint" | "discard" | "deallocate" | "close" | "load" => {}
@@ -280,8 +281,16 @@ impl Reader<'_> {
                     && schema != "pg_temp"
             })
             .collect();
-        if path != ["default"] {
-            self.effects.push(Effect::SearchPath(path));
+        let is_default = path == ["default"];
+        self.effects.push(match is_default {
+            true => Effect::DefaultSearchPath,
+            false => Effect::SearchPath(path),
+        });
+    }
+
+    fn reset(&mut self, mut words: Words<'_>) {
+        if words.takes("search_path") || words.takes("all") {
+            self.effects.push(Effect::DefaultSearchPath);
         }
     }
 
@@ -354,6 +363,10 @@ impl Reader<'_> {
         } else {
             Mode::AccessShare
         };
+        let _ = words.takes("to");
+        if words.takes("program") {
+            self.unknown("runs a program on the server");
+        }
         self.lock(&table, mode);
     }
 
@@ -614,7 +627,11 @@ mod tests {
                 "s.c AccessShare, a AccessShare",
             ),
             (
-                &["SET search_path TO DEFAULT", "SELECT FROM a"],
+                &[
+                    "SET search_path TO s",
+                    "SET search_path TO DEFAULT",
+                    "SELECT FROM a",
+                ],
                 "a AccessShare",
             ),
             (
@@ -623,6 +640,14 @@ mod tests {
                     "SELECT FROM a",
                 ],
                 "",
+            ),
+            (
+                &[
+                    "SET search_path TO s",
+                    "RESET search_path",
+                    "SELECT FROM a, c",
+                ],
+                "a AccessShare",
             ),
             // A name that is given to something new.
             (

@@ -68,6 +68,7 @@ pub enum Effect {
     CreatesCheckedDomain(String),
     RenamesSchema(String, String),
     SearchPath(Vec<String>),
+    DefaultSearchPath,
     AddsCheck {
         table: Name,
         constraint: String,
@@ -185,6 +186,7 @@ impl World {
                     self.rename(&name, &renamed);
                 }
             }
+            Effect::DefaultSearchPath => self.begin_file(),
             Effect::SearchPath(path) => self.search_path.clone_from(path),
             Effect::AddsCheck {
                 table,
