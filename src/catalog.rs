@@ -12,6 +12,10 @@ pub struct Catalog {
     /// The schemas that the role's `search_path` leads to.
     pub search_path: Vec<String>,
     pub relations: BTreeMap<u32, Relation>,
+    /// Domains with constraints; one that is made of another is taken for such a one.
+    pub checked_domains: BTreeSet<String>,
+    /// What has partitions or children.
+    parents: BTreeSet<u32>,
 }
 
 pub struct Relation {
@@ -32,6 +36,10 @@ pub fn read(session: &mut Session) -> Result<Catalog, Error> {
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_index i ON i.indexrelid = c.oid \
         WHERE c.relkind IN ('r', 'p', 'm', 'v', 'f', 'i', 'I') \
           AND n.nspname <> 'information_schema' AND NOT starts_with(n.nspname, 'pg_'); \
+        SELECT t.typname AS name FROM pg_type t WHERE t.typtype = 'd' AND (t.typnotnull \
+          OR EXISTS (SELECT FROM pg_constraint o WHERE o.contypid = t.oid) \
+          OR EXISTS (SELECT FROM pg_type b WHERE b.oid = t.typbasetype AND b.typtype = 'd')); \
+        SELECT DISTINCT inhparent AS oid FROM pg_inherits; \
         COMMIT";
     let results = session
         .query(message)
@@ -53,9 +61,17 @@ pub fn read(session: &mut Session) -> Result<Catalog, Error> {
         };
         Some((row.get("oid")?.parse().ok()?, relation))
     });
+    let domains = rows(4)
+        .iter()
+        .filter_map(|row| row.get("name").map(str::to_owned));
+    let parents = rows(5)
+        .iter()
+        .filter_map(|row| row.get("oid")?.parse().ok());
     Ok(Catalog {
         search_path: schemas.collect(),
         relations: relations.collect(),
+        checked_domains: domains.collect(),
+        parents: parents.collect(),
     })
 }
 
@@ -79,6 +95,17 @@ impl Catalog {
                 None => drop(tables.insert(relation.name.clone())),
             }
         }
-        World::new(self.search_path.clone(), tables, indexes)
+        let parents = self
+            .parents
+            .iter()
+            .filter_map(|oid| self.relations.get(oid));
+        let parents = parents.map(|relation| relation.name.clone());
+        World::new(
+            self.search_path.clone(),
+            tables,
+            indexes,
+            self.checked_domains.clone(),
+        )
+        .with_parents(parents.collect())
     }
 }

@@ -159,7 +159,12 @@ impl Reader<'_> {
     fn lock_name(&mut self, name: &Name, mode: Mode) -> bool {
         let is_old = self.world.is_old(name);
         if is_old {
-            self.note(LockedThing::Table(self.world.shown(name)), mode);
+            let shown = self.world.shown(name);
+            let below = format!("partitions and children of {shown}");
+            self.note(LockedThing::Table(shown), mode);
+            if self.world.parents.contains(name) {
+                self.related(below, mode);
+            }
         }
         is_old
     }
@@ -183,12 +188,16 @@ impl Reader<'_> {
     /// Warns; `message` speaks of the table as `{}`.
     fn warn(&mut self, harm: Harm, table: &Name, message: &str, safer: &str) {
         let table = self.world.shown(table);
-        self.impact.warnings.push(Warning {
+        let warning = Warning {
             harm,
             message: message.replace("{}", &table),
             table: Some(table),
             safer: safer.to_owned(),
-        });
+        };
+        // One for two columns whose type changes.
+        if !self.impact.warnings.contains(&warning) {
+            self.impact.warnings.push(warning);
+        }
     }
 
     /// Warns of a schema that goes, if there are tables in it.
@@ -245,7 +254,8 @@ impl Reader<'_> {
             "execute" => self.unknown("runs a prepared statement"),
             "import" => self.unknown("creates what it finds on the foreign server"),
             "reassign" => self.related("everything that the role owns", Mode::AccessExclusive),
-            "set" | "reset" => self.set(words),
+            "set" => self.set(words),
+            "reset" => self.reset(words),
             "grant" | "revoke" | "show" | "begin" | "start" | "commit" | "end" | "rollback"
             | "abort" | "savepoint" | "release" | "notify" | "listen" | "unlisten"
             | "checkpoint" | "discard" | "deallocate" | "close" | "load" => {}
@@ -271,8 +281,16 @@ impl Reader<'_> {
                     && schema != "pg_temp"
             })
             .collect();
-        if path != ["default"] {
-            self.effects.push(Effect::SearchPath(path));
+        let is_default = path == ["default"];
+        self.effects.push(match is_default {
+            true => Effect::DefaultSearchPath,
+            false => Effect::SearchPath(path),
+        });
+    }
+
+    fn reset(&mut self, mut words: Words<'_>) {
+        if words.takes("search_path") || words.takes("all") {
+            self.effects.push(Effect::DefaultSearchPath);
         }
     }
 
@@ -345,6 +363,10 @@ impl Reader<'_> {
         } else {
             Mode::AccessShare
         };
+        let _ = words.takes("to");
+        if words.takes("program") {
+            self.unknown("runs a program on the server");
+        }
         self.lock(&table, mode);
     }
 
@@ -541,6 +563,185 @@ impl Reader<'_> {
                     "keeps readers of {} out while its query runs",
                     safer,
                 );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+
+    /// A database with the tables `a`, `b` and `s.c`, and the index `a_x` of `a`.
+    fn world() -> World {
+        let name = |schema: &str, name: &str| Name {
+            schema: schema.to_owned(),
+            name: name.to_owned(),
+        };
+        let tables = [name("public", "a"), name("public", "b"), name("s", "c")];
+        World::new(
+            vec!["public".to_owned()],
+            BTreeSet::from(tables.clone()),
+            BTreeMap::from([(name("public", "a_x"), tables[0].clone())]),
+            BTreeSet::new(),
+        )
+    }
+
+    /// Locks, unknowns and kinds of warnings of the last of some statements, in short.
+    fn last(statements: &[&str]) -> String {
+        let mut world = world();
+        let mut found = String::new();
+        for statement in statements {
+            let impact = read(statement, &mut world);
+            let lock = |lock: &Lock| match &lock.on {
+                LockedThing::Table(table) => format!("{table} {:?}", lock.mode),
+                LockedThing::Related(_) => format!("related {:?}", lock.mode),
+            };
+            let locks = impact.locks.iter().map(lock);
+            let unknown = impact.unknown.iter().map(|it| format!("? {it}"));
+            let warnings = impact
+                .warnings
+                .iter()
+                .map(|it| format!("! {}", it.harm.word()));
+            let all: Vec<String> = locks.chain(unknown).chain(warnings).collect();
+            found = all.join(", ");
+        }
+        found
+    }
+
+    #[test]
+    fn names_are_looked_up_as_the_server_does() {
+        for (statements, expected) in [
+            (
+                &["LOCK public.\"a\" IN SHARE MODE"][..],
+                "a Share, ! blocks_writes",
+            ),
+            (
+                &["SELECT * FROM A, c, s.C"],
+                "a AccessShare, s.c AccessShare",
+            ),
+            (
+                &["SET search_path = s, public", "SELECT FROM c, a"],
+                "s.c AccessShare, a AccessShare",
+            ),
+            (
+                &[
+                    "SET search_path TO s",
+                    "SET search_path TO DEFAULT",
+                    "SELECT FROM a",
+                ],
+                "a AccessShare",
+            ),
+            (
+                &[
+                    "SELECT pg_catalog.set_config('search_path', '', false)",
+                    "SELECT FROM a",
+                ],
+                "",
+            ),
+            (
+                &[
+                    "SET search_path TO s",
+                    "RESET search_path",
+                    "SELECT FROM a, c",
+                ],
+                "a AccessShare",
+            ),
+            // A name that is given to something new.
+            (
+                &[
+                    "ALTER TABLE a RENAME TO old",
+                    "CREATE TABLE a (x int)",
+                    "INSERT INTO a TABLE old",
+                ],
+                "old AccessShare",
+            ),
+            (
+                &["DROP TABLE a", "CREATE TABLE a (x int)", "DROP INDEX a_x"],
+                "related AccessExclusive",
+            ),
+            (
+                &["ALTER SCHEMA s RENAME TO t", "TABLE t.c"],
+                "t.c AccessShare",
+            ),
+            (
+                &[
+                    "CREATE TABLE n (x int)",
+                    "CREATE INDEX n_x ON n (x)",
+                    "DROP INDEX n_x",
+                ],
+                "",
+            ),
+            (
+                &["CREATE TABLE IF NOT EXISTS a (x int)", "TABLE a"],
+                "a AccessShare",
+            ),
+            (&["DROP TABLE IF EXISTS nothing"], ""),
+        ] {
+            assert_eq!(last(statements), expected, "{statements:?}");
+        }
+    }
+
+    #[test]
+    fn a_query_is_known_from_what_looks_like_one() {
+        for (statement, expected) in [
+            (
+                "SELECT 1 FROM (a CROSS JOIN b), LATERAL unnest(ARRAY[1, 2]) AS u (x)",
+                "a AccessShare, b AccessShare",
+            ),
+            (
+                "WITH RECURSIVE a (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM a) SELECT * FROM a",
+                "",
+            ),
+            (
+                "SELECT trim(BOTH 'x' FROM a), a IS NOT DISTINCT FROM b FROM b",
+                "b AccessShare",
+            ),
+            (
+                "DELETE FROM a USING b JOIN s.c USING (id) WHERE true",
+                "a RowExclusive, b AccessShare, s.c AccessShare",
+            ),
+            (
+                "INSERT INTO a (b) VALUES ((SELECT max(x) FROM b)) ON CONFLICT (b) DO UPDATE SET b = 1",
+                "a RowExclusive, b AccessShare",
+            ),
+            (
+                "SELECT f(x), s.count(y), \"Count\"(z), count(*) FROM ROWS FROM (g(1)) r",
+                "? calls f(), ? calls count(), ? calls \"Count\"(), ? calls g()",
+            ),
+            ("SELECT 'FROM a', $$FROM b$$ -- FROM a", ""),
+            ("(SELECT * FROM a FOR UPDATE)", "a RowShare"),
+            (
+                "EXPLAIN (ANALYZE) WITH w AS (UPDATE a SET x = 1 RETURNING x) SELECT * FROM w, b",
+                "a RowExclusive, b AccessShare",
+            ),
+            ("frobnicate a", "? is a command that Lockstep does not know"),
+        ] {
+            assert_eq!(last(&[statement]), expected, "{statement}");
+        }
+    }
+
+    #[test]
+    fn set_not_null_is_harmless_once_a_check_proves_it() {
+        let (add, validate) = (
+            "ALTER TABLE a ADD CONSTRAINT c CHECK (x IS NOT NULL) NOT VALID",
+            "ALTER TABLE a VALIDATE CONSTRAINT c",
+        );
+        let set = "ALTER TABLE a ALTER COLUMN x SET NOT NULL";
+        assert_eq!(last(&[add, set]), "a AccessExclusive, ! scan");
+        assert_eq!(last(&[add, validate, set]), "a AccessExclusive");
+    }
+
+    /// What is cut short, or wrong, is the server's to complain about.
+    #[test]
+    fn no_text_is_too_odd_to_be_read() {
+        let whole = "ALTER TABLE ONLY (a) ADD CONSTRAINT c CHECK (x IS NOT NULL), ADD y numeric(1, 2) DEFAULT f(1) REFERENCES b (id); \
+                     COMMENT ON COLUMN a.b IS 'x'; CREATE TRIGGER t AFTER INSERT ON a FROM b; MERGE INTO a USING b ON true; ) ) ( (";
+        for end in 0..whole.len() {
+            for start in (0..end).step_by(7) {
+                read(&whole[start..end], &mut world());
             }
         }
     }

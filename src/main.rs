@@ -349,6 +349,7 @@ fn show_plan(
         let counts_bytes = observation.counts_bytes;
         let measured = rehearse::run(
             &config,
+            signals,
             &mut session,
             &plan,
             &catalog,

@@ -24,6 +24,7 @@ use crate::impact::{Mode, Name, World};
 use crate::migration::Migration;
 use crate::plan::Plan;
 use crate::script::{self, Kind, Statement};
+use crate::wait::Signals;
 
 /// What a statement did.
 pub struct Measured {
@@ -43,6 +44,7 @@ pub struct Measured {
 /// [`Error::TableWait`] as [`apply::run`].
 pub fn run(
     config: &Config,
+    signals: &Signals,
     session: &mut Session,
     plan: &Plan<'_>,
     catalog: &Catalog,
@@ -61,6 +63,7 @@ pub fn run(
         settings,
         counts_bytes,
         runner,
+        signals,
         seen: Seen::new(catalog),
     };
     let outcome = rehearsal.run(plan);
@@ -119,6 +122,7 @@ struct Rehearsal<'a> {
     settings: String,
     counts_bytes: bool,
     runner: &'a str,
+    signals: &'a Signals,
     seen: Seen,
 }
 
@@ -165,6 +169,8 @@ impl Rehearsal<'_> {
     fn file<'p>(&mut self, migration: &'p Migration) -> Result<Vec<Measured>, Stop<'p>> {
         let mut all = Vec::new();
         for statement in &migration.script.statements {
+            let signalled = self.signals.check("rehearsing; nothing stays");
+            signalled.map_err(Stop::error)?;
             let text = &migration.text[statement.range()];
             let started = Instant::now();
             let outcome = self.session.execute_interruptibly(&message_of(text));

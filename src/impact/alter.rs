@@ -112,6 +112,16 @@ const VOLATILE: [&str; 14] = [
     "gen_random_bytes",
 ];
 
+/// Types that bring a sequence along.
+const SERIALS: [&str; 6] = [
+    "serial",
+    "bigserial",
+    "smallserial",
+    "serial2",
+    "serial4",
+    "serial8",
+];
+
 /// Types of PostgreSQL's own, by the first word that is written.
 const BUILT_IN: [&str; 62] = [
     "smallint",
@@ -239,7 +249,7 @@ impl Reader<'_> {
             .parts()
             .and_then(|mut parts| parts.pop())
             .unwrap_or_default();
-        if words.takes("rename") && !self.world.types.contains(&name) {
+        if words.takes("rename") && !self.world.new_types.contains(&name) {
             let name = quoted(&name);
             self.breaks(format!("code that uses the old name in {name} fails"));
         }
@@ -548,18 +558,10 @@ impl Reader<'_> {
         let _ = words.takes("if not exists");
         let _name = words.name();
         let type_name = words.parts().unwrap_or_default();
-        let has_type = |types: &[&str]| matches!(type_name.as_slice(), [name] if types.contains(&name.as_str()));
         let _ = words.group();
-        let is_built_in = has_type(&BUILT_IN)
-            || matches!(type_name.as_slice(), [schema, _] if schema == "pg_catalog");
-        if has_type(&[
-            "serial",
-            "bigserial",
-            "smallserial",
-            "serial2",
-            "serial4",
-            "serial8",
-        ]) {
+        let type_name = type_name.last().map_or("", String::as_str);
+        let is_checked_domain = self.world.checked_domains.contains(type_name);
+        if SERIALS.contains(&type_name) {
             self.rewrite_if_old(
                 table,
                 "add the column plain, fill it in batches, and then give it its sequence",
@@ -574,21 +576,14 @@ impl Reader<'_> {
                 table,
                 "add the column plain, fill it in batches, and then make it an identity",
             );
+        } else if is_checked_domain {
+            // The domain's constraints are checked for each row, also where the value is NULL.
+            self.rewrite_if_old(
+                table,
+                "add the column with the domain's base type, and a CHECK, NOT VALID",
+            );
         } else if words.has("default") && !words.has("generated") {
             self.default(table, words);
-        } else if !is_built_in
-            && !self
-                .world
-                .types
-                .contains(type_name.last().map_or("", String::as_str))
-        {
-            let message = "rewrites {} if the column's type is a domain with constraints";
-            self.warn_if_old(
-                Harm::MayRewrite,
-                table,
-                message,
-                "add the column with the domain's base type",
-            );
         }
         self.column_constraints(table, words);
         Mode::AccessExclusive

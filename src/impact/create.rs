@@ -60,18 +60,21 @@ impl Reader<'_> {
             "function" | "procedure" => self.routine(words),
             "extension" => self.unknown("runs the extension's script"),
             "schema" if words.has("create") => self.unknown("creates what stands in it"),
-            "type" | "domain" => self.create_type(words),
+            "type" => self.create_type(words),
+            "domain" => self.create_domain(words),
             _ => {}
         }
     }
 
-    pub(super) fn create_type(&mut self, mut words: Words<'_>) {
-        let name = words.name();
-        if words.takes("as enum")
-            || words.takes("as range")
-            || words.takes("as") && words.at_symbol("(")
-        {
-            self.effects.extend(name.map(Effect::CreatesType));
+    fn create_type(&mut self, mut words: Words<'_>) {
+        let name = words.parts().and_then(|mut parts| parts.pop());
+        self.effects.extend(name.map(Effect::CreatesType));
+    }
+
+    fn create_domain(&mut self, mut words: Words<'_>) {
+        let name = words.parts().and_then(|mut parts| parts.pop());
+        if words.has("check") || words.has("not null") {
+            self.effects.extend(name.map(Effect::CreatesCheckedDomain));
         }
     }
 

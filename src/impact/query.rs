@@ -56,6 +56,22 @@ const AFTER_FROM: [&str; 16] = [
     "when",
 ];
 
+/// What may stand directly before a table.
+const BEFORE_TABLE: [&str; 12] = [
+    "from",
+    "join",
+    "into",
+    "using",
+    "update",
+    "table",
+    "only",
+    "lateral",
+    "rows",
+    "temp",
+    "temporary",
+    "unlogged",
+];
+
 /// Functions whose arguments are separated by words.
 const FROM_IN_ARGUMENTS: [&str; 5] = ["extract", "substring", "trim", "overlay", "position"];
 
@@ -252,33 +268,35 @@ impl<'t> Reader<'t> {
         frame.tables.push((index, own));
     }
 
+    /// Returns true if and only if a command begins here.
+    fn begins(&mut self, previous: &str) -> bool {
+        let before = [
+            "union",
+            "intersect",
+            "except",
+            "all",
+            "explain",
+            "analyze",
+            "verbose",
+            "atomic",
+        ];
+        let frame = self.frame();
+        let is_behind_with = frame.has_with && frame.verb.is_empty() && previous == ")";
+        let begins = frame.at_start || is_behind_with || before.contains(&previous);
+        frame.at_start = false;
+        begins
+    }
+
     fn keyword(&mut self, word: &str) {
-        let previous = self
-            .before(1)
-            .map(|token| token.text.to_ascii_lowercase())
-            .unwrap_or_default();
-        let behind_with = previous == ")";
-        // IS [NOT] DISTINCT FROM
-        let compares = previous == "distinct"
+        let previous = self.before(1).map(|token| token.text.to_ascii_lowercase());
+        let previous = previous.unwrap_or_default();
+        let starts = self.begins(&previous);
+        let is_distinct_from = previous == "distinct"
             && self
                 .before(2)
                 .is_some_and(|token| token.is_word("is") || token.is_word("not"));
         let next = Words::new(&self.tokens[self.at + 1..]);
         let frame = self.frame();
-        let starts = frame.at_start
-            || (frame.has_with && frame.verb.is_empty() && behind_with)
-            || [
-                "union",
-                "intersect",
-                "except",
-                "all",
-                "explain",
-                "analyze",
-                "verbose",
-                "atomic",
-            ]
-            .contains(&previous.as_str());
-        frame.at_start = false;
         let is_delete = previous == "delete" || previous == "merge";
         match word {
             "with" if starts => frame.has_with = true,
@@ -291,8 +309,8 @@ impl<'t> Reader<'t> {
                 frame.verb = word.to_owned();
                 frame.expects = Some(Mode::RowExclusive);
             }
-            "table" if starts => frame.expects = Some(Mode::AccessShare),
-            "from" if frame.is_call || compares => {}
+            "table" if starts || frame.verb == "insert" => frame.expects = Some(Mode::AccessShare),
+            "from" if frame.is_call || is_distinct_from => {}
             "from" => {
                 frame.in_from = !is_delete;
                 frame.expects = Some(if is_delete {
@@ -320,22 +338,7 @@ impl<'t> Reader<'t> {
         if AFTER_FROM.contains(&word) {
             frame.in_from = false;
         }
-        if ![
-            "from",
-            "join",
-            "into",
-            "using",
-            "update",
-            "table",
-            "only",
-            "lateral",
-            "rows",
-            "temp",
-            "temporary",
-            "unlogged",
-        ]
-        .contains(&word)
-        {
+        if !BEFORE_TABLE.contains(&word) {
             frame.expects = None;
         }
     }

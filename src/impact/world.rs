@@ -39,12 +39,16 @@ pub struct World {
     pub search_path: Vec<String>,
     /// Tables, views and materialized views from before the plan, by the names they have now.
     pub tables: BTreeSet<Name>,
+    /// Those of them that have partitions or children.
+    pub parents: BTreeSet<Name>,
     /// The table of each index.
     pub indexes: BTreeMap<Name, Name>,
     /// What the plan has created meanwhile.
     pub created: BTreeSet<Name>,
-    /// Types that the plan has created and that are no domains.
-    pub types: BTreeSet<String>,
+    /// Types that the plan has created.
+    pub new_types: BTreeSet<String>,
+    /// Domains with constraints, from before the plan and since.
+    pub checked_domains: BTreeSet<String>,
     /// `CHECK (column IS NOT NULL)` constraints that the plan has added without looking at the rows: table, constraint
     /// and column.
     pub unproven: Vec<(Name, String, String)>,
@@ -61,8 +65,10 @@ pub enum Effect {
     Renames(Name, Name),
     CreatesIndex(Name, Name),
     CreatesType(String),
+    CreatesCheckedDomain(String),
     RenamesSchema(String, String),
     SearchPath(Vec<String>),
+    DefaultSearchPath,
     AddsCheck {
         table: Name,
         constraint: String,
@@ -77,14 +83,20 @@ impl World {
         search_path: Vec<String>,
         tables: BTreeSet<Name>,
         indexes: BTreeMap<Name, Name>,
+        checked_domains: BTreeSet<String>,
     ) -> World {
         World {
             before_file: search_path.clone(),
             search_path,
             tables,
             indexes,
+            checked_domains,
             ..World::default()
         }
+    }
+
+    pub fn with_parents(self, parents: BTreeSet<Name>) -> World {
+        World { parents, ..self }
     }
 
     /// A file begins: what the one before has set is gone.
@@ -144,7 +156,7 @@ impl World {
             .iter()
             .map(|schema| within(schema))
             .find(exists);
-        let first = self.search_path.first().map_or("public", String::as_str);
+        let first = self.search_path.first().map_or("", String::as_str);
         found.unwrap_or_else(|| within(first))
     }
 
@@ -153,6 +165,7 @@ impl World {
             Effect::Creates(name) => drop(self.created.insert(name.clone())),
             Effect::Drops(name) => {
                 self.tables.remove(name);
+                self.parents.remove(name);
                 self.created.remove(name);
                 self.indexes
                     .retain(|index, table| index != name && table != name);
@@ -161,7 +174,8 @@ impl World {
             Effect::CreatesIndex(index, table) => {
                 self.indexes.insert(index.clone(), table.clone());
             }
-            Effect::CreatesType(name) => drop(self.types.insert(name.clone())),
+            Effect::CreatesType(name) => drop(self.new_types.insert(name.clone())),
+            Effect::CreatesCheckedDomain(name) => drop(self.checked_domains.insert(name.clone())),
             Effect::RenamesSchema(from, to) => {
                 let all: Vec<Name> = self.tables.iter().chain(&self.created).cloned().collect();
                 for name in all.into_iter().filter(|name| name.schema == *from) {
@@ -172,6 +186,7 @@ impl World {
                     self.rename(&name, &renamed);
                 }
             }
+            Effect::DefaultSearchPath => self.begin_file(),
             Effect::SearchPath(path) => self.search_path.clone_from(path),
             Effect::AddsCheck {
                 table,
@@ -199,6 +214,9 @@ impl World {
     }
 
     fn rename(&mut self, from: &Name, to: &Name) {
+        if self.parents.remove(from) {
+            self.parents.insert(to.clone());
+        }
         if self.tables.remove(from) {
             self.tables.insert(to.clone());
         }

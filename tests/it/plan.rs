@@ -393,12 +393,9 @@ fn a_rehearsal_tells_what_was_locked_and_rewritten_and_leaves_nothing() {
      warning: rewrites t unless the old type needs no conversion (varchar to
        text, a longer varchar)
        safer: add a second column, copy in batches, and switch
-     warning: rewrites t unless the old type needs no conversion (varchar to
-       text, a longer varchar)
-       safer: add a second column, copy in batches, and switch
   1  UPDATE: … ms
 
-rehearsed and rolled back: 2 migrations pending, 8 statements, 3 warnings";
+rehearsed and rolled back: 2 migrations pending, 8 statements, 2 warnings";
     assert_eq!(masked.join("\n"), expected);
     let outcome = scratch.lockstep(&["plan", "--rehearse", "--json"]).run();
     outcome.code(0);
@@ -532,6 +529,24 @@ fn a_rehearsed_file_is_judged_at_its_end_and_leaves_the_next_nothing() {
 }
 
 #[test]
+fn a_rehearsal_stops_at_a_signal() {
+    let scratch = Scratch::new();
+    scratch.file(
+        "20240101000000_gate.up.sql",
+        format!("CREATE TABLE t (a int); {}", Gate::SQL),
+    );
+    let mut gate = Gate::closed(&scratch);
+    let running = scratch
+        .lockstep(&["plan", "--rehearse"])
+        .env("DDL_LOCK_TIMEOUT_SECONDS", "0")
+        .spawn();
+    gate.wait_for_visitor();
+    running.signal("TERM");
+    running.wait().code(143).says("nothing stays");
+    assert_eq!(scratch.sql("SELECT to_regclass('t')"), ["∅"]);
+}
+
+#[test]
 fn a_rehearsal_that_meets_a_lock_names_who_holds_it() {
     let scratch = Scratch::new();
     scratch.sql("CREATE TABLE t (a int)");
@@ -565,7 +580,7 @@ const TABLES: &str = "CREATE TABLE {a} (id int PRIMARY KEY, x int, y varchar(10)
     CREATE INDEX {a}_x ON {a} (x);";
 
 /// A statement, and what it needs beside the two tables.
-const STATEMENTS: [(&str, &str); 148] = [
+const STATEMENTS: [(&str, &str); 157] = [
     // ACCESS SHARE
     ("SELECT * FROM {a}", ""),
     ("SELECT count(*) FROM {a} JOIN {b} USING (id)", ""),
@@ -799,6 +814,14 @@ const STATEMENTS: [(&str, &str); 148] = [
         "CREATE DOMAIN {a}_domain AS int CHECK (VALUE > 0)",
     ),
     (
+        "ALTER TABLE {a} ADD c {a}_domain DEFAULT 3",
+        "CREATE DOMAIN {a}_domain AS int CHECK (VALUE > 0)",
+    ),
+    (
+        "ALTER TABLE {a} ADD c {a}_domain",
+        "CREATE DOMAIN {a}_domain AS int DEFAULT 3",
+    ),
+    (
         "ALTER TABLE {a} ADD c {a}_enum DEFAULT 'x'",
         "CREATE TYPE {a}_enum AS ENUM ('x')",
     ),
@@ -919,6 +942,35 @@ const STATEMENTS: [(&str, &str); 148] = [
     (
         "DROP TABLE {b}, {a} CASCADE",
         "CREATE TABLE {a}_child (x int REFERENCES {a})",
+    ),
+    // Partitions
+    (
+        "SELECT * FROM {a}_parent",
+        "CREATE TABLE {a}_parent (LIKE {b}) PARTITION BY LIST (id); CREATE TABLE {a}_rest PARTITION OF {a}_parent DEFAULT",
+    ),
+    (
+        "INSERT INTO {a}_parent SELECT * FROM {b}",
+        "CREATE TABLE {a}_parent (LIKE {b}) PARTITION BY LIST (id); CREATE TABLE {a}_rest PARTITION OF {a}_parent DEFAULT",
+    ),
+    (
+        "ALTER TABLE {a}_parent ADD z int",
+        "CREATE TABLE {a}_parent (LIKE {b}) PARTITION BY LIST (id); CREATE TABLE {a}_rest PARTITION OF {a}_parent DEFAULT",
+    ),
+    (
+        "CREATE INDEX ON {a}_parent (id)",
+        "CREATE TABLE {a}_parent (LIKE {b}) PARTITION BY LIST (id); CREATE TABLE {a}_rest PARTITION OF {a}_parent DEFAULT",
+    ),
+    (
+        "TRUNCATE {a}_parent",
+        "CREATE TABLE {a}_parent (LIKE {b}) PARTITION BY LIST (id); CREATE TABLE {a}_rest PARTITION OF {a}_parent DEFAULT",
+    ),
+    (
+        "LOCK {a}_parent IN SHARE MODE",
+        "CREATE TABLE {a}_parent (LIKE {b}) PARTITION BY LIST (id); CREATE TABLE {a}_rest PARTITION OF {a}_parent DEFAULT",
+    ),
+    (
+        "DROP TABLE {a}_parent",
+        "CREATE TABLE {a}_parent (LIKE {b}) PARTITION BY LIST (id); CREATE TABLE {a}_rest PARTITION OF {a}_parent DEFAULT",
     ),
     ("DROP INDEX {a}_x", ""),
 ];
