@@ -12,6 +12,7 @@ mod exit_codes;
 mod files;
 mod hostile;
 mod kill_matrix;
+mod lexer;
 mod lock;
 mod logs;
 mod network;
