@@ -23,6 +23,7 @@ mod proxy;
 mod refusals;
 mod resources;
 mod rules;
+mod server_list;
 mod signals;
 mod standby;
 mod support;
