@@ -2474,19 +2474,9 @@ mod tests {
         }
     }
 
-    /// Sixteen times the text may take no more than five times sixteen times the time; whoever reads anything twice per
-    /// token takes 256 times. The machine may be busy, so each has several tries.
+    /// Nobody writes these, so nothing else would notice what they break. `tests/it/lexer.rs` takes the time.
     #[test]
-    fn needs_linear_time() {
-        let openings = [
-            "CREATE INDEX CONCURRENTLY ON t ((",
-            "CREATE INDEX CONCURRENTLY ",
-            "REINDEX (",
-            "DROP INDEX CONCURRENTLY a,",
-            "ALTER TABLE ",
-            "CREATE FUNCTION f() BEGIN ATOMIC ",
-            "COPY ",
-        ];
+    fn keeps_its_promises_for_long_rows_of_anything() {
         let pieces = [
             "(",
             ")",
@@ -2546,33 +2536,9 @@ mod tests {
             "VACUUM;",
             "BEGIN ATOMIC ",
         ];
-        let bytes: Vec<String> = (1..0x80)
-            .map(|byte: u8| char::from(byte).to_string())
-            .collect();
-        for piece in bytes.iter().map(String::as_str).chain(pieces) {
-            check(&row("", piece, 1 << 10));
-            assert_linear("", piece);
+        for piece in pieces {
+            check(&piece.repeat((1 << 12) / piece.len()));
         }
-        for opening in openings {
-            for piece in ["(", ",", "a.", "(a),", "+"] {
-                assert_linear(opening, piece);
-            }
-        }
-    }
-
-    fn row(opening: &str, piece: &str, bytes: usize) -> String {
-        opening.to_owned() + &piece.repeat(bytes / piece.len())
-    }
-
-    fn assert_linear(opening: &str, piece: &str) {
-        let (short, long) = (row(opening, piece, 1 << 10), row(opening, piece, 1 << 14));
-        let time = |text: &str| {
-            let begin = std::time::Instant::now();
-            parse(text);
-            begin.elapsed()
-        };
-        let is_linear = |_| time(&long) < 5 * 16 * time(&short);
-        assert!((0..10).any(is_linear), "{opening:?} {piece:?}");
     }
 
     /// Fragments glued at random, with a fixed seed: what [`check`] asserts holds for any text.

@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use postgres::SimpleQueryMessage;
 
@@ -285,6 +286,109 @@ fn splits_any_text_as_psql_does() {
         assert_eq!(against_psql(&text, &ranges(&text)), [""; 0], "{text}");
     }
 }
+
+/// 32 times the text takes 32 times the time; if something is read again for every token, 1024 times. The machine may be
+/// busy, so it is the shortest of several times that counts, and the limit is far from both.
+#[test]
+fn needs_linear_time() {
+    let bytes: Vec<String> = (1..0x80)
+        .map(|byte: u8| char::from(byte).to_string())
+        .collect();
+    for piece in bytes.iter().map(String::as_str).chain(PIECES) {
+        assert_linear("", piece);
+    }
+    for opening in OPENINGS {
+        for piece in ["(", ",", "a.", "(a),", "+"] {
+            assert_linear(opening, piece);
+        }
+    }
+}
+
+fn assert_linear(opening: &str, piece: &str) {
+    let row = |bytes: usize| opening.to_owned() + &piece.repeat(bytes / piece.len());
+    let texts = [row(1 << 9), row(1 << 14)];
+    let mut shortest = [Duration::MAX; 2];
+    for _ in 0..100 {
+        for (text, shortest) in texts.iter().zip(&mut shortest) {
+            let begin = Instant::now();
+            parse(text);
+            *shortest = begin.elapsed().min(*shortest);
+        }
+        if shortest[1] < 5 * 32 * shortest[0] {
+            return;
+        }
+    }
+    panic!("{opening:?} and many {piece:?}: {shortest:?}");
+}
+
+const OPENINGS: [&str; 7] = [
+    "CREATE INDEX CONCURRENTLY ON t ((",
+    "CREATE INDEX CONCURRENTLY ",
+    "REINDEX (",
+    "DROP INDEX CONCURRENTLY a,",
+    "ALTER TABLE ",
+    "CREATE FUNCTION f() BEGIN ATOMIC ",
+    "COPY ",
+];
+const PIECES: [&str; 57] = [
+    "(",
+    ")",
+    "[",
+    "'",
+    "\"",
+    "$",
+    "$a",
+    "$a$",
+    "$a$b",
+    "$$",
+    "E'",
+    "U&\"",
+    "\u{1f418}",
+    "\\;",
+    "CASE ",
+    "CREATE FUNCTION f() BEGIN ATOMIC ",
+    "/",
+    "/*",
+    "*/",
+    "-",
+    "--",
+    "+",
+    "@",
+    "*",
+    "=-",
+    "\\",
+    "\\\n",
+    "\n\\.",
+    "\\restrict\n",
+    "a",
+    "a;",
+    ";",
+    "E'\\",
+    "E'\\\\",
+    "''",
+    "'\n",
+    "' --",
+    "'--\n",
+    "1",
+    "1e",
+    "1_",
+    ".",
+    "..",
+    ":",
+    "é",
+    "\r",
+    "\u{feff}",
+    "U&",
+    "a.",
+    "a,",
+    "\n",
+    "BEGIN;",
+    "END;",
+    "COPY t FROM STDIN;",
+    "COPY t FROM STDIN;\n\\.\n",
+    "VACUUM;",
+    "BEGIN ATOMIC ",
+];
 
 /// xorshift: the same texts every time.
 struct Random(u64);
