@@ -34,9 +34,9 @@ const HARD: [&str; 49] = [
     "SELECT 'a\\'",
     "SELECT E'a\\';b'",
     "SELECT e'\\\\' || ';'",
-    "SELECT E'\\'\\'' ';'\n",
+    "SELECT E'\\'\\'' || ';'\n",
     "SELECT 'a'\n  ';b'",
-    "SELECT 'a' -- ';\n  ';b' -- '",
+    "SELECT 'a' -- ';\n  ';b' -- '\n",
     "SELECT U&'d\\0061t;' UESCAPE '!'",
     "SELECT U&'!0061;' UESCAPE '!', u&';'",
     "SELECT U&\"\\0061;\" FROM (VALUES (1)) AS t (\"a;\")",
@@ -56,7 +56,7 @@ const HARD: [&str; 49] = [
     "SELECT 1+--;\n1",
     "SELECT 1 <-- ;\n 2",
     "SELECT 4 OPERATOR(pg_catalog.@>/*;*/) 5 AS no WHERE false",
-    "SELECT ARRAY[1,2][1:2], (ARRAY[1,2])[:1], '{1}'::int[]",
+    "SELECT (ARRAY[1,2])[1:2], (ARRAY[1,2])[:1], '{1}'::int[]",
     "SELECT 1.5e-3, .5, 1., 1.e5, 1::numeric(3,1)::text",
     "SELECT 1 AS \u{e9}t\u{e9}, ';' AS \"\u{1f418};\"",
     "SELECT CASE WHEN true THEN ';' ELSE 'END;' END AS end",
@@ -108,7 +108,13 @@ fn splits_hard_sql_into_what_is_one_command_each_to_psql_and_the_server() {
 fn assert_split(text: &str, written: &[Range<usize>], parser: &mut Parser) {
     let tally = against_the_server(text, &ranges(text), parser);
     assert_eq!(tally.disagreements, [""; 0], "{text}");
-    assert_eq!((tally.agreed, tally.refused), (written.len(), 0), "{text}");
+    let found: Vec<&str> = ranges(text).into_iter().map(|range| &text[range]).collect();
+    let unlike = found
+        .iter()
+        .zip(parser.verdicts(&found))
+        .filter(|(_, verdict)| *verdict != Verdict::One);
+    assert_eq!(unlike.collect::<Vec<_>>(), [], "{text}");
+    assert_eq!(found.len(), written.len(), "{text}");
     for (found, written) in ranges(text).into_iter().zip(written) {
         // What stands before the semicolon may end in a comment, which is no part of the statement's tokens.
         assert_eq!(found.start, written.start, "{text}");
