@@ -6,6 +6,7 @@
 TARGET   := $(or $(CARGO_TARGET_DIR),target)
 LOCKSTEP := "$(TARGET)/release/lockstep"
 DB       := "$(TARGET)/db"
+REGRESS  := "$(TARGET)/regress-sql"
 
 FIND_DB  := test -n "$$DATABASE_URL" || DATABASE_URL=$$(tests/postgres url $(DB) 2>/dev/null); \
             export DATABASE_URL
@@ -15,7 +16,7 @@ UP       := MIGRATIONS_DIR=migrations $(LOCKSTEP) up
 STATUS   := MIGRATIONS_DIR=migrations $(LOCKSTEP) status
 PSQL     := "$$(command -v psql || echo "$$(tests/postgres bindir)/psql")" -X -d "$$DATABASE_URL"
 
-.PHONY: help run test check soak build db db-stop psql migrate status new clean
+.PHONY: help run test check soak regress build db db-stop psql migrate status new clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +42,11 @@ check: ## formatting, clippy, tests: what CI runs
 soak: ## the long tests of the lock; LOCKSTEP_SEED=... repeats a chaos
 	LOCKSTEP_SOAK=1 tests/postgres with cargo test --locked -- --include-ignored --nocapture \
 	    kill_matrix cable chaos model healing
+
+# Fetched from the network, once, and not part of this repository.
+regress: ## compare the lexer with psql and the server on PostgreSQL's own regression suite
+	sql=$$(tests/regress-sql $(REGRESS)) && LOCKSTEP_REGRESS_SQL=$$sql \
+	    tests/postgres with cargo test --locked --test it regression_suite
 
 build: ## build the release binary
 	cargo build --locked --release
