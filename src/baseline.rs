@@ -13,8 +13,8 @@ use crate::error::{Error, counted};
 use crate::history::{self, Observation};
 use crate::lock::{self, Expected, Locked, sqlstate};
 use crate::migration::{History, Migration, Version};
+use crate::run::{FirstLook, Held, Outcome, refuse_what_cannot_be_written_to, under_lock};
 use crate::wait::Wait;
-use crate::{FirstLook, Held, Outcome, refuse_what_cannot_be_written_to, under_lock};
 
 /// The files that are to be recorded, and how many there are behind them.
 pub struct Baseline<'a> {

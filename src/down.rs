@@ -5,6 +5,7 @@
 
 use log::{info, warn};
 
+use crate::apply;
 use crate::command::Rollback;
 use crate::config::Config;
 use crate::error::{Error, counted};
@@ -13,9 +14,7 @@ use crate::history::{self, Observation};
 use crate::lock::{self, Locked};
 use crate::migration::{Migration, Version};
 use crate::rollback::Chosen;
-use crate::{
-    FirstLook, Held, Outcome, apply, lacking, refuse_what_cannot_be_written_to, under_lock,
-};
+use crate::run::{FirstLook, Held, Outcome, lacking, refuse_what_cannot_be_written_to, under_lock};
 
 /// The files of both ways.
 pub struct Files {

@@ -25,10 +25,12 @@ mod progress;
 mod rehearse;
 mod report;
 mod rollback;
+mod run;
 mod script;
 mod status;
 mod ticker;
 mod unlock;
+mod up;
 mod wait;
 
 use std::env;
@@ -41,16 +43,13 @@ use log::{debug, info, warn};
 use crate::baseline::Baseline;
 use crate::command::{Command, Format, Planning, Rollback};
 use crate::config::{Config, Environment};
-use crate::connect::Session;
-use crate::error::{Error, counted};
+use crate::error::Error;
 use crate::files::new::Directory;
-use crate::history::{Observation, Tables};
-use crate::lock::{Acquired, Locked};
-use crate::migration::{History, Migration, Version};
-use crate::plan::Plan;
+use crate::migration::Version;
 use crate::report::plan::Answer as PlanAnswer;
 use crate::rollback::Objection;
-use crate::wait::{Signal, Signals, Wait};
+use crate::run::FirstLook;
+use crate::wait::{Signal, Signals};
 
 fn main() -> ExitCode {
     let signals = Signals::handle();
@@ -154,11 +153,11 @@ fn answer(text: &str) -> Result<(), Error> {
 fn up(environment: &Environment, signals: &Signals) -> Result<(), Error> {
     let config = config(environment)?;
     let migrations = files::read(&config.migrations_dir)?;
-    warn_of_odd_versions(&migrations);
+    up::warn_of_odd_versions(&migrations);
     let directory = config.migrations_dir.display().to_string();
     debug!(files = migrations.len(), directory = directory.as_str(); "running migrations on database");
-    until_settled(&config, signals, |first| {
-        work_off(&config, &migrations, first)
+    run::until_settled(&config, signals, |first| {
+        up::run(&config, &migrations, first)
     })
 }
 
@@ -168,7 +167,7 @@ fn down(environment: &Environment, signals: &Signals, which: Rollback) -> Result
     let (migrations, downs) = files::read_with_downs(&config.migrations_dir)?;
     let files = down::Files { migrations, downs };
     let mut chosen = None;
-    until_settled(&config, signals, |first| {
+    run::until_settled(&config, signals, |first| {
         down::run(&config, &files, which, &mut chosen, first)
     })
 }
@@ -177,56 +176,15 @@ fn down(environment: &Environment, signals: &Signals, which: Rollback) -> Result
 fn baseline(environment: &Environment, signals: &Signals, version: Version) -> Result<(), Error> {
     let config = config(environment)?;
     let migrations = files::read(&config.migrations_dir)?;
-    warn_of_odd_versions(&migrations);
+    up::warn_of_odd_versions(&migrations);
     let baseline = Baseline::of(&migrations, version)?;
-    until_settled(&config, signals, |first| baseline.run(&config, first))
-}
-
-/// Looks at the database and does what is to be done, again and again while that finds no second connection.
-///
-/// Until it has the lock a run has changed nothing that the next one would not take over. So if it loses its connections
-/// before, because the server restarts while it waits for another runner, say, it begins anew; after that, it ends.
-fn until_settled(
-    config: &Config,
-    signals: &Signals,
-    mut run: impl FnMut(FirstLook) -> Result<Outcome, Error>,
-) -> Result<(), Error> {
-    let mut second = Wait::new(signals, config.database_wait);
-    let mut waited = None;
-    loop {
-        let first = look(config, signals, waited.take())?;
-        let wait = first.wait.clone();
-        match run(first) {
-            Ok(Outcome::Settled) => return Ok(()),
-            Ok(Outcome::Failed(error)) => return Err(error),
-            Ok(Outcome::NoConnection(cause)) => {
-                if second.is_over() {
-                    let doing =
-                        "waiting for a second connection (a pool must have two for a runner)"
-                            .to_owned();
-                    return Err(Error::ConnectionLost { doing, cause });
-                }
-                second.say(|| format!("a second connection: {cause}"));
-                second.pause(Duration::from_secs(2))?;
-            }
-            Err(error @ Error::ConnectionLost { .. }) if !wait.is_over() => {
-                warn!(
-                    "{}; nothing was begun, so once more from the start",
-                    error.brief()
-                );
-                wait.pause(Duration::from_secs(1))?;
-                second = Wait::new(signals, config.database_wait);
-                waited = Some(wait);
-            }
-            Err(error) => return Err(error),
-        }
-    }
+    run::until_settled(&config, signals, |first| baseline.run(&config, first))
 }
 
 /// Shows the lock, or removes a row of it.
 fn unlock(environment: &Environment, signals: &Signals, id: Option<i64>) -> Result<(), Error> {
     let config = config(environment)?;
-    let mut first = look(&config, signals, None)?;
+    let mut first = run::look(&config, signals, None)?;
     let (runner, wait) = (&first.runner, &mut first.wait);
     answer(&unlock::run(
         &config,
@@ -260,7 +218,7 @@ fn status(environment: &Environment, signals: &Signals, format: Format) -> Resul
 fn check(environment: &Environment, signals: &Signals, format: Format) -> Result<(), Error> {
     let config = readers_config(environment)?;
     let migrations = files::read(&config.migrations_dir)?;
-    let first = look(&config, signals, None)?;
+    let first = run::look(&config, signals, None)?;
     first.session.close();
     let judged = check::judge(&config, &migrations, &first.observation);
     let report = report::check::Report {
@@ -274,7 +232,7 @@ fn check(environment: &Environment, signals: &Signals, format: Format) -> Result
         Format::Json => report.json().document(),
     })?;
     let plan = judged.map_err(|error| Error::Answered(Box::new(error)))?;
-    warn_of_tolerated(&plan);
+    up::warn_of_tolerated(&plan);
     Ok(())
 }
 
@@ -284,7 +242,7 @@ fn wait_for_others(environment: &Environment, signals: &Signals) -> Result<(), E
     let migrations = files::read(&config.migrations_dir)?;
     let runner = connect::application_name(&config.server);
     let plan = check::wait(&config, &migrations, &runner, signals)?;
-    report_up_to_date(&plan, &migrations);
+    up::report_up_to_date(&plan, &migrations);
     signals.check("the database is up to date")
 }
 
@@ -328,21 +286,21 @@ fn show_plan(
 ) -> Result<(), Error> {
     let config = config(environment)?;
     let migrations = files::read(&config.migrations_dir)?;
-    warn_of_odd_versions(&migrations);
+    up::warn_of_odd_versions(&migrations);
     let FirstLook {
         mut session,
         observation,
         runner: own_name,
         ..
-    } = look(&config, signals, None)?;
-    let plan = plan_for(&config, &migrations, &observation.history)?;
-    warn_of_tolerated(&plan);
-    say_ahead(&plan);
+    } = run::look(&config, signals, None)?;
+    let plan = up::plan_for(&config, &migrations, &observation.history)?;
+    up::warn_of_tolerated(&plan);
+    up::say_ahead(&plan);
     let runner = lock::at_work(&mut session, &observation)?;
     let catalog = catalog::read(&mut session)?;
     let mut shown = PlanAnswer::new(&plan, &migrations, catalog.world(), runner.clone());
     if planning == Planning::Rehearse && !plan.pending.is_empty() {
-        refuse_what_cannot_be_written_to(&config, &observation, "migrations are pending")?;
+        run::refuse_what_cannot_be_written_to(&config, &observation, "migrations are pending")?;
         if let Some(runner) = runner {
             return Err(Error::RunnerAtWork { runner });
         }
@@ -373,303 +331,4 @@ fn config(environment: &Environment) -> Result<Config, Error> {
         .iter()
         .for_each(|warning| warn!("{warning}"));
     Ok(config)
-}
-
-/// A session, and what the first look at the database told.
-struct FirstLook {
-    session: Session,
-    observation: Observation,
-    /// Our application name.
-    runner: String,
-    /// For other runners and for locked tables; the database is there.
-    wait: Wait,
-}
-
-/// Connects, waiting for the server, and looks at the database: one round trip beside the connection's own. `waited` is
-/// the wait of a run that begins anew.
-fn look(config: &Config, signals: &Signals, waited: Option<Wait>) -> Result<FirstLook, Error> {
-    let runner = connect::application_name(&config.server);
-    let mut patience = Wait::new(signals, config.database_wait);
-    let message = history::observe(config);
-    let (mut session, answer) = Session::open(&config.server, &runner, &message, &mut patience)?;
-    let mut wait = waited.unwrap_or_else(|| Wait::new(signals, config.lock_wait));
-    let observation = lock::understand(config, &mut session, answer, &mut wait)?;
-    debug!(
-        version = observation.server_version.as_str(), database = observation.database.as_str(),
-        user = observation.user.as_str();
-        "connected to {}, PostgreSQL {}", config.server.description, observation.server_version
-    );
-    Ok(FirstLook {
-        session,
-        observation,
-        runner,
-        wait,
-    })
-}
-
-/// What came of a look at the database and all that followed from it.
-enum Outcome {
-    Settled,
-    /// There was no second connection to be had, for this reason.
-    NoConnection(String),
-    /// The run ended under the lock, or in giving it back. What fails before that is an error of its own.
-    Failed(Error),
-}
-
-/// Everything after the first look: waits for whoever is at work, takes the lock if there is work, does the work.
-fn work_off(
-    config: &Config,
-    migrations: &[Migration],
-    mut first: FirstLook,
-) -> Result<Outcome, Error> {
-    // What is read before the lock is only a hint, but enough to refuse, or to have nothing to do.
-    loop {
-        let FirstLook {
-            session,
-            observation,
-            runner,
-            wait,
-        } = &mut first;
-        let plan = plan_for(config, migrations, &observation.history)?;
-        if !plan.pending.is_empty() {
-            break;
-        }
-        if observation.bun_row().is_none() {
-            tidy_up(config, session, observation, runner, wait.signals())?;
-            first.session.close();
-            report_up_to_date(&plan, migrations);
-            first.wait.signals().check("there was nothing to apply")?;
-            return Ok(Outcome::Settled);
-        }
-        // bun records a migration before it runs it, so the history may promise too much.
-        lock::wait_for_bun(observation, wait)?;
-        *observation = lock::look(config, session, wait)?;
-    }
-    refuse_what_cannot_be_written_to(config, &first.observation, "migrations are pending")?;
-
-    let counts_bytes = first.observation.counts_bytes;
-    let signals = first.wait.signals().clone();
-    let settled = |observation: &Observation| {
-        let plan = plan_for(config, migrations, &observation.history)?;
-        Ok(plan.pending.is_empty() && observation.bun_row().is_none())
-    };
-    let held = under_lock(config, first, settled, |locked, history| {
-        migrate(config, &signals, migrations, locked, history, counts_bytes)
-    })?;
-    match held {
-        Held::NoConnection(cause) => return Ok(Outcome::NoConnection(cause)),
-        Held::Failed(error) => return Ok(Outcome::Failed(error)),
-        Held::NothingLeft => {
-            info!("the database is up to date: another runner has applied what was pending");
-            signals.check("another runner had applied all that was pending")?;
-        }
-        Held::Done(applied) => {
-            report_applied(applied, migrations);
-            // A signal is never 0, though there was nothing left to stop.
-            signals.check("all that was pending had been applied")?;
-        }
-    }
-    Ok(Outcome::Settled)
-}
-
-/// What came of wanting the lock.
-enum Held<T> {
-    Done(T),
-    /// While we waited for it, somebody else did all there was to do.
-    NothingLeft,
-    /// There was no second connection to be had, for this reason.
-    NoConnection(String),
-    /// The work failed, or giving the lock back.
-    Failed(Error),
-}
-
-/// Takes the lock, does the work under it, and gives it back. `settled` tells whether there is nothing left to do. The
-/// work's own error comes first; success is only told once the release has made it durable.
-fn under_lock<T>(
-    config: &Config,
-    first: FirstLook,
-    settled: impl FnMut(&Observation) -> Result<bool, Error>,
-    work: impl FnOnce(&mut Locked, &History) -> Result<T, Error>,
-) -> Result<Held<T>, Error> {
-    let FirstLook {
-        mut session,
-        observation,
-        runner,
-        mut wait,
-    } = first;
-    let tables = tables(config, &mut session, &observation, &mut wait)?;
-    if !observation.standard_strings {
-        let on = "SET standard_conforming_strings TO on";
-        session
-            .execute(on)
-            .map_err(|trouble| trouble.while_doing("preparing the session"))?;
-    }
-    match lock::acquire(config, session, tables, &runner, &mut wait, settled)? {
-        Acquired::NothingLeft(session) => {
-            session.close();
-            Ok(Held::NothingLeft)
-        }
-        Acquired::NoConnection(cause) => Ok(Held::NoConnection(cause)),
-        Acquired::Locked(mut locked, history) => {
-            let outcome = work(&mut locked, &history);
-            let released = locked.release();
-            if let Err(error) = &released {
-                warn!("{}; the next run takes the lock over", error.brief());
-            }
-            Ok(match outcome.and_then(|done| released.map(|()| done)) {
-                Ok(done) => Held::Done(done),
-                Err(error) => Held::Failed(error),
-            })
-        }
-    }
-}
-
-/// Removes the row of a run that died between its last commit and its release: nobody but bun would mind it, but bun is
-/// shut out by it. It is a courtesy, so it neither waits nor fails the run.
-fn tidy_up(
-    config: &Config,
-    session: &mut Session,
-    observation: &Observation,
-    runner: &str,
-    signals: &Signals,
-) -> Result<(), Error> {
-    let (Some(id), Some(tables)) = (observation.dead_row(), &observation.tables) else {
-        return Ok(());
-    };
-    let mut once = Wait::new(signals, Duration::ZERO);
-    match lock::remove_dead_row(config, session, tables, runner, id, &mut once) {
-        Ok(true) => info!(
-            "removed row {id} of {}, of a runner that is gone",
-            tables.locks
-        ),
-        Ok(false) => {}
-        Err(error @ Error::Stopped { .. }) => return Err(error),
-        Err(error) => warn!(
-            "row {id} of {}, of a runner that is gone, stays: {}",
-            tables.locks,
-            error.brief()
-        ),
-    }
-    Ok(())
-}
-
-/// The lock is ours: plans again, on what is certain now, and applies.
-fn migrate(
-    config: &Config,
-    signals: &Signals,
-    migrations: &[Migration],
-    locked: &mut Locked,
-    history: &History,
-    counts_bytes: bool,
-) -> Result<usize, Error> {
-    let plan = plan_for(config, migrations, history)?;
-    warn_about(&plan, history);
-    apply::run(config, signals, locked, &plan, history, counts_bytes)
-}
-
-fn report_applied(applied: usize, migrations: &[Migration]) {
-    let all = counted(migrations.len(), "migration");
-    match applied {
-        0 => info!("the database is up to date: {all}"),
-        applied => info!(
-            applied, total = migrations.len(), duration_ms = logging::running_ms();
-            "the database is up to date: {all}, {applied} applied now"
-        ),
-    }
-}
-
-fn plan_for<'a>(
-    config: &Config,
-    migrations: &'a [Migration],
-    history: &History,
-) -> Result<Plan<'a>, Error> {
-    plan::make(migrations, history, config.order, config.divergence)
-}
-
-fn tables(
-    config: &Config,
-    session: &mut Session,
-    observation: &Observation,
-    wait: &mut Wait,
-) -> Result<Tables, Error> {
-    match &observation.tables {
-        Some(tables) => Ok(tables.clone()),
-        None => lock::create_tables(config, session, wait),
-    }
-}
-
-/// Refuses a standby, and a role that lacks a right, before anything is tried; `why` says what is to be written.
-fn refuse_what_cannot_be_written_to(
-    config: &Config,
-    observation: &Observation,
-    why: &str,
-) -> Result<(), Error> {
-    if observation.in_recovery {
-        return Err(Error::Rejected {
-            server: config.server.description.clone(),
-            cause: format!("{why}, and this server is a standby, which cannot be written to"),
-            hint: Some("point Lockstep at the primary"),
-        });
-    }
-    match &observation.lacks {
-        Some(lacks) => Err(lacking(config, why, &observation.user, lacks)),
-        None => Ok(()),
-    }
-}
-
-/// The error for a role that lacks a right on our tables.
-fn lacking(config: &Config, why: &str, user: &str, lacks: &str) -> Error {
-    Error::Rejected {
-        server: config.server.description.clone(),
-        cause: format!("{why}, and the role {user} lacks {lacks}"),
-        hint: Some("grant what is lacking, or run as the tables' owner"),
-    }
-}
-
-fn report_up_to_date(plan: &Plan<'_>, migrations: &[Migration]) {
-    warn_of_tolerated(plan);
-    say_ahead(plan);
-    info!(
-        "the database is up to date: {}",
-        counted(migrations.len(), "migration")
-    );
-}
-
-fn warn_about(plan: &Plan<'_>, history: &History) {
-    warn_of_tolerated(plan);
-    say_ahead(plan);
-    for version in &plan.out_of_order {
-        warn!(version = version.to_string().as_str(); "{version} is out-of-order: older than what is applied; it is applied now");
-    }
-    for name in &history.foreign {
-        warn!(name = name.as_str(); "the history holds {name:?}, which is no version of 14 digits; it is left alone");
-    }
-}
-
-fn warn_of_tolerated(plan: &Plan<'_>) {
-    for divergence in &plan.tolerated {
-        warn!(version = divergence.version.to_string().as_str(); "{divergence} (MIGRATION_DIVERGENCE=warn)");
-    }
-}
-
-fn say_ahead(plan: &Plan<'_>) {
-    if let Some(newest) = plan.ahead.last() {
-        let count = plan.ahead.len();
-        info!(ahead = count; "the database is ahead of the files by {count}, up to {newest}: they are of an older release");
-    }
-}
-
-fn warn_of_odd_versions(migrations: &[Migration]) {
-    let odd: Vec<&Migration> = migrations
-        .iter()
-        .filter(|it| !it.version.is_date())
-        .collect();
-    if let [first, others @ ..] = odd.as_slice() {
-        let version = first.version.to_string();
-        let more = match others.len() {
-            0 => String::new(),
-            count => format!(" (nor are those of {count} other files)"),
-        };
-        warn!(version = version.as_str(); "{}: its digits are no date and time{more}", first.file_name);
-    }
 }

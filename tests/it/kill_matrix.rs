@@ -186,7 +186,7 @@ fn a_run_that_is_struck_at_any_message_leaves_no_trace() {
 }
 
 /// All the runs of a batch stand still at their messages when the server is stopped. The sessions of the waiting runners
-/// are gone with it; they begin anew when it is back.
+/// are gone with it; they say so, begin anew when it is back, and take over.
 #[test]
 fn a_run_that_meets_an_immediate_restart_of_the_server_leaves_no_trace() {
     let test = "kill_matrix::a_run_that_meets_an_immediate_restart_of_the_server_leaves_no_trace";
@@ -222,7 +222,13 @@ fn a_run_that_meets_an_immediate_restart_of_the_server_leaves_no_trace() {
             } = staged;
             proxy.pass();
             assert_retry_helps(&first.wait());
-            second.wait().code(0);
+            let second = second.wait();
+            // The first one may have been done before the stop, and the second at work.
+            let waits = waits && second.stderr.contains("once more from the start");
+            match waits {
+                true => drop(second.code(0)),
+                false => assert_retry_helps(&second),
+            }
             site.conclude(&expected);
             tally.add(waits, missed);
         });

@@ -1,0 +1,183 @@
+//! `lockstep up`: applies all that is pending, and says what it found.
+
+use std::time::Duration;
+
+use log::{info, warn};
+
+use crate::apply;
+use crate::config::Config;
+use crate::connect::Session;
+use crate::error::{Error, counted};
+use crate::history::Observation;
+use crate::lock::{self, Locked};
+use crate::logging;
+use crate::migration::{History, Migration};
+use crate::plan::{self, Plan};
+use crate::run::{FirstLook, Held, Outcome, refuse_what_cannot_be_written_to, under_lock};
+use crate::wait::{Signals, Wait};
+
+/// Everything after the first look: waits for whoever is at work, takes the lock if there is work, does the work.
+pub fn run(
+    config: &Config,
+    migrations: &[Migration],
+    mut first: FirstLook,
+) -> Result<Outcome, Error> {
+    // What is read before the lock is only a hint, but enough to refuse, or to have nothing to do.
+    loop {
+        let FirstLook {
+            session,
+            observation,
+            runner,
+            wait,
+        } = &mut first;
+        let plan = plan_for(config, migrations, &observation.history)?;
+        if !plan.pending.is_empty() {
+            break;
+        }
+        if observation.bun_row().is_none() {
+            tidy_up(config, session, observation, runner, wait.signals())?;
+            first.session.close();
+            report_up_to_date(&plan, migrations);
+            first.wait.signals().check("there was nothing to apply")?;
+            return Ok(Outcome::Settled);
+        }
+        // bun records a migration before it runs it, so the history may promise too much.
+        lock::wait_for_bun(observation, wait)?;
+        *observation = lock::look(config, session, wait)?;
+    }
+    refuse_what_cannot_be_written_to(config, &first.observation, "migrations are pending")?;
+
+    let counts_bytes = first.observation.counts_bytes;
+    let signals = first.wait.signals().clone();
+    let settled = |observation: &Observation| {
+        let plan = plan_for(config, migrations, &observation.history)?;
+        Ok(plan.pending.is_empty() && observation.bun_row().is_none())
+    };
+    let held = under_lock(config, first, settled, |locked, history| {
+        migrate(config, &signals, migrations, locked, history, counts_bytes)
+    })?;
+    match held {
+        Held::NoConnection(cause) => return Ok(Outcome::NoConnection(cause)),
+        Held::Failed(error) => return Ok(Outcome::Failed(error)),
+        Held::NothingLeft => {
+            info!("the database is up to date: another runner has applied what was pending");
+            signals.check("another runner had applied all that was pending")?;
+        }
+        Held::Done(applied) => {
+            report_applied(applied, migrations);
+            // A signal is never 0, though there was nothing left to stop.
+            signals.check("all that was pending had been applied")?;
+        }
+    }
+    Ok(Outcome::Settled)
+}
+
+/// Removes the row of a run that died between its last commit and its release: nobody but bun would mind it, but bun is
+/// shut out by it. It is a courtesy, so it neither waits nor fails the run.
+fn tidy_up(
+    config: &Config,
+    session: &mut Session,
+    observation: &Observation,
+    runner: &str,
+    signals: &Signals,
+) -> Result<(), Error> {
+    let (Some(id), Some(tables)) = (observation.dead_row(), &observation.tables) else {
+        return Ok(());
+    };
+    let mut once = Wait::new(signals, Duration::ZERO);
+    match lock::remove_dead_row(config, session, tables, runner, id, &mut once) {
+        Ok(true) => info!(
+            "removed row {id} of {}, of a runner that is gone",
+            tables.locks
+        ),
+        Ok(false) => {}
+        Err(error @ Error::Stopped { .. }) => return Err(error),
+        Err(error) => warn!(
+            "row {id} of {}, of a runner that is gone, stays: {}",
+            tables.locks,
+            error.brief()
+        ),
+    }
+    Ok(())
+}
+
+/// The lock is ours: plans again, on what is certain now, and applies.
+fn migrate(
+    config: &Config,
+    signals: &Signals,
+    migrations: &[Migration],
+    locked: &mut Locked,
+    history: &History,
+    counts_bytes: bool,
+) -> Result<usize, Error> {
+    let plan = plan_for(config, migrations, history)?;
+    warn_about(&plan, history);
+    apply::run(config, signals, locked, &plan, history, counts_bytes)
+}
+
+fn report_applied(applied: usize, migrations: &[Migration]) {
+    let all = counted(migrations.len(), "migration");
+    match applied {
+        0 => info!("the database is up to date: {all}"),
+        applied => info!(
+            applied, total = migrations.len(), duration_ms = logging::running_ms();
+            "the database is up to date: {all}, {applied} applied now"
+        ),
+    }
+}
+
+pub fn plan_for<'a>(
+    config: &Config,
+    migrations: &'a [Migration],
+    history: &History,
+) -> Result<Plan<'a>, Error> {
+    plan::make(migrations, history, config.order, config.divergence)
+}
+
+pub fn report_up_to_date(plan: &Plan<'_>, migrations: &[Migration]) {
+    warn_of_tolerated(plan);
+    say_ahead(plan);
+    info!(
+        "the database is up to date: {}",
+        counted(migrations.len(), "migration")
+    );
+}
+
+fn warn_about(plan: &Plan<'_>, history: &History) {
+    warn_of_tolerated(plan);
+    say_ahead(plan);
+    for version in &plan.out_of_order {
+        warn!(version = version.to_string().as_str(); "{version} is out-of-order: older than what is applied; it is applied now");
+    }
+    for name in &history.foreign {
+        warn!(name = name.as_str(); "the history holds {name:?}, which is no version of 14 digits; it is left alone");
+    }
+}
+
+pub fn warn_of_tolerated(plan: &Plan<'_>) {
+    for divergence in &plan.tolerated {
+        warn!(version = divergence.version.to_string().as_str(); "{divergence} (MIGRATION_DIVERGENCE=warn)");
+    }
+}
+
+pub fn say_ahead(plan: &Plan<'_>) {
+    if let Some(newest) = plan.ahead.last() {
+        let count = plan.ahead.len();
+        info!(ahead = count; "the database is ahead of the files by {count}, up to {newest}: they are of an older release");
+    }
+}
+
+pub fn warn_of_odd_versions(migrations: &[Migration]) {
+    let odd: Vec<&Migration> = migrations
+        .iter()
+        .filter(|it| !it.version.is_date())
+        .collect();
+    if let [first, others @ ..] = odd.as_slice() {
+        let version = first.version.to_string();
+        let more = match others.len() {
+            0 => String::new(),
+            count => format!(" (nor are those of {count} other files)"),
+        };
+        warn!(version = version.as_str(); "{}: its digits are no date and time{more}", first.file_name);
+    }
+}
