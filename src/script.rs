@@ -1862,7 +1862,7 @@ fn is_operator_byte(byte: u8) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
     fn tokens(text: &str) -> Vec<&str> {
@@ -2643,69 +2643,71 @@ mod tests {
         }
     }
 
-    /// Nobody writes these, so nothing else would notice what they break. `tests/it/lexer.rs` takes the time.
+    /// What a text is made of by repeating one of these. `tests/it/lexer.rs` measures how long it takes to read.
+    pub const PIECES: [&str; 57] = [
+        "(",
+        ")",
+        "[",
+        "'",
+        "\"",
+        "$",
+        "$a",
+        "$a$",
+        "$a$b",
+        "$$",
+        "E'",
+        "U&\"",
+        "\u{1f418}",
+        "\\;",
+        "CASE ",
+        "CREATE FUNCTION f() BEGIN ATOMIC ",
+        "/",
+        "/*",
+        "*/",
+        "-",
+        "--",
+        "+",
+        "@",
+        "*",
+        "=-",
+        "\\",
+        "\\\n",
+        "\n\\.",
+        "\\restrict\n",
+        "a",
+        "a;",
+        ";",
+        "E'\\",
+        "E'\\\\",
+        "''",
+        "'\n",
+        "' --",
+        "'--\n",
+        "1",
+        "1e",
+        "1_",
+        ".",
+        "..",
+        ":",
+        "é",
+        "\r",
+        "\u{feff}",
+        "U&",
+        "a.",
+        "a,",
+        "\n",
+        "BEGIN;",
+        "END;",
+        "COPY t FROM STDIN;",
+        "COPY t FROM STDIN;\n\\.\n",
+        "VACUUM;",
+        "BEGIN ATOMIC ",
+    ];
+
+    /// Nobody writes these, so nothing else would notice what they break.
     #[test]
     fn keeps_its_promises_for_long_rows_of_anything() {
-        let pieces = [
-            "(",
-            ")",
-            "[",
-            "'",
-            "\"",
-            "$",
-            "$a",
-            "$a$",
-            "$a$b",
-            "$$",
-            "E'",
-            "U&\"",
-            "\u{1f418}",
-            "\\;",
-            "CASE ",
-            "CREATE FUNCTION f() BEGIN ATOMIC ",
-            "/",
-            "/*",
-            "*/",
-            "-",
-            "--",
-            "+",
-            "@",
-            "*",
-            "=-",
-            "\\",
-            "\\\n",
-            "\n\\.",
-            "\\restrict\n",
-            "a",
-            "a;",
-            ";",
-            "E'\\",
-            "E'\\\\",
-            "''",
-            "'\n",
-            "' --",
-            "'--\n",
-            "1",
-            "1e",
-            "1_",
-            ".",
-            "..",
-            ":",
-            "é",
-            "\r",
-            "\u{feff}",
-            "U&",
-            "a.",
-            "a,",
-            "\n",
-            "BEGIN;",
-            "END;",
-            "COPY t FROM STDIN;",
-            "COPY t FROM STDIN;\n\\.\n",
-            "VACUUM;",
-            "BEGIN ATOMIC ",
-        ];
-        for piece in pieces {
+        for piece in PIECES {
             check(&piece.repeat((1 << 12) / piece.len()));
         }
     }

@@ -300,7 +300,11 @@ fn needs_linear_time() {
     let bytes: Vec<String> = (1..0x80)
         .map(|byte: u8| char::from(byte).to_string())
         .collect();
-    for piece in bytes.iter().map(String::as_str).chain(PIECES) {
+    for piece in bytes
+        .iter()
+        .map(String::as_str)
+        .chain(script::tests::PIECES)
+    {
         assert_linear("", piece);
     }
     for opening in OPENINGS {
@@ -335,65 +339,6 @@ const OPENINGS: [&str; 7] = [
     "ALTER TABLE ",
     "CREATE FUNCTION f() BEGIN ATOMIC ",
     "COPY ",
-];
-const PIECES: [&str; 57] = [
-    "(",
-    ")",
-    "[",
-    "'",
-    "\"",
-    "$",
-    "$a",
-    "$a$",
-    "$a$b",
-    "$$",
-    "E'",
-    "U&\"",
-    "\u{1f418}",
-    "\\;",
-    "CASE ",
-    "CREATE FUNCTION f() BEGIN ATOMIC ",
-    "/",
-    "/*",
-    "*/",
-    "-",
-    "--",
-    "+",
-    "@",
-    "*",
-    "=-",
-    "\\",
-    "\\\n",
-    "\n\\.",
-    "\\restrict\n",
-    "a",
-    "a;",
-    ";",
-    "E'\\",
-    "E'\\\\",
-    "''",
-    "'\n",
-    "' --",
-    "'--\n",
-    "1",
-    "1e",
-    "1_",
-    ".",
-    "..",
-    ":",
-    "é",
-    "\r",
-    "\u{feff}",
-    "U&",
-    "a.",
-    "a,",
-    "\n",
-    "BEGIN;",
-    "END;",
-    "COPY t FROM STDIN;",
-    "COPY t FROM STDIN;\n\\.\n",
-    "VACUUM;",
-    "BEGIN ATOMIC ",
 ];
 
 /// xorshift: the same texts every time.
