@@ -41,7 +41,7 @@ check: ## formatting, clippy, tests: what CI runs
 # way to die, two hundred random rounds, and a larger model.
 soak: ## the long tests of the lock; LOCKSTEP_SEED=... repeats a chaos
 	LOCKSTEP_SOAK=1 tests/postgres with cargo test --locked -- --include-ignored --nocapture \
-	    kill_matrix cable chaos model healing
+	    kill_matrix cable chaos model healing down
 
 # Fetched from the network, once, and not part of this repository.
 regress: ## compare the lexer with psql and the server on PostgreSQL's own regression suite
