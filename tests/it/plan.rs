@@ -145,12 +145,11 @@ fn the_json_tells_the_same() {
 fn the_fields_and_their_types_are_those_of_the_readme() {
     let scratch = with_pending_files();
     let read = scratch.lockstep(&["plan", "--json"]).run();
-    scratch.remove("20240107000000_index.up.sql");
-    scratch.file("20240106000000_many.up.sql", "ALTER TABLE people INHERIT nobody");
-    let named = scratch.lockstep(&["plan", "--json"]).run();
-    scratch.file("20240106000000_many.up.sql", "SELECT 1");
+    for cannot_run in ["20240106000000_many.up.sql", "20240107000000_index.up.sql"] {
+        scratch.file(cannot_run, "SELECT 1");
+    }
     let rehearsed = scratch.lockstep(&["plan", "--rehearse", "--json"]).run();
-    assert_documented("plan", &[read.code(0), named.code(0), rehearsed.code(0)]);
+    assert_documented("plan", &[read.code(0), rehearsed.code(0)]);
 }
 
 /// Every object has these members and no others, of these types: as README's table, object for object.
