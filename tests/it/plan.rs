@@ -1,6 +1,7 @@
 //! `lockstep plan`: what it says of pending files, that it changes nothing, and that it is right: what it reads from a
 //! statement's text is compared with what a rehearsal measures.
 
+use crate::status::assert_documented;
 use crate::support::{Gate, Outcome, Scratch, text};
 
 /// Asks the server for parts of a JSON document, which it also checks.
@@ -140,7 +141,18 @@ fn the_json_tells_the_same() {
     assert_follows_the_schema(&scratch, &outcome.stdout);
 }
 
-/// Every object has these members and no others, of these types: README's table.
+#[test]
+fn the_fields_and_their_types_are_those_of_the_readme() {
+    let scratch = with_pending_files();
+    let read = scratch.lockstep(&["plan", "--json"]).run();
+    for cannot_run in ["20240106000000_many.up.sql", "20240107000000_index.up.sql"] {
+        scratch.file(cannot_run, "SELECT 1");
+    }
+    let rehearsed = scratch.lockstep(&["plan", "--rehearse", "--json"]).run();
+    assert_documented("plan", &[read.code(0), rehearsed.code(0)]);
+}
+
+/// Every object has these members and no others, of these types: as README's table, object for object.
 fn assert_follows_the_schema(scratch: &Scratch, document: &str) {
     let members = |object: &str, path: &str| {
         let query = format!(

@@ -527,28 +527,14 @@ fn the_fields_and_their_types_are_those_of_the_readme() {
     gate.open();
     drop(up);
 
-    let table = documented("status");
-    let mut seen: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-    for outcome in [&plain, &bun, &held] {
-        for (path, types) in outcome.json_paths() {
-            seen.entry(path).or_default().extend(types);
-        }
-    }
-    assert_documented(&table, &seen);
+    assert_documented("status", &[&plain, &bun, &held]);
 
-    let table = documented("check");
-    let mut seen: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     scratch.file("20240102000000_c.up.sql", "COMMIT");
-    for policy in ["refuse", "warn"] {
-        let check = scratch
-            .lockstep(&["check", "--json"])
-            .env("MIGRATION_DIVERGENCE", policy)
-            .run();
-        for (path, types) in check.json_paths() {
-            seen.entry(path).or_default().extend(types);
-        }
-    }
-    assert_documented(&table, &seen);
+    let [refuse, warn] = ["refuse", "warn"].map(|policy| {
+        let check = scratch.lockstep(&["check", "--json"]);
+        check.env("MIGRATION_DIVERGENCE", policy).run()
+    });
+    assert_documented("check", &[&refuse, &warn]);
 }
 
 /// Path → types, of the README's table about a command's document.
@@ -573,18 +559,22 @@ fn documented(command: &str) -> BTreeMap<String, Vec<String>> {
     rows.collect()
 }
 
+/// The fields of these documents, taken together, are those of README's table about the command's document, and so are
+/// their types.
 #[track_caller]
-fn assert_documented(
-    documented: &BTreeMap<String, Vec<String>>,
-    seen: &BTreeMap<String, Vec<&str>>,
-) {
+pub fn assert_documented(command: &str, documents: &[&Outcome]) {
+    let documented = documented(command);
+    let mut seen: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for (path, types) in documents.iter().flat_map(|it| it.json_paths()) {
+        seen.entry(path).or_default().extend(types);
+    }
     let names = |it: Vec<&String>| it.into_iter().cloned().collect::<Vec<String>>();
     assert_eq!(
         names(documented.keys().collect()),
         names(seen.keys().collect()),
         "README.md (left), the documents (right)"
     );
-    for (path, types) in seen {
+    for (path, types) in &seen {
         for kind in types {
             assert!(
                 documented[path].iter().any(|it| it == kind),
