@@ -217,7 +217,7 @@ impl Run<'_> {
             let cause = Box::new(SqlError::from(&error.cause));
             if wait.is_over() {
                 let (doing, waited) = (migration.path.display().to_string(), wait.elapsed());
-                let before = self.before();
+                let before = Some(self.before());
                 return Err(Error::TableWait {
                     doing,
                     cause,

@@ -14,7 +14,7 @@ use postgres::error::{DbError, ErrorPosition};
 use crate::config::Complaint;
 use crate::lock::sqlstate;
 use crate::migration::{Direction, Version};
-use crate::plan::{Divergence, Obstruction};
+use crate::plan::{Divergence, DivergenceKind, Obstruction};
 use crate::rollback::Objection;
 use crate::wait::Signal;
 
@@ -94,7 +94,8 @@ pub enum Error {
         cause: Box<SqlError>,
         blockers: Vec<String>,
         waited: Duration,
-        before: Before,
+        /// None if it was not a migration that waited.
+        before: Option<Before>,
     },
     /// What is to be rolled back cannot be: every complaint at once.
     NoWayBack(Vec<Objection>),
@@ -319,7 +320,7 @@ impl Error {
     /// Adds how many migrations the run had done before, if the error tells that.
     pub fn after(mut self, done: Before) -> Error {
         if let Error::TableWait { before, .. } = &mut self {
-            *before = done;
+            *before = Some(done);
         }
         self
     }
@@ -342,10 +343,9 @@ impl Error {
                 fields
             }
             Error::TableWait { cause, before, .. } => {
-                vec![
-                    ("sqlstate", Value::from(cause.sqlstate.as_str())),
-                    before.field(),
-                ]
+                let mut fields = vec![("sqlstate", Value::from(cause.sqlstate.as_str()))];
+                fields.extend(before.map(Before::field));
+                fields
             }
             Error::Database { cause, .. } => {
                 vec![("sqlstate", Value::from(cause.sqlstate.as_str()))]
@@ -528,9 +528,12 @@ impl fmt::Display for Error {
                 blockers
                     .iter()
                     .try_for_each(|blocker| write!(f, "\n  blocked by {blocker}"))?;
-                match before.direction {
-                    Direction::Up => write!(f, "\n  rolled back; {before}; run again"),
-                    Direction::Down => write!(f, "\n  not rolled back; {before}; run again"),
+                match before {
+                    None => write!(f, "\n  nothing was changed; run again"),
+                    Some(before) => match before.direction {
+                        Direction::Up => write!(f, "\n  rolled back; {before}; run again"),
+                        Direction::Down => write!(f, "\n  not rolled back; {before}; run again"),
+                    },
                 }
             }
             Error::NoWayBack(complaints) => {
@@ -615,7 +618,17 @@ fn write_refusal(
         .iter()
         .filter_map(|obstruction| obstruction.split.as_ref())
         .try_for_each(|split| write!(f, "\n  hint: {split}"))?;
-    if !divergences.is_empty() {
+    let (late, changed): (Vec<_>, Vec<_>) = divergences
+        .iter()
+        .partition(|it| it.kind == DivergenceKind::OutOfOrder);
+    if !late.is_empty() {
+        write!(
+            f,
+            "\n  hint: give the late files a newer version, or, if they may run late, "
+        )?;
+        write!(f, "run with MIGRATION_ORDER=any")?;
+    }
+    if !changed.is_empty() {
         write!(
             f,
             "\n  hint: bring back the files that were applied, or, if the difference is meant, "

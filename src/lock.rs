@@ -74,7 +74,7 @@ use postgres::error::DbError;
 
 use crate::config::Config;
 use crate::connect::{Commit, Results, Session, Settings, Trouble, literal};
-use crate::error::{Before, Error, SqlError};
+use crate::error::{Error, SqlError};
 use crate::history::{self, Names, Observation, Tables};
 use crate::migration::{History, Version};
 use crate::wait::Wait;
@@ -401,14 +401,19 @@ pub fn retry_lock_timeout(
     }
     rolled_back.map_err(|trouble| trouble.while_doing(doing))?;
     if wait.is_over() {
-        let cause = Box::new(SqlError::from(&**error));
+        // The statement is our own, which nobody needs to see.
+        let cause = Box::new(SqlError {
+            query: None,
+            context: None,
+            ..SqlError::from(&**error)
+        });
         let (doing, waited) = (doing.to_owned(), wait.elapsed());
         return Err(Error::TableWait {
             doing,
             cause,
             blockers: Vec::new(),
             waited,
-            before: Before::nothing(),
+            before: None,
         });
     }
     wait.say(|| format!("a lock while {doing}: {}", error.message()));

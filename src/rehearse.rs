@@ -87,7 +87,7 @@ pub fn run(
                 blockers: apply::blockers(rehearsal.session, text, None)?,
                 cause,
                 waited,
-                before: Before::nothing(),
+                before: None,
             })
         }
     }

@@ -738,7 +738,7 @@ impl Run<'_> {
                 cause,
                 blockers: Vec::new(),
                 waited: wait.elapsed(),
-                before: self.before(),
+                before: Some(self.before()),
             });
         }
         wait.say(|| format!("a lock: {doing}: {cause}; trying again"));

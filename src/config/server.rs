@@ -588,7 +588,7 @@ impl Resolution<'_, '_> {
             Form::Url | Form::Whole => (format!("{key}={value}"), "sslmode=disable"),
         };
         let problem = format!(
-            "TLS was asked for ({asked}), but this build has none: the cargo feature `tls` is to come; \
+            "TLS was asked for ({asked}), but there is none in this release; \
              use {instead} only where the network is trusted"
         );
         self.inquiry.complain(given.variable, problem);

@@ -872,7 +872,7 @@ fn the_driver_gets_what_was_said() {
 fn without_tls_a_demand_for_it_is_refused() {
     let tls = |asked: &str, instead: &str| {
         format!(
-            "TLS was asked for ({asked}), but this build has none: the cargo feature `tls` is to come; \
+            "TLS was asked for ({asked}), but there is none in this release; \
              use {instead} only where the network is trusted"
         )
     };

@@ -18,7 +18,7 @@ const TIMEOUT: &str =
     "is not a number of seconds: use a decimal from 0 to 2147483.647, such as 30 or 0.5";
 const TABLE: &str = "is not a table's name: use table or schema.table, each a plain identifier or one in double \
                      quotes, the table's with at most";
-const NO_TLS: &str = "but this build has none: the cargo feature `tls` is to come; use";
+const NO_TLS: &str = "but there is none in this release; use";
 
 /// Every variable that `lockstep` and `up` heed, but those of libpq.
 const OURS: [&str; 23] = [

@@ -482,6 +482,7 @@ fn names_every_divergence_and_every_obstacle_at_once() {
   migrations/20231231000000_late.up.sql:2:1: COMMIT cannot stand in a migration: each file is one transaction already; \
          remove it
   migrations/20240103000000_new.up.sql:2:1: \\q is a command of psql, not of the server; remove it, or write it in SQL
+  {LATE_HINT}
   {DIVERGENCE_HINT}"
     );
     refuses(
@@ -550,6 +551,8 @@ const APPLIED: &str = "20240101000000_applied.up.sql";
 const DIVERGENCE_HINT: &str = "hint: bring back the files that were applied, or, if the difference is meant, run with \
                                MIGRATION_DIVERGENCE=warn";
 
+const LATE_HINT: &str = "hint: give the late files a newer version, or, if they may run late, run with MIGRATION_ORDER=any";
+
 /// A database that has one migration applied and one row in its table.
 fn with_history() -> Scratch {
     let scratch = Scratch::new();
@@ -598,12 +601,11 @@ enum Policy {
 /// Whether there is something to run besides or not, it is refused; and nothing of it runs.
 #[track_caller]
 fn refuses_divergence(scratch: &Scratch, policy: Policy, divergence: &str) {
-    let text =
-        format!("history and files disagree; nothing was run\n  {divergence}\n  {DIVERGENCE_HINT}");
-    let up = match policy {
-        Policy::Default => up(scratch),
-        Policy::StrictOrder => up(scratch).env("MIGRATION_ORDER", "strict"),
+    let (up, hint) = match policy {
+        Policy::Default => (up(scratch), DIVERGENCE_HINT),
+        Policy::StrictOrder => (up(scratch).env("MIGRATION_ORDER", "strict"), LATE_HINT),
     };
+    let text = format!("history and files disagree; nothing was run\n  {divergence}\n  {hint}");
     refuses(scratch, &up, 5, &text);
     scratch.file("20250101000000_fine.up.sql", "CREATE TABLE fine ();");
     refuses(scratch, &up, 5, &text);
