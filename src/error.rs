@@ -111,7 +111,8 @@ pub enum Error {
     },
     /// A migration failed and was rolled back.
     Migration(Box<Failure>),
-    /// Pending files cannot be rehearsed, because they have to run outside a transaction: file, line and command.
+    /// Pending files cannot be rehearsed, because they have to run outside a transaction, or after an earlier one's commit:
+    /// file, line and command.
     CannotRehearse { statements: Vec<String> },
     /// A runner is at work, or bun may be, and a rehearsal would get into its way.
     RunnerAtWork { runner: String },
@@ -576,7 +577,7 @@ impl fmt::Display for Error {
             Error::CannotRehearse { statements } => {
                 write!(
                     f,
-                    "a rehearsal is one transaction, and what is pending has to run outside of one; nothing was run"
+                    "a rehearsal is one transaction, and what is pending does not fit into one; nothing was changed"
                 )?;
                 statements
                     .iter()
