@@ -159,7 +159,7 @@ impl Run<'_> {
             }
             let started = Instant::now();
             let progress = locked.work.progress().clone();
-            let step = ticker::watch(&progress, migration, number, of, || {
+            let step = ticker::watch(&progress, self.signals, migration, number, of, || {
                 self.migrate(locked, migration)
             })?;
             if step == Step::DoneByOthers {
