@@ -38,6 +38,8 @@ pub enum Error {
         /// How long we waited for others to run them, if we did.
         waited: Option<Duration>,
     },
+    /// Nobody gets the command's answer: the disk that it was to go to is full, say.
+    Unanswered { cause: std::io::Error },
     /// The command's answer has told the whole of this error on stdout.
     Answered(Box<Error>),
     /// The server answered, and will not have us, or cannot be used for this.
@@ -375,6 +377,7 @@ impl Error {
             | Error::NoSuchVersion { .. }
             | Error::RecordedBeyond { .. }
             | Error::CannotRehearse { .. }
+            | Error::Unanswered { .. }
             | Error::RunnerAtWork { .. }
             | Error::Stopped { .. } => Vec::new(),
         }
@@ -582,6 +585,9 @@ impl fmt::Display for Error {
                 statements
                     .iter()
                     .try_for_each(|statement| write!(f, "\n  {statement}"))
+            }
+            Error::Unanswered { cause } => {
+                write!(f, "the answer could not be written to stdout: {cause}")
             }
             Error::RunnerAtWork { runner } => {
                 write!(
