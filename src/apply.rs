@@ -159,7 +159,7 @@ impl Run<'_> {
             }
             let started = Instant::now();
             let progress = locked.work.progress().clone();
-            let step = ticker::watch(&progress, migration, number, of, || {
+            let step = ticker::watch(&progress, self.signals, migration, number, of, || {
                 self.migrate(locked, migration)
             })?;
             if step == Step::DoneByOthers {
@@ -496,7 +496,7 @@ pub fn blockers(
 }
 
 const SYNTAX_ERROR: &str = "42601";
-const UNSAFE_ENUM_VALUE: &str = "55P04";
+pub const UNSAFE_ENUM_VALUE: &str = "55P04";
 
 /// What is open at the end of the file runs on into what we put behind it, and the server quotes that. The user has not
 /// written it and need not see it.

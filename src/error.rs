@@ -38,6 +38,8 @@ pub enum Error {
         /// How long we waited for others to run them, if we did.
         waited: Option<Duration>,
     },
+    /// Nobody gets the command's answer: the disk that it was to go to is full, say.
+    Unanswered { cause: std::io::Error },
     /// The command's answer has told the whole of this error on stdout.
     Answered(Box<Error>),
     /// The server answered, and will not have us, or cannot be used for this.
@@ -112,7 +114,8 @@ pub enum Error {
     },
     /// A migration failed and was rolled back.
     Migration(Box<Failure>),
-    /// Pending files cannot be rehearsed, because they have to run outside a transaction: file, line and command.
+    /// Pending files cannot be rehearsed, because they have to run outside a transaction, or after an earlier one's commit:
+    /// file, line and command.
     CannotRehearse { statements: Vec<String> },
     /// A runner is at work, or bun may be, and a rehearsal would get into its way.
     RunnerAtWork { runner: String },
@@ -374,6 +377,7 @@ impl Error {
             | Error::NoSuchVersion { .. }
             | Error::RecordedBeyond { .. }
             | Error::CannotRehearse { .. }
+            | Error::Unanswered { .. }
             | Error::RunnerAtWork { .. }
             | Error::Stopped { .. } => Vec::new(),
         }
@@ -579,11 +583,14 @@ impl fmt::Display for Error {
             Error::CannotRehearse { statements } => {
                 write!(
                     f,
-                    "a rehearsal is one transaction, and what is pending has to run outside of one; nothing was run"
+                    "a rehearsal is one transaction, and what is pending does not fit into one; nothing was changed"
                 )?;
                 statements
                     .iter()
                     .try_for_each(|statement| write!(f, "\n  {statement}"))
+            }
+            Error::Unanswered { cause } => {
+                write!(f, "the answer could not be written to stdout: {cause}")
             }
             Error::RunnerAtWork { runner } => {
                 write!(

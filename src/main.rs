@@ -77,6 +77,7 @@ fn exit_code(error: &Error) -> u8 {
         | Error::TooFew { .. }
         | Error::NoSuchVersion { .. }
         | Error::CannotRehearse { .. }
+        | Error::Unanswered { .. }
         | Error::Rejected { .. } => 2,
         Error::Database { cause, .. } => match cause.is_transient() {
             true => 3,
@@ -141,12 +142,31 @@ fn run(environment: &Environment, signals: io::Result<Signals>) -> Result<(), Er
     }
 }
 
-/// Prints a command's answer. Whoever reads it may have gone away, which is no failure of ours.
+/// Prints an answer that is all there is to the command: if it is lost, nothing was done.
 fn answer(text: &str) -> Result<(), Error> {
-    if let Err(error) = io::stdout().write_all(text.as_bytes()) {
-        debug!("writing the answer: {error}");
+    print(text).map_err(|cause| Error::Unanswered { cause })
+}
+
+/// Prints what a command has done, or found, which the exit code tells, too. Returns true if and only if it was printed.
+fn tell(text: &str) -> bool {
+    let printed = print(text);
+    let is_told = printed.is_ok();
+    if let Err(cause) = printed {
+        warn!("{}", Error::Unanswered { cause }.brief());
     }
-    Ok(())
+    is_told
+}
+
+/// Writes to stdout. Whoever reads it may have read enough and gone away, which is no failure of ours.
+fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout();
+    let written = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
+    written.or_else(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Ok(()),
+        _ => Err(error),
+    })
 }
 
 /// Applies all that is pending.
@@ -186,14 +206,15 @@ fn unlock(environment: &Environment, signals: &Signals, id: Option<i64>) -> Resu
     let config = config(environment)?;
     let mut first = run::look(&config, signals, None)?;
     let (runner, wait) = (&first.runner, &mut first.wait);
-    answer(&unlock::run(
+    tell(&unlock::run(
         &config,
         first.session,
         &first.observation,
         runner,
         id,
         wait,
-    )?)
+    )?);
+    Ok(())
 }
 
 /// Shows the database, the lock, and every migration.
@@ -227,11 +248,14 @@ fn check(environment: &Environment, signals: &Signals, format: Format) -> Result
         observation: &first.observation,
         judged: judged.as_ref(),
     };
-    answer(&match format {
+    let is_told = tell(&match format {
         Format::Text => report.text(config::layout(environment)),
         Format::Json => report.json().document(),
+    });
+    let plan = judged.map_err(|error| match is_told {
+        true => Error::Answered(Box::new(error)),
+        false => error,
     })?;
-    let plan = judged.map_err(|error| Error::Answered(Box::new(error)))?;
     up::warn_of_tolerated(&plan);
     Ok(())
 }
@@ -270,11 +294,12 @@ fn new(environment: &Environment, wish: &str) -> Result<(), Error> {
     if name != wish {
         info!("the name is {name}, made of {wish:?}");
     }
-    answer(&format!(
+    tell(&format!(
         "{}\n{}\n",
         created.up.display(),
         created.down.display()
-    ))
+    ));
+    Ok(())
 }
 
 /// Tells what `up` would do.

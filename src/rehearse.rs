@@ -93,6 +93,13 @@ pub fn run(
     }
 }
 
+/// Returns true if and only if the file adds a value to an enum. If it does not, the new value that it uses is an earlier
+/// file's, which `up` has committed by then.
+fn adds_enum_value(migration: &Migration) -> bool {
+    let mut statements = migration.script.statements.iter();
+    statements.any(|it| script::added_enum_value(&migration.text[it.range()]).is_some())
+}
+
 fn refuse_what_runs_outside(plan: &Plan<'_>) -> Result<(), Error> {
     let outside = plan.pending.iter().filter_map(|migration| {
         let statement = migration
@@ -259,11 +266,18 @@ impl Rehearsal<'_> {
                 waited,
             },
             "25001" if statement.is_some_and(|it| it.kind == Kind::MaybeOutside) => {
-                let statements = statement
-                    .map(|it| describe(migration, it))
-                    .into_iter()
-                    .collect();
-                Stop::error(Error::CannotRehearse { statements })
+                let statements = statement.map(|it| describe(migration, it));
+                Stop::error(Error::CannotRehearse {
+                    statements: statements.into_iter().collect(),
+                })
+            }
+            apply::UNSAFE_ENUM_VALUE if !adds_enum_value(migration) => {
+                let statement = statement.map(|it| describe(migration, it)).map(|it| {
+                    format!("{it} uses an enum value that an earlier file has to commit first")
+                });
+                Stop::error(Error::CannotRehearse {
+                    statements: statement.into_iter().collect(),
+                })
             }
             _ => Stop::error(Error::Migration(Box::new(Failure {
                 file: migration.path.display().to_string(),
@@ -361,12 +375,15 @@ fn without_our_words(cause: &DbError, statement: &str) -> SqlError {
     sql
 }
 
-/// The tables from before the rehearsal, as the last look has found them.
+/// The tables from before the rehearsal.
 struct Seen {
+    before: BTreeMap<u32, Table>,
+    /// As the last look has found them.
     tables: BTreeMap<u32, Table>,
     world: World,
 }
 
+#[derive(Clone)]
 struct Table {
     name: Name,
     filenode: Option<String>,
@@ -387,8 +404,10 @@ impl Seen {
             };
             (oid, table)
         });
+        let before: BTreeMap<u32, Table> = tables.collect();
         Seen {
-            tables: tables.collect(),
+            tables: before.clone(),
+            before,
             world: catalog.world(),
         }
     }
@@ -407,11 +426,14 @@ impl Seen {
             let entry = strongest.entry(oid).or_insert((mode, row));
             entry.0 = entry.0.max(mode);
         }
+        self.give_back(|oid| strongest.get(&oid).and_then(|(mode, _)| *mode));
         let mut measured = Measured {
             duration,
             locks: Vec::new(),
             rewritten: Vec::new(),
         };
+        // TRUNCATE gives a table an empty file, ROLLBACK TO the one that it had.
+        let writes = !["TRUNCATE", "ROLLBACK"].contains(&&*script::verb(text));
         for (oid, (mode, row)) in strongest {
             let Some(table) = self.tables.get_mut(&oid) else {
                 continue;
@@ -429,8 +451,7 @@ impl Seen {
                 name: name.to_owned(),
             };
             let filenode = row.get("filenode").map(str::to_owned);
-            // TRUNCATE gives a table an empty file, and writes nothing.
-            if filenode != table.filenode && script::verb(text) != "TRUNCATE" {
+            if filenode != table.filenode && writes {
                 measured.rewritten.push(shown);
             }
             table.filenode = filenode;
@@ -439,5 +460,16 @@ impl Seen {
             .locks
             .sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         measured
+    }
+
+    /// Forgets the locks that `ROLLBACK TO` has given back. A table that is not locked any more is what it was: nothing
+    /// can have changed it.
+    fn give_back(&mut self, held: impl Fn(u32) -> Option<Mode>) {
+        for (&oid, table) in &mut self.tables {
+            match (held(oid), self.before.get(&oid)) {
+                (None, Some(before)) if table.mode.is_some() => table.clone_from(before),
+                (held, _) => table.mode = table.mode.min(held),
+            }
+        }
     }
 }

@@ -227,16 +227,22 @@ fn fitting(text: &str, limit: usize) -> usize {
     text.len()
 }
 
-/// The text without anything that could steer a terminal or end a line.
+/// The text without anything that could steer a terminal, end a line, or make it read backwards.
 pub fn printable(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
+    if !text.contains(steers) {
         return Cow::Borrowed(text);
     }
-    let escaped = |character: char| match character.is_control() {
+    let escaped = |character: char| match steers(character) {
         true => character.escape_default().to_string(),
         false => character.to_string(),
     };
     Cow::Owned(text.chars().map(escaped).collect())
+}
+
+/// Control characters, line and paragraph separators, and those that turn the direction of what follows (Unicode Standard
+/// Annex 9): a name that is written from right to left needs none of them.
+fn steers(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// How many columns of a terminal a text takes.

@@ -979,7 +979,7 @@ pub fn enum_use(text: &str, statements: &[Statement]) -> Option<EnumUse> {
 }
 
 /// The type, and the value that `ALTER TYPE … ADD VALUE` adds to it.
-fn added_enum_value(statement: &str) -> Option<(String, String)> {
+pub fn added_enum_value(statement: &str) -> Option<(String, String)> {
     let mut cursor = Cursor::new(statement);
     if !cursor.takes("alter type") {
         return None;

@@ -5,7 +5,8 @@
 //! [`Progress`], touches no connection, and has ended before the migration's own last line is written.
 //!
 //! On a terminal it rewrites one line. Elsewhere, where every line stays, it says little: a first time after five
-//! seconds of a statement, then after twice as long each, up to once a minute.
+//! seconds of a statement, then after twice as long each, up to once a minute. Once a signal has come, a terminal has no
+//! line that is rewritten either: a second signal ends the process at once, and would leave it there.
 
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
@@ -17,6 +18,7 @@ use log::kv::Value;
 use crate::logging::live;
 use crate::migration::Migration;
 use crate::progress::{Now, Progress};
+use crate::wait::{Signal, Signals};
 
 /// How often the thread looks up.
 const TICK: Duration = Duration::from_millis(250);
@@ -33,6 +35,7 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(60);
 /// Does the work, which is the `number`th migration of `of`, and tells meanwhile how it goes.
 pub fn watch<T>(
     progress: &Progress,
+    signals: &Signals,
     migration: &Migration,
     number: usize,
     of: usize,
@@ -40,6 +43,7 @@ pub fn watch<T>(
 ) -> T {
     let _ticker = Ticker::start(Watched {
         progress: progress.clone(),
+        signals: signals.clone(),
         position: format!("{number}/{of}"),
         version: migration.version.to_string(),
         file_name: migration.file_name.clone(),
@@ -82,6 +86,7 @@ impl Drop for Ticker {
 /// The migration that runs.
 struct Watched {
     progress: Progress,
+    signals: Signals,
     /// Which of how many.
     position: String,
     version: String,
@@ -91,10 +96,14 @@ struct Watched {
 impl Watched {
     /// Tells how it goes, until it is stopped.
     fn tell(&self, stopped: &Receiver<()>) {
-        let mut reminder = Reminder::new();
+        let (mut reminder, mut signal) = (Reminder::new(), None);
         while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+            if signal.is_none() {
+                signal = self.signals.received();
+                signal.iter().for_each(|signal| self.explain(*signal));
+            }
             let now = self.progress.now();
-            match (live::columns(), now) {
+            match (live::columns().filter(|_| signal.is_none()), now) {
                 (Some(columns), now) => live::draw(&self.line(now.as_ref(), columns)),
                 (None, Some(now)) if reminder.is_due(now.since, now.since.elapsed()) => {
                     self.remind(&now);
@@ -102,6 +111,16 @@ impl Watched {
                 (None, _) => {}
             }
         }
+    }
+
+    /// Says why nothing seems to happen after a signal.
+    fn explain(&self, signal: Signal) {
+        live::clear();
+        let version = self.version.as_str();
+        info!(
+            version;
+            "{signal}: stopping when {} {} is done; a second signal stops at once", self.position, self.file_name
+        );
     }
 
     fn remind(&self, now: &Now) {

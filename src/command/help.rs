@@ -19,7 +19,7 @@ usage: lockstep [COMMAND]
   status [--json]   show the database, the lock, and every migration
   check [--json]    exit 0 if up to date, 6 if pending, 5 if diverged
   wait              wait until `check` would exit 0
-  plan [--json]     show what `up` would run, and what it would lock
+  plan [--json]     show what `up` would run and lock; --rehearse tries it
   new NAME          create the files of a migration
   baseline VERSION  record all files up to VERSION without running them
   unlock [ID]       show the lock; remove a row of it whose owner is gone
@@ -259,7 +259,8 @@ that matter to it, its exit codes, and an example. `lockstep COMMAND --help` is
 the same. README.md tells the rest.
 
 exit codes:
-  0  always
+  0  that is the page
+  2  there is no such command
 
 example: lockstep help up
 ";

@@ -1,7 +1,6 @@
 //! What `plan` prints: the pending files, their statements, the locks, the warnings.
 
-use std::fmt::Write as _;
-
+use super::{printable, width};
 use crate::error::{Place, Precision, counted};
 use crate::impact::{self, Harm, Impact, Lock, LockedThing, Mode, Warning, World};
 use crate::json::Json;
@@ -12,6 +11,9 @@ use crate::script::{self, Kind};
 
 /// How many columns a terminal or a mail has.
 const WIDTH: usize = 80;
+
+/// So many tables of a list are named to people.
+const NAMED: usize = 4;
 
 /// The answer of `plan`.
 pub struct Answer<'a> {
@@ -116,6 +118,8 @@ impl<'a> Answer<'a> {
 
     fn summary(&self) -> String {
         let statements = self.files.iter().map(|file| file.statements.len()).sum();
+        let all = self.files.iter().flat_map(|file| &file.statements);
+        let shown = all.map(|it| it.warnings().count()).sum();
         let mut summary = format!(
             "{}{} pending, {}, {}",
             if self.is_rehearsed {
@@ -125,7 +129,7 @@ impl<'a> Answer<'a> {
             },
             counted(self.files.len(), "migration"),
             counted(statements, "statement"),
-            counted(self.warnings(), "warning"),
+            counted(shown, "warning"),
         );
         let unknown = self
             .impacts()
@@ -147,16 +151,13 @@ impl<'a> Answer<'a> {
             .map(|statement| &statement.impact)
     }
 
-    fn warnings(&self) -> usize {
-        self.impacts().map(|impact| impact.warnings.len()).sum()
-    }
-
     pub fn json(&self) -> String {
+        let warnings = self.impacts().map(|impact| impact.warnings.len()).sum();
         Json::Object(vec![
             ("runner", Json::from(self.runner.clone())),
             ("rehearsed", Json::from(self.is_rehearsed)),
             ("pending", json_of(self.files.len())),
-            ("warnings", json_of(self.warnings())),
+            ("warnings", json_of(warnings)),
             (
                 "migrations",
                 Json::List(self.files.iter().map(File::json).collect()),
@@ -240,10 +241,7 @@ impl Statement {
         for fact in self.facts() {
             push_wrapped(out, indent, &fact);
         }
-        for warning in &self.impact.warnings {
-            if self.is_refuted(warning) {
-                continue;
-            }
+        for warning in self.warnings() {
             push_wrapped(out, indent, &format!("warning: {}", warning.message));
             push_wrapped(out, indent + 2, &format!("safer: {}", warning.safer));
         }
@@ -251,33 +249,39 @@ impl Statement {
 
     /// What it locks, and what else is known or not; measured, if it was rehearsed.
     fn facts(&self) -> Vec<String> {
-        let Some(measured) = &self.measured else {
-            let locks = self.impact.locks.iter().map(phrase);
-            let unknown = self.impact.unknown.iter();
-            return locks
-                .chain(unknown.map(|what| format!("unknown: {what}")))
-                .collect();
-        };
-        let locks = measured
-            .locks
-            .iter()
-            .map(|(table, mode)| format!("{mode} on {table}"));
-        let rewritten = measured.rewritten.iter();
-        locks
-            .chain(rewritten.map(|table| format!("rewrote {table}")))
-            .collect()
+        if let Some(measured) = &self.measured {
+            let locks = measured.locks.iter().map(|(table, mode)| (*mode, &**table));
+            let mut facts = by_mode(locks);
+            if !measured.rewritten.is_empty() {
+                let tables: Vec<&str> = measured.rewritten.iter().map(String::as_str).collect();
+                facts.push(format!("rewrote {}", folded(&tables)));
+            }
+            return facts;
+        }
+        let (mut tables, mut related) = (Vec::new(), Vec::new());
+        for lock in &self.impact.locks {
+            match &lock.on {
+                LockedThing::Table(table) => tables.push((lock.mode, table.as_str())),
+                LockedThing::Related(what) => {
+                    related.push(format!("{} on {what}, if any", lock.mode));
+                }
+            }
+        }
+        let unknown = self.impact.unknown.iter();
+        let unknown = unknown.map(|what| format!("unknown: {what}"));
+        let facts = by_mode(tables.into_iter()).into_iter();
+        facts.chain(related).chain(unknown).collect()
     }
 
-    /// Returns true if and only if the rehearsal has shown that a table is not rewritten.
-    fn is_refuted(&self, warning: &Warning) -> bool {
-        let is_about_rewriting = matches!(warning.harm, Harm::Rewrite | Harm::MayRewrite);
-        is_about_rewriting
-            && self.measured.as_ref().is_some_and(|measured| {
-                !warning
-                    .table
-                    .as_ref()
-                    .is_some_and(|table| measured.rewritten.contains(table))
-            })
+    /// What is to be warned of. A rehearsal that has seen no table rewritten takes back what was said about that; a table
+    /// with partitions has no rows of its own, so it matters whether any was, not which.
+    fn warnings(&self) -> impl Iterator<Item = &Warning> {
+        let seen = self.measured.as_ref();
+        let is_refuted = seen.is_some_and(|it| it.rewritten.is_empty());
+        let about_rewriting =
+            |warning: &Warning| matches!(warning.harm, Harm::Rewrite | Harm::MayRewrite);
+        let warnings = self.impact.warnings.iter();
+        warnings.filter(move |warning| !(is_refuted && about_rewriting(warning)))
     }
 
     fn json(&self) -> Json {
@@ -302,10 +306,27 @@ impl Statement {
     }
 }
 
-fn phrase(lock: &Lock) -> String {
-    match &lock.on {
-        LockedThing::Table(table) => format!("{} on {table}", lock.mode),
-        LockedThing::Related(what) => format!("{} on {what}, if any", lock.mode),
+/// One line for each mode, in the order in which they come.
+fn by_mode<'a>(locks: impl Iterator<Item = (Mode, &'a str)>) -> Vec<String> {
+    let mut modes: Vec<(Mode, Vec<&str>)> = Vec::new();
+    for (mode, table) in locks {
+        match modes.iter_mut().find(|it| it.0 == mode) {
+            Some((_, tables)) => tables.push(table),
+            None => modes.push((mode, vec![table])),
+        }
+    }
+    let lines = modes.iter();
+    lines
+        .map(|(mode, tables)| format!("{mode} on {}", folded(tables)))
+        .collect()
+}
+
+/// A list of tables, of which so many are named and the others counted.
+fn folded(tables: &[&str]) -> String {
+    let named = &tables[..tables.len().min(NAMED)];
+    match tables.len() - named.len() {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
     }
 }
 
@@ -355,25 +376,23 @@ fn json_of(count: usize) -> Json {
 /// Appends a paragraph: broken between words at [`WIDTH`] columns, its first line indented by `indent` blanks, the
 /// others by two more. What has no blank is not broken.
 fn push_wrapped(out: &mut String, indent: usize, text: &str) {
-    let mut column = indent;
-    out.push_str(&" ".repeat(indent));
-    let lead = text.len() - text.trim_start().len();
-    out.push_str(&text[..lead]);
-    column += lead;
-    let mut is_first = true;
-    for word in text[lead..].split(' ') {
-        let length = word.chars().count();
-        if !is_first && column + 1 + length > WIDTH && length > 0 {
-            // Writing to a String cannot fail.
-            let _ = write!(out, "\n{}", " ".repeat(indent + 2));
+    let text = printable(text);
+    let words = text.trim_start();
+    let lead = indent + text.len() - words.len();
+    out.push_str(&" ".repeat(lead));
+    let mut column = lead;
+    for (number, word) in words.split(' ').enumerate() {
+        let columns = width(word);
+        if number > 0 && columns > 0 && column + 1 + columns > WIDTH {
             column = indent + 2;
-        } else if !is_first {
-            out.push(' ');
+            out.push('\n');
+            out.push_str(&" ".repeat(column));
+        } else if number > 0 {
             column += 1;
+            out.push(' ');
         }
         out.push_str(word);
-        column += length;
-        is_first = false;
+        column += columns;
     }
     out.push('\n');
 }

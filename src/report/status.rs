@@ -8,7 +8,7 @@ use crate::error::counted;
 use crate::history::{Observation, Record};
 use crate::json::Json;
 use crate::lock::Holder;
-use crate::migration::{State, Version};
+use crate::migration::{Interrupted, State, Version};
 use crate::plan::Entry;
 use crate::status::{Facts, LockState};
 
@@ -123,16 +123,8 @@ impl Report<'_> {
     /// What does not fit the table.
     fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
-        for entry in self.entries.iter().filter(|it| it.is_unfinished) {
-            let version = entry.version;
-            let started = self.start_of(version);
-            notes.push(match self.is_running(version) {
-                true => format!("{version} runs outside a transaction, {started}"),
-                false => format!(
-                    "{version} was {started}, outside a transaction, and not finished: the next `lockstep up` looks at \
-                     what it left, and finishes it"
-                ),
-            });
+        for interrupted in &self.facts.observation.history.interrupted {
+            notes.push(self.note_of_unfinished(interrupted));
         }
         for name in &self.facts.observation.history.foreign {
             notes.push(format!(
@@ -140,6 +132,31 @@ impl Report<'_> {
             ));
         }
         notes
+    }
+
+    fn note_of_unfinished(&self, interrupted: &Interrupted) -> String {
+        let version = interrupted.version;
+        let started = self.start_of(version);
+        let mut files = self.entries.iter().filter(|it| it.migration.is_some());
+        let has_file = files.any(|it| it.version == version);
+        match (self.is_running(version), &interrupted.rollback) {
+            (true, None) => format!("{version} runs outside a transaction, {started}"),
+            (true, Some(_)) => {
+                format!("{version} is rolled back outside a transaction, {started}")
+            }
+            (false, _) if !has_file => format!(
+                "{version} was {started}, outside a transaction, and not finished: its files are gone, and what it left \
+                 stays until they are back"
+            ),
+            (false, None) => format!(
+                "{version} was {started}, outside a transaction, and not finished: the next `lockstep up` looks at what \
+                 it left, and finishes it"
+            ),
+            (false, Some(_)) => format!(
+                "the rollback of {version} was {started}, outside a transaction, and not finished: the next \
+                 `lockstep down` finishes it, the next `lockstep up` brings {version} back"
+            ),
+        }
     }
 
     fn start_of(&self, version: Version) -> String {

@@ -10,7 +10,7 @@ use postgres::Client;
 
 use crate::kill_matrix::{Moment, Site, moments};
 use crate::proxy::{Proxy, Seen, Side};
-use crate::support::{Gate, Outcome, Running, Scratch, wait_until};
+use crate::support::{Gate, Outcome, Running, Scratch, text, wait_until};
 
 // ---------------------------------------------------------------------------------------------- what goes
 
@@ -536,6 +536,30 @@ fn a_drop_that_was_complete_but_whose_note_stayed_is_not_run_again() {
         scratch.sql("SELECT version FROM bun_migrations_journal"),
         [version(1)]
     );
+}
+
+#[test]
+fn status_tells_of_a_rollback_that_was_cut_short() {
+    let scratch = cut_short();
+    let note = |told: &str| {
+        let outcome = scratch.lockstep(&["status"]).run();
+        outcome.code(0);
+        let notes = outcome.stdout.lines();
+        let mut notes = notes.filter(|it| it.contains("outside a transaction"));
+        assert!(notes.any(|it| it.ends_with(told)), "{told}\n{outcome}");
+    };
+    let version = version(2);
+    note(&format!(
+        ", outside a transaction, and not finished: the next `lockstep down` finishes it, the next `lockstep up` brings \
+         {version} back"
+    ));
+    for entry in fs::read_dir(scratch.migrations()).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if text(&path).contains(&version) {
+            fs::remove_file(path).expect("it goes");
+        }
+    }
+    note("and not finished: its files are gone, and what it left stays until they are back");
 }
 
 /// The statement waits for a reader, the index is INVALID already, and the runner dies.

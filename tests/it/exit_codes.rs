@@ -1,5 +1,7 @@
 //! Each exit code, by real situations. Those that are worth another try are tried again, with success.
 
+use std::path::Path;
+
 use crate::support::{Gate, Lockstep, Scratch, rows, wait_until};
 
 // 0
@@ -282,6 +284,51 @@ fn exit_2_when_a_pending_file_cannot_be_run() {
     scratch.file("20240101000000_a.up.sql", "CREATE TABLE a (); COMMIT;");
     scratch.up().code(2);
     assert_eq!(scratch.value("SELECT to_regclass('a') IS NULL"), "t");
+}
+
+#[test]
+fn exit_2_when_nobody_gets_the_answer_and_what_was_done_is_done() {
+    if !Path::new("/dev/full").exists() {
+        eprintln!("skipped: there is no /dev/full to write to in vain");
+        return;
+    }
+    let scratch = Scratch::new();
+    let into = |target: &str, arguments: &[&str]| {
+        let script = format!("exec \"$@\" {target}");
+        let wrapper = ["/bin/sh", "-c", &script, "sh"];
+        let run = scratch
+            .lockstep(arguments)
+            .under(&wrapper.map(str::to_owned));
+        run.env("PATH", "/usr/local/bin:/usr/bin:/bin").run()
+    };
+    scratch.file("20240101000000_a.up.sql", "SELECT 1");
+    let lost = "the answer could not be written to stdout: No space left on device";
+    for arguments in [
+        &["help"][..],
+        &["--version"],
+        &["status"],
+        &["status", "--json"],
+        &["plan"],
+    ] {
+        into(">/dev/full", arguments).code(2).says(lost);
+        // Who has read enough, or wants nothing, is another matter.
+        let outcome = into("| true", arguments);
+        assert_eq!(outcome.stderr, "", "{outcome}");
+        into(">&-", arguments).code(0);
+    }
+    // The code is the answer, and the reason is not lost.
+    into(">/dev/full", &["check"])
+        .code(6)
+        .says(lost)
+        .says("1 migration is pending");
+    into(">/dev/full", &["new", "b"]).code(0).says(lost);
+    assert_eq!(files(&scratch), 3);
+    into(">/dev/full", &["unlock"]).code(0).says(lost);
+}
+
+fn files(scratch: &Scratch) -> usize {
+    let entries = std::fs::read_dir(scratch.migrations()).expect("a directory");
+    entries.count()
 }
 
 // 3

@@ -424,6 +424,120 @@ fn without_durations(line: &str) -> String {
 }
 
 #[test]
+fn many_tables_are_counted_and_odd_names_keep_their_line() {
+    let scratch = Scratch::new();
+    let tables: Vec<String> = (10..25).map(|it| format!("t{it}")).collect();
+    let create = tables
+        .iter()
+        .map(|it| format!("CREATE TABLE {it} (a int); "));
+    scratch.sql(&create.collect::<String>());
+    scratch.sql("CREATE TABLE \"a\nb\u{1b}[31m\u{202e}\" (a int); CREATE TABLE \"日本語日本語日本語日本語日本語\" (a int)");
+    let list = tables.join(", ");
+    scratch.file(
+        "20240101000000_many.up.sql",
+        format!("LOCK t11, t12, t13, t14 IN SHARE MODE;\nLOCK TABLE {list}"),
+    );
+    scratch.file(
+        "20240102000000_odd.up.sql",
+        "COMMENT ON TABLE \"a\nb\u{1b}[31m\u{202e}\" IS 'x';\nTRUNCATE \"日本語日本語日本語日本語日本語\"",
+    );
+    let outcome = scratch.lockstep(&["plan", "--rehearse"]).run();
+    outcome.code(0);
+    let masked: Vec<String> = outcome.stdout.lines().map(without_durations).collect();
+    let locks = |line: &str| masked.iter().any(|it| it.trim_start() == line);
+    assert!(locks("SHARE on t11, t12, t13, t14"), "{outcome}");
+    assert!(
+        locks("ACCESS EXCLUSIVE on t10, t11, t12, t13 and 11 more"),
+        "{outcome}"
+    );
+    assert!(
+        locks("SHARE UPDATE EXCLUSIVE on \"a\\nb\\u{1b}[31m\\u{202e}\""),
+        "{outcome}"
+    );
+    // As wide as the terminal shows it.
+    assert!(
+        locks("warning: empties \"日本語日本語日本語日本語日本語\", also for those who began")
+            && locks("to read before"),
+        "{outcome}"
+    );
+    let json = scratch.lockstep(&["plan", "--rehearse", "--json"]).run();
+    let all = "SELECT count(*) FROM d, jsonb_path_query(d, '$.migrations[0].statements[*].measured.locks[*]')";
+    assert_eq!(ask(&scratch, &json.stdout, all), ["19"]);
+}
+
+#[test]
+fn what_a_savepoint_gives_back_is_locked_and_rewritten_anew() {
+    let scratch = Scratch::new();
+    scratch.sql("CREATE TABLE t (a int); CREATE TABLE p (a int) PARTITION BY LIST (a); CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1)");
+    scratch.file(
+        "20240101000000_back.up.sql",
+        "SAVEPOINT s;
+ALTER TABLE t ALTER a TYPE bigint;
+ROLLBACK TO s;
+SELECT FROM t;
+ALTER TABLE t ADD b int;
+SAVEPOINT s;
+ALTER TABLE t ALTER a TYPE bigint;
+ROLLBACK TO s;
+ALTER TABLE p ADD u uuid DEFAULT gen_random_uuid();
+ALTER TABLE p ALTER u TYPE uuid;",
+    );
+    let outcome = scratch.lockstep(&["plan", "--rehearse", "--json"]).run();
+    outcome.code(0);
+    let measured = "SELECT (s->>'line') || coalesce((SELECT string_agg(' ' || (l->>'mode') || ' ' || (l->>'table'), '') FROM jsonb_array_elements(s->'measured'->'locks') l), '')
+          || coalesce((SELECT string_agg(' rewrote ' || r, '') FROM jsonb_array_elements_text(s->'measured'->'rewritten') r), '')
+        FROM d, jsonb_array_elements(d->'migrations'->0->'statements') s";
+    assert_eq!(
+        ask(&scratch, &outcome.stdout, measured),
+        [
+            "1",
+            "2 ACCESS EXCLUSIVE t rewrote t",
+            "3",
+            "4 ACCESS SHARE t",
+            "5 ACCESS EXCLUSIVE t",
+            "6",
+            "7 rewrote t",
+            "8",
+            "9 ACCESS EXCLUSIVE p ACCESS EXCLUSIVE p1 rewrote p1",
+            "10",
+        ]
+    );
+
+    // The rows of a table with partitions are theirs: what is said of it holds if they were rewritten.
+    let outcome = scratch.lockstep(&["plan", "--rehearse"]).run();
+    let warnings = outcome.stdout.lines().filter(|it| it.contains("warning: "));
+    let warnings: Vec<&str> = warnings.map(str::trim_start).collect();
+    assert_eq!(
+        warnings[2..],
+        ["warning: rewrites p; nobody can read or write it meanwhile"],
+        "{outcome}"
+    );
+    assert!(outcome.stdout.ends_with(" 10 statements, 3 warnings\n"));
+}
+
+#[test]
+fn a_rehearsal_does_not_blame_a_file_for_an_enum_value_that_is_not_committed() {
+    let scratch = Scratch::new();
+    scratch.sql("CREATE TYPE mood AS ENUM ('calm'); CREATE TABLE t (m mood)");
+    scratch.file(
+        "20240101000000_add.up.sql",
+        "ALTER TYPE mood ADD VALUE 'glad'",
+    );
+    let file = scratch.file(
+        "20240102000000_use.up.sql",
+        "SELECT 1;\nINSERT INTO t VALUES ('glad')",
+    );
+    let outcome = scratch.lockstep(&["plan", "--rehearse"]).run();
+    outcome.code(2);
+    let told = format!(
+        "{}:2: INSERT uses an enum value that an earlier file has to commit first",
+        text(&file)
+    );
+    assert!(outcome.error().ends_with(&told), "{outcome}");
+    scratch.up().code(0);
+}
+
+#[test]
 fn a_rehearsal_refuses_what_has_to_run_outside_a_transaction() {
     let scratch = with_pending_files();
     let outcome = scratch.lockstep(&["plan", "--rehearse"]).run();

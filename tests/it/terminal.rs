@@ -235,6 +235,41 @@ fn a_statement_outside_a_transaction_shows_its_time_too() {
     );
 }
 
+/// The first signal lets the migration end; the second does not, and nothing is left of the live line then.
+#[test]
+fn a_second_signal_leaves_no_line_half_written() {
+    if !has_script() {
+        return;
+    }
+    let scratch = Scratch::new();
+    scratch.file("20240101000001_slow.up.sql", Gate::SQL);
+    let _gate = Gate::closed(&scratch);
+    let mut run = on_a_terminal(&scratch).spawn();
+    run.wait_for_log("SELECT, for 2 s");
+    let pid = scratch.value(
+        "SELECT substring(application_name FROM '/([0-9]+)( .*)?$') FROM pg_stat_activity
+         WHERE datname = current_database() AND application_name LIKE 'lockstep/%' LIMIT 1",
+    );
+    let interrupt = || {
+        let status = Command::new("kill").args(["-INT", &pid]).status();
+        assert!(status.is_ok_and(|it| it.success()), "kill -INT {pid}");
+    };
+    interrupt();
+    run.wait_for_log("a second signal stops at once");
+    interrupt();
+    let outcome = run.wait();
+    outcome.code(130);
+    let screen = Screen::of(&outcome.stderr);
+    assert_eq!(
+        screen.masked()[1..],
+        [
+            "T INFO  SIGINT: stopping when 1/1 20240101000001_slow.up.sql is done; a second signal stops at once",
+            "",
+        ],
+        "{outcome}"
+    );
+}
+
 #[test]
 fn an_error_stands_on_lines_of_its_own() {
     if !has_script() {
