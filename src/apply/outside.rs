@@ -131,7 +131,11 @@ impl Run<'_> {
                     error
                         .message
                         .place(migration, &error.cause, error.reached, self.counts_bytes);
-                let outcome = FailureOutcome::OutsideTransaction;
+                let outcome = match expected {
+                    // Nothing was noted, so the record of what was to be rolled back stands.
+                    Expected::Record(..) => FailureOutcome::RolledBack,
+                    Expected::NoneOf(_) => FailureOutcome::OutsideTransaction,
+                };
                 let cause = SqlError::from(&error.cause);
                 return Err(self.outside_failure(migration, cause, place, outcome));
             }
@@ -427,7 +431,7 @@ impl Run<'_> {
             place,
             cause,
             statement: None,
-            outcome,
+            outcome: self.outcome(migration, outcome),
             before: self.before(),
         }))
     }

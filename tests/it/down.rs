@@ -726,11 +726,36 @@ fn a_drop_of_what_never_was_fails_with_its_record_in_place() {
     for _ in 0..2 {
         down(&scratch)
             .code(1)
-            .says("index \\\"misspelt_idx\\\" does not exist (SQLSTATE 42704)");
+            .says("index \\\"misspelt_idx\\\" does not exist (SQLSTATE 42704)")
+            .says("it stays applied, whole");
         assert_eq!(scratch.history(), [version(1), version(2)]);
         scratch.up().code(0).says("the database is up to date");
     }
     assert_eq!(index(&scratch), "valid");
+}
+
+/// What was begun is no longer recorded, and nobody is told that it was.
+#[test]
+fn a_rollback_that_was_begun_and_then_fails_is_not_said_to_stay_applied() {
+    for (text, cause) in [
+        ("DROP TABLE misspelt", "does not exist"),
+        (
+            "CREATE INDEX CONCURRENTLY IF NOT EXISTS t1_a_idx ON t1 ((a + 1))",
+            "is another one than this file builds",
+        ),
+    ] {
+        let scratch = indexed();
+        note(&scratch, "a dead runner");
+        scratch.file(&down_file(2), text);
+        down(&scratch)
+            .code(1)
+            .says(cause)
+            .says("not rolled back; nothing was rolled back before it")
+            .is_silent_about("it stays applied");
+        assert_eq!(scratch.history(), [version(1)]);
+        scratch.up().code(0);
+        assert_eq!(scratch.history(), [version(1), version(2)]);
+    }
 }
 
 /// It was noted, because there is an index to drop, and the server refuses to.
