@@ -165,7 +165,7 @@ pub struct Interrupted {
     pub runner: String,
     /// Of the file as that run knew it.
     pub checksum: Option<Checksum>,
-    /// What it ran, to the letter, if what it left is known by that.
+    /// What it ran, without comments, if what it left is known by that.
     pub statement: Option<String>,
     /// If it was the rollback of the migration that was started: the group that the record had, which it took back
     /// before it began.

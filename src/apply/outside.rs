@@ -796,14 +796,15 @@ fn assert_valid(index: &str, table: &str, oid: &str) -> String {
     format!("DO LANGUAGE plpgsql {};", literal(&block))
 }
 
-/// The text of the file's statement, if what it leaves has to be known by that, and no password can be in it.
-fn notable<'m>(migration: &'m Migration, statement: Option<&Outside>) -> Option<&'m str> {
+/// The text of the file's statement, if what it leaves has to be known by that, and no password can be in it. Comments
+/// may hold whatever people write, at any length.
+fn notable(migration: &Migration, statement: Option<&Outside>) -> Option<String> {
     let text = migration.statement();
     let is_notable = match statement {
         None | Some(Outside::Other) => script::verb(text).starts_with("DROP "),
         Some(_) => true,
     };
-    is_notable.then_some(text)
+    is_notable.then(|| script::without_comments(text))
 }
 
 /// What the lexer knows of a text that is one statement which cannot run in a transaction, or may not.

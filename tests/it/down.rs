@@ -922,6 +922,8 @@ fn a_journal_without_a_column_for_the_statement_serves_as_well() {
     scratch.lockstep(&["down", "1"]).run().code(0);
     assert_eq!(index(&scratch), "absent");
     assert_eq!(scratch.value(columns), "1");
+    let commented = INDEX.replace("t1_a_idx", "/* a secret */ t1_a_idx -- another\n");
+    scratch.file(&up(2), format!("-- first\n{commented}"));
     scratch.up().code(0);
     let noted = "SELECT statement FROM bun_migrations_journal WHERE statement IS NOT NULL";
     assert_eq!(scratch.sql(noted), [INDEX]);

@@ -42,10 +42,10 @@ impl Run<'_> {
         &self,
         locked: &Locked,
         migration: &Migration,
-        text: Option<&str>,
+        text: Option<String>,
     ) -> String {
         let session = self.session_name(locked);
-        let start = history::start(&locked.tables, migration, &session, text);
+        let start = history::start(&locked.tables, migration, &session, text.as_deref());
         if let Way::Up { .. } = self.way {
             return start;
         }
