@@ -673,6 +673,25 @@ fn the_orphan_of_a_rollback_is_waited_for_in_both_directions() {
     }
 }
 
+/// The server writes what is not ASCII its own way, and cuts what is long: then nobody would be found.
+#[test]
+fn a_session_is_noted_by_the_name_that_the_server_shows() {
+    let scratch = indexed();
+    let mut reader = scratch.client();
+    reader
+        .batch_execute("BEGIN; LOCK TABLE t1 IN ACCESS SHARE MODE")
+        .expect("a reader");
+    let name = format!("Straße {}", "日".repeat(30));
+    let down = scratch.lockstep(&["down", "1"]).env("PGAPPNAME", name);
+    let run = down.spawn();
+    wait_until("the index is INVALID", || index(&scratch) == "INVALID");
+    let noted = "SELECT count(*) FROM pg_stat_activity a JOIN bun_migrations_journal j ON j.runner = a.application_name \
+                 WHERE j.finished_at IS NULL AND a.application_name LIKE 'Strae %'";
+    assert_eq!(scratch.value(noted), "1");
+    drop(reader);
+    run.wait().code(0);
+}
+
 /// The way back may be the one that builds.
 #[test]
 fn a_build_on_the_way_back_that_was_cut_short_is_finished_by_down_and_undone_by_up() {
