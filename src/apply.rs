@@ -407,10 +407,21 @@ impl Run<'_> {
             file: migration.path.display().to_string(),
             place,
             statement: statement_label(migration, error.statement()),
-            outcome,
+            outcome: self.outcome(migration, outcome),
             cause,
             before: self.before(),
         }))
+    }
+
+    /// What a failure leaves. A rollback that an earlier run began has taken its record back already.
+    fn outcome(&self, migration: &Migration, of_this_run: FailureOutcome) -> FailureOutcome {
+        let is_begun = self.way == Way::Down && self.history.record(migration.version).is_none();
+        match of_this_run {
+            FailureOutcome::RolledBack | FailureOutcome::NotBegun if is_begun => {
+                FailureOutcome::OutsideTransaction
+            }
+            outcome => outcome,
+        }
     }
 
     /// Says before a file runs that it seems to use an enum value that it adds. It is no reason to refuse the file: the

@@ -133,7 +133,7 @@ impl<'a> Baseline<'a> {
         for begun in &history.interrupted {
             if files.iter().any(|it| it.version == begun.version) {
                 let version = begun.version.to_string();
-                warn!(version = version.as_str(); "{version}: an earlier run began it and did not finish it ({})", begun.runner);
+                warn!(version = version.as_str(); "{version}: an earlier run began it and did not finish it ({}); what that left, an INVALID index, say, stays as it is", begun.runner);
             }
         }
         let versions: Vec<Version> = files.iter().map(|it| it.version).collect();

@@ -420,19 +420,15 @@ fn log_statements(message: &str, took: Duration, trouble: Option<&Trouble>) {
 pub fn application_name(server: &Server) -> String {
     const LIMIT: usize = 63 - " -1234567890123456".len();
     let ours = concat!("lockstep/", env!("CARGO_PKG_VERSION"));
-    let mut name: String = server
-        .application_name
-        .as_deref()
-        .unwrap_or(ours)
-        .chars()
-        .take(24)
-        .collect();
+    // The server would replace what is not printable ASCII, and nobody would find the session by its name.
+    let given = server.application_name.as_deref().unwrap_or(ours).chars();
+    let printable = given.filter(|it| it.is_ascii_graphic() || *it == ' ');
+    let mut name: String = printable.take(24).collect();
     let tail = format!("/{}", std::process::id());
     name.push(' ');
     let host = whoami::hostname().unwrap_or_else(|_| "localhost".to_owned());
-    // The server would replace what is not printable ASCII.
     for character in host.chars().filter(char::is_ascii_graphic) {
-        if name.len() + character.len_utf8() + tail.len() > LIMIT {
+        if name.len() + 1 + tail.len() > LIMIT {
             break;
         }
         name.push(character);

@@ -15,7 +15,7 @@ use postgres::SimpleQueryRow;
 use crate::config::{Config, TableName};
 use crate::connect::{Results, Settings, literal};
 use crate::lock;
-use crate::migration::{Applied, History, Interrupted, Migration, TakenBack, Version};
+use crate::migration::{Applied, History, Interrupted, Migration, Version};
 use crate::script::Checksum;
 
 /// The tables as the server knows them: schema-qualified and quoted.
@@ -174,22 +174,13 @@ fn read_history(records: &[SimpleQueryRow], interrupted: &[SimpleQueryRow]) -> H
     history
         .interrupted
         .extend(interrupted.iter().filter_map(|row| {
-            let index = row.get("index_name").zip(row.get("table_name"));
             let negated = row.get("history_id").and_then(|id| id.parse::<i64>().ok());
-            let rollback = negated.filter(|&id| id <= 0).map(|id| TakenBack {
-                group: id.saturating_neg(),
-                dropped_index: match index {
-                    Some(_) => None,
-                    None => row.get("index_name").map(str::to_owned),
-                },
-            });
             Some(Interrupted {
                 version: Version::parse(row.get("version")?)?,
                 runner: row.get("runner")?.to_owned(),
                 checksum: row.get("checksum").and_then(Checksum::parse_hex),
-                index: index.map(|(index, table)| (index.to_owned(), table.to_owned())),
-                rollback,
                 statement: row.get("statement").map(str::to_owned),
+                rollback: negated.map(i64::saturating_neg),
             })
         }));
     history
@@ -355,11 +346,12 @@ BEGIN
        ORDER BY h.id', the_history, the_journal);
   END IF;
   IF the_history IS NULL OR the_journal IS NULL THEN
-    OPEN the_interrupted FOR SELECT NULL AS version, NULL AS runner, NULL AS checksum, NULL AS index_name,
-      NULL AS table_name, NULL AS history_id, NULL AS statement WHERE false;
+    OPEN the_interrupted FOR SELECT NULL AS version, NULL AS runner, NULL AS checksum,
+      NULL AS history_id, NULL AS statement WHERE false;
   ELSE
+    -- An early journal has no column for the statement.
     OPEN the_interrupted FOR EXECUTE pg_catalog.format(
-      'SELECT j.version, j.runner, j.checksum, j.index_name, j.table_name, j.history_id, j.statement{of_journal} FROM %s j WHERE j.finished_at IS NULL
+      'SELECT j.version, j.runner, j.checksum, j.history_id, to_jsonb(j) ->> ''statement'' AS statement{of_journal} FROM %s j WHERE j.finished_at IS NULL
        AND NOT EXISTS (SELECT FROM %s h WHERE h.name = j.version)', the_journal, the_history);
   END IF;
 END $lockstep$;
@@ -434,7 +426,7 @@ pub fn create_tables(config: &Config) -> String {
             &journal,
             "version VARCHAR NOT NULL PRIMARY KEY, file_name VARCHAR NOT NULL, checksum VARCHAR NOT NULL, \
              started_at TIMESTAMPTZ NOT NULL, finished_at TIMESTAMPTZ, duration_ms BIGINT, runner VARCHAR NOT NULL, \
-             history_id BIGINT, index_name VARCHAR, table_name VARCHAR, statement VARCHAR",
+             history_id BIGINT, statement VARCHAR",
         ),
     ];
     let blocks: String = tables
@@ -551,50 +543,50 @@ pub enum Started {
     InJournal,
 }
 
-/// One statement that notes in the journal that a migration is about to run outside a transaction, which index on which
-/// table it builds, if it builds one, and the statement itself, if what it leaves has to be known by that. Other
-/// statements are not noted: there may be a password in them.
+/// Statements that note in the journal that a migration is about to run outside a transaction, and the statement itself,
+/// if what it leaves has to be known by that. Other statements are not noted: there may be a password in them.
+///
+/// An early journal has no column for the statement. It gets one, or, if the table is not our role's to alter, does
+/// without: then what an interruption leaves is known by the file alone.
 pub fn start(
     tables: &Tables,
     migration: &Migration,
     runner: &str,
-    index: Option<(&str, &str)>,
     statement: Option<&str>,
 ) -> String {
-    let (index, table) = index.map_or(("NULL".to_owned(), "NULL".to_owned()), |(index, table)| {
-        (literal(index), literal(table))
-    });
+    let (journal, version) = (&tables.journal, migration.version);
+    let note_statement = format!(
+        "BEGIN
+           IF NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = {regclass}::pg_catalog.regclass
+               AND a.attname = 'statement' AND NOT a.attisdropped) THEN
+             ALTER TABLE {journal} ADD COLUMN statement VARCHAR;
+           END IF;
+           UPDATE {journal} SET statement = {statement} WHERE version = '{version}';
+         EXCEPTION WHEN insufficient_privilege THEN NULL;
+         END",
+        regclass = literal(journal),
+        statement = statement.map_or("NULL".to_owned(), literal),
+    );
     format!(
-        "INSERT INTO {journal} (version, file_name, checksum, started_at, runner, index_name, table_name, statement) \
-         VALUES ('{version}', {file_name}, '{checksum}', pg_catalog.clock_timestamp(), {runner}, {index}, {table}, \
-         {statement}) \
+        "INSERT INTO {journal} (version, file_name, checksum, started_at, runner) \
+         VALUES ('{version}', {file_name}, '{checksum}', pg_catalog.clock_timestamp(), {runner}) \
          ON CONFLICT (version) DO UPDATE SET file_name = EXCLUDED.file_name, checksum = EXCLUDED.checksum, \
          started_at = EXCLUDED.started_at, finished_at = NULL, duration_ms = NULL, runner = EXCLUDED.runner, \
-         history_id = NULL, index_name = EXCLUDED.index_name, table_name = EXCLUDED.table_name, \
-         statement = EXCLUDED.statement;",
-        journal = tables.journal,
-        statement = statement.map_or("NULL".to_owned(), literal),
-        version = migration.version,
+         history_id = NULL; \
+         DO LANGUAGE plpgsql {note_statement};",
         file_name = literal(&migration.file_name),
         checksum = migration.script.checksum,
         runner = literal(runner),
+        note_statement = literal(&note_statement),
     )
 }
 
 /// Statements that take the record of a migration back, and note in the journal that its rollback is about to run
-/// outside a transaction; `note` is [`start`]'s. `dropped_index` is the index that it drops, as the file writes it.
-pub fn take_back(
-    tables: &Tables,
-    version: Version,
-    group: i64,
-    note: &str,
-    dropped_index: Option<&str>,
-) -> String {
-    let index = dropped_index.map_or("index_name".to_owned(), literal);
+/// outside a transaction; `note` is [`start`]'s.
+pub fn take_back(tables: &Tables, version: Version, group: i64, note: &str) -> String {
     format!(
         "DELETE FROM {history} WHERE name OPERATOR(pg_catalog.=) '{version}'; {note} \
-         UPDATE {journal} SET history_id = {negated}, index_name = {index} \
-         WHERE version OPERATOR(pg_catalog.=) '{version}';",
+         UPDATE {journal} SET history_id = {negated} WHERE version OPERATOR(pg_catalog.=) '{version}';",
         history = tables.history,
         journal = tables.journal,
         negated = group.saturating_neg(),

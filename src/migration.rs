@@ -165,20 +165,11 @@ pub struct Interrupted {
     pub runner: String,
     /// Of the file as that run knew it.
     pub checksum: Option<Checksum>,
-    /// The index that it was to build, and its table.
-    pub index: Option<(String, String)>,
-    /// What it ran, to the letter, if what it left is known by that.
+    /// What it ran, without comments, if what it left is known by that.
     pub statement: Option<String>,
-    /// If it was the rollback of the migration that was started: what it took back.
-    pub rollback: Option<TakenBack>,
-}
-
-/// A record that a rollback outside a transaction has taken back before it began.
-pub struct TakenBack {
-    /// The group that the record had.
-    pub group: i64,
-    /// The index that the rollback was to drop, as the file writes it.
-    pub dropped_index: Option<String>,
+    /// If it was the rollback of the migration that was started: the group that the record had, which it took back
+    /// before it began.
+    pub rollback: Option<i64>,
 }
 
 /// All that the database knows about migrations, read in one snapshot.

@@ -496,7 +496,6 @@ mod tests {
             version: Version::parse(&format!("{version:014}")).expect("fourteen digits"),
             runner: "somebody".to_owned(),
             checksum: None,
-            index: None,
             statement: None,
             rollback: None,
         };

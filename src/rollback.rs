@@ -114,7 +114,7 @@ fn newest_first(history: &History) -> Vec<Record> {
         Some(Record {
             version: it.version,
             id: None,
-            group: it.rollback.as_ref()?.group,
+            group: it.rollback?,
         })
     });
     let recorded = history.applied.iter().rev().map(|it| Record {
@@ -178,7 +178,7 @@ impl fmt::Display for Objection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::migration::{Applied, Interrupted, TakenBack};
+    use crate::migration::{Applied, Interrupted};
 
     fn version(number: u64) -> Version {
         Version::parse(&format!("{number:014}")).expect("fourteen digits")
@@ -196,12 +196,8 @@ mod tests {
             version: version(number),
             runner: String::new(),
             checksum: None,
-            index: None,
             statement: None,
-            rollback: Some(TakenBack {
-                group,
-                dropped_index: None,
-            }),
+            rollback: Some(group),
         };
         History {
             applied: records.iter().map(applied).collect(),

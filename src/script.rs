@@ -333,6 +333,21 @@ pub fn identifiers(statement: &str) -> Vec<String> {
     names
 }
 
+/// The statement without its comments, except between the parts of one string.
+pub fn without_comments(statement: &str) -> String {
+    let mut bare = String::new();
+    let mut end = 0;
+    for token in Lexer::new(statement, 0) {
+        let gap = &statement[end..token.start];
+        if !gap.is_empty() {
+            bare.push(' ');
+        }
+        bare.push_str(token.text);
+        end = token.start + token.text.len();
+    }
+    bare
+}
+
 /// The statement's tokens, the first `limit` of them.
 pub fn tokens(statement: &str, limit: usize) -> Vec<Token<'_>> {
     Lexer::new(statement, 0)
@@ -2386,6 +2401,21 @@ pub mod tests {
     }
 
     /// The names are what PostgreSQL 15 gave to these indexes.
+    #[test]
+    fn leaves_comments_out_and_every_token_as_it_is() {
+        for (text, bare) in [
+            (
+                "CREATE /* a\n /* b */ */ INDEX--c\ni ON \"S\".t(a->>'b -- c', $$/* d */$$)  -- e",
+                "CREATE INDEX i ON \"S\".t(a->>'b -- c', $$/* d */$$)",
+            ),
+            ("'a' -- b\n'c'/*d*/::text", "'a' -- b\n'c' ::text"),
+            ("a\t \tb", "a b"),
+        ] {
+            assert_eq!(without_comments(text), bare);
+            assert_eq!(parse(text).checksum, parse(bare).checksum);
+        }
+    }
+
     #[test]
     fn proposes_the_index_name_that_the_server_would_choose() {
         let long = "a".repeat(63);

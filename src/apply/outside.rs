@@ -33,7 +33,7 @@ use super::message::Message;
 use super::{FailedMessage, Run, Step, Way, reset, transmit};
 use crate::connect::{self, Names, Settings, Trouble, literal};
 use crate::error::{Error, Failure, FailureOutcome, Place, SqlError};
-use crate::history::{self, Started};
+use crate::history::Started;
 use crate::lock::{self, Expected, Locked, sqlstate};
 use crate::migration::{Interrupted, Migration};
 use crate::script::{self, Kind, Outside, ReindexTarget};
@@ -93,34 +93,17 @@ impl Run<'_> {
         // Whether what is there half done can be of this statement.
         let mut was_started = unfinished.is_some();
         loop {
-            let found = self.find(locked, migration, statement)?;
-            if let Some(Outside::CreateIndex { index, table, .. }) = statement {
-                match found {
-                    Found::IndexInTheMaking => {
-                        self.wait_for_build(locked, migration, index, table)?;
-                        continue;
-                    }
-                    Found::InvalidIndex => {
-                        self.check_invalid(locked, migration, index, table, was_started)?;
-                    }
-                    Found::Done | Found::IndexElsewhere => {
-                        self.check_valid(locked, migration, index, table, found)?;
-                    }
-                    Found::Nothing | Found::PendingDetach => {}
-                }
-            }
+            let found = self.look(locked, migration, statement, was_started)?;
             // A start is noted only for work that is not there yet. So whoever finds the note and the work knows that
             // the one did the other.
-            let start = (found != Found::Done).then(|| {
-                let note = self.note_of(locked, migration, statement);
-                self.note(locked, migration, statement, note)
-            });
-            let is_noted = start.is_some();
-            if let Some(step) = self.begin_outside(locked, migration, start, expected)? {
-                return Ok(step);
-            }
-            if is_noted {
+            let start = (found != Found::Done)
+                .then(|| self.note(locked, migration, notable(migration, statement)));
+            let expected_now = expected;
+            if start.is_some() {
                 expected = Expected::NoneOf(&versions);
+            }
+            if let Some(step) = self.begin_outside(locked, migration, start, expected_now)? {
+                return Ok(step);
             }
             match (found, statement) {
                 (Found::Done, _) if is_ours => {
@@ -148,7 +131,11 @@ impl Run<'_> {
                     error
                         .message
                         .place(migration, &error.cause, error.reached, self.counts_bytes);
-                let outcome = FailureOutcome::OutsideTransaction;
+                let outcome = match expected {
+                    // Nothing was noted, so the record of what was to be rolled back stands.
+                    Expected::Record(..) => FailureOutcome::RolledBack,
+                    Expected::NoneOf(_) => FailureOutcome::OutsideTransaction,
+                };
                 let cause = SqlError::from(&error.cause);
                 return Err(self.outside_failure(migration, cause, place, outcome));
             }
@@ -161,23 +148,28 @@ impl Run<'_> {
         }
     }
 
-    /// The statement that notes the start in the journal.
-    fn note_of(
+    /// Asks the catalog, waits while another session builds the index, and refuses an index that is in the way.
+    fn look(
         &self,
-        locked: &Locked,
+        locked: &mut Locked,
         migration: &Migration,
         statement: Option<&Outside>,
-    ) -> String {
-        let text = migration.statement();
-        let (index, text) = match statement {
-            Some(Outside::CreateIndex { index, table, .. }) => {
-                (Some((index.as_str(), table.as_str())), Some(text))
-            }
-            Some(Outside::ReindexConcurrently { .. }) => (None, Some(text)),
-            _ => (None, None),
+        was_started: bool,
+    ) -> Result<Found, Error> {
+        let Some(Outside::CreateIndex { index, table, .. }) = statement else {
+            return self.find(locked, migration, migration.statement(), statement);
         };
-        let session = self.session_name(locked);
-        history::start(&locked.tables, migration, &session, index, text)
+        let found = self.built_index(locked, migration, index, table)?;
+        match found {
+            Found::InvalidIndex => {
+                self.check_invalid(locked, migration, index, table, was_started)?;
+            }
+            Found::Done | Found::IndexElsewhere => {
+                self.check_valid(locked, migration, index, table, found)?;
+            }
+            _ => {}
+        }
+        Ok(found)
     }
 
     fn unfinished(&self, migration: &Migration) -> Option<&Interrupted> {
@@ -202,10 +194,8 @@ impl Run<'_> {
         if let Some(step) = self.remove_leftovers(locked, migration, unfinished)? {
             return Ok(Some(step));
         }
-        match (self.way, &unfinished.rollback) {
-            (Way::Up { .. }, Some(taken_back)) => {
-                self.settle_rollback(locked, migration, unfinished, taken_back)
-            }
+        match (self.way, unfinished.rollback) {
+            (Way::Up { .. }, Some(_)) => self.settle_rollback(locked, migration, unfinished),
             _ => Ok(None),
         }
     }
@@ -218,22 +208,18 @@ impl Run<'_> {
         migration: &Migration,
         unfinished: &Interrupted,
     ) -> Result<Option<Step>, Error> {
-        let Some(text) = &unfinished.statement else {
+        let text = unfinished.statement.as_deref().unwrap_or_default();
+        let Some(statement) = only_statement(text) else {
             return Ok(None);
         };
-        if let Some((index, table)) = &unfinished.index {
-            self.wait_for_build(locked, migration, index, table)?;
-            if self.find_index(locked, migration, index, table)? != Found::InvalidIndex {
+        let unrecorded = Expected::NoneOf(&[migration.version]);
+        if let Outside::CreateIndex { index, table, .. } = &statement {
+            if self.built_index(locked, migration, index, table)? != Found::InvalidIndex {
                 return Ok(None);
             }
             match self.compare(locked, migration, text, index, table)? {
                 Comparison::Same => {
-                    if let Some(step) = self.begin_outside(
-                        locked,
-                        migration,
-                        None,
-                        Expected::NoneOf(&[migration.version]),
-                    )? {
+                    if let Some(step) = self.begin_outside(locked, migration, None, unrecorded)? {
                         return Ok(Some(step));
                     }
                     self.drop_index(locked, migration, index, table)?;
@@ -245,14 +231,11 @@ impl Run<'_> {
                 ),
             }
         }
-        if let [statement] = script::parse(text).statements.as_slice()
-            && let Kind::Outside(statement) = &statement.kind
-        {
-            let unrecorded = Expected::NoneOf(&[migration.version]);
+        if let Outside::ReindexConcurrently { .. } = &statement {
             if let Some(step) = self.begin_outside(locked, migration, None, unrecorded)? {
                 return Ok(Some(step));
             }
-            self.remove_reindexed(locked, migration, statement)?;
+            self.remove_reindexed(locked, migration, &statement)?;
         }
         Ok(None)
     }
@@ -448,7 +431,7 @@ impl Run<'_> {
             place,
             cause,
             statement: None,
-            outcome,
+            outcome: self.outcome(migration, outcome),
             before: self.before(),
         }))
     }
@@ -547,11 +530,12 @@ impl Run<'_> {
         }
     }
 
-    /// Asks the catalog what there is of what the statement is to bring about.
+    /// Asks the catalog what there is of what the statement is to bring about; `text` is its text.
     fn find(
         &self,
         locked: &mut Locked,
         migration: &Migration,
+        text: &str,
         statement: Option<&Outside>,
     ) -> Result<Found, Error> {
         let query = match statement {
@@ -559,15 +543,14 @@ impl Run<'_> {
                 return self.find_index(locked, migration, index, table);
             }
             Some(Outside::DropIndex { indexes, .. }) => {
-                let mut is_there = false;
                 for index in indexes {
-                    is_there |= self.oid_of(locked, migration, index)? != NO_OID;
+                    let oid = self.oid_of(locked, migration, index)?;
+                    let found = self.ask(locked, migration, &drop_query(&oid))?;
+                    if found != Found::Done {
+                        return Ok(found);
+                    }
                 }
-                return Ok(if is_there {
-                    Found::Nothing
-                } else {
-                    Found::Done
-                });
+                return Ok(Found::Done);
             }
             Some(Outside::DetachPartition { table, partition }) => format!(
                 "SELECT COALESCE((SELECT CASE WHEN inhdetachpending THEN 'pending detach' ELSE 'nothing' END \
@@ -575,7 +558,7 @@ impl Run<'_> {
                 self.oid_of(locked, migration, table)?,
                 self.oid_of(locked, migration, partition)?,
             ),
-            Some(Outside::Other) => match object_query(&migration.text) {
+            Some(Outside::Other) => match object_query(text) {
                 Some(query) => query,
                 None => return Ok(Found::Nothing),
             },
@@ -745,15 +728,20 @@ impl Run<'_> {
         wait.pause(super::RETRY_PAUSE)
     }
 
-    fn wait_for_build(
+    /// Finds the index, once no other session is building it.
+    fn built_index(
         &self,
         locked: &mut Locked,
         migration: &Migration,
         index: &str,
         table: &str,
-    ) -> Result<(), Error> {
+    ) -> Result<Found, Error> {
         let mut wait = Wait::new(self.signals, self.config.lock_wait);
-        while self.find_index(locked, migration, index, table)? == Found::IndexInTheMaking {
+        loop {
+            let found = self.find_index(locked, migration, index, table)?;
+            if found != Found::IndexInTheMaking {
+                return Ok(found);
+            }
             let holder = format!("another session that builds the index \"{index}\" on {table}");
             if wait.is_over() {
                 return Err(Error::RunnerWait {
@@ -764,7 +752,6 @@ impl Run<'_> {
             wait.say(|| holder);
             wait.pause(POLL)?;
         }
-        Ok(())
     }
 }
 
@@ -784,6 +771,15 @@ fn index_query(index: &str, table: &str) -> String {
     )
 }
 
+/// How far the dropping of the index with that oid has come. A partitioned one is never dropped concurrently, and its
+/// being INVALID says nothing.
+fn drop_query(oid: &str) -> String {
+    format!(
+        "SELECT COALESCE((SELECT CASE WHEN i.indisvalid OR c.relkind = 'I' THEN 'nothing' ELSE 'invalid' END \
+           FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indexrelid = {oid}), 'done') AS found"
+    )
+}
+
 /// The statement that fails unless the index which was to be built is valid.
 fn assert_valid(index: &str, table: &str, oid: &str) -> String {
     let message = format!("index \"{index}\" on {table} is INVALID, or is not on that table");
@@ -798,6 +794,27 @@ fn assert_valid(index: &str, table: &str, oid: &str) -> String {
         literal(&message),
     );
     format!("DO LANGUAGE plpgsql {};", literal(&block))
+}
+
+/// The text of the file's statement, if what it leaves has to be known by that, and no password can be in it. Comments
+/// may hold whatever people write, at any length.
+fn notable(migration: &Migration, statement: Option<&Outside>) -> Option<String> {
+    let text = migration.statement();
+    let is_notable = match statement {
+        None | Some(Outside::Other) => script::verb(text).starts_with("DROP "),
+        Some(_) => true,
+    };
+    is_notable.then(|| script::without_comments(text))
+}
+
+/// What the lexer knows of a text that is one statement which cannot run in a transaction, or may not.
+fn only_statement(text: &str) -> Option<Outside> {
+    let mut statements = script::parse(text).statements;
+    match (statements.pop()?.kind, statements.is_empty()) {
+        (Kind::Outside(statement), true) => Some(*statement),
+        (Kind::MaybeOutside, true) => Some(Outside::Other),
+        _ => None,
+    }
 }
 
 fn looking_for(migration: &Migration) -> String {

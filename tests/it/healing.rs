@@ -626,7 +626,7 @@ fn what_cannot_be_compared_is_believed_if_it_is_valid_and_left_alone_if_not() {
     unrecord(&scratch, 2);
     scratch.sql(
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'i'::regclass; \
-                 UPDATE bun_migrations_journal SET index_name = 'i', table_name = 't', statement = \
+                 UPDATE bun_migrations_journal SET statement = \
                  'CREATE INDEX CONCURRENTLY i ON t (f(t))' WHERE finished_at IS NULL",
     );
     let oid = scratch.value("SELECT 'i'::regclass::oid");

@@ -304,6 +304,52 @@ fn a_runner_killed_in_an_index_build_is_succeeded(mode: Mode) {
     scratch.assert_unlocked();
 }
 
+#[test]
+fn a_rollback_killed_in_a_drop_is_finished_through_the_pool_in_either_direction() {
+    for (mode, command) in [
+        (Mode::Transaction, &["down", "1"][..]),
+        (Mode::Transaction, &["up"]),
+        (Mode::Session, &["down", "1"]),
+    ] {
+        let scratch = Scratch::new();
+        let pgbouncer = PgBouncer::start(&scratch, mode, 2);
+        let through = |command: &[&str]| {
+            scratch
+                .lockstep(command)
+                .env("DATABASE_URL", pgbouncer.url())
+        };
+        steps(&scratch, &[""]);
+        let down_file = file(1).replace(".up.", ".down.");
+        scratch.file(&down_file, "DROP TABLE ran");
+        let index = "CREATE INDEX CONCURRENTLY ran_version_idx ON ran (version)";
+        scratch.file(&file(2), index);
+        let drop_index = "DROP INDEX CONCURRENTLY ran_version_idx";
+        scratch.file(&file(2).replace(".up.", ".down."), drop_index);
+        through(&["up"]).run().code(0);
+        let mut old = scratch.client();
+        old.batch_execute("BEGIN; SELECT FROM ran")
+            .expect("a reader");
+        let first = through(&["down", "1"]).spawn();
+        wait_until("the index is INVALID", || {
+            !is_valid(&scratch, "ran_version_idx")
+        });
+        first.kill();
+        let mut second = through(command).spawn();
+        second.wait_for_log("an earlier run did not finish it");
+        drop(old);
+        second.wait().code(0);
+        if command == ["up"] {
+            assert!(is_valid(&scratch, "ran_version_idx"));
+            through(&["down", "1"]).run().code(0);
+        }
+        assert_eq!(scratch.history(), [version(1)], "{mode:?} {command:?}");
+        through(&["down"]).run().code(0);
+        assert_eq!(scratch.history(), [""; 0]);
+        scratch.assert_unlocked();
+        assert_eq!(complaints(&scratch), [""; 0]);
+    }
+}
+
 // ------------------------------------------------------------------------------------------- leaking
 
 /// The pool has two connections, so whoever comes after the run gets one of the run's.

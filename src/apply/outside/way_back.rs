@@ -13,10 +13,11 @@
 //!   looks at the catalog, and runs the statement again unless its work is there: `DROP INDEX CONCURRENTLY` removes an
 //!   INVALID index just as well, and an INVALID index that was to be built is dropped first. It rolls back no group that
 //!   nobody asked for, since what was begun still counts as the newest.
-//!   If an `up` comes first, the migration is pending. It waits for the session as well. Then an index that was to be
-//!   dropped is valid (nothing has happened, so the migration is as it was: recorded again), INVALID (dropped, and the
-//!   file runs), or absent (the file runs); of one that was to be built the opposite holds. Of the other statements the
-//!   file's own work tells: if all of it is there, it is recorded;
+//!   If an `up` comes first, the migration is pending. It waits for the session as well, and finishes what is half done:
+//!   an index that is INVALID because it was being dropped or built is dropped, a pending detach is finished. Then an up
+//!   file that runs outside a transaction runs as ever: if all of its work is there, and is what the file says now, it is
+//!   recorded. Any other file could not run twice. So if the catalog says that nothing of the rollback has happened, the
+//!   migration is as it was, and is recorded again; else the file runs;
 //! * *after the completion*: there is no trace of the migration, as if it had never been applied.
 //!
 //! A crash of the server loses a suffix of what was committed, so the statement's work never stays without its note.
@@ -26,36 +27,33 @@
 
 use log::{info, warn};
 
-use super::{Found, Run};
+use super::{Found, Run, only_statement};
 use crate::apply::{Step, Way};
 use crate::error::Error;
 use crate::history;
 use crate::lock::{Expected, Locked};
-use crate::migration::{Interrupted, Migration, TakenBack};
+use crate::migration::{Interrupted, Migration};
 use crate::script::Outside;
 
 impl Run<'_> {
     /// What a fenced transaction does before the statement runs: it notes the start, and on the way back deletes the
-    /// record. `start` is the note.
+    /// record. `text` is what is noted of the statement.
     pub(super) fn note(
         &self,
         locked: &Locked,
         migration: &Migration,
-        statement: Option<&Outside>,
-        start: String,
+        text: Option<String>,
     ) -> String {
+        let session = self.session_name(locked);
+        let start = history::start(&locked.tables, migration, &session, text.as_deref());
         if let Way::Up { .. } = self.way {
             return start;
         }
         let version = migration.version;
-        let begun = || self.unfinished(migration)?.rollback.as_ref();
+        let begun = || self.unfinished(migration)?.rollback;
         let recorded = self.history.record(version).map(|it| it.group);
-        let group = recorded.or_else(|| Some(begun()?.group)).unwrap_or(0);
-        let dropped = match statement {
-            Some(Outside::DropIndex { indexes, .. }) => indexes.first().map(String::as_str),
-            _ => None,
-        };
-        let taken_back = history::take_back(&locked.tables, version, group, &start, dropped);
+        let group = recorded.or_else(begun).unwrap_or(0);
+        let taken_back = history::take_back(&locked.tables, version, group, &start);
         format!("{taken_back} {}", locked.assert_erased(version))
     }
 
@@ -67,59 +65,56 @@ impl Run<'_> {
     }
 
     /// On the way up, after a rollback that was begun and not finished, whose session has ended and whose INVALID index
-    /// is gone: records the migration again if it stands as it was. Returns a step if it needs no more.
+    /// is gone: finishes what it had begun, or records the migration again if nothing of it has happened. Returns a step
+    /// if the migration needs no more.
     pub(super) fn settle_rollback(
         &self,
         locked: &mut Locked,
         migration: &Migration,
         noted: &Interrupted,
-        taken_back: &TakenBack,
     ) -> Result<Option<Step>, Error> {
-        let stands = match (&taken_back.dropped_index, &noted.index) {
-            (Some(index), _) => match self.find_dropped(locked, migration, index)? {
-                Found::Nothing => false,
-                Found::Done => true,
-                _ => {
-                    let unrecorded = Expected::NoneOf(&[migration.version]);
-                    if let Some(step) = self.begin_outside(locked, migration, None, unrecorded)? {
-                        return Ok(Some(step));
-                    }
-                    warn!(
-                        "{}: dropping the index {index}, as its rollback had begun to",
-                        migration.file_name
-                    );
-                    let doing = format!("finishing the rollback of {}", migration.file_name);
-                    let drop = format!("DROP INDEX CONCURRENTLY IF EXISTS {index}");
-                    self.session_statement(locked, migration, &drop, &doing)?;
-                    false
-                }
-            },
-            (None, Some((index, table))) => {
-                self.find_index(locked, migration, index, table)? != Found::Done
-            }
-            (None, None) => false,
-        };
-        if !stands {
+        let text = noted.statement.as_deref().unwrap_or_default();
+        let Some(statement) = only_statement(text) else {
             return Ok(None);
-        }
-        let name = &migration.file_name;
-        info!("{name}: nothing of its rollback had happened; it is recorded again");
+        };
         let unrecorded = Expected::NoneOf(&[migration.version]);
-        self.finish(locked, migration, None, unrecorded).map(Some)
+        let found = self.find(locked, migration, text, Some(&statement))?;
+        let is_half_done = matches!(found, Found::InvalidIndex | Found::PendingDetach);
+        let name = &migration.file_name;
+        match &statement {
+            Outside::DropIndex { indexes, .. } if is_half_done => {
+                if let Some(step) = self.begin_outside(locked, migration, None, unrecorded)? {
+                    return Ok(Some(step));
+                }
+                let indexes = indexes.join(", ");
+                warn!("{name}: dropping the index {indexes}, as its rollback had begun to");
+                let doing = format!("finishing the rollback of {name}");
+                let drop = format!("DROP INDEX CONCURRENTLY IF EXISTS {indexes}");
+                self.session_statement(locked, migration, &drop, &doing)?;
+            }
+            Outside::DetachPartition { table, partition } if is_half_done => {
+                if let Some(step) = self.begin_outside(locked, migration, None, unrecorded)? {
+                    return Ok(Some(step));
+                }
+                self.finalize_detach(locked, migration, table, partition)?;
+            }
+            // What can run again tells by itself whether its work is there, and is of this file.
+            _ if is_outside(migration) || found == Found::Done || !leaves_a_trace(&statement) => {}
+            _ => {
+                info!("{name}: nothing of its rollback had happened; it is recorded again");
+                return self.finish(locked, migration, None, unrecorded).map(Some);
+            }
+        }
+        Ok(None)
     }
+}
 
-    /// The state of the index that a rollback was to drop.
-    fn find_dropped(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
-        index: &str,
-    ) -> Result<Found, Error> {
-        let query = format!(
-            "SELECT CASE WHEN i.indisvalid THEN 'done' ELSE 'invalid' END AS found FROM pg_catalog.pg_index i \
-             WHERE i.indexrelid = {}",
-            self.oid_of(locked, migration, index)?
-        );
-        self.ask(locked, migration, &query)
-    }
+/// Returns true if and only if the file is one statement that runs outside a transaction.
+fn is_outside(migration: &Migration) -> bool {
+    only_statement(&migration.text).is_some()
+}
+
+/// Returns true if and only if the catalog tells whether the statement has run: it builds, drops or detaches.
+fn leaves_a_trace(statement: &Outside) -> bool {
+    !matches!(statement, Outside::ReindexConcurrently { .. })
 }
