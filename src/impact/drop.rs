@@ -7,6 +7,7 @@ use super::{Harm, Mode, NEW_CODE_FIRST, Reader};
 impl Reader<'_> {
     pub(super) fn drop(&mut self, mut words: Words<'_>) {
         if words.takes("owned") {
+            self.breaks("code that uses what the role owns fails".to_owned());
             return self.related("everything that the role owns", Mode::AccessExclusive);
         }
         let cascades = words.has("cascade");
