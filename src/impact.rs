@@ -762,6 +762,14 @@ mod tests {
                 "a AccessExclusive",
             ),
             (
+                "DROP FUNCTION IF EXISTS f(int), s.\"G\" (int, int)",
+                "! breaks_old_code, ! breaks_old_code",
+            ),
+            (
+                "DROP TYPE e CASCADE",
+                "related AccessExclusive, ! breaks_old_code",
+            ),
+            (
                 "DROP OWNED BY r",
                 "related AccessExclusive, ! breaks_old_code",
             ),
@@ -770,6 +778,7 @@ mod tests {
         }
         let new = ["CREATE TABLE n ()", "ALTER TABLE n ADD x int NOT NULL"];
         assert_eq!(last(&new), "");
+        assert_eq!(last(&["CREATE TYPE e AS ENUM ()", "DROP TYPE e"]), "");
     }
 
     /// What is cut short, or wrong, is the server's to complain about.
