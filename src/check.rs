@@ -114,11 +114,10 @@ fn look(
 /// Returns true if and only if the next look may fare better: the connection was lost, the server is shutting down or
 /// starting up, or our role does not have its rights yet, which a migration may grant.
 fn may_pass(error: &Error) -> bool {
-    const INSUFFICIENT_PRIVILEGE: &str = "42501";
     match error {
         Error::ConnectionLost { .. } => true,
         Error::Database { cause, .. } => {
-            cause.is_transient() || cause.sqlstate == INSUFFICIENT_PRIVILEGE
+            cause.is_transient() || cause.sqlstate == lock::INSUFFICIENT_PRIVILEGE
         }
         _ => false,
     }

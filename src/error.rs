@@ -150,6 +150,18 @@ pub struct SqlError {
     pub context: Option<String>,
 }
 
+impl SqlError {
+    /// Says what to do for a role that may not read our tables; the query for them is ours, and nobody's business.
+    pub fn lacks_right_to_read(&mut self) {
+        self.query = None;
+        self.context = None;
+        self.hint = Some(
+            "The role needs SELECT on the history, its journal and the locks table, and USAGE on their schema."
+                .to_owned(),
+        );
+    }
+}
+
 impl From<&DbError> for SqlError {
     fn from(error: &DbError) -> SqlError {
         SqlError {

@@ -94,11 +94,7 @@ fn observe_columns(config: &Config, columns: Columns) -> String {
 /// The query for the sessions that have one of the tables locked against readers. The tables are found as the role's
 /// settings say, so all else is qualified.
 pub fn lockers(config: &Config) -> String {
-    let tables = [
-        qualified(&config.history_table, ""),
-        qualified(&config.history_table, JOURNAL_SUFFIX),
-        qualified(&config.locks_table, ""),
-    ];
+    let tables = Names::Configured.expressions(config);
     let oids = tables.map(|it| format!("{it}::pg_catalog.regclass::pg_catalog.oid"));
     format!(
         "SELECT pg_catalog.concat_ws(' ', 'pid', a.pid,
@@ -286,18 +282,7 @@ pub fn look(config: &Config, names: Names<'_>) -> String {
 }
 
 fn look_at(config: &Config, names: Names<'_>, columns: Columns) -> String {
-    let (history, journal, locks) = match names {
-        Names::Configured => (
-            qualified(&config.history_table, ""),
-            qualified(&config.history_table, JOURNAL_SUFFIX),
-            qualified(&config.locks_table, ""),
-        ),
-        Names::Known(tables) => (
-            literal(&tables.history),
-            literal(&tables.journal),
-            literal(&tables.locks),
-        ),
-    };
+    let [history, journal, locks] = names.expressions(config);
     // They become part of a literal.
     let [of_history, of_journal] =
         [columns.of_history(), columns.of_journal()].map(|it| it.replace('\'', "''"));
@@ -368,6 +353,22 @@ pub enum Names<'a> {
     Configured,
     /// As the server called them when they were found before.
     Known(&'a Tables),
+}
+
+impl Names<'_> {
+    /// SQL expressions for history, journal and locks table: their quoted names, or NULL.
+    fn expressions(self, config: &Config) -> [String; 3] {
+        match self {
+            Names::Configured => [
+                qualified(&config.history_table, ""),
+                qualified(&config.history_table, JOURNAL_SUFFIX),
+                qualified(&config.locks_table, ""),
+            ],
+            Names::Known(tables) => {
+                [&tables.history, &tables.journal, &tables.locks].map(|it| literal(it))
+            }
+        }
+    }
 }
 
 const JOURNAL_SUFFIX: &str = "_journal";

@@ -734,6 +734,53 @@ mod tests {
         assert_eq!(last(&[add, validate, set]), "a AccessExclusive");
     }
 
+    #[test]
+    fn what_old_code_does_not_expect_is_warned_of() {
+        for (statement, expected) in [
+            (
+                "ALTER TABLE a ADD x int NOT NULL",
+                "a AccessExclusive, ! breaks_old_code",
+            ),
+            (
+                "ALTER TABLE a ADD x int NOT NULL DEFAULT 1",
+                "a AccessExclusive",
+            ),
+            (
+                "ALTER TABLE a ADD x int CHECK (y IS NOT NULL)",
+                "a AccessExclusive, ! scan",
+            ),
+            (
+                "ALTER TABLE a ADD x int NOT NULL GENERATED ALWAYS AS (1)",
+                "a AccessExclusive",
+            ),
+            (
+                "ALTER TABLE a ENABLE ROW LEVEL SECURITY",
+                "a AccessExclusive, ! breaks_old_code",
+            ),
+            (
+                "ALTER TABLE a DISABLE ROW LEVEL SECURITY",
+                "a AccessExclusive",
+            ),
+            (
+                "DROP FUNCTION IF EXISTS f(int), s.\"G\" (int, int)",
+                "! breaks_old_code, ! breaks_old_code",
+            ),
+            (
+                "DROP TYPE e CASCADE",
+                "related AccessExclusive, ! breaks_old_code",
+            ),
+            (
+                "DROP OWNED BY r",
+                "related AccessExclusive, ! breaks_old_code",
+            ),
+        ] {
+            assert_eq!(last(&[statement]), expected, "{statement}");
+        }
+        let new = ["CREATE TABLE n ()", "ALTER TABLE n ADD x int NOT NULL"];
+        assert_eq!(last(&new), "");
+        assert_eq!(last(&["CREATE TYPE e AS ENUM ()", "DROP TYPE e"]), "");
+    }
+
     /// What is cut short, or wrong, is the server's to complain about.
     #[test]
     fn no_text_is_too_odd_to_be_read() {

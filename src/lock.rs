@@ -370,7 +370,8 @@ pub fn read(
     }
 }
 
-/// The error with the sessions that keep readers out of our tables; as it is if they cannot be found.
+/// The error with the sessions that keep readers out of our tables, as far as they can be found; or with the rights that
+/// our role lacks.
 fn blamed(config: &Config, session: &mut Session, mut error: Error) -> Error {
     if let Error::TableWait { blockers, .. } = &mut error
         && let Ok(results) = session.query(&history::lockers(config))
@@ -378,8 +379,15 @@ fn blamed(config: &Config, session: &mut Session, mut error: Error) -> Error {
         let rows = results.iter().flatten();
         blockers.extend(rows.filter_map(|row| row.get("locker").map(str::to_owned)));
     }
+    if let Error::Database { cause, .. } = &mut error
+        && cause.sqlstate == INSUFFICIENT_PRIVILEGE
+    {
+        cause.lacks_right_to_read();
+    }
     error
 }
+
+pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
 /// What an observation is for, in errors.
 const READING: &str = "reading the history";

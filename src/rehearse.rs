@@ -198,7 +198,7 @@ impl Rehearsal<'_> {
         let list = "SELECT c.condeferred AS deferred, pg_catalog.format('%I.%I', n.nspname, c.conname) AS name \
             FROM pg_catalog.pg_constraint c \
             JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.connamespace \
-            WHERE c.condeferrable AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint o \
+            WHERE c.condeferrable AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint o \
               WHERE o.conname OPERATOR(pg_catalog.=) c.conname \
                 AND o.connamespace OPERATOR(pg_catalog.=) c.connamespace AND NOT o.condeferrable)";
         let rows = self.session.query(list).map_err(|trouble| {
@@ -225,16 +225,7 @@ impl Rehearsal<'_> {
 
     /// Which locks have come since the last look.
     fn measure<'p>(&mut self, text: &str, duration: Duration) -> Result<Measured, Stop<'p>> {
-        // As the file's role and with its search_path, so all is qualified.
-        let look = "SELECT l.relation AS oid, l.mode, n.nspname AS schema, c.relname AS name, \
-              CASE WHEN c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'm']::pg_catalog.\"char\"[]) \
-                THEN pg_catalog.pg_relation_filenode(c.oid) END AS filenode \
-            FROM pg_catalog.pg_locks l \
-            LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) l.relation \
-            LEFT JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
-            WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND l.granted \
-              AND l.locktype OPERATOR(pg_catalog.=) 'relation' ORDER BY l.relation";
-        let results = self.session.query(look);
+        let results = self.session.query(&self.seen.look);
         let results = results.map_err(|trouble| {
             Stop::error(trouble.while_doing("measuring the locks of a statement"))
         })?;
@@ -375,8 +366,28 @@ fn without_our_words(cause: &DbError, statement: &str) -> SqlError {
     sql
 }
 
+/// The query for the locks that we have on these tables. It runs as the file's role and with its `search_path`, so all is
+/// qualified.
+fn look_at<'a>(tables: impl Iterator<Item = &'a u32>) -> String {
+    let tables: Vec<String> = tables.map(u32::to_string).collect();
+    format!(
+        "SELECT l.relation AS oid, l.mode, n.nspname AS schema, c.relname AS name, \
+           CASE WHEN c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'm']::pg_catalog.\"char\"[]) \
+             THEN pg_catalog.pg_relation_filenode(c.oid) END AS filenode \
+         FROM pg_catalog.pg_locks l \
+         LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) l.relation \
+         LEFT JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+         WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND l.granted \
+           AND l.locktype OPERATOR(pg_catalog.=) 'relation' \
+           AND l.relation OPERATOR(pg_catalog.=) ANY ('{{{}}}'::pg_catalog.oid[])",
+        tables.join(",")
+    )
+}
+
 /// The tables from before the rehearsal.
 struct Seen {
+    /// The query for the locks that we have on them.
+    look: String,
     before: BTreeMap<u32, Table>,
     /// As the last look has found them.
     tables: BTreeMap<u32, Table>,
@@ -406,6 +417,7 @@ impl Seen {
         });
         let before: BTreeMap<u32, Table> = tables.collect();
         Seen {
+            look: look_at(before.keys()),
             tables: before.clone(),
             before,
             world: catalog.world(),

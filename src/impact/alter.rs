@@ -414,6 +414,13 @@ impl Reader<'_> {
             "set" => self.set_form(table, words),
             "reset" => self.options_mode(words),
             "cluster" => Mode::ShareUpdateExclusive,
+            "enable" if words.takes("row level security") => {
+                let message =
+                    "hides every row of {} that no policy shows from code that is not its owner's";
+                let safer = "create the policies before, in the same file";
+                self.warn_if_old(Harm::BreaksOldCode, table, message, safer);
+                Mode::AccessExclusive
+            }
             "enable" | "disable" => {
                 let _ = words.takes("always") || words.takes("replica");
                 if words.at_word("trigger") {
@@ -584,6 +591,13 @@ impl Reader<'_> {
             );
         } else if words.has("default") && !words.has("generated") {
             self.default(table, words);
+        } else if words.has("not null") && !words.has("generated") {
+            self.warn_if_old(
+                Harm::BreaksOldCode,
+                table,
+                "fails if {} has rows; if not, code that inserts without this column fails",
+                "add it with a DEFAULT, or without NOT NULL until all code gives it a value",
+            );
         }
         self.column_constraints(table, words);
         Mode::AccessExclusive

@@ -2,11 +2,12 @@
 
 use super::words::Words;
 use super::world::Effect;
-use super::{Harm, Mode, NEW_CODE_FIRST, Reader};
+use super::{Harm, Mode, NEW_CODE_FIRST, Reader, quoted};
 
 impl Reader<'_> {
     pub(super) fn drop(&mut self, mut words: Words<'_>) {
         if words.takes("owned") {
+            self.breaks("code that uses what the role owns fails".to_owned());
             return self.related("everything that the role owns", Mode::AccessExclusive);
         }
         let cascades = words.has("cascade");
@@ -50,8 +51,29 @@ impl Reader<'_> {
                 let name = words.name().unwrap_or_default();
                 self.breaks_schema(&name);
             }
+            "function" | "procedure" | "routine" | "aggregate" | "type" | "domain" | "sequence" => {
+                self.drop_what_code_calls(words);
+                if cascades {
+                    self.related("tables that depend on it", Mode::AccessExclusive);
+                }
+            }
             _ if cascades => self.related("tables that depend on it", Mode::AccessExclusive),
             _ => {}
+        }
+    }
+
+    fn drop_what_code_calls(&mut self, mut words: Words<'_>) {
+        while let Some(name) = words.parts().and_then(|mut parts| parts.pop()) {
+            if !self.world.new_types.contains(&name) {
+                let name = quoted(&name);
+                self.breaks(format!(
+                    "code that uses {name} fails, unless it is created again"
+                ));
+            }
+            let _arguments = words.group();
+            if !words.symbol(",") {
+                return;
+            }
         }
     }
 

@@ -408,12 +408,10 @@ fn a_role_that_may_not_read_the_history_is_told_so() {
         let outcome = up_as(&scratch, &stranger).run();
         outcome.code(2);
         assert_eq!(
-            outcome.error().lines().next(),
-            Some(
-                format!(
-                    "reading the history: permission denied for table {missing} (SQLSTATE 42501)"
-                )
-                .as_str()
+            outcome.error(),
+            format!(
+                "reading the history: permission denied for table {missing} (SQLSTATE 42501)\n  HINT: The role needs \
+                 SELECT on the history, its journal and the locks table, and USAGE on their schema."
             )
         );
     }

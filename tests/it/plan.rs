@@ -654,6 +654,26 @@ fn a_rehearsed_file_is_judged_at_its_end_and_leaves_the_next_nothing() {
     scratch.lockstep(&["plan", "--rehearse"]).run().code(0);
 }
 
+/// What is deferred in a schema that is closed to the role is none of its business; `up` does not stumble over it either.
+#[test]
+fn a_rehearsal_needs_no_right_that_up_does_not_need() {
+    let scratch = Scratch::new();
+    let role = scratch.role("modest", "LOGIN");
+    scratch.sql(&format!(
+        "CREATE SCHEMA closed CREATE TABLE t (a int UNIQUE DEFERRABLE INITIALLY DEFERRED);
+         GRANT CREATE ON SCHEMA public TO {0}; GRANT CREATE ON DATABASE {1} TO {0}",
+        role.name, scratch.database
+    ));
+    scratch.file(
+        "20240101000000_a.up.sql",
+        "CREATE TABLE t (a int UNIQUE DEFERRABLE INITIALLY DEFERRED); INSERT INTO t VALUES (1)",
+    );
+    for arguments in [&["plan", "--rehearse"][..], &["up"]] {
+        let run = scratch.lockstep(arguments).env("DATABASE_URL", role.url());
+        run.run().code(0);
+    }
+}
+
 #[test]
 fn a_rehearsal_stops_at_a_signal() {
     let scratch = Scratch::new();
