@@ -183,6 +183,9 @@ fn read_history(records: &[SimpleQueryRow], interrupted: &[SimpleQueryRow]) -> H
                 rollback: negated.map(i64::saturating_neg),
             })
         }));
+    // A group whose rollback was begun goes on under its number, so no other run gets that.
+    let begun = history.interrupted.iter().filter_map(|it| it.rollback);
+    history.last_group = begun.fold(history.last_group, i64::max);
     history
 }
 
