@@ -31,7 +31,7 @@ use postgres::error::DbError;
 use self::definition::Comparison;
 use super::message::Message;
 use super::{FailedMessage, Run, Step, Way, reset, transmit};
-use crate::connect::{self, Names, Settings, Trouble, literal};
+use crate::connect::{self, Settings, Trouble, literal};
 use crate::error::{Error, Failure, FailureOutcome, Place, SqlError};
 use crate::history::Started;
 use crate::lock::{self, Expected, Locked, sqlstate};
@@ -44,6 +44,14 @@ const POLL: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// How long a transaction of our own waits for a lock before it says so and tries again.
 const LOCK_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// The settings of a transaction of our own.
+fn settings() -> Settings {
+    Settings {
+        lock_timeout: LOCK_TIMEOUT,
+        ..Settings::of_catalog()
+    }
+}
 
 /// What the catalog says of what a statement is to bring about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -212,30 +220,34 @@ impl Run<'_> {
         let Some(statement) = only_statement(text) else {
             return Ok(None);
         };
-        let unrecorded = Expected::NoneOf(&[migration.version]);
-        if let Outside::CreateIndex { index, table, .. } = &statement {
-            if self.built_index(locked, migration, index, table)? != Found::InvalidIndex {
-                return Ok(None);
-            }
-            match self.compare(locked, migration, text, index, table)? {
-                Comparison::Same => {
-                    if let Some(step) = self.begin_outside(locked, migration, None, unrecorded)? {
-                        return Ok(Some(step));
-                    }
-                    self.drop_index(locked, migration, index, table)?;
+        match &statement {
+            Outside::CreateIndex { index, table, .. } => {
+                if self.built_index(locked, migration, index, table)? != Found::InvalidIndex {
+                    return Ok(None);
                 }
-                // If it is still in the way, that is an error soon.
-                Comparison::Differs { .. } | Comparison::Unknown { .. } => warn!(
-                    "{}: the INVALID index \"{index}\" on {table} cannot be proved to be what the earlier run left; it stays",
-                    migration.file_name
-                ),
+                let comparison = self.compare(locked, migration, text, index, table)?;
+                if !matches!(comparison, Comparison::Same) {
+                    // If it is still in the way, that is an error soon.
+                    warn!(
+                        "{}: the INVALID index \"{index}\" on {table} cannot be proved to be what the earlier run left; \
+                         it stays",
+                        migration.file_name
+                    );
+                    return Ok(None);
+                }
             }
+            Outside::ReindexConcurrently { .. } => {}
+            _ => return Ok(None),
         }
-        if let Outside::ReindexConcurrently { .. } = &statement {
-            if let Some(step) = self.begin_outside(locked, migration, None, unrecorded)? {
-                return Ok(Some(step));
+        let unrecorded = Expected::NoneOf(&[migration.version]);
+        if let Some(step) = self.begin_outside(locked, migration, None, unrecorded)? {
+            return Ok(Some(step));
+        }
+        match &statement {
+            Outside::CreateIndex { index, table, .. } => {
+                self.drop_index(locked, migration, index, table)?;
             }
-            self.remove_reindexed(locked, migration, &statement)?;
+            reindex => self.remove_reindexed(locked, migration, reindex)?,
         }
         Ok(None)
     }
@@ -298,11 +310,7 @@ impl Run<'_> {
     ) -> Result<Option<Step>, Error> {
         let message = format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {} {} {} {} COMMIT",
-            Settings {
-                lock_timeout: LOCK_TIMEOUT,
-                names: Names::Catalog,
-                ..Settings::default()
-            },
+            settings(),
             locked.fence(expected),
             locked.assert_guard(),
             start.unwrap_or_default(),
@@ -326,11 +334,7 @@ impl Run<'_> {
         };
         let message = format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {} {} {is_valid} {} COMMIT",
-            Settings {
-                lock_timeout: LOCK_TIMEOUT,
-                names: Names::Catalog,
-                ..Settings::default()
-            },
+            settings(),
             locked.fence(expected),
             self.settle_record(locked, migration, Started::InJournal),
         );
