@@ -179,6 +179,9 @@ fn read_history(records: &[SimpleQueryRow], interrupted: &[SimpleQueryRow]) -> H
                 rollback: negated.map(i64::saturating_neg),
             })
         }));
+    // A group whose rollback was begun goes on under its number, so no other run gets that.
+    let begun = history.interrupted.iter().filter_map(|it| it.rollback);
+    history.last_group = begun.fold(history.last_group, i64::max);
     history
 }
 
@@ -276,7 +279,8 @@ fn rfc3339(time: &str) -> String {
 
 /// Four statements that read all there is to know, whichever of the tables exist: a DO block opens cursors over what it
 /// finds, and the message fetches them. A plain SELECT would fail where a table is missing, and leave an ERROR in the
-/// server's log; asking first would take a second round trip.
+/// server's log; asking first would take a second round trip. An early journal has no column for the statement, which is
+/// why the row is asked for it as JSON.
 pub fn look(config: &Config, names: Names<'_>) -> String {
     look_at(config, names, Columns::ToPlan)
 }
@@ -302,11 +306,7 @@ DECLARE
 BEGIN
   -- What the tables are called is found as the role's settings say; all else is the catalog's.
   PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);{utc}
-  SELECT string_agg(format('%s on %s', p, t), ', ') INTO the_lacks
-    FROM (VALUES (the_history, 'INSERT'), (the_journal, 'INSERT'), (the_journal, 'UPDATE'), (the_locks, 'INSERT'),
-      (the_locks, 'UPDATE'), (the_locks, 'DELETE'), (pg_get_serial_sequence(the_history, 'id'), 'USAGE'),
-      (pg_get_serial_sequence(the_locks, 'id'), 'USAGE')) r(t, p)
-    WHERE NOT CASE p WHEN 'USAGE' THEN has_sequence_privilege(t, p) ELSE has_table_privilege(t, p) END;
+  {LACKS}
   IF the_locks IS NOT NULL THEN
     EXECUTE {row} INTO the_row;
   END IF;
@@ -334,7 +334,6 @@ BEGIN
     OPEN the_interrupted FOR SELECT NULL AS version, NULL AS runner, NULL AS checksum,
       NULL AS history_id, NULL AS statement WHERE false;
   ELSE
-    -- An early journal has no column for the statement.
     OPEN the_interrupted FOR EXECUTE pg_catalog.format(
       'SELECT j.version, j.runner, j.checksum, j.history_id, to_jsonb(j) ->> ''statement'' AS statement{of_journal} FROM %s j WHERE j.finished_at IS NULL
        AND NOT EXISTS (SELECT FROM %s h WHERE h.name = j.version)', the_journal, the_history);
@@ -345,6 +344,13 @@ FETCH ALL FROM lockstep_facts; FETCH ALL FROM lockstep_records; FETCH ALL FROM l
         guard = lock::guard_lock("g", "the_history::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int4"),
     )
 }
+
+/// Finds the rights that our role lacks to apply anything.
+const LACKS: &str = "SELECT string_agg(format('%s on %s', p, t), ', ') INTO the_lacks
+    FROM (VALUES (the_history, 'INSERT'), (the_journal, 'INSERT'), (the_journal, 'UPDATE'), (the_locks, 'INSERT'),
+      (the_locks, 'UPDATE'), (the_locks, 'DELETE'), (pg_get_serial_sequence(the_history, 'id'), 'USAGE'),
+      (pg_get_serial_sequence(the_locks, 'id'), 'USAGE')) r(t, p)
+    WHERE NOT CASE p WHEN 'USAGE' THEN has_sequence_privilege(t, p) ELSE has_table_privilege(t, p) END;";
 
 /// How the tables are found.
 #[derive(Clone, Copy)]

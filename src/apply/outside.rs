@@ -22,16 +22,18 @@
 
 mod check;
 mod definition;
+mod find;
 mod leftovers;
 mod way_back;
 
-use log::{debug, info, warn};
+use log::{info, warn};
 use postgres::error::DbError;
 
 use self::definition::Comparison;
+use self::find::{Found, NO_OID, Relation, index_query};
 use super::message::Message;
 use super::{FailedMessage, Run, Step, Way, reset, transmit};
-use crate::connect::{self, Names, Settings, Trouble, literal};
+use crate::connect::{self, Settings, Trouble, literal};
 use crate::error::{Error, Failure, FailureOutcome, Place, SqlError};
 use crate::history::Started;
 use crate::lock::{self, Expected, Locked, sqlstate};
@@ -45,34 +47,12 @@ const POLL: std::time::Duration = std::time::Duration::from_millis(500);
 /// How long a transaction of our own waits for a lock before it says so and tries again.
 const LOCK_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// What the catalog says of what a statement is to bring about.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Found {
-    /// Nothing of it: the statement has everything to do.
-    Nothing,
-    /// All of it.
-    Done,
-    /// An INVALID index of that name on that table.
-    InvalidIndex,
-    /// The same, and another session is building it.
-    IndexInTheMaking,
-    /// An index of that name in the table's schema, on another table.
-    IndexElsewhere,
-    /// A partition whose detaching was begun.
-    PendingDetach,
-}
-
-/// A table or an index, as the catalog has it.
-struct Relation {
-    oid: String,
-    /// Quoted.
-    schema: String,
-    /// Quoted.
-    name: String,
-    /// Qualified and quoted.
-    qualified: String,
-    /// Whether our role may create temporary tables beside it.
-    may_be_temporary: bool,
+/// The settings of a transaction of our own.
+fn settings() -> Settings {
+    Settings {
+        lock_timeout: LOCK_TIMEOUT,
+        ..Settings::of_catalog()
+    }
 }
 
 impl Run<'_> {
@@ -212,30 +192,34 @@ impl Run<'_> {
         let Some(statement) = only_statement(text) else {
             return Ok(None);
         };
-        let unrecorded = Expected::NoneOf(&[migration.version]);
-        if let Outside::CreateIndex { index, table, .. } = &statement {
-            if self.built_index(locked, migration, index, table)? != Found::InvalidIndex {
-                return Ok(None);
-            }
-            match self.compare(locked, migration, text, index, table)? {
-                Comparison::Same => {
-                    if let Some(step) = self.begin_outside(locked, migration, None, unrecorded)? {
-                        return Ok(Some(step));
-                    }
-                    self.drop_index(locked, migration, index, table)?;
+        match &statement {
+            Outside::CreateIndex { index, table, .. } => {
+                if self.built_index(locked, migration, index, table)? != Found::InvalidIndex {
+                    return Ok(None);
                 }
-                // If it is still in the way, that is an error soon.
-                Comparison::Differs { .. } | Comparison::Unknown { .. } => warn!(
-                    "{}: the INVALID index \"{index}\" on {table} cannot be proved to be what the earlier run left; it stays",
-                    migration.file_name
-                ),
+                let comparison = self.compare(locked, migration, text, index, table)?;
+                if !matches!(comparison, Comparison::Same) {
+                    // If it is still in the way, that is an error soon.
+                    warn!(
+                        "{}: the INVALID index \"{index}\" on {table} cannot be proved to be what the earlier run left; \
+                         it stays",
+                        migration.file_name
+                    );
+                    return Ok(None);
+                }
             }
+            Outside::ReindexConcurrently { .. } => {}
+            _ => return Ok(None),
         }
-        if let Outside::ReindexConcurrently { .. } = &statement {
-            if let Some(step) = self.begin_outside(locked, migration, None, unrecorded)? {
-                return Ok(Some(step));
+        let unrecorded = Expected::NoneOf(&[migration.version]);
+        if let Some(step) = self.begin_outside(locked, migration, None, unrecorded)? {
+            return Ok(Some(step));
+        }
+        match &statement {
+            Outside::CreateIndex { index, table, .. } => {
+                self.drop_index(locked, migration, index, table)?;
             }
-            self.remove_reindexed(locked, migration, &statement)?;
+            reindex => self.remove_reindexed(locked, migration, reindex)?,
         }
         Ok(None)
     }
@@ -298,11 +282,7 @@ impl Run<'_> {
     ) -> Result<Option<Step>, Error> {
         let message = format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {} {} {} {} COMMIT",
-            Settings {
-                lock_timeout: LOCK_TIMEOUT,
-                names: Names::Catalog,
-                ..Settings::default()
-            },
+            settings(),
             locked.fence(expected),
             locked.assert_guard(),
             start.unwrap_or_default(),
@@ -326,11 +306,7 @@ impl Run<'_> {
         };
         let message = format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {} {} {is_valid} {} COMMIT",
-            Settings {
-                lock_timeout: LOCK_TIMEOUT,
-                names: Names::Catalog,
-                ..Settings::default()
-            },
+            settings(),
             locked.fence(expected),
             self.settle_record(locked, migration, Started::InJournal),
         );
@@ -530,116 +506,6 @@ impl Run<'_> {
         }
     }
 
-    /// Asks the catalog what there is of what the statement is to bring about; `text` is its text.
-    fn find(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
-        text: &str,
-        statement: Option<&Outside>,
-    ) -> Result<Found, Error> {
-        let query = match statement {
-            Some(Outside::CreateIndex { index, table, .. }) => {
-                return self.find_index(locked, migration, index, table);
-            }
-            Some(Outside::DropIndex { indexes, .. }) => {
-                for index in indexes {
-                    let oid = self.oid_of(locked, migration, index)?;
-                    let found = self.ask(locked, migration, &drop_query(&oid))?;
-                    if found != Found::Done {
-                        return Ok(found);
-                    }
-                }
-                return Ok(Found::Done);
-            }
-            Some(Outside::DetachPartition { table, partition }) => format!(
-                "SELECT COALESCE((SELECT CASE WHEN inhdetachpending THEN 'pending detach' ELSE 'nothing' END \
-                   FROM pg_catalog.pg_inherits WHERE inhparent = {} AND inhrelid = {}), 'done') AS found",
-                self.oid_of(locked, migration, table)?,
-                self.oid_of(locked, migration, partition)?,
-            ),
-            Some(Outside::Other) => match object_query(text) {
-                Some(query) => query,
-                None => return Ok(Found::Nothing),
-            },
-            Some(Outside::ReindexConcurrently { .. }) | None => return Ok(Found::Nothing),
-        };
-        self.ask(locked, migration, &query)
-    }
-
-    fn find_index(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
-        index: &str,
-        table: &str,
-    ) -> Result<Found, Error> {
-        let table = self.oid_of(locked, migration, table)?;
-        self.ask(locked, migration, &index_query(index, &table))
-    }
-
-    fn ask(&self, locked: &mut Locked, migration: &Migration, query: &str) -> Result<Found, Error> {
-        let rows = locked
-            .work
-            .ask(query)
-            .map_err(|trouble| trouble.while_doing(&looking_for(migration)))?;
-        let found = match rows.first().and_then(|row| row.get("found")) {
-            Some("done") => Found::Done,
-            Some("invalid") => Found::InvalidIndex,
-            Some("in the making") => Found::IndexInTheMaking,
-            Some("elsewhere") => Found::IndexElsewhere,
-            Some("pending detach") => Found::PendingDetach,
-            _ => Found::Nothing,
-        };
-        debug!("{}: the catalog says {found:?}", migration.file_name);
-        Ok(found)
-    }
-
-    /// Finds a table or an index as the statement does: under the role's `search_path`. So whatever could be found
-    /// elsewhere on it is written out.
-    fn relation(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
-        name: &str,
-    ) -> Result<Option<Relation>, Error> {
-        let query = format!(
-            "SELECT c.oid, pg_catalog.quote_ident(n.nspname) AS schema, pg_catalog.quote_ident(c.relname) AS name, \
-               pg_catalog.format('%I.%I', n.nspname, c.relname) AS qualified, \
-               pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMP') AS temporary \
-             FROM pg_catalog.pg_class c \
-             JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
-             WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass({})::pg_catalog.oid",
-            literal(name)
-        );
-        let results = locked
-            .work
-            .query(&query)
-            .map_err(|trouble| trouble.while_doing(&looking_for(migration)))?;
-        let row = results.into_iter().flatten().next();
-        Ok(row.map(|row| {
-            let text = |name: &str| row.get(name).unwrap_or_default().to_owned();
-            Relation {
-                oid: text("oid"),
-                schema: text("schema"),
-                name: text("name"),
-                qualified: text("qualified"),
-                may_be_temporary: row.get("temporary") == Some("t"),
-            }
-        }))
-    }
-
-    /// The oid of a table or an index; [`NO_OID`] if it is not there.
-    fn oid_of(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
-        name: &str,
-    ) -> Result<String, Error> {
-        let relation = self.relation(locked, migration, name)?;
-        Ok(relation.map_or(NO_OID.to_owned(), |relation| relation.oid))
-    }
-
     /// Drops the INVALID index that an unfinished build left.
     fn drop_index(
         &self,
@@ -727,57 +593,6 @@ impl Run<'_> {
         wait.say(|| format!("a lock: {doing}: {cause}; trying again"));
         wait.pause(super::RETRY_PAUSE)
     }
-
-    /// Finds the index, once no other session is building it.
-    fn built_index(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
-        index: &str,
-        table: &str,
-    ) -> Result<Found, Error> {
-        let mut wait = Wait::new(self.signals, self.config.lock_wait);
-        loop {
-            let found = self.find_index(locked, migration, index, table)?;
-            if found != Found::IndexInTheMaking {
-                return Ok(found);
-            }
-            let holder = format!("another session that builds the index \"{index}\" on {table}");
-            if wait.is_over() {
-                return Err(Error::RunnerWait {
-                    holder,
-                    waited: wait.elapsed(),
-                });
-            }
-            wait.say(|| holder);
-            wait.pause(POLL)?;
-        }
-    }
-}
-
-/// The state of the index of that name in the schema of the table with that oid: an ordinary index (`relkind` `i`: the
-/// INVALID index of a partitioned parent, `I`, waits for its parts and is not a leftover), or any index of another table.
-/// It wants a `search_path` of `pg_catalog`, as all that follows does.
-fn index_query(index: &str, table: &str) -> String {
-    format!(
-        "SELECT CASE WHEN i.indrelid <> t.oid THEN 'elsewhere' WHEN i.indisvalid THEN 'done' \
-           WHEN {} THEN 'in the making' ELSE 'invalid' END AS found \
-         FROM pg_class t \
-         JOIN pg_class c ON c.relnamespace = t.relnamespace AND c.relname = {} \
-         JOIN pg_index i ON i.indexrelid = c.oid AND (c.relkind = 'i' OR i.indrelid <> t.oid) \
-         WHERE t.oid = {table}",
-        leftovers::at_work_on("t.oid"),
-        literal(index),
-    )
-}
-
-/// How far the dropping of the index with that oid has come. A partitioned one is never dropped concurrently, and its
-/// being INVALID says nothing.
-fn drop_query(oid: &str) -> String {
-    format!(
-        "SELECT COALESCE((SELECT CASE WHEN i.indisvalid OR c.relkind = 'I' THEN 'nothing' ELSE 'invalid' END \
-           FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indexrelid = {oid}), 'done') AS found"
-    )
 }
 
 /// The statement that fails unless the index which was to be built is valid.
@@ -815,42 +630,6 @@ fn only_statement(text: &str) -> Option<Outside> {
         (Kind::MaybeOutside, true) => Some(Outside::Other),
         _ => None,
     }
-}
-
-fn looking_for(migration: &Migration) -> String {
-    format!("looking at the catalog for {}", migration.file_name)
-}
-
-/// What no relation has.
-const NO_OID: &str = "0";
-
-/// The query that tells whether a database, a tablespace or a subscription is there that the statement creates, or gone
-/// that it drops; none for other statements, which can be run again.
-fn object_query(statement: &str) -> Option<String> {
-    let verb = script::verb(statement);
-    let (wanted, kind) = match verb.split_once(' ')? {
-        ("CREATE", kind) => ("EXISTS", kind),
-        ("DROP", kind) => ("NOT EXISTS", kind),
-        _ => return None,
-    };
-    let catalog = match kind {
-        "DATABASE" => "pg_catalog.pg_database WHERE datname",
-        "TABLESPACE" => "pg_catalog.pg_tablespace WHERE spcname",
-        "SUBSCRIPTION" => {
-            "pg_catalog.pg_subscription JOIN pg_catalog.pg_database d ON d.oid = subdbid \
-             AND d.datname = pg_catalog.current_database() WHERE subname"
-        }
-        _ => return None,
-    };
-    let names = script::identifiers(statement);
-    let name = names
-        .iter()
-        .skip(2)
-        .find(|name| !matches!(name.as_str(), "if" | "exists"))?;
-    Some(format!(
-        "SELECT CASE WHEN {wanted} (SELECT FROM {catalog} = {}) THEN 'done' ELSE 'nothing' END AS found",
-        literal(name)
-    ))
 }
 
 /// A deadlock, or a lock timeout: ours is off, but a pooler may run the statement on another connection than the one

@@ -603,6 +603,27 @@ fn after_a_drop_that_was_cut_short_the_newest_group_is_still_its_own() {
     assert_eq!(index(&scratch), "absent");
 }
 
+/// Its files are gone for a while, and another migration is applied: that is of a group of its own.
+#[test]
+fn after_a_drop_that_was_cut_short_no_other_run_gets_its_group() {
+    let scratch = cut_short();
+    for name in [up(2), down_file(2)] {
+        fs::remove_file(scratch.migrations().join(name)).expect("a file");
+    }
+    steps(&scratch, 3..=3);
+    scratch.up().code(0);
+    scratch.file(&up(2), INDEX);
+    scratch.file(&down_file(2), DROP);
+    down(&scratch)
+        .code(0)
+        .says("rolled back 1 migration, down to and including 20230101000003");
+    assert_eq!(scratch.history(), [version(1)]);
+    down(&scratch)
+        .code(0)
+        .says("rolled back 1 migration, down to and including 20230101000002");
+    assert_eq!(index(&scratch), "absent");
+}
+
 #[test]
 fn after_a_drop_that_was_cut_short_up_builds_the_index_again() {
     let scratch = cut_short();

@@ -79,42 +79,32 @@ impl Run<'_> {
         };
         let unrecorded = Expected::NoneOf(&[migration.version]);
         let found = self.find(locked, migration, text, Some(&statement))?;
-        let is_half_done = matches!(found, Found::InvalidIndex | Found::PendingDetach);
         let name = &migration.file_name;
-        match &statement {
-            Outside::DropIndex { indexes, .. } if is_half_done => {
-                if let Some(step) = self.begin_outside(locked, migration, None, unrecorded)? {
-                    return Ok(Some(step));
+        if let Found::InvalidIndex | Found::PendingDetach = found {
+            if let Some(step) = self.begin_outside(locked, migration, None, unrecorded)? {
+                return Ok(Some(step));
+            }
+            match &statement {
+                Outside::DropIndex { indexes, .. } => {
+                    let indexes = indexes.join(", ");
+                    warn!("{name}: dropping the index {indexes}, as its rollback had begun to");
+                    let doing = format!("finishing the rollback of {name}");
+                    let drop = format!("DROP INDEX CONCURRENTLY IF EXISTS {indexes}");
+                    self.session_statement(locked, migration, &drop, &doing)?;
                 }
-                let indexes = indexes.join(", ");
-                warn!("{name}: dropping the index {indexes}, as its rollback had begun to");
-                let doing = format!("finishing the rollback of {name}");
-                let drop = format!("DROP INDEX CONCURRENTLY IF EXISTS {indexes}");
-                self.session_statement(locked, migration, &drop, &doing)?;
-            }
-            Outside::DetachPartition { table, partition } if is_half_done => {
-                if let Some(step) = self.begin_outside(locked, migration, None, unrecorded)? {
-                    return Ok(Some(step));
+                Outside::DetachPartition { table, partition } => {
+                    self.finalize_detach(locked, migration, table, partition)?;
                 }
-                self.finalize_detach(locked, migration, table, partition)?;
+                // An INVALID index that is not provably what the rollback built.
+                _ => {}
             }
-            // What can run again tells by itself whether its work is there, and is of this file.
-            _ if is_outside(migration) || found == Found::Done || !leaves_a_trace(&statement) => {}
-            _ => {
-                info!("{name}: nothing of its rollback had happened; it is recorded again");
-                return self.finish(locked, migration, None, unrecorded).map(Some);
-            }
+            return Ok(None);
         }
-        Ok(None)
+        // What runs outside a transaction tells by itself whether its work is there, and is what the file says.
+        if found == Found::Done || only_statement(&migration.text).is_some() {
+            return Ok(None);
+        }
+        info!("{name}: nothing of its rollback had happened; it is recorded again");
+        self.finish(locked, migration, None, unrecorded).map(Some)
     }
-}
-
-/// Returns true if and only if the file is one statement that runs outside a transaction.
-fn is_outside(migration: &Migration) -> bool {
-    only_statement(&migration.text).is_some()
-}
-
-/// Returns true if and only if the catalog tells whether the statement has run: it builds, drops or detaches.
-fn leaves_a_trace(statement: &Outside) -> bool {
-    !matches!(statement, Outside::ReindexConcurrently { .. })
 }

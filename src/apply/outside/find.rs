@@ -1,0 +1,245 @@
+//! What the catalog has of a statement's work, and of the tables and indexes that it names.
+
+use log::debug;
+
+use super::{POLL, Run, leftovers};
+use crate::connect::literal;
+use crate::error::Error;
+use crate::lock::Locked;
+use crate::migration::Migration;
+use crate::script::{self, Outside};
+use crate::wait::Wait;
+
+/// What the catalog says of what a statement is to bring about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Found {
+    /// Nothing of it: the statement has everything to do.
+    Nothing,
+    /// All of it.
+    Done,
+    /// An INVALID index of that name on that table: half built, or half dropped.
+    InvalidIndex,
+    /// The same, and another session is building it.
+    IndexInTheMaking,
+    /// An index of that name in the table's schema, on another table.
+    IndexElsewhere,
+    /// A partition whose detaching was begun.
+    PendingDetach,
+}
+
+/// A table or an index, as the catalog has it.
+pub(super) struct Relation {
+    pub(super) oid: String,
+    /// Quoted.
+    pub(super) schema: String,
+    /// Quoted.
+    pub(super) name: String,
+    /// Qualified and quoted.
+    pub(super) qualified: String,
+    /// Whether our role may create temporary tables beside it.
+    pub(super) may_be_temporary: bool,
+}
+
+impl Run<'_> {
+    /// Asks the catalog what there is of what the statement is to bring about; `text` is its text.
+    pub(super) fn find(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+        text: &str,
+        statement: Option<&Outside>,
+    ) -> Result<Found, Error> {
+        let query = match statement {
+            Some(Outside::CreateIndex { index, table, .. }) => {
+                return self.find_index(locked, migration, index, table);
+            }
+            Some(Outside::DropIndex { indexes, .. }) => {
+                for index in indexes {
+                    let oid = self.oid_of(locked, migration, index)?;
+                    let found = self.ask(locked, migration, &drop_query(&oid))?;
+                    if found != Found::Done {
+                        return Ok(found);
+                    }
+                }
+                return Ok(Found::Done);
+            }
+            Some(Outside::DetachPartition { table, partition }) => format!(
+                "SELECT COALESCE((SELECT CASE WHEN inhdetachpending THEN 'pending detach' ELSE 'nothing' END \
+                   FROM pg_catalog.pg_inherits WHERE inhparent = {} AND inhrelid = {}), 'done') AS found",
+                self.oid_of(locked, migration, table)?,
+                self.oid_of(locked, migration, partition)?,
+            ),
+            Some(Outside::Other) => match object_query(text) {
+                Some(query) => query,
+                None => return Ok(Found::Nothing),
+            },
+            Some(Outside::ReindexConcurrently { .. }) | None => return Ok(Found::Nothing),
+        };
+        self.ask(locked, migration, &query)
+    }
+
+    pub(super) fn find_index(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+        index: &str,
+        table: &str,
+    ) -> Result<Found, Error> {
+        let table = self.oid_of(locked, migration, table)?;
+        self.ask(locked, migration, &index_query(index, &table))
+    }
+
+    pub(super) fn ask(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+        query: &str,
+    ) -> Result<Found, Error> {
+        let rows = locked
+            .work
+            .ask(query)
+            .map_err(|trouble| trouble.while_doing(&looking_for(migration)))?;
+        let found = match rows.first().and_then(|row| row.get("found")) {
+            Some("done") => Found::Done,
+            Some("invalid") => Found::InvalidIndex,
+            Some("in the making") => Found::IndexInTheMaking,
+            Some("elsewhere") => Found::IndexElsewhere,
+            Some("pending detach") => Found::PendingDetach,
+            _ => Found::Nothing,
+        };
+        debug!("{}: the catalog says {found:?}", migration.file_name);
+        Ok(found)
+    }
+
+    /// Finds a table or an index as the statement does: under the role's `search_path`. So whatever could be found
+    /// elsewhere on it is written out.
+    pub(super) fn relation(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+        name: &str,
+    ) -> Result<Option<Relation>, Error> {
+        let query = format!(
+            "SELECT c.oid, pg_catalog.quote_ident(n.nspname) AS schema, pg_catalog.quote_ident(c.relname) AS name, \
+               pg_catalog.format('%I.%I', n.nspname, c.relname) AS qualified, \
+               pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMP') AS temporary \
+             FROM pg_catalog.pg_class c \
+             JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+             WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass({})::pg_catalog.oid",
+            literal(name)
+        );
+        let results = locked
+            .work
+            .query(&query)
+            .map_err(|trouble| trouble.while_doing(&looking_for(migration)))?;
+        let row = results.into_iter().flatten().next();
+        Ok(row.map(|row| {
+            let text = |name: &str| row.get(name).unwrap_or_default().to_owned();
+            Relation {
+                oid: text("oid"),
+                schema: text("schema"),
+                name: text("name"),
+                qualified: text("qualified"),
+                may_be_temporary: row.get("temporary") == Some("t"),
+            }
+        }))
+    }
+
+    /// The oid of a table or an index; [`NO_OID`] if it is not there.
+    pub(super) fn oid_of(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+        name: &str,
+    ) -> Result<String, Error> {
+        let relation = self.relation(locked, migration, name)?;
+        Ok(relation.map_or(NO_OID.to_owned(), |relation| relation.oid))
+    }
+
+    /// Finds the index, once no other session is building it.
+    pub(super) fn built_index(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+        index: &str,
+        table: &str,
+    ) -> Result<Found, Error> {
+        let mut wait = Wait::new(self.signals, self.config.lock_wait);
+        loop {
+            let found = self.find_index(locked, migration, index, table)?;
+            if found != Found::IndexInTheMaking {
+                return Ok(found);
+            }
+            let holder = format!("another session that builds the index \"{index}\" on {table}");
+            if wait.is_over() {
+                return Err(Error::RunnerWait {
+                    holder,
+                    waited: wait.elapsed(),
+                });
+            }
+            wait.say(|| holder);
+            wait.pause(POLL)?;
+        }
+    }
+}
+
+/// The state of the index of that name in the schema of the table with that oid: an ordinary index (`relkind` `i`: the
+/// INVALID index of a partitioned parent, `I`, waits for its parts and is not a leftover), or any index of another table.
+/// It wants a `search_path` of `pg_catalog`, as all that follows does.
+pub(super) fn index_query(index: &str, table: &str) -> String {
+    format!(
+        "SELECT CASE WHEN i.indrelid <> t.oid THEN 'elsewhere' WHEN i.indisvalid THEN 'done' \
+           WHEN {} THEN 'in the making' ELSE 'invalid' END AS found \
+         FROM pg_class t \
+         JOIN pg_class c ON c.relnamespace = t.relnamespace AND c.relname = {} \
+         JOIN pg_index i ON i.indexrelid = c.oid AND (c.relkind = 'i' OR i.indrelid <> t.oid) \
+         WHERE t.oid = {table}",
+        leftovers::at_work_on("t.oid"),
+        literal(index),
+    )
+}
+
+/// How far the dropping of the index with that oid has come. A partitioned one is never dropped concurrently, and its
+/// being INVALID says nothing.
+fn drop_query(oid: &str) -> String {
+    format!(
+        "SELECT COALESCE((SELECT CASE WHEN i.indisvalid OR c.relkind = 'I' THEN 'nothing' ELSE 'invalid' END \
+           FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indexrelid = {oid}), 'done') AS found"
+    )
+}
+
+fn looking_for(migration: &Migration) -> String {
+    format!("looking at the catalog for {}", migration.file_name)
+}
+
+/// What no relation has.
+pub(super) const NO_OID: &str = "0";
+
+/// The query that tells whether a database, a tablespace or a subscription is there that the statement creates, or gone
+/// that it drops; none for other statements, which can be run again.
+fn object_query(statement: &str) -> Option<String> {
+    let verb = script::verb(statement);
+    let (wanted, kind) = match verb.split_once(' ')? {
+        ("CREATE", kind) => ("EXISTS", kind),
+        ("DROP", kind) => ("NOT EXISTS", kind),
+        _ => return None,
+    };
+    let catalog = match kind {
+        "DATABASE" => "pg_catalog.pg_database WHERE datname",
+        "TABLESPACE" => "pg_catalog.pg_tablespace WHERE spcname",
+        "SUBSCRIPTION" => {
+            "pg_catalog.pg_subscription JOIN pg_catalog.pg_database d ON d.oid = subdbid \
+             AND d.datname = pg_catalog.current_database() WHERE subname"
+        }
+        _ => return None,
+    };
+    let names = script::identifiers(statement);
+    let name = names
+        .iter()
+        .skip(2)
+        .find(|name| !matches!(name.as_str(), "if" | "exists"))?;
+    Some(format!(
+        "SELECT CASE WHEN {wanted} (SELECT FROM {catalog} = {}) THEN 'done' ELSE 'nothing' END AS found",
+        literal(name)
+    ))
+}
