@@ -16,6 +16,11 @@ UP       := MIGRATIONS_DIR=migrations $(LOCKSTEP) up
 STATUS   := MIGRATIONS_DIR=migrations $(LOCKSTEP) status
 PSQL     := "$$(command -v psql || echo "$$(tests/postgres bindir)/psql")" -X -d "$$DATABASE_URL"
 
+# Most tests wait most of the time, for a poll or a server: on a small machine there may be more of them than cores.
+THREADS  := $(or $(RUST_TEST_THREADS),$(shell cores=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); \
+            test "$$cores" -gt 4 && echo "$$cores" || echo 4))
+TESTS    := RUST_TEST_THREADS=$(THREADS) tests/postgres with cargo test --locked
+
 .PHONY: help run test check soak regress build db db-stop psql migrate status new clean
 
 help: ## list these targets
@@ -29,24 +34,24 @@ run: build ## apply ./migrations with the real binary, show the status; needs no
 	    'DATABASE_URL=$$LOCKSTEP_TEST_DATABASE_URL; export DATABASE_URL; $(UP); $(STATUS)'; fi
 
 test: ## run all tests against a throwaway PostgreSQL
-	tests/postgres with cargo test --locked
+	$(TESTS)
 
 # The tests last, so that their verdict is the last thing to read.
 check: ## formatting, clippy, tests: what CI runs
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	tests/postgres with cargo test --locked
+	$(TESTS)
 
 # What `make test` does to the lock in one way out of nine, this does in all: every boundary of the wire protocol, every
 # way to die, two hundred random rounds, and a larger model.
 soak: ## the long tests of the lock; LOCKSTEP_SEED=... repeats a chaos
-	LOCKSTEP_SOAK=1 tests/postgres with cargo test --locked -- --include-ignored --nocapture \
+	LOCKSTEP_SOAK=1 $(TESTS) -- --include-ignored --nocapture \
 	    kill_matrix cable chaos model healing down
 
 # Fetched from the network, once, and not part of this repository.
 regress: ## compare the lexer with psql and the server on PostgreSQL's own regression suite
 	sql=$$(tests/regress-sql $(REGRESS)) && LOCKSTEP_REGRESS_SQL=$$sql \
-	    tests/postgres with cargo test --locked --test it regression_suite
+	    $(TESTS) --test it regression_suite
 
 build: ## build the release binary
 	cargo build --locked --release
