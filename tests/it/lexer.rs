@@ -296,6 +296,7 @@ fn splits_any_text_as_psql_does() {
 /// 32 times the text takes 32 times the time; if something is read again for every token, 1024 times. The machine may be
 /// busy, so it is the shortest of several times that counts, and the limit is far from both.
 #[test]
+#[ignore = "it measures time: make soak"]
 fn needs_linear_time() {
     let bytes: Vec<String> = (1..0x80)
         .map(|byte: u8| char::from(byte).to_string())
