@@ -70,9 +70,7 @@ impl<'a> Baseline<'a> {
                 first.wait.signals().check("there was nothing to record")?;
                 return Ok(Outcome::Settled);
             }
-            // bun records a migration before it runs it, so the history may promise too much.
-            lock::wait_for_bun(&first.observation, &mut first.wait)?;
-            first.observation = lock::look(config, &mut first.session, &mut first.wait)?;
+            first.look_again_after_bun(config)?;
         }
         refuse_what_cannot_be_written_to(
             config,

@@ -10,7 +10,8 @@ use crate::error::{BunRow, Error, counted};
 use crate::history::{self, Observation};
 use crate::lock;
 use crate::migration::Migration;
-use crate::plan::{self, Plan};
+use crate::plan::Plan;
+use crate::up;
 use crate::wait::{Signals, Wait};
 
 /// How often `wait` looks, at most.
@@ -27,12 +28,7 @@ pub fn judge<'a>(
     migrations: &'a [Migration],
     observation: &Observation,
 ) -> Result<Plan<'a>, Error> {
-    let plan = plan::make(
-        migrations,
-        &observation.history,
-        config.order,
-        config.divergence,
-    )?;
+    let plan = up::plan_for(config, migrations, &observation.history)?;
     let bun_row = observation.bun_row().map(|(locks, id)| BunRow {
         locks: locks.to_owned(),
         id,

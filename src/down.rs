@@ -3,7 +3,7 @@
 //! It is `up` in reverse, under the same lock: look, refuse, take the lock, look again, run. What differs is that a
 //! second `down` is not the same as the first one again, so it is chosen once what is to go: see [`crate::rollback`].
 
-use log::{info, warn};
+use log::info;
 
 use crate::apply;
 use crate::command::Rollback;
@@ -11,10 +11,11 @@ use crate::config::Config;
 use crate::error::{Error, counted};
 use crate::files::Downs;
 use crate::history::{self, Observation};
-use crate::lock::{self, Locked};
+use crate::lock::Locked;
 use crate::migration::{Migration, Version};
 use crate::rollback::Chosen;
 use crate::run::{FirstLook, Held, Outcome, lacking, refuse_what_cannot_be_written_to, under_lock};
+use crate::up;
 
 /// The files of both ways.
 pub struct Files {
@@ -51,9 +52,7 @@ pub fn run(
                 .check("there was nothing to roll back")?;
             return Ok(Outcome::Settled);
         }
-        // bun records a migration before it runs it, so the history may be about to change.
-        lock::wait_for_bun(&first.observation, &mut first.wait)?;
-        first.observation = lock::look(config, &mut first.session, &mut first.wait)?;
+        first.look_again_after_bun(config)?;
     };
     let versions = chosen.left(&first.observation.history)?;
     let down_files = Chosen::down_files(&versions, &files.migrations, |it| files.downs.read(it))?;
@@ -72,7 +71,7 @@ pub fn run(
     };
     let held = under_lock(config, first, settled, |locked, history| {
         let left = chosen.left(history)?;
-        warn_about_foreign(&history.foreign);
+        up::warn_of_foreign(history);
         refuse_without_rights(config, &user, locked)?;
         let is_left = |file: &&Migration| left.contains(&file.version);
         let to_run: Vec<&Migration> = down_files.iter().filter(is_left).collect();
@@ -95,12 +94,6 @@ pub fn run(
     }
     signals.check("all that was to be rolled back had been rolled back")?;
     Ok(Outcome::Settled)
-}
-
-fn warn_about_foreign(names: &[String]) {
-    for name in names {
-        warn!(name = name.as_str(); "the history holds {name:?}, which is no version of 14 digits; it is left alone");
-    }
 }
 
 /// Refuses a role that could run the files, but not take the records back.

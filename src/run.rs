@@ -97,6 +97,20 @@ pub fn look(config: &Config, signals: &Signals, waited: Option<Wait>) -> Result<
     })
 }
 
+impl FirstLook {
+    /// Where there seems to be nothing to do while a row of bun's is there: one turn of waiting, and another look. bun
+    /// records a migration before it runs it, so the history may promise too much.
+    ///
+    /// # Errors
+    ///
+    /// Like [`lock::wait_for_bun`] and [`lock::look`].
+    pub fn look_again_after_bun(&mut self, config: &Config) -> Result<(), Error> {
+        lock::wait_for_bun(&self.observation, &mut self.wait)?;
+        self.observation = lock::look(config, &mut self.session, &mut self.wait)?;
+        Ok(())
+    }
+}
+
 /// What came of wanting the lock.
 pub enum Held<T> {
     Done(T),

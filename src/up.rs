@@ -6,7 +6,6 @@ use log::{info, warn};
 
 use crate::apply;
 use crate::config::Config;
-use crate::connect::Session;
 use crate::error::{Error, counted};
 use crate::history::Observation;
 use crate::lock::{self, Locked};
@@ -24,26 +23,18 @@ pub fn run(
 ) -> Result<Outcome, Error> {
     // What is read before the lock is only a hint, but enough to refuse, or to have nothing to do.
     loop {
-        let FirstLook {
-            session,
-            observation,
-            runner,
-            wait,
-        } = &mut first;
-        let plan = plan_for(config, migrations, &observation.history)?;
+        let plan = plan_for(config, migrations, &first.observation.history)?;
         if !plan.pending.is_empty() {
             break;
         }
-        if observation.bun_row().is_none() {
-            tidy_up(config, session, observation, runner, wait.signals())?;
+        if first.observation.bun_row().is_none() {
+            tidy_up(config, &mut first)?;
             first.session.close();
             report_up_to_date(&plan, migrations);
             first.wait.signals().check("there was nothing to apply")?;
             return Ok(Outcome::Settled);
         }
-        // bun records a migration before it runs it, so the history may promise too much.
-        lock::wait_for_bun(observation, wait)?;
-        *observation = lock::look(config, session, wait)?;
+        first.look_again_after_bun(config)?;
     }
     refuse_what_cannot_be_written_to(config, &first.observation, "migrations are pending")?;
 
@@ -74,17 +65,17 @@ pub fn run(
 
 /// Removes the row of a run that died between its last commit and its release: nobody but bun would mind it, but bun is
 /// shut out by it. It is a courtesy, so it neither waits nor fails the run.
-fn tidy_up(
-    config: &Config,
-    session: &mut Session,
-    observation: &Observation,
-    runner: &str,
-    signals: &Signals,
-) -> Result<(), Error> {
+fn tidy_up(config: &Config, first: &mut FirstLook) -> Result<(), Error> {
+    let FirstLook {
+        session,
+        observation,
+        runner,
+        wait,
+    } = first;
     let (Some(id), Some(tables)) = (observation.dead_row(), &observation.tables) else {
         return Ok(());
     };
-    let mut once = Wait::new(signals, Duration::ZERO);
+    let mut once = Wait::new(wait.signals(), Duration::ZERO);
     match lock::remove_dead_row(config, session, tables, runner, id, &mut once) {
         Ok(true) => info!(
             "removed row {id} of {}, of a runner that is gone",
@@ -149,6 +140,11 @@ fn warn_about(plan: &Plan<'_>, history: &History) {
     for version in &plan.out_of_order {
         warn!(version = version.to_string().as_str(); "{version} is out-of-order: older than what is applied; it is applied now");
     }
+    warn_of_foreign(history);
+}
+
+/// Warns of names in the history that are no version.
+pub fn warn_of_foreign(history: &History) {
     for name in &history.foreign {
         warn!(name = name.as_str(); "the history holds {name:?}, which is no version of 14 digits; it is left alone");
     }

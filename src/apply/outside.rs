@@ -260,14 +260,7 @@ impl Run<'_> {
             let Some(name) = busy else { return Ok(()) };
             let holder =
                 format!("another session that is at work on the table of the INVALID index {name}");
-            if wait.is_over() {
-                return Err(Error::RunnerWait {
-                    holder,
-                    waited: wait.elapsed(),
-                });
-            }
-            wait.say(|| holder);
-            wait.pause(POLL)?;
+            wait_for(holder, &mut wait)?;
         }
     }
 
@@ -495,14 +488,7 @@ impl Run<'_> {
                 .to_owned();
             let orphan =
                 format!("the session of an interrupted run, pid {pid}, still running {query}");
-            if wait.is_over() {
-                return Err(Error::RunnerWait {
-                    holder: orphan,
-                    waited: wait.elapsed(),
-                });
-            }
-            wait.say(|| orphan);
-            wait.pause(POLL)?;
+            wait_for(orphan, &mut wait)?;
         }
     }
 
@@ -630,6 +616,22 @@ fn only_statement(text: &str) -> Option<Outside> {
         (Kind::MaybeOutside, true) => Some(Outside::Other),
         _ => None,
     }
+}
+
+/// One turn of waiting for another session.
+///
+/// # Errors
+///
+/// [`Error::RunnerWait`] at the deadline.
+fn wait_for(session: String, wait: &mut Wait) -> Result<(), Error> {
+    if wait.is_over() {
+        return Err(Error::RunnerWait {
+            holder: session,
+            waited: wait.elapsed(),
+        });
+    }
+    wait.say(|| session);
+    wait.pause(POLL)
 }
 
 /// A deadlock, or a lock timeout: ours is off, but a pooler may run the statement on another connection than the one

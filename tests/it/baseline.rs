@@ -1,6 +1,7 @@
 //! `lockstep baseline`: that it records and runs nothing, what it refuses, and that an adopted database is like one that
 //! was migrated from the start.
 
+use crate::steps::{file, version};
 use crate::support::{Gate, Outcome, Scratch};
 
 #[test]
@@ -197,14 +198,6 @@ fn an_adopted_database_is_like_one_made_by_up_alone() {
 }
 
 // -------------------------------------------------------------------------------------------- what it takes
-
-fn version(number: usize) -> String {
-    format!("202301010000{number:02}")
-}
-
-fn file(number: usize) -> String {
-    format!("{}_step.up.sql", version(number))
-}
 
 fn with_files(numbers: std::ops::RangeInclusive<usize>) -> Scratch {
     let scratch = Scratch::new();

@@ -6,10 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use postgres::Client;
-
 use crate::kill_matrix::{Moment, Site, moments};
 use crate::proxy::{Proxy, Seen, Side};
+use crate::steps::{old_snapshot, version};
 use crate::support::{Gate, Outcome, Running, Scratch, text, wait_until};
 
 // ---------------------------------------------------------------------------------------------- what goes
@@ -1171,10 +1170,6 @@ fn schema_without_ours(scratch: &Scratch) -> String {
     kept.join("\n--\n-- Name: ").trim_end().to_owned()
 }
 
-fn version(number: usize) -> String {
-    format!("202301010000{number:02}")
-}
-
 fn up(number: usize) -> String {
     format!("{}_step.up.sql", version(number))
 }
@@ -1315,13 +1310,4 @@ fn is_there(scratch: &Scratch, pid: i32) -> bool {
     !scratch
         .sql(&format!("SELECT FROM pg_stat_activity WHERE pid = {pid}"))
         .is_empty()
-}
-
-/// A session whose transaction keeps a snapshot until it is dropped.
-fn old_snapshot(scratch: &Scratch) -> Client {
-    let mut client = scratch.client();
-    client
-        .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM pg_class")
-        .expect("a snapshot");
-    client
 }

@@ -14,6 +14,7 @@ use postgres::Client;
 use crate::cluster::{Cluster, in_another_process};
 use crate::kill_matrix::{is_soak, tell};
 use crate::pgbouncer::{Mode, PgBouncer};
+use crate::steps::{file, old_snapshot, unrecord, version};
 use crate::support::{Outcome, Running, Scratch, wait_until};
 
 // ----------------------------------------------------------------- the table of interruptions × statements
@@ -1189,15 +1190,6 @@ fn interrupted(scratch: &Scratch, number: usize, index: &str) {
     invalidate(scratch, index);
 }
 
-fn unrecord(scratch: &Scratch, number: usize) {
-    scratch.sql(&format!(
-        "DELETE FROM bun_migrations WHERE name = '{0}'; \
-         UPDATE bun_migrations_journal SET finished_at = NULL, duration_ms = NULL, history_id = NULL, \
-         runner = 'a dead runner' WHERE version = '{0}'",
-        version(number),
-    ));
-}
-
 fn invalidate(scratch: &Scratch, index: &str) {
     let index = index.replace('\'', "''");
     scratch.sql(&format!(
@@ -1205,24 +1197,8 @@ fn invalidate(scratch: &Scratch, index: &str) {
     ));
 }
 
-fn old_snapshot(scratch: &Scratch) -> Client {
-    let mut client = scratch.client();
-    client
-        .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM pg_class")
-        .expect("a snapshot");
-    client
-}
-
 fn validity(scratch: &Scratch, index: &str) -> String {
     scratch.value(&format!(
         "SELECT indisvalid FROM pg_index WHERE indexrelid = '{index}'::regclass"
     ))
-}
-
-fn version(number: usize) -> String {
-    format!("202301010000{number:02}")
-}
-
-fn file(number: usize) -> String {
-    format!("{}_step.up.sql", version(number))
 }

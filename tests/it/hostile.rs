@@ -7,6 +7,7 @@
 //! 4. Tables that are not quite bun's will do, or are refused.
 //! 5. A migration that attacks the lock, the history or its own session harms itself only.
 
+use crate::steps::version;
 use crate::support::{Lockstep, Role, Scratch, rows};
 
 // ---------------------------------------------------------------------------------------- 1. settings
@@ -796,10 +797,6 @@ fn assert_undone(attacks: &[&str]) {
 }
 
 // ------------------------------------------------------------------------------------------ what it takes
-
-fn version(number: usize) -> String {
-    format!("202301010000{number:02}")
-}
 
 fn file(number: usize) -> String {
     format!("{}_t.up.sql", version(number))

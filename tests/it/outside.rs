@@ -4,8 +4,7 @@
 //! An index build is held up where a test wants it by a transaction that is older than it and still has a snapshot:
 //! CONCURRENTLY waits for those.
 
-use postgres::Client;
-
+use crate::steps::{file, old_snapshot, unrecord, version};
 use crate::support::{Gate, Scratch, wait_until};
 
 const TABLE: &str = "CREATE TABLE t (a int, b text); INSERT INTO t SELECT g, g::text FROM generate_series(1, 100) g";
@@ -684,31 +683,12 @@ fn a_row_deleted_by_hand_during_a_build_leaves_it_unrecorded_and_the_next_run_re
 
 // -------------------------------------------------------------------------------------------- what it takes
 
-fn version(number: usize) -> String {
-    format!("202301010000{number:02}")
-}
-
-fn file(number: usize) -> String {
-    format!("{}_step.up.sql", version(number))
-}
-
 /// A database whose first migration has created the table `t`.
 fn with_table() -> Scratch {
     let scratch = Scratch::new();
     scratch.file(&file(1), TABLE);
     scratch.up().code(0);
     scratch
-}
-
-/// Makes history and journal what they were when the migration of this number had been begun, by a runner that is dead
-/// now, and not been recorded.
-fn unrecord(scratch: &Scratch, number: usize) {
-    scratch.sql(&format!(
-        "DELETE FROM bun_migrations WHERE name = '{0}'; \
-         UPDATE bun_migrations_journal SET finished_at = NULL, duration_ms = NULL, history_id = NULL, \
-         runner = 'a dead runner' WHERE version = '{0}'",
-        version(number),
-    ));
 }
 
 /// A database in whose journal the build of the index has begun, but it has not.
@@ -719,15 +699,6 @@ fn interrupted_before_the_build() -> Scratch {
     unrecord(&scratch, 2);
     scratch.sql("DROP INDEX t_a_idx");
     scratch
-}
-
-/// A session whose transaction keeps a snapshot until it is dropped.
-fn old_snapshot(scratch: &Scratch) -> Client {
-    let mut client = scratch.client();
-    client
-        .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM pg_class")
-        .expect("a snapshot");
-    client
 }
 
 /// Waits until an index is being built, and its build waits for older transactions; returns the session's process id.

@@ -1,5 +1,7 @@
 //! Numbered migrations that leave a trace each, so that one which ran twice, or not at all, is noticed.
 
+use postgres::Client;
+
 use crate::support::Scratch;
 
 /// The version of the migration with this number.
@@ -40,4 +42,24 @@ pub fn assert_applied_once(scratch: &Scratch, count: usize) {
         expected,
         "what ran"
     );
+}
+
+/// Makes history and journal what they were when the migration of this number had been begun, by a runner that is dead
+/// now, and not been recorded.
+pub fn unrecord(scratch: &Scratch, number: usize) {
+    scratch.sql(&format!(
+        "DELETE FROM bun_migrations WHERE name = '{0}'; \
+         UPDATE bun_migrations_journal SET finished_at = NULL, duration_ms = NULL, history_id = NULL, \
+         runner = 'a dead runner' WHERE version = '{0}'",
+        version(number),
+    ));
+}
+
+/// A session whose transaction keeps a snapshot until it is dropped.
+pub fn old_snapshot(scratch: &Scratch) -> Client {
+    let mut client = scratch.client();
+    client
+        .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM pg_class")
+        .expect("a snapshot");
+    client
 }

@@ -2,7 +2,7 @@
 
 use log::debug;
 
-use super::{POLL, Run, leftovers};
+use super::{Run, leftovers, wait_for};
 use crate::connect::literal;
 use crate::error::Error;
 use crate::lock::Locked;
@@ -171,14 +171,7 @@ impl Run<'_> {
                 return Ok(found);
             }
             let holder = format!("another session that builds the index \"{index}\" on {table}");
-            if wait.is_over() {
-                return Err(Error::RunnerWait {
-                    holder,
-                    waited: wait.elapsed(),
-                });
-            }
-            wait.say(|| holder);
-            wait.pause(POLL)?;
+            wait_for(holder, &mut wait)?;
         }
     }
 }
