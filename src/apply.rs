@@ -18,17 +18,19 @@ use postgres::error::DbError;
 
 use self::message::{Markers, Message};
 use crate::config::Config;
-use crate::connect::{Session, Settings, Trouble, literal};
 use crate::error::{Before, Error, Failure, FailureOutcome, Place, Precision, SqlError};
 use crate::history::{self, Started};
-use crate::lock::{Expected, Locked, sqlstate};
+use crate::lock::{Expected, Locked};
 use crate::logging::{self, live};
 use crate::migration::{Direction, History, Migration, Version};
 use crate::plan::{self, Plan};
-use crate::progress::Reached;
-use crate::script::{self, Kind};
-use crate::ticker;
-use crate::wait::{Signals, Wait};
+use crate::server::progress::Reached;
+use crate::server::session::{Session, Settings, Trouble, literal};
+use crate::server::ticker;
+use crate::server::wait::Wait;
+use crate::signals::Signals;
+use crate::sql::sqlstate;
+use crate::sql::{self, Kind};
 
 /// How long a migration that met a locked table pauses before it is tried again, at most. Readers and writers that
 /// queued behind it get through meanwhile. It is short, because `idle_session_timeout` counts between transactions, where
@@ -428,7 +430,7 @@ impl Run<'_> {
     /// literal may be something else.
     fn warn_of_enum_use(&self, migration: &Migration) {
         let statements = &migration.script.statements;
-        let Some(found) = script::enum_use(&migration.text, statements) else {
+        let Some(found) = sql::enum_use(&migration.text, statements) else {
             return;
         };
         let line = |number: usize| {
@@ -479,7 +481,7 @@ pub fn blockers(
     text: &str,
     guard: Option<i32>,
 ) -> Result<Vec<String>, Error> {
-    let names: Vec<String> = script::identifiers(text)
+    let names: Vec<String> = sql::identifiers(text)
         .iter()
         .map(|name| literal(name))
         .collect();
@@ -578,7 +580,7 @@ fn statement_label(migration: &Migration, number: Option<usize>) -> Option<Strin
         format!(
             "statement {} of {of}: {}",
             number.unwrap_or(0) + 1,
-            script::verb(&migration.text[statement.range()])
+            sql::verb(&migration.text[statement.range()])
         )
     })
 }

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 
 use crate::migration::Version;
+use crate::plan::rollback::Rollback;
 
 pub use help::help;
 
@@ -34,15 +35,6 @@ pub enum Command {
     /// The general page, or that of the command with this name.
     Help(Option<&'static str>),
     Version,
-}
-
-/// Which migrations `down` rolls back.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Rollback {
-    /// What one run of `up` applied.
-    NewestGroup,
-    /// This many, the newest first.
-    Newest(usize),
 }
 
 /// How a command's answer is written.

@@ -20,7 +20,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::logging;
-use crate::report;
+use crate::text::terminal;
 
 pub use server::{Server, place};
 pub use table_name::TableName;
@@ -153,15 +153,15 @@ pub fn logging(environment: &Environment) -> logging::Settings {
 }
 
 /// How an answer on stdout is laid out.
-pub fn layout(environment: &Environment) -> report::Layout {
+pub fn layout(environment: &Environment) -> terminal::Layout {
     if !environment.stdout_is_terminal {
-        return report::Layout::Plain;
+        return terminal::Layout::Plain;
     }
-    report::Layout::Terminal {
+    terminal::Layout::Terminal {
         columns: environment.columns(),
         paint: match environment.wants_colours() {
-            true => report::Paint::Ansi,
-            false => report::Paint::None,
+            true => terminal::Paint::Ansi,
+            false => terminal::Paint::None,
         },
     }
 }

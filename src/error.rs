@@ -3,20 +3,20 @@
 //! An error says what failed, of what, why, and, if there is one right thing to do, what to do. Its number is
 //! `main`'s business. Nothing here prints.
 
-use std::borrow::Cow;
 use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use log::kv::Value;
 use postgres::error::{DbError, ErrorPosition};
 
 use crate::config::Complaint;
-use crate::lock::sqlstate;
+use crate::files::FileProblem;
 use crate::migration::{Direction, Version};
-use crate::plan::{Divergence, DivergenceKind, Obstruction};
-use crate::rollback::Objection;
-use crate::wait::Signal;
+use crate::plan::refusal::{Divergence, DivergenceKind, Objection, Obstruction, Refusal, WayBack};
+use crate::signals::{Signal, Stopped};
+pub use crate::sql::place::{Place, Precision};
+use crate::sql::sqlstate;
+use crate::text::words::seconds;
 
 pub enum Error {
     /// The command line is unusable.
@@ -40,8 +40,6 @@ pub enum Error {
     },
     /// Nobody gets the command's answer: the disk that it was to go to is full, say.
     Unanswered { cause: std::io::Error },
-    /// The command's answer has told the whole of this error on stdout.
-    Answered(Box<Error>),
     /// The server answered, and will not have us, or cannot be used for this.
     Rejected {
         server: String,
@@ -130,12 +128,6 @@ pub struct BunRow {
     pub id: i64,
     /// The newest record in the history, which may promise too much.
     pub newest: Option<Version>,
-}
-
-/// A file that cannot be used, and why.
-pub struct FileProblem {
-    pub path: PathBuf,
-    pub problem: String,
 }
 
 /// What the server said of a statement, without the parts that speak of the server's own source code.
@@ -244,83 +236,31 @@ pub enum FailureOutcome {
     OutsideTransaction,
 }
 
-/// A place in a migration file.
-pub struct Place {
-    /// Counted from 1.
-    pub line: usize,
-    /// Counted from 1, in characters.
-    pub column: usize,
-    /// The line's text.
-    pub text: String,
-    pub precision: Precision,
-}
-
-/// How well a place is known.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Precision {
-    /// The server named this character.
-    Exact,
-    /// The server named no character; this is where the failing statement begins.
-    Statement,
-    /// The text ended where something was still open.
-    EndOfFile,
-}
-
-impl Place {
-    /// The place of the byte `offset` in `text`; an offset at or beyond the end is the end of the last line with text.
-    pub fn of(text: &str, offset: usize, precision: Precision) -> Place {
-        let mut offset = offset.min(text.len());
-        if precision == Precision::EndOfFile {
-            offset = text.trim_end().len();
-        }
-        while !text.is_char_boundary(offset) {
-            offset -= 1;
-        }
-        let start = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
-        let end = text[offset..]
-            .find('\n')
-            .map_or(text.len(), |newline| offset + newline);
-        Place {
-            line: text[..start].matches('\n').count() + 1,
-            column: text[start..offset].chars().count() + 1,
-            text: text[start..end].trim_end_matches('\r').to_owned(),
-            precision,
+impl From<Refusal> for Error {
+    fn from(it: Refusal) -> Error {
+        Error::Refused {
+            divergences: it.divergences,
+            obstructions: it.obstructions,
         }
     }
+}
 
-    /// The line's text and, under the place, a caret; of a long line only what is around the place.
-    fn excerpt(&self) -> String {
-        /// Fits a terminal of 80 columns beside the line number.
-        const WINDOW: usize = 72;
-        let (mut from, mut shown) = (0, Cow::Borrowed(self.text.as_str()));
-        if self.text.chars().count() > WINDOW {
-            from = (self.column - 1).saturating_sub(WINDOW * 2 / 3);
-            let window: String = self.text.chars().skip(from).take(WINDOW).collect();
-            let tail = if self.text.chars().nth(from + WINDOW).is_some() {
-                "…"
-            } else {
-                ""
-            };
-            let head = if from > 0 { "…" } else { "" };
-            shown = Cow::Owned(format!("{head}{window}{tail}"));
-            from = from.saturating_sub(head.chars().count());
+impl From<Stopped> for Error {
+    fn from(it: Stopped) -> Error {
+        Error::Stopped {
+            signal: it.signal,
+            doing: it.doing,
         }
-        let number = self.line.to_string();
-        let mut excerpt = format!("  {number} | {shown}");
-        if self.precision != Precision::Statement {
-            let before = self.column - 1 - from;
-            let blank: String = shown
-                .chars()
-                .take(before)
-                .map(|c| if c == '\t' { '\t' } else { ' ' })
-                .collect();
-            excerpt.push_str(&format!(
-                "\n  {:width$} | {blank}^",
-                "",
-                width = number.len()
-            ));
+    }
+}
+
+impl From<WayBack> for Error {
+    fn from(it: WayBack) -> Error {
+        match it {
+            WayBack::TooFew { asked, recorded } => Error::TooFew { asked, recorded },
+            WayBack::NewerApplied(it) => Error::NewerApplied(it),
+            WayBack::None(it) => Error::NoWayBack(it),
         }
-        excerpt
     }
 }
 
@@ -366,7 +306,6 @@ impl Error {
                 vec![("sqlstate", Value::from(cause.sqlstate.as_str()))]
             }
             Error::Pending { pending, .. } => vec![("pending", Value::from(pending.len()))],
-            Error::Answered(error) => error.fields(),
             Error::BunRowWait { id, .. }
             | Error::Held { id, .. }
             | Error::BunRow { id, .. }
@@ -398,13 +337,8 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Error::Answered(error) = self {
-            return error.fmt(f);
-        }
         write!(f, "error: ")?;
         match self {
-            // Above.
-            Error::Answered(_) => Ok(()),
             Error::Pending {
                 pending,
                 bun_row,
@@ -824,88 +758,4 @@ impl fmt::Display for Before {
 fn listed(versions: &[Version]) -> String {
     let versions: Vec<String> = versions.iter().map(Version::to_string).collect();
     versions.join(", ")
-}
-
-/// A number of things as messages show it: `1 migration`, `13 migrations`.
-pub fn counted(count: usize, thing: &str) -> String {
-    match count {
-        1 => format!("1 {thing}"),
-        count => format!("{count} {thing}s"),
-    }
-}
-
-/// A duration as messages show it: `0.5 s`, `300 s`.
-pub fn seconds(duration: Duration) -> String {
-    let tenths = (duration.as_secs_f64() * 10.0).round() / 10.0;
-    format!("{tenths} s")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_place_counts_lines_and_characters_from_one() {
-        let text = "a\n\tżółć 🐘 x\r\nlast";
-        for (offset, line, column, shown) in [
-            (0, 1, 1, "a"),
-            (1, 1, 2, "a"),
-            (2, 2, 1, "\tżółć 🐘 x"),
-            (3, 2, 2, "\tżółć 🐘 x"),
-            (text.find('🐘').expect("an elephant"), 2, 7, "\tżółć 🐘 x"),
-            // Within a character: its beginning.
-            (
-                text.find('🐘').expect("an elephant") + 2,
-                2,
-                7,
-                "\tżółć 🐘 x",
-            ),
-            (text.find("last").expect("a last line"), 3, 1, "last"),
-            (text.len() + 7, 3, 5, "last"),
-        ] {
-            let place = Place::of(text, offset, Precision::Exact);
-            assert_eq!(
-                (place.line, place.column, place.text.as_str()),
-                (line, column, shown),
-                "{offset}"
-            );
-        }
-    }
-
-    #[test]
-    fn the_end_of_the_file_is_behind_its_last_letter() {
-        for text in ["SELECT (", "SELECT (\n\n", "SELECT ( \t\r\n"] {
-            let place = Place::of(text, text.len(), Precision::EndOfFile);
-            assert_eq!((place.line, place.column), (1, 9), "{text:?}");
-        }
-        let place = Place::of("", 0, Precision::EndOfFile);
-        assert_eq!((place.line, place.column), (1, 1));
-    }
-
-    #[test]
-    fn the_caret_stands_under_the_character() {
-        let text = "first\n\tALTER é x\n";
-        let place = Place::of(text, text.find('é').expect("an accent"), Precision::Exact);
-        assert_eq!(place.excerpt(), "  2 | \tALTER é x\n    | \t      ^");
-        let place = Place::of(text, 7, Precision::Statement);
-        assert_eq!(place.excerpt(), "  2 | \tALTER é x");
-    }
-
-    #[test]
-    fn of_a_long_line_only_the_surroundings_are_shown() {
-        let line = format!("{}!{}", "ก".repeat(500_000), "x".repeat(500_000));
-        let place = Place::of(&line, line.find('!').expect("a mark"), Precision::Exact);
-        let excerpt = place.excerpt();
-        let (shown, below) = excerpt.split_once('\n').expect("two lines");
-        let column = below.chars().position(|c| c == '^').expect("a caret");
-        assert_eq!(shown.chars().nth(column), Some('!'), "{excerpt}");
-        assert!(
-            shown.chars().count() <= 80 && shown.ends_with('…'),
-            "{excerpt}"
-        );
-
-        let end = Place::of(&line, line.len(), Precision::Exact).excerpt();
-        let (shown, below) = end.split_once('\n').expect("two lines");
-        assert_eq!(shown.chars().count() + 1, below.chars().count(), "{end}");
-    }
 }

@@ -10,21 +10,27 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, FileProblem};
 use crate::migration::{Migration, Version};
-use crate::script;
+use crate::sql;
 
 /// The extensions of up and down files. `.tx` is bun's spelling of "in a transaction", which every file of ours is.
 const UP: [&str; 2] = [".tx.up.sql", ".up.sql"];
 const DOWN: [&str; 2] = [".tx.down.sql", ".down.sql"];
 
+/// A file that cannot be used, and why.
+#[derive(Debug)]
+pub struct FileProblem {
+    pub path: PathBuf,
+    pub problem: String,
+}
+
 /// Reads every migration below `directory`, sorted by version.
 ///
 /// # Errors
 ///
-/// [`Error::Files`] with all that is wrong: a directory that cannot be read or has no migration, names that are no
+/// All that is wrong: a directory that cannot be read or has no migration, names that are no
 /// migration's, two files of one version, a down file without its up file, text that is not UTF-8 or holds a NUL.
-pub fn read(directory: &Path) -> Result<Vec<Migration>, Error> {
+pub fn read(directory: &Path) -> Result<Vec<Migration>, Vec<FileProblem>> {
     read_with_downs(directory).map(|(migrations, _)| migrations)
 }
 
@@ -33,7 +39,7 @@ pub fn read(directory: &Path) -> Result<Vec<Migration>, Error> {
 /// # Errors
 ///
 /// Like [`read`].
-pub fn read_with_downs(directory: &Path) -> Result<(Vec<Migration>, Downs), Error> {
+pub fn read_with_downs(directory: &Path) -> Result<(Vec<Migration>, Downs), Vec<FileProblem>> {
     let mut search = Search::default();
     search.walk(directory, &mut Vec::new());
     let downs = search.pair_downs();
@@ -56,7 +62,7 @@ pub fn read_with_downs(directory: &Path) -> Result<(Vec<Migration>, Downs), Erro
         return Ok((migrations, downs));
     }
     search.problems.sort_by(|a, b| a.path.cmp(&b.path));
-    Err(Error::Files(search.problems))
+    Err(search.problems)
 }
 
 /// The down files, by the versions of their up files; nobody has read them yet.
@@ -270,7 +276,7 @@ impl Search {
             text.drain(..'\u{feff}'.len_utf8());
         }
         text.shrink_to_fit();
-        let script = script::parse(&text);
+        let script = sql::parse(&text);
         Some(Migration {
             version,
             path: file.path.clone(),

@@ -8,15 +8,16 @@
 //! started, and did not finish, as far as is known. If that was the rollback of a migration, `history_id` is the group
 //! that its record had, negated, and tells both that it was one and to which group it belongs.
 
+pub mod guard;
+
 use std::collections::BTreeMap;
 
 use postgres::SimpleQueryRow;
 
 use crate::config::{Config, TableName};
-use crate::connect::{Results, Settings, literal};
-use crate::lock;
 use crate::migration::{Applied, History, Interrupted, Migration, Version};
-use crate::script::Checksum;
+use crate::server::session::{Results, Settings, literal};
+use crate::sql::Checksum;
 
 /// The tables as the server knows them: schema-qualified and quoted.
 #[derive(Clone)]
@@ -340,8 +341,8 @@ BEGIN
   END IF;
 END $lockstep$;
 FETCH ALL FROM lockstep_facts; FETCH ALL FROM lockstep_records; FETCH ALL FROM lockstep_interrupted",
-        row = lock::row_query(config),
-        guard = lock::guard_lock("g", "the_history::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int4"),
+        row = guard::row_query(config),
+        guard = guard::guard_lock("g", "the_history::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int4"),
     )
 }
 

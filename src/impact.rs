@@ -6,6 +6,7 @@
 //! a `DO` block, a function's body, what a foreign key or a view leads to.
 
 mod alter;
+pub mod catalog;
 mod create;
 mod drop;
 mod query;
@@ -18,7 +19,9 @@ use self::query::Query;
 use self::words::{Parts, Words};
 use self::world::Effect;
 pub use self::world::{Name, World, quoted};
-use crate::script;
+use std::time::Duration;
+
+use crate::sql;
 
 /// How many tokens of a statement are read. All of what matters stands before, unless somebody inserts megabytes.
 const TOKENS: usize = 50_000;
@@ -123,7 +126,7 @@ pub struct Impact {
 
 /// Reads a statement, and changes the world as the statement would.
 pub fn read(statement: &str, world: &mut World) -> Impact {
-    let tokens = script::tokens(statement, TOKENS);
+    let tokens = sql::tokens(statement, TOKENS);
     let mut reader = Reader {
         world,
         impact: Impact::default(),
@@ -566,6 +569,16 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+/// What a statement did in a rehearsal.
+pub struct Measured {
+    pub duration: Duration,
+    /// The tables from before the rehearsal that it locked, or locked more strongly than those before it: the strongest
+    /// mode on each.
+    pub locks: Vec<(String, Mode)>,
+    /// Those that it wrote anew.
+    pub rewritten: Vec<String>,
 }
 
 #[cfg(test)]

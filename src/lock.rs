@@ -66,6 +66,7 @@
 mod holder;
 #[cfg(test)]
 mod model;
+pub mod state;
 
 use std::time::Duration;
 
@@ -73,16 +74,15 @@ use log::{debug, info, warn};
 use postgres::error::DbError;
 
 use crate::config::Config;
-use crate::connect::{Commit, Results, Session, Settings, Trouble, literal};
 use crate::error::{Error, SqlError};
+use crate::history::guard::{KEY, guard_lock};
 use crate::history::{self, Names, Observation, Tables};
 use crate::migration::{History, Version};
-use crate::wait::Wait;
+use crate::server::session::{Commit, Results, Session, Settings, Trouble, literal};
+use crate::server::wait::Wait;
+use crate::sql::sqlstate;
 
 pub use holder::Holder;
-
-/// The first half of the advisory lock's key: "lock" in ASCII. The second half is the history table's oid.
-const KEY: i32 = 0x6c6f_636b;
 
 /// The first half of the key that a fenced transaction holds: "work" in ASCII.
 const WORK_KEY: i32 = 0x776f_726b;
@@ -96,30 +96,6 @@ const SECOND_CONNECTION: Duration = Duration::from_secs(5);
 /// How often a waiter looks, at most. Twenty waiters poll a guard a hundred times a second at no cost that can be
 /// measured.
 const POLL: Duration = Duration::from_millis(250);
-
-/// The SQLSTATEs that our own statements raise.
-pub mod sqlstate {
-    /// The file ended the transaction it ran in.
-    pub const TRANSACTION_ENDED: &str = "LK001";
-    /// The version is already recorded.
-    pub const ALREADY_RECORDED: &str = "LK002";
-    /// Our row is gone.
-    pub const LOCK_LOST: &str = "LK003";
-    /// The guard is not held on the server that W sees.
-    pub const OTHER_SERVER: &str = "LK004";
-    /// The index that a statement built is not valid.
-    pub const INVALID_INDEX: &str = "LK005";
-    /// The file deleted or changed our row.
-    pub const ROW_TAKEN: &str = "LK006";
-    /// The record is not there.
-    pub const NOT_RECORDED: &str = "LK007";
-    /// The record that was to be taken back is not there any more.
-    pub const NO_LONGER_RECORDED: &str = "LK008";
-    /// The record is still there.
-    pub const STILL_RECORDED: &str = "LK009";
-    /// The index of a statement's name is another one than the statement's.
-    pub const OTHER_INDEX: &str = "LK010";
-}
 
 /// The lock, held. Whatever writes takes it by `&mut`, so that writing without the lock cannot be written down.
 pub struct Locked {
@@ -428,13 +404,6 @@ pub fn retry_lock_timeout(
     wait.pause(POLL)
 }
 
-/// An SQL expression, of type text: the query for our row in the locks table `the_locks`. It runs with a `search_path` of
-/// `pg_catalog`.
-pub fn row_query(config: &Config) -> String {
-    let name = literal(&config.history_table.setting);
-    format!("pg_catalog.format('SELECT id FROM %s WHERE table_name = %L', the_locks, {name})")
-}
-
 /// Puts our row into the locks table, or takes a dead runner's over, and reads the history behind it.
 fn put_row(
     config: &Config,
@@ -499,15 +468,6 @@ fn assert_guard(tables: &Tables, guard_pid: i32) -> String {
          END $lockstep$;",
         guard_lock = guard_lock("g", &key(tables)),
         OTHER_SERVER = sqlstate::OTHER_SERVER,
-    )
-}
-
-/// The condition under which a row of `pg_locks` is the guard; `key` is the key's second half.
-pub fn guard_lock(row: &str, key: &str) -> String {
-    format!(
-        "{row}.locktype = 'advisory' AND {row}.granted AND {row}.objsubid = 2 \
-         AND {row}.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) \
-         AND {row}.classid::pg_catalog.int4 = {KEY} AND {row}.objid::pg_catalog.int4 = {key}"
     )
 }
 

@@ -19,7 +19,7 @@ use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
-use crate::json;
+use crate::text::json;
 
 /// What the user asked of the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

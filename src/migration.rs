@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::script::{Checksum, Script};
+use crate::sql::{Checksum, Script};
 
 /// A migration's version: the 14 digits its file name begins with, as `date '+%Y%m%d%H%M%S'` prints them.
 ///

@@ -4,10 +4,10 @@ use std::borrow::Cow;
 
 use postgres::error::{DbError, ErrorPosition};
 
-use crate::connect::literal;
 use crate::error::{Place, Precision};
 use crate::migration::Migration;
-use crate::progress::{COMMITTED, Frame, MARKER, Reached};
+use crate::server::progress::{COMMITTED, Frame, MARKER, Reached};
+use crate::server::session::literal;
 
 /// A message to the server: what we put before the file, the file with a marker before each statement, what we put
 /// after it.
@@ -182,7 +182,7 @@ fn blanked(migration: &Migration) -> Cow<'_, str> {
 mod tests {
     use super::*;
     use crate::migration::Version;
-    use crate::script;
+    use crate::sql;
 
     fn migration(text: &str) -> Migration {
         Migration {
@@ -190,12 +190,12 @@ mod tests {
             path: "x".into(),
             file_name: "x".to_owned(),
             text: text.to_owned(),
-            script: script::parse(text),
+            script: sql::parse(text),
         }
     }
 
     fn message(text: &str, has_markers: bool) -> Message {
-        let of = script::parse(text).statements.len();
+        let of = sql::parse(text).statements.len();
         let markers = has_markers.then_some(Markers {
             token: -1,
             runner: "ไทย",

@@ -33,13 +33,14 @@ use self::definition::Comparison;
 use self::find::{Found, NO_OID, Relation, index_query};
 use super::message::Message;
 use super::{FailedMessage, Run, Step, Way, reset, transmit};
-use crate::connect::{self, Settings, Trouble, literal};
 use crate::error::{Error, Failure, FailureOutcome, Place, SqlError};
 use crate::history::Started;
-use crate::lock::{self, Expected, Locked, sqlstate};
+use crate::lock::{self, Expected, Locked};
 use crate::migration::{Interrupted, Migration};
-use crate::script::{self, Kind, Outside, ReindexTarget};
-use crate::wait::Wait;
+use crate::server::session::{self, Settings, Trouble, literal};
+use crate::server::wait::Wait;
+use crate::sql::sqlstate;
+use crate::sql::{self, Kind, Outside, ReindexTarget};
 
 /// How often we look whether a session or a build has ended, at most.
 const POLL: std::time::Duration = std::time::Duration::from_millis(500);
@@ -409,7 +410,7 @@ impl Run<'_> {
     /// transaction's, so behind a transaction pooler they are for whoever gets the same server connection until
     /// [`reset`] runs: as short as can be.
     fn set_session(&self, locked: &mut Locked, migration: &Migration) -> Result<(), Error> {
-        let message = connect::session_settings(&self.session_name(locked));
+        let message = session::session_settings(&self.session_name(locked));
         let doing = format!(
             "preparing to run {} outside a transaction",
             migration.file_name
@@ -602,15 +603,15 @@ fn assert_valid(index: &str, table: &str, oid: &str) -> String {
 fn notable(migration: &Migration, statement: Option<&Outside>) -> Option<String> {
     let text = migration.statement();
     let is_notable = match statement {
-        None | Some(Outside::Other) => script::verb(text).starts_with("DROP "),
+        None | Some(Outside::Other) => sql::verb(text).starts_with("DROP "),
         Some(_) => true,
     };
-    is_notable.then(|| script::without_comments(text))
+    is_notable.then(|| sql::without_comments(text))
 }
 
 /// What the lexer knows of a text that is one statement which cannot run in a transaction, or may not.
 fn only_statement(text: &str) -> Option<Outside> {
-    let mut statements = script::parse(text).statements;
+    let mut statements = sql::parse(text).statements;
     match (statements.pop()?.kind, statements.is_empty()) {
         (Kind::Outside(statement), true) => Some(*statement),
         (Kind::MaybeOutside, true) => Some(Outside::Other),

@@ -647,7 +647,7 @@ fn a_terminal_that_can_has_a_live_line_and_colours() {
 
 #[test]
 fn an_answer_is_laid_out_for_the_terminal_that_there_is() {
-    use report::{Layout, Paint};
+    use crate::text::terminal::{Layout, Paint};
     let layout = |variables: &[(&str, &str)], terminal| {
         super::layout(&Environment {
             stdout_is_terminal: terminal,

@@ -14,8 +14,8 @@ use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
+use super::FileProblem;
 use super::{Search, unreadable};
-use crate::error::{Error, FileProblem};
 use crate::migration::Version;
 
 /// What was made.
@@ -47,8 +47,8 @@ pub fn name_for(wish: &str) -> Option<String> {
 ///
 /// # Errors
 ///
-/// [`Error::Files`]: a directory that cannot be read or written, a name that the system refuses.
-pub fn create(directory: &Path, name: &str) -> Result<Created, Error> {
+/// A directory that cannot be read or written, a name that the system refuses.
+pub fn create(directory: &Path, name: &str) -> Result<Created, Vec<FileProblem>> {
     let found = prepare(directory).map_err(|error| refused(directory, "directory", &error))?;
     let mut version = following(directory, newest(directory)?, now())?;
     loop {
@@ -77,7 +77,7 @@ fn create_at(
     version: Version,
     name: &str,
     found: Directory,
-) -> Result<Option<Created>, Error> {
+) -> Result<Option<Created>, Vec<FileProblem>> {
     if newest(directory)?.is_some_and(|newest| newest >= version) {
         return Ok(None);
     }
@@ -111,12 +111,12 @@ fn prepare(directory: &Path) -> io::Result<Directory> {
 }
 
 /// The newest version that any `.sql` file below the directory begins with, also if the rest of its name is wrong.
-fn newest(directory: &Path) -> Result<Option<Version>, Error> {
+fn newest(directory: &Path) -> Result<Option<Version>, Vec<FileProblem>> {
     let mut search = Search::default();
     search.walk(directory, &mut Vec::new());
     match search.unreadable.is_empty() {
         true => Ok(search.newest),
-        false => Err(Error::Files(search.unreadable)),
+        false => Err(search.unreadable),
     }
 }
 
@@ -125,13 +125,13 @@ fn following(
     directory: &Path,
     newest: Option<Version>,
     at_least: Version,
-) -> Result<Version, Error> {
+) -> Result<Version, Vec<FileProblem>> {
     match newest {
         Some(newest) if newest >= at_least => newest.next().ok_or_else(|| {
-            Error::Files(vec![FileProblem {
+            vec![FileProblem {
                 path: directory.to_owned(),
                 problem: format!("no version comes after {newest}"),
-            }])
+            }]
         }),
         _ => Ok(at_least),
     }
@@ -156,15 +156,15 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
     })
 }
 
-fn refused(path: &Path, what: &str, error: &io::Error) -> Error {
+fn refused(path: &Path, what: &str, error: &io::Error) -> Vec<FileProblem> {
     let problem = match error.kind() {
         io::ErrorKind::NotADirectory => unreadable(what, error),
         _ => format!("the {what} cannot be created: {error}"),
     };
-    Error::Files(vec![FileProblem {
+    vec![FileProblem {
         path: path.to_owned(),
         problem,
-    }])
+    }]
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::query::Query;
 use super::words::{Parts, Words};
 use super::world::Effect;
 use super::{Harm, Mode, Name, Reader, SHORT, TOKENS};
-use crate::script;
+use crate::sql;
 
 impl Reader<'_> {
     pub(super) fn create(&mut self, mut words: Words<'_>) {
@@ -293,7 +293,7 @@ impl Reader<'_> {
                     .to_owned(),
                 None => text.trim_matches('\'').replace("''", "'"),
             };
-            let tokens = script::tokens(&inside, TOKENS);
+            let tokens = sql::tokens(&inside, TOKENS);
             self.query_of_new_and_old(Words::new(&tokens));
         }
     }

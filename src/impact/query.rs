@@ -7,7 +7,7 @@
 
 use super::Mode;
 use super::words::{Parts, Words};
-use crate::script::{Token, TokenKind};
+use crate::sql::{Token, TokenKind};
 
 #[derive(Default)]
 pub struct Query {

@@ -1,6 +1,6 @@
 //! A place in a statement's tokens. Its methods take what they expect and go on, or take nothing and say so. Pure.
 
-use crate::script::{Token, TokenKind};
+use crate::sql::{Token, TokenKind};
 
 /// A name as the server stores it, each part of `schema.table`.
 pub type Parts = Vec<String>;

@@ -4,9 +4,10 @@ use std::fmt;
 
 use postgres::SimpleQueryRow;
 
-use super::{guard_lock, key};
-use crate::connect::{Session, Trouble};
+use super::key;
 use crate::history::Tables;
+use crate::history::guard::guard_lock;
+use crate::server::session::{Session, Trouble};
 
 /// The runner that holds the guard, as far as our role may see it: of other roles' sessions the server shows the
 /// application name only.

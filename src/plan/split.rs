@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::migration::{Migration, Version};
-use crate::script::{self, Kind, Statement};
+use crate::sql::{self, Kind, Statement};
 
 /// The files that a file is to be split into.
 #[derive(Debug, PartialEq, Eq)]
@@ -88,7 +88,7 @@ fn versions(own: Version, count: usize, taken: &BTreeSet<Version>) -> Option<Vec
 fn holds(migration: &Migration, statements: &[Statement]) -> String {
     let commands: Vec<String> = statements
         .iter()
-        .map(|it| script::verb(&migration.text[it.range()]))
+        .map(|it| sql::verb(&migration.text[it.range()]))
         .collect();
     match commands.len() {
         0..=3 => commands.join(", "),
@@ -115,7 +115,7 @@ mod tests {
             path: file_name.into(),
             file_name: file_name.to_owned(),
             text: text.to_owned(),
-            script: script::parse(text),
+            script: sql::parse(text),
         }
     }
 

@@ -1,12 +1,13 @@
 //! The answer of `lockstep check`, as text for people or JSON for programs. README documents the fields; they stay.
 
-use super::{Layout, Tone, printable};
 use crate::config::Order;
-use crate::error::{Error, counted};
+use crate::error::Error;
 use crate::history::Observation;
-use crate::json::Json;
 use crate::migration::State;
 use crate::plan::{self, Entry, Obstruction, Plan};
+use crate::text::json::Json;
+use crate::text::terminal::{Layout, Tone, printable};
+use crate::text::words::counted;
 
 /// What `check` found.
 pub struct Report<'a> {

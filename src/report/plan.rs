@@ -1,13 +1,14 @@
 //! What `plan` prints: the pending files, their statements, the locks, the warnings.
 
-use super::{printable, width};
-use crate::error::{Place, Precision, counted};
+use crate::impact::Measured;
 use crate::impact::{self, Harm, Impact, Lock, LockedThing, Mode, Warning, World};
-use crate::json::Json;
 use crate::migration::Migration;
 use crate::plan::Plan;
-use crate::rehearse::Measured;
-use crate::script::{self, Kind};
+use crate::sql::place::{Place, Precision};
+use crate::sql::{self, Kind};
+use crate::text::json::Json;
+use crate::text::terminal::{printable, width};
+use crate::text::words::counted;
 
 /// How many columns a terminal or a mail has.
 const WIDTH: usize = 80;
@@ -60,12 +61,12 @@ impl<'a> Answer<'a> {
         let files = plan.pending.iter().map(|migration| {
             world.begin_file();
             let statements = &migration.script.statements;
-            let read = |statement: &script::Statement| {
+            let read = |statement: &sql::Statement| {
                 let text = &migration.text[statement.range()];
                 let start = statement.range().start;
                 Statement {
                     line: Place::of(&migration.text, start, Precision::Exact).line,
-                    verb: script::verb(text),
+                    verb: sql::verb(text),
                     impact: impact::read(text, &mut world),
                     measured: None,
                 }
@@ -168,7 +169,7 @@ impl<'a> Answer<'a> {
 }
 
 impl Runs {
-    fn of(statements: &[script::Statement]) -> Runs {
+    fn of(statements: &[sql::Statement]) -> Runs {
         match statements {
             [statement] => match statement.kind {
                 Kind::Plain => Runs::InTransaction,

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use super::{Align, Layout, Table, Tone, labelled, paragraph};
 use crate::config::{Config, place};
-use crate::error::counted;
 use crate::history::{Observation, Record};
-use crate::json::Json;
 use crate::lock::Holder;
+use crate::lock::state::{Facts, LockState};
 use crate::migration::{Interrupted, State, Version};
 use crate::plan::Entry;
-use crate::status::{Facts, LockState};
+use crate::text::json::Json;
+use crate::text::terminal::{Align, Layout, Table, Tone, labelled, paragraph};
+use crate::text::words::counted;
 
 /// All that `status` tells.
 pub struct Report<'a> {

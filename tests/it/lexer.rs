@@ -1,4 +1,4 @@
-//! The lexer against PostgreSQL itself: where `src/script.rs` splits a text, what it thinks of a statement's kind.
+//! The lexer against PostgreSQL itself: where `src/sql.rs` splits a text, what it thinks of a statement's kind.
 //!
 //! There are two judges. psql splits a text to send it; it is told so by a server of ours that only listens. And the
 //! server's parser says of a text whether it is no command, one, or several. Both are asked about SQL written by hand
@@ -19,7 +19,7 @@ use postgres::SimpleQueryMessage;
 use crate::support::{DEADLINE, Scratch, server};
 
 /// The binary has no library, so this is its file itself. Its unit tests come along; they are the same here.
-#[path = "../../src/script.rs"]
+#[path = "../../src/sql.rs"]
 #[allow(dead_code, reason = "the binary uses what is not used here")]
 mod script;
 

@@ -8,11 +8,12 @@ use log::warn;
 
 use super::definition::{self, Comparison};
 use super::{Found, LOCK_TIMEOUT, Run};
-use crate::connect::Settings;
 use crate::error::{Error, FailureOutcome, SqlError};
-use crate::lock::{self, Locked, sqlstate};
+use crate::lock::{self, Locked};
 use crate::migration::Migration;
-use crate::wait::Wait;
+use crate::server::session::Settings;
+use crate::server::wait::Wait;
+use crate::sql::sqlstate;
 
 impl Run<'_> {
     /// Compares the index of this name, in the table's schema, with what the statement would build.

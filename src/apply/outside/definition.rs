@@ -14,8 +14,8 @@
 use postgres::SimpleQueryRow;
 
 use super::Relation;
-use crate::connect::{Results, Settings, literal};
-use crate::script;
+use crate::server::session::{Results, Settings, literal};
+use crate::sql;
 
 /// What came of comparing an index with a statement.
 pub(super) enum Comparison {
@@ -66,7 +66,7 @@ pub(super) fn message(
              FROM (SELECT) one LEFT JOIN p ON true LEFT JOIN w ON true;
          END",
         create_table = literal(&format!("CREATE {} (LIKE {})", copy.created, table.qualified)),
-        create_index = literal(&script::index_on(statement, COPY, &copy.name)?),
+        create_index = literal(&sql::index_on(statement, COPY, &copy.name)?),
         shape = shape("i", "c"),
         index = literal(index),
         table = table.oid,

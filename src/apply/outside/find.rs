@@ -3,12 +3,12 @@
 use log::debug;
 
 use super::{Run, leftovers, wait_for};
-use crate::connect::literal;
 use crate::error::Error;
 use crate::lock::Locked;
 use crate::migration::Migration;
-use crate::script::{self, Outside};
-use crate::wait::Wait;
+use crate::server::session::literal;
+use crate::server::wait::Wait;
+use crate::sql::{self, Outside};
 
 /// What the catalog says of what a statement is to bring about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -211,7 +211,7 @@ pub(super) const NO_OID: &str = "0";
 /// The query that tells whether a database, a tablespace or a subscription is there that the statement creates, or gone
 /// that it drops; none for other statements, which can be run again.
 fn object_query(statement: &str) -> Option<String> {
-    let verb = script::verb(statement);
+    let verb = sql::verb(statement);
     let (wanted, kind) = match verb.split_once(' ')? {
         ("CREATE", kind) => ("EXISTS", kind),
         ("DROP", kind) => ("NOT EXISTS", kind),
@@ -226,7 +226,7 @@ fn object_query(statement: &str) -> Option<String> {
         }
         _ => return None,
     };
-    let names = script::identifiers(statement);
+    let names = sql::identifiers(statement);
     let name = names
         .iter()
         .skip(2)

@@ -33,7 +33,7 @@ use crate::error::Error;
 use crate::history;
 use crate::lock::{Expected, Locked};
 use crate::migration::{Interrupted, Migration};
-use crate::script::Outside;
+use crate::sql::Outside;
 
 impl Run<'_> {
     /// What a fenced transaction does before the statement runs: it notes the start, and on the way back deletes the

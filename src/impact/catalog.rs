@@ -4,9 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::connect::Session;
 use crate::error::Error;
 use crate::impact::{Name, World};
+use crate::server::session::Session;
 
 pub struct Catalog {
     /// The schemas that the role's `search_path` leads to.

@@ -15,6 +15,11 @@
 //!
 //! `standard_conforming_strings` is taken to be on, PostgreSQL's default since 9.1.
 
+#[path = "sql/place.rs"]
+pub mod place;
+#[path = "sql/sqlstate.rs"]
+pub mod sqlstate;
+
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;

@@ -5,12 +5,13 @@
 use std::collections::BTreeMap;
 
 use crate::config::Config;
-use crate::connect::Session;
 use crate::error::Error;
 use crate::history::{self, Observation, Record};
 use crate::lock::{self, Holder};
 use crate::migration::Version;
-use crate::wait::{Signals, Wait};
+use crate::server::session::Session;
+use crate::server::wait::Wait;
+use crate::signals::Signals;
 
 /// What the database says.
 pub struct Facts {

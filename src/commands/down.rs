@@ -1,26 +1,39 @@
 //! `lockstep down [N]`: rolls back the newest group, or the newest N migrations, by their down files.
 //!
 //! It is `up` in reverse, under the same lock: look, refuse, take the lock, look again, run. What differs is that a
-//! second `down` is not the same as the first one again, so it is chosen once what is to go: see [`crate::rollback`].
+//! second `down` is not the same as the first one again, so it is chosen once what is to go: see [`crate::plan::rollback`].
 
 use log::info;
 
+use super::run::{self, FirstLook, Held, Outcome, lacking, refuse_what_cannot_be_written_to};
+use super::run::{under_lock, warn_of_foreign};
+use super::{Answer, Context};
 use crate::apply;
-use crate::command::Rollback;
 use crate::config::Config;
-use crate::error::{Error, counted};
-use crate::files::Downs;
+use crate::error::Error;
+use crate::files::{self, Downs};
 use crate::history::{self, Observation};
 use crate::lock::Locked;
 use crate::migration::{Migration, Version};
-use crate::rollback::Chosen;
-use crate::run::{FirstLook, Held, Outcome, lacking, refuse_what_cannot_be_written_to, under_lock};
-use crate::up;
+use crate::plan::rollback::{Chosen, Rollback};
+use crate::text::words::counted;
 
 /// The files of both ways.
-pub struct Files {
-    pub migrations: Vec<Migration>,
-    pub downs: Downs,
+struct Files {
+    migrations: Vec<Migration>,
+    downs: Downs,
+}
+
+pub fn run(context: &Context<'_>, which: Rollback) -> Result<Answer, Error> {
+    let config = context.config()?;
+    let (migrations, downs) =
+        files::read_with_downs(&config.migrations_dir).map_err(Error::Files)?;
+    let files = Files { migrations, downs };
+    let mut chosen = None;
+    run::until_settled(&config, context.signals, |first| {
+        attempt(&config, &files, which, &mut chosen, first)
+    })?;
+    Ok(Answer::Logged)
 }
 
 /// Rolls back what `chosen` says; the first look chooses.
@@ -28,7 +41,7 @@ pub struct Files {
 /// # Errors
 ///
 /// [`Error::NoWayBack`] before anything runs; what a run of `up` may meet; [`Error::NewerApplied`].
-pub fn run(
+fn attempt(
     config: &Config,
     files: &Files,
     which: Rollback,
@@ -71,7 +84,7 @@ pub fn run(
     };
     let held = under_lock(config, first, settled, |locked, history| {
         let left = chosen.left(history)?;
-        up::warn_of_foreign(history);
+        warn_of_foreign(history);
         refuse_without_rights(config, &user, locked)?;
         let is_left = |file: &&Migration| left.contains(&file.version);
         let to_run: Vec<&Migration> = down_files.iter().filter(is_left).collect();

@@ -5,15 +5,18 @@
 
 use std::time::Duration;
 
-use log::{debug, warn};
+use log::{debug, info, warn};
 
 use crate::config::Config;
-use crate::connect::{self, Session};
-use crate::error::Error;
+use crate::error::{BunRow, Error};
 use crate::history::{self, Observation, Tables};
 use crate::lock::{self, Acquired, Locked};
-use crate::migration::History;
-use crate::wait::{Signals, Wait};
+use crate::migration::{History, Migration};
+use crate::plan::{self, Plan};
+use crate::server::session::{self, Session};
+use crate::server::wait::Wait;
+use crate::signals::Signals;
+use crate::text::words::counted;
 
 /// Looks at the database and does what is to be done, again and again while that finds no second connection.
 ///
@@ -78,7 +81,7 @@ pub struct FirstLook {
 /// Connects, waiting for the server, and looks at the database: one round trip beside the connection's own. `waited` is
 /// the wait of a run that begins anew.
 pub fn look(config: &Config, signals: &Signals, waited: Option<Wait>) -> Result<FirstLook, Error> {
-    let runner = connect::application_name(&config.server);
+    let runner = session::application_name(&config.server);
     let mut patience = Wait::new(signals, config.database_wait);
     let message = history::observe(config);
     let (mut session, answer) = Session::open(&config.server, &runner, &message, &mut patience)?;
@@ -200,5 +203,90 @@ pub fn lacking(config: &Config, why: &str, user: &str, lacks: &str) -> Error {
         server: config.server.description.clone(),
         cause: format!("{why}, and the role {user} lacks {lacks}"),
         hint: Some("grant what is lacking, or run as the tables' owner"),
+    }
+}
+
+/// Judges what was observed.
+///
+/// # Errors
+///
+/// [`Error::Refused`] for what `up` would refuse; [`Error::Pending`] if there is something to run, or if bun's row stands
+/// in the locks table: bun records a migration before it runs it, so the history may promise too much.
+pub fn judge<'a>(
+    config: &Config,
+    migrations: &'a [Migration],
+    observation: &Observation,
+) -> Result<Plan<'a>, Error> {
+    let plan = plan_for(config, migrations, &observation.history)?;
+    let bun_row = observation.bun_row().map(|(locks, id)| BunRow {
+        locks: locks.to_owned(),
+        id,
+        newest: observation.history.newest(),
+    });
+    if plan.pending.is_empty() && bun_row.is_none() {
+        return Ok(plan);
+    }
+    let pending = plan.pending.iter().map(|it| it.file_name.clone());
+    Err(Error::Pending {
+        pending: pending.collect(),
+        bun_row,
+        waited: None,
+    })
+}
+
+pub fn plan_for<'a>(
+    config: &Config,
+    migrations: &'a [Migration],
+    history: &History,
+) -> Result<Plan<'a>, Error> {
+    Ok(plan::make(
+        migrations,
+        history,
+        config.order,
+        config.divergence,
+    )?)
+}
+
+pub fn report_up_to_date(plan: &Plan<'_>, migrations: &[Migration]) {
+    warn_of_tolerated(plan);
+    say_ahead(plan);
+    info!(
+        "the database is up to date: {}",
+        counted(migrations.len(), "migration")
+    );
+}
+
+/// Warns of names in the history that are no version.
+pub fn warn_of_foreign(history: &History) {
+    for name in &history.foreign {
+        warn!(name = name.as_str(); "the history holds {name:?}, which is no version of 14 digits; it is left alone");
+    }
+}
+
+pub fn warn_of_tolerated(plan: &Plan<'_>) {
+    for divergence in &plan.tolerated {
+        warn!(version = divergence.version.to_string().as_str(); "{divergence} (MIGRATION_DIVERGENCE=warn)");
+    }
+}
+
+pub fn say_ahead(plan: &Plan<'_>) {
+    if let Some(newest) = plan.ahead.last() {
+        let count = plan.ahead.len();
+        info!(ahead = count; "the database is ahead of the files by {count}, up to {newest}: they are of an older release");
+    }
+}
+
+pub fn warn_of_odd_versions(migrations: &[Migration]) {
+    let odd: Vec<&Migration> = migrations
+        .iter()
+        .filter(|it| !it.version.is_date())
+        .collect();
+    if let [first, others @ ..] = odd.as_slice() {
+        let version = first.version.to_string();
+        let more = match others.len() {
+            0 => String::new(),
+            count => format!(" (nor are those of {count} other files)"),
+        };
+        warn!(version = version.as_str(); "{}: its digits are no date and time{more}", first.file_name);
     }
 }

@@ -1,48 +1,33 @@
-//! `lockstep check` and `lockstep wait`: whether the database is where the files are, and waiting until it is.
-//!
-//! Both only read, take no lock, and judge as `up` would: what it would refuse, they refuse; what it would run is pending.
+//! `lockstep wait`: waits until the database is where the files are. It only reads, takes no lock, and judges as `up`
+//! would: what it would refuse is refused, what it would run is pending.
 
 use std::time::Duration;
 
+use super::run::{judge, report_up_to_date};
+use super::{Answer, Context};
 use crate::config::Config;
-use crate::connect::Session;
-use crate::error::{BunRow, Error, counted};
+use crate::error::{BunRow, Error};
+use crate::files;
 use crate::history::{self, Observation};
 use crate::lock;
 use crate::migration::Migration;
 use crate::plan::Plan;
-use crate::up;
-use crate::wait::{Signals, Wait};
+use crate::server::session::{self, Session};
+use crate::server::wait::Wait;
+use crate::signals::Signals;
+use crate::text::words::counted;
 
 /// How often `wait` looks, at most.
 const POLL: Duration = Duration::from_secs(1);
 
-/// Judges what was observed.
-///
-/// # Errors
-///
-/// [`Error::Refused`] for what `up` would refuse; [`Error::Pending`] if there is something to run, or if bun's row stands
-/// in the locks table: bun records a migration before it runs it, so the history may promise too much.
-pub fn judge<'a>(
-    config: &Config,
-    migrations: &'a [Migration],
-    observation: &Observation,
-) -> Result<Plan<'a>, Error> {
-    let plan = up::plan_for(config, migrations, &observation.history)?;
-    let bun_row = observation.bun_row().map(|(locks, id)| BunRow {
-        locks: locks.to_owned(),
-        id,
-        newest: observation.history.newest(),
-    });
-    if plan.pending.is_empty() && bun_row.is_none() {
-        return Ok(plan);
-    }
-    let pending = plan.pending.iter().map(|it| it.file_name.clone());
-    Err(Error::Pending {
-        pending: pending.collect(),
-        bun_row,
-        waited: None,
-    })
+pub fn run(context: &Context<'_>) -> Result<Answer, Error> {
+    let config = context.readers_config()?;
+    let migrations = files::read(&config.migrations_dir).map_err(Error::Files)?;
+    let runner = session::application_name(&config.server);
+    let plan = wait(&config, &migrations, &runner, context.signals)?;
+    report_up_to_date(&plan, &migrations);
+    context.signals.check("the database is up to date")?;
+    Ok(Answer::Logged)
 }
 
 /// Looks about once a second until [`judge`] is content, however often the connection is lost meanwhile. Returns the
@@ -53,7 +38,7 @@ pub fn judge<'a>(
 /// At once what no waiting cures: [`Error::Refused`], [`Error::Rejected`], [`Error::Stopped`]. At the deadline of
 /// `MIGRATION_WAIT_SECONDS`: [`Error::Pending`]; [`Error::Unreachable`] if the server does not answer then;
 /// [`Error::TableWait`] if a table of ours is locked against readers; [`Error::Database`] if a right is lacking.
-pub fn wait<'a>(
+fn wait<'a>(
     config: &Config,
     migrations: &'a [Migration],
     runner: &str,

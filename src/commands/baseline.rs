@@ -6,18 +6,34 @@
 
 use log::{info, warn};
 
+use super::run::{self, FirstLook, Held, Outcome, refuse_what_cannot_be_written_to};
+use super::run::{under_lock, warn_of_odd_versions};
+use super::{Answer, Context};
 use crate::config::Config;
-use crate::connect::Settings;
-use crate::connect::Trouble;
-use crate::error::{Error, counted};
+use crate::error::Error;
+use crate::files;
 use crate::history::{self, Observation};
-use crate::lock::{self, Expected, Locked, sqlstate};
+use crate::lock::{self, Expected, Locked};
 use crate::migration::{History, Migration, Version};
-use crate::run::{FirstLook, Held, Outcome, refuse_what_cannot_be_written_to, under_lock};
-use crate::wait::Wait;
+use crate::server::session::Settings;
+use crate::server::session::Trouble;
+use crate::server::wait::Wait;
+use crate::sql::sqlstate;
+use crate::text::words::counted;
+
+pub fn run(context: &Context<'_>, version: Version) -> Result<Answer, Error> {
+    let config = context.config()?;
+    let migrations = files::read(&config.migrations_dir).map_err(Error::Files)?;
+    warn_of_odd_versions(&migrations);
+    let baseline = Baseline::of(&migrations, version)?;
+    run::until_settled(&config, context.signals, |first| {
+        baseline.attempt(&config, first)
+    })?;
+    Ok(Answer::Logged)
+}
 
 /// The files that are to be recorded, and how many there are behind them.
-pub struct Baseline<'a> {
+struct Baseline<'a> {
     version: Version,
     files: &'a [Migration],
     behind: usize,
@@ -29,7 +45,7 @@ impl<'a> Baseline<'a> {
     /// # Errors
     ///
     /// [`Error::NoSuchVersion`] unless a file has this version.
-    pub fn of(migrations: &'a [Migration], version: Version) -> Result<Baseline<'a>, Error> {
+    fn of(migrations: &'a [Migration], version: Version) -> Result<Baseline<'a>, Error> {
         let count = migrations.partition_point(|it| it.version <= version);
         let (files, behind) = migrations.split_at(count);
         if files.last().is_some_and(|it| it.version == version) {
@@ -54,7 +70,7 @@ impl<'a> Baseline<'a> {
     /// # Errors
     ///
     /// [`Error::RecordedBeyond`] if something newer is recorded; what taking the lock may meet.
-    pub fn run(&self, config: &Config, mut first: FirstLook) -> Result<Outcome, Error> {
+    fn attempt(&self, config: &Config, mut first: FirstLook) -> Result<Outcome, Error> {
         loop {
             let unrecorded = self.unrecorded(&first.observation.history)?;
             if !unrecorded.is_empty() {

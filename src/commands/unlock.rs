@@ -6,12 +6,23 @@
 
 use log::info;
 
+use super::run::look;
+use super::{Answer, Context};
 use crate::config::Config;
-use crate::connect::Session;
-use crate::error::{Error, counted};
+use crate::error::Error;
 use crate::history::{Observation, Tables};
 use crate::lock;
-use crate::wait::Wait;
+use crate::server::session::Session;
+use crate::server::wait::Wait;
+use crate::text::words::counted;
+
+pub fn run(context: &Context<'_>, id: Option<i64>) -> Result<Answer, Error> {
+    let config = context.config()?;
+    let mut first = look(&config, context.signals, None)?;
+    let (runner, wait) = (&first.runner, &mut first.wait);
+    let (session, observation) = (first.session, &first.observation);
+    unlock(&config, session, observation, runner, id, wait).map(Answer::Done)
+}
 
 /// Shows the lock, and removes its row if the owner is provably gone, or if the row is bun's and `id` names it. Returns
 /// the answer.
@@ -20,7 +31,7 @@ use crate::wait::Wait;
 ///
 /// [`Error::Held`] if the owner lives; [`Error::BunRow`] if that is nobody's to know and no `id` is given;
 /// [`Error::NoSuchRow`] if `id` is given and there is none.
-pub fn run(
+fn unlock(
     config: &Config,
     mut session: Session,
     observation: &Observation,

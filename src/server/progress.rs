@@ -12,7 +12,7 @@ use postgres::error::{DbError, Severity};
 
 use crate::logging;
 use crate::migration::Migration;
-use crate::script;
+use crate::sql;
 
 /// The SQLSTATE of a marker; its message is the run's token and the number of the statement that comes next, or
 /// [`COMMITTED`].
@@ -82,7 +82,7 @@ impl Progress {
     pub fn begin(&self, migration: &Migration, frame: &Frame, has_markers: bool, token: i64) {
         let described = |range: std::ops::Range<usize>| {
             let text = &migration.text[range];
-            (script::verb(text), text.to_owned())
+            (sql::verb(text), text.to_owned())
         };
         let statements = match has_markers {
             true => migration

@@ -16,25 +16,15 @@ use postgres::SimpleQueryRow;
 use postgres::error::{DbError, ErrorPosition};
 
 use crate::apply;
-use crate::catalog::Catalog;
 use crate::config::Config;
-use crate::connect::{Session, Settings, Trouble};
 use crate::error::{Before, Error, Failure, FailureOutcome, Place, Precision, SqlError};
-use crate::impact::{Mode, Name, World};
+use crate::impact::catalog::Catalog;
+use crate::impact::{Measured, Mode, Name, World};
 use crate::migration::Migration;
 use crate::plan::Plan;
-use crate::script::{self, Kind, Statement};
-use crate::wait::Signals;
-
-/// What a statement did.
-pub struct Measured {
-    pub duration: Duration,
-    /// The tables from before the rehearsal that it locked, or locked more strongly than those before it: the strongest
-    /// mode on each.
-    pub locks: Vec<(String, Mode)>,
-    /// Those that it wrote anew.
-    pub rewritten: Vec<String>,
-}
+use crate::server::session::{Session, Settings, Trouble};
+use crate::signals::Signals;
+use crate::sql::{self, Kind, Statement};
 
 /// What every statement of every pending file did, in order.
 ///
@@ -97,7 +87,7 @@ pub fn run(
 /// file's, which `up` has committed by then.
 fn adds_enum_value(migration: &Migration) -> bool {
     let mut statements = migration.script.statements.iter();
-    statements.any(|it| script::added_enum_value(&migration.text[it.range()]).is_some())
+    statements.any(|it| sql::added_enum_value(&migration.text[it.range()]).is_some())
 }
 
 fn refuse_what_runs_outside(plan: &Plan<'_>) -> Result<(), Error> {
@@ -119,7 +109,7 @@ fn refuse_what_runs_outside(plan: &Plan<'_>) -> Result<(), Error> {
 /// File, line and verb.
 fn describe(migration: &Migration, statement: &Statement) -> String {
     let line = Place::of(&migration.text, statement.range().start, Precision::Exact).line;
-    let verb = script::verb(&migration.text[statement.range()]);
+    let verb = sql::verb(&migration.text[statement.range()]);
     format!("{}:{line}: {verb}", migration.path.display())
 }
 
@@ -177,7 +167,7 @@ impl Rehearsal<'_> {
         let mut all = Vec::new();
         for statement in &migration.script.statements {
             let signalled = self.signals.check("rehearsing; nothing stays");
-            signalled.map_err(Stop::error)?;
+            signalled.map_err(|it| Stop::error(it.into()))?;
             let text = &migration.text[statement.range()];
             let started = Instant::now();
             let outcome = self.session.execute_interruptibly(&message_of(text));
@@ -297,9 +287,9 @@ fn message_of(statement: &str) -> String {
 
 /// Savepoints, and `SELECT … INTO`.
 fn is_refused_by_execute(statement: &str) -> bool {
-    match script::verb(statement).as_str() {
+    match sql::verb(statement).as_str() {
         "SAVEPOINT" | "RELEASE" | "ROLLBACK" => true,
-        "SELECT" | "WITH" => script::identifiers(statement)
+        "SELECT" | "WITH" => sql::identifiers(statement)
             .iter()
             .any(|word| word == "into"),
         _ => false,
@@ -342,7 +332,7 @@ fn label(migration: &Migration, statement: Option<&Statement>) -> Option<String>
     };
     let all = &migration.script.statements;
     let number = all.iter().position(|it| it == statement)? + 1;
-    let verb = script::verb(&migration.text[statement.range()]);
+    let verb = sql::verb(&migration.text[statement.range()]);
     (all.len() > 1).then(|| format!("statement {number} of {}: {verb}", all.len()))
 }
 
@@ -445,7 +435,7 @@ impl Seen {
             rewritten: Vec::new(),
         };
         // TRUNCATE gives a table an empty file, ROLLBACK TO the one that it had.
-        let writes = !["TRUNCATE", "ROLLBACK"].contains(&&*script::verb(text));
+        let writes = !["TRUNCATE", "ROLLBACK"].contains(&&*sql::verb(text));
         for (oid, (mode, row)) in strongest {
             let Some(table) = self.tables.get_mut(&oid) else {
                 continue;

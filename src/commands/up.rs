@@ -2,21 +2,39 @@
 
 use std::time::Duration;
 
-use log::{info, warn};
+use log::{debug, info, warn};
 
+use super::run::{self, FirstLook, Held, Outcome, plan_for, report_up_to_date, say_ahead};
+use super::run::{refuse_what_cannot_be_written_to, under_lock, warn_of_foreign};
+use super::run::{warn_of_odd_versions, warn_of_tolerated};
+use super::{Answer, Context};
 use crate::apply;
 use crate::config::Config;
-use crate::error::{Error, counted};
+use crate::error::Error;
+use crate::files;
 use crate::history::Observation;
 use crate::lock::{self, Locked};
 use crate::logging;
 use crate::migration::{History, Migration};
-use crate::plan::{self, Plan};
-use crate::run::{FirstLook, Held, Outcome, refuse_what_cannot_be_written_to, under_lock};
-use crate::wait::{Signals, Wait};
+use crate::plan::Plan;
+use crate::server::wait::Wait;
+use crate::signals::Signals;
+use crate::text::words::counted;
+
+pub fn run(context: &Context<'_>) -> Result<Answer, Error> {
+    let config = context.config()?;
+    let migrations = files::read(&config.migrations_dir).map_err(Error::Files)?;
+    warn_of_odd_versions(&migrations);
+    let directory = config.migrations_dir.display().to_string();
+    debug!(files = migrations.len(), directory = directory.as_str(); "running migrations on database");
+    run::until_settled(&config, context.signals, |first| {
+        attempt(&config, &migrations, first)
+    })?;
+    Ok(Answer::Logged)
+}
 
 /// Everything after the first look: waits for whoever is at work, takes the lock if there is work, does the work.
-pub fn run(
+fn attempt(
     config: &Config,
     migrations: &[Migration],
     mut first: FirstLook,
@@ -117,23 +135,6 @@ fn report_applied(applied: usize, migrations: &[Migration]) {
     }
 }
 
-pub fn plan_for<'a>(
-    config: &Config,
-    migrations: &'a [Migration],
-    history: &History,
-) -> Result<Plan<'a>, Error> {
-    plan::make(migrations, history, config.order, config.divergence)
-}
-
-pub fn report_up_to_date(plan: &Plan<'_>, migrations: &[Migration]) {
-    warn_of_tolerated(plan);
-    say_ahead(plan);
-    info!(
-        "the database is up to date: {}",
-        counted(migrations.len(), "migration")
-    );
-}
-
 fn warn_about(plan: &Plan<'_>, history: &History) {
     warn_of_tolerated(plan);
     say_ahead(plan);
@@ -141,39 +142,4 @@ fn warn_about(plan: &Plan<'_>, history: &History) {
         warn!(version = version.to_string().as_str(); "{version} is out-of-order: older than what is applied; it is applied now");
     }
     warn_of_foreign(history);
-}
-
-/// Warns of names in the history that are no version.
-pub fn warn_of_foreign(history: &History) {
-    for name in &history.foreign {
-        warn!(name = name.as_str(); "the history holds {name:?}, which is no version of 14 digits; it is left alone");
-    }
-}
-
-pub fn warn_of_tolerated(plan: &Plan<'_>) {
-    for divergence in &plan.tolerated {
-        warn!(version = divergence.version.to_string().as_str(); "{divergence} (MIGRATION_DIVERGENCE=warn)");
-    }
-}
-
-pub fn say_ahead(plan: &Plan<'_>) {
-    if let Some(newest) = plan.ahead.last() {
-        let count = plan.ahead.len();
-        info!(ahead = count; "the database is ahead of the files by {count}, up to {newest}: they are of an older release");
-    }
-}
-
-pub fn warn_of_odd_versions(migrations: &[Migration]) {
-    let odd: Vec<&Migration> = migrations
-        .iter()
-        .filter(|it| !it.version.is_date())
-        .collect();
-    if let [first, others @ ..] = odd.as_slice() {
-        let version = first.version.to_string();
-        let more = match others.len() {
-            0 => String::new(),
-            count => format!(" (nor are those of {count} other files)"),
-        };
-        warn!(version = version.as_str(); "{}: its digits are no date and time{more}", first.file_name);
-    }
 }

@@ -17,8 +17,9 @@ use log::kv::Value;
 
 use crate::logging::live;
 use crate::migration::Migration;
-use crate::progress::{Now, Progress};
-use crate::wait::{Signal, Signals};
+use crate::server::progress::{Now, Progress};
+use crate::signals::Signal;
+use crate::signals::Signals;
 
 /// How often the thread looks up.
 const TICK: Duration = Duration::from_millis(250);

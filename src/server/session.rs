@@ -15,11 +15,13 @@ use postgres::error::{DbError, Severity};
 use postgres::{Client, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
 use crate::config::Server;
-use crate::error::{Error, SqlError, seconds};
+use crate::error::{Error, SqlError};
 use crate::logging;
-use crate::progress::Progress;
-use crate::script;
-use crate::wait::{Signal, Signals, Wait};
+use crate::server::progress::Progress;
+use crate::server::wait::Wait;
+use crate::signals::{Signal, Signals};
+use crate::sql;
+use crate::text::words::seconds;
 
 /// How long one try to connect may take, unless the user says otherwise: long enough for a slow link, short enough to
 /// get several tries into the default of `DATABASE_WAIT_SECONDS`.
@@ -412,7 +414,7 @@ fn log_statements(message: &str, took: Duration, trouble: Option<&Trouble>) {
         return;
     }
     let error = trouble.map(Trouble::words);
-    logging::query(&script::verb(message), took, message, error);
+    logging::query(&sql::verb(message), took, message, error);
 }
 
 /// The name that a session shows in `pg_stat_activity`, to every role: `lockstep/<version> <host>/<pid>`. The server

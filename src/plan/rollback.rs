@@ -7,12 +7,20 @@
 //! `down` is relative, so it matters when it counts. What is rolled back is what was the newest when the command was
 //! given: of two that are given at the same time, the second finds its work done, and does not take the next group.
 
-use std::fmt;
-
-use crate::command::Rollback;
-use crate::error::{Error, FileProblem};
+use crate::files::FileProblem;
 use crate::migration::{History, Migration, Version};
-use crate::plan::{self, Obstruction};
+use crate::plan;
+pub use crate::plan::refusal::Objection;
+use crate::plan::refusal::WayBack;
+
+/// Which migrations `down` rolls back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rollback {
+    /// What one run of `up` applied.
+    NewestGroup,
+    /// This many, the newest first.
+    Newest(usize),
+}
 
 /// What is to be rolled back, in order, and up to which row the history was seen.
 pub struct Chosen {
@@ -34,8 +42,8 @@ impl Chosen {
     ///
     /// # Errors
     ///
-    /// [`Error::TooFew`] if there is something, but less than was asked for.
-    pub fn among(history: &History, which: Rollback) -> Result<Chosen, Error> {
+    /// [`WayBack::TooFew`] if there is something, but less than was asked for.
+    pub fn among(history: &History, which: Rollback) -> Result<Chosen, WayBack> {
         let mut records = newest_first(history);
         match which {
             Rollback::NewestGroup => {
@@ -44,7 +52,7 @@ impl Chosen {
             }
             Rollback::Newest(asked) if asked > records.len() && !records.is_empty() => {
                 let recorded = records.len();
-                return Err(Error::TooFew { asked, recorded });
+                return Err(WayBack::TooFew { asked, recorded });
             }
             Rollback::Newest(count) => records.truncate(count),
         }
@@ -63,11 +71,11 @@ impl Chosen {
     ///
     /// # Errors
     ///
-    /// [`Error::NewerApplied`] if something was applied since: it may need what is to go.
-    pub fn left(&self, history: &History) -> Result<Vec<Version>, Error> {
+    /// [`WayBack::NewerApplied`] if something was applied since: it may need what is to go.
+    pub fn left(&self, history: &History) -> Result<Vec<Version>, WayBack> {
         if newest_id(history) > self.newest_id {
             let newer = history.applied.iter().filter(|it| it.id > self.newest_id);
-            return Err(Error::NewerApplied(newer.map(|it| it.version).collect()));
+            return Err(WayBack::NewerApplied(newer.map(|it| it.version).collect()));
         }
         let now = newest_first(history);
         let is_left = |chosen: &&Record| {
@@ -82,12 +90,12 @@ impl Chosen {
     ///
     /// # Errors
     ///
-    /// [`Error::NoWayBack`] with every file that is missing or unusable, and everything in them that cannot be run.
+    /// [`WayBack::None`] with every file that is missing or unusable, and everything in them that cannot be run.
     pub fn down_files(
         versions: &[Version],
         migrations: &[Migration],
         read: impl Fn(Version) -> Result<Option<Migration>, FileProblem>,
-    ) -> Result<Vec<Migration>, Error> {
+    ) -> Result<Vec<Migration>, WayBack> {
         let (mut files, mut objections) = (Vec::new(), Vec::new());
         for &version in versions {
             let up = migrations.iter().find(|it| it.version == version);
@@ -103,7 +111,7 @@ impl Chosen {
         }
         match objections.is_empty() {
             true => Ok(files),
-            false => Err(Error::NoWayBack(objections)),
+            false => Err(WayBack::None(objections)),
         }
     }
 }
@@ -144,37 +152,6 @@ fn expected(up: &Migration) -> String {
     }
 }
 
-/// Why a migration cannot be rolled back.
-pub enum Objection {
-    /// There is no file of this version, neither up nor down.
-    NoFile(Version),
-    /// Where the down file would be.
-    NoDownFile(String),
-    Unusable(FileProblem),
-    /// Something in the down file cannot be run.
-    Obstructed(Obstruction),
-}
-
-impl Objection {
-    /// Returns true if and only if history and files disagree.
-    pub fn is_disagreement(&self) -> bool {
-        matches!(self, Objection::NoFile(_))
-    }
-}
-
-impl fmt::Display for Objection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Objection::NoFile(version) => {
-                write!(f, "{version} missing: applied, but its files are gone")
-            }
-            Objection::NoDownFile(path) => write!(f, "{path} is missing"),
-            Objection::Unusable(it) => write!(f, "{}: {}", it.path.display(), it.problem),
-            Objection::Obstructed(obstruction) => write!(f, "{obstruction}"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,7 +187,7 @@ mod tests {
     fn left(before: &History, which: Rollback, after: &History) -> String {
         let chosen = match Chosen::among(before, which) {
             Ok(chosen) => chosen,
-            Err(Error::TooFew { asked, recorded }) => return format!("{recorded} of {asked}"),
+            Err(WayBack::TooFew { asked, recorded }) => return format!("{recorded} of {asked}"),
             Err(_) => return "another error".to_owned(),
         };
         match chosen.left(after) {
@@ -218,7 +195,7 @@ mod tests {
                 let short = |it: &Version| it.to_string().trim_start_matches('0').to_owned();
                 versions.iter().map(short).collect::<Vec<_>>().join(" ")
             }
-            Err(Error::NewerApplied(newer)) => format!("{} newer", newer.len()),
+            Err(WayBack::NewerApplied(newer)) => format!("{} newer", newer.len()),
             Err(_) => "another error".to_owned(),
         }
     }

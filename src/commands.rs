@@ -1,0 +1,67 @@
+//! One file a command; what the commands that write share is in [`run`]. None knows another.
+
+pub mod baseline;
+pub mod check;
+pub mod down;
+pub mod new;
+pub mod plan;
+pub mod run;
+pub mod status;
+pub mod unlock;
+pub mod up;
+pub mod wait;
+
+use std::time::Duration;
+
+use log::warn;
+
+use crate::config::{self, Config, Environment};
+use crate::error::Error;
+use crate::signals::Signals;
+
+/// What every command is given.
+pub struct Context<'a> {
+    pub environment: &'a Environment,
+    pub signals: &'a Signals,
+}
+
+/// What a command that succeeded has to say on stdout.
+pub enum Answer {
+    /// Nothing: the log has told it.
+    Logged,
+    /// What was asked for, and all that there is to the command: if it is lost, nothing was done.
+    Asked(String),
+    /// What was done, or found, which the exit code tells, too.
+    Done(String),
+    /// What was found, which is an error that the text tells the whole of.
+    Found(String, Box<Error>),
+}
+
+impl Context<'_> {
+    /// The configuration, with its warnings said.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Environment`] with every complaint.
+    pub fn config(&self) -> Result<Config, Error> {
+        let config = config::load(self.environment).map_err(Error::Environment)?;
+        config
+            .warnings
+            .iter()
+            .for_each(|warning| warn!("{warning}"));
+        Ok(config)
+    }
+
+    /// The configuration of a command that only reads: it does not wait for a locked history for as long as one that has
+    /// work to do.
+    ///
+    /// # Errors
+    ///
+    /// Like [`Context::config`].
+    pub fn readers_config(&self) -> Result<Config, Error> {
+        const LONGEST: Duration = Duration::from_secs(10);
+        let mut config = self.config()?;
+        config.lock_wait = config.lock_wait.min(LONGEST);
+        Ok(config)
+    }
+}

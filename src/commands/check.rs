@@ -1,0 +1,36 @@
+//! `lockstep check`: tells whether the database is where the files are. It only reads, takes no lock, and judges as `up`
+//! would. The answer is the whole of it, so the log adds nothing.
+
+use super::run::{judge, look, warn_of_tolerated};
+use super::{Answer, Context};
+use crate::command::Format;
+use crate::config;
+use crate::error::Error;
+use crate::files;
+use crate::plan;
+use crate::report::check::Report;
+
+pub fn run(context: &Context<'_>, format: Format) -> Result<Answer, Error> {
+    let config = context.readers_config()?;
+    let migrations = files::read(&config.migrations_dir).map_err(Error::Files)?;
+    let first = look(&config, context.signals, None)?;
+    first.session.close();
+    let judged = judge(&config, &migrations, &first.observation);
+    let report = Report {
+        order: config.order,
+        entries: &plan::classify(&migrations, &first.observation.history),
+        observation: &first.observation,
+        judged: judged.as_ref(),
+    };
+    let text = match format {
+        Format::Text => report.text(config::layout(context.environment)),
+        Format::Json => report.json().document(),
+    };
+    match judged {
+        Ok(plan) => {
+            warn_of_tolerated(&plan);
+            Ok(Answer::Done(text))
+        }
+        Err(error) => Ok(Answer::Found(text, Box::new(error))),
+    }
+}

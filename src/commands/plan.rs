@@ -1,0 +1,48 @@
+//! `lockstep plan`: tells what `up` would do, by reading the files, or by running them and rolling back.
+
+mod rehearse;
+
+use super::run::{look, plan_for, refuse_what_cannot_be_written_to, say_ahead};
+use super::run::{warn_of_odd_versions, warn_of_tolerated};
+use super::{Answer, Context};
+use crate::command::{Format, Planning};
+use crate::error::Error;
+use crate::files;
+use crate::impact::catalog;
+use crate::lock;
+use crate::report;
+
+pub fn run(context: &Context<'_>, format: Format, planning: Planning) -> Result<Answer, Error> {
+    let config = context.config()?;
+    let migrations = files::read(&config.migrations_dir).map_err(Error::Files)?;
+    warn_of_odd_versions(&migrations);
+    let first = look(&config, context.signals, None)?;
+    let (mut session, observation) = (first.session, first.observation);
+    let plan = plan_for(&config, &migrations, &observation.history)?;
+    warn_of_tolerated(&plan);
+    say_ahead(&plan);
+    let runner = lock::at_work(&mut session, &observation)?;
+    let catalog = catalog::read(&mut session)?;
+    let mut shown = report::plan::Answer::new(&plan, &migrations, catalog.world(), runner.clone());
+    if planning == Planning::Rehearse && !plan.pending.is_empty() {
+        refuse_what_cannot_be_written_to(&config, &observation, "migrations are pending")?;
+        if let Some(runner) = runner {
+            return Err(Error::RunnerAtWork { runner });
+        }
+        shown.add_measurements(rehearse::run(
+            &config,
+            context.signals,
+            &mut session,
+            &plan,
+            &catalog,
+            &first.runner,
+            observation.counts_bytes,
+        )?);
+    }
+    session.close();
+    context.signals.check("the plan was made")?;
+    Ok(Answer::Asked(match format {
+        Format::Text => shown.text(),
+        Format::Json => shown.json(),
+    }))
+}

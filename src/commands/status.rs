@@ -1,0 +1,28 @@
+//! `lockstep status`: shows the database, the lock, and every migration. It only reads, and answers while a runner is at
+//! work.
+
+use super::{Answer, Context};
+use crate::command::Format;
+use crate::config;
+use crate::error::Error;
+use crate::files;
+use crate::lock::state;
+use crate::plan;
+use crate::report::status::Report;
+use crate::server::session;
+
+pub fn run(context: &Context<'_>, format: Format) -> Result<Answer, Error> {
+    let config = context.readers_config()?;
+    let migrations = files::read(&config.migrations_dir).map_err(Error::Files)?;
+    let runner = session::application_name(&config.server);
+    let facts = state::ask(&config, &runner, context.signals)?;
+    let report = Report {
+        config: &config,
+        facts: &facts,
+        entries: &plan::classify(&migrations, &facts.observation.history),
+    };
+    Ok(Answer::Asked(match format {
+        Format::Text => report.text(config::layout(context.environment)),
+        Format::Json => report.json().document(),
+    }))
+}

@@ -1,0 +1,163 @@
+//! Why nothing is run: what history and files disagree about, what cannot be run from a file, what has no way back.
+
+use std::fmt;
+
+use super::split::Split;
+use crate::files::FileProblem;
+use crate::migration::{State, Version};
+use crate::sql::ObstacleKind;
+
+/// Every reason not to run what is pending.
+#[derive(Debug)]
+pub struct Refusal {
+    pub divergences: Vec<Divergence>,
+    pub obstructions: Vec<Obstruction>,
+}
+
+/// Why nothing is rolled back.
+pub enum WayBack {
+    TooFew { asked: usize, recorded: usize },
+    NewerApplied(Vec<Version>),
+    None(Vec<Objection>),
+}
+
+/// A disagreement between history and files.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Divergence {
+    pub version: Version,
+    /// Where the file is, unless it is missing.
+    pub file: Option<String>,
+    pub kind: DivergenceKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DivergenceKind {
+    /// The file was edited after it was applied.
+    Modified,
+    /// The file of an applied migration is gone, though older and newer ones are there.
+    Missing,
+    /// The file is older than something applied, and `MIGRATION_ORDER=strict`.
+    OutOfOrder,
+}
+
+/// Something in a pending file that cannot be run from a file, by place.
+#[derive(Debug)]
+pub struct Obstruction {
+    pub file: String,
+    pub line: usize,
+    pub column: usize,
+    pub kind: ObstacleKind,
+    /// How the file is to be split, if that is the remedy; once a file.
+    pub split: Option<Split>,
+}
+
+/// Why a migration cannot be rolled back.
+pub enum Objection {
+    /// There is no file of this version, neither up nor down.
+    NoFile(Version),
+    /// Where the down file would be.
+    NoDownFile(String),
+    Unusable(FileProblem),
+    /// Something in the down file cannot be run.
+    Obstructed(Obstruction),
+}
+
+impl Objection {
+    /// Returns true if and only if history and files disagree.
+    pub fn is_disagreement(&self) -> bool {
+        matches!(self, Objection::NoFile(_))
+    }
+}
+
+impl fmt::Display for Objection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Objection::NoFile(version) => {
+                write!(f, "{version} missing: applied, but its files are gone")
+            }
+            Objection::NoDownFile(path) => write!(f, "{path} is missing"),
+            Objection::Unusable(it) => write!(f, "{}: {}", it.path.display(), it.problem),
+            Objection::Obstructed(obstruction) => write!(f, "{obstruction}"),
+        }
+    }
+}
+
+impl DivergenceKind {
+    /// The state of a version that diverges so.
+    pub fn state(self) -> State {
+        match self {
+            DivergenceKind::Modified => State::Modified,
+            DivergenceKind::Missing => State::Missing,
+            DivergenceKind::OutOfOrder => State::OutOfOrder,
+        }
+    }
+}
+
+impl fmt::Display for Divergence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let version = self.version;
+        let file = self.file.as_deref().unwrap_or("no file");
+        match self.kind {
+            DivergenceKind::Modified => {
+                write!(f, "{version} modified: {file}: edited after it was applied")
+            }
+            DivergenceKind::Missing => {
+                write!(f, "{version} missing: applied, but its file is gone")
+            }
+            DivergenceKind::OutOfOrder => {
+                write!(
+                    f,
+                    "{version} out-of-order: {file}: older than what is applied (MIGRATION_ORDER=strict)"
+                )
+            }
+        }
+    }
+}
+
+impl fmt::Display for Obstruction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}: ", self.file, self.line, self.column)?;
+        self.kind.fmt(f)
+    }
+}
+
+/// What is wrong, and what to do.
+impl fmt::Display for ObstacleKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ObstacleKind::TransactionControl(command) => {
+                write!(
+                    f,
+                    "{command} cannot stand in a migration: each file is one transaction already; remove it"
+                )
+            }
+            ObstacleKind::CopyFromStdin => {
+                write!(
+                    f,
+                    "COPY … FROM STDIN cannot stand in a migration: there is no input; use INSERT"
+                )
+            }
+            ObstacleKind::CopyToStdout => {
+                write!(
+                    f,
+                    "COPY … TO STDOUT cannot stand in a migration: nobody reads the output; remove it"
+                )
+            }
+            ObstacleKind::PsqlCommand(command) => {
+                write!(
+                    f,
+                    "{command} is a command of psql, not of the server; remove it, or write it in SQL"
+                )
+            }
+            ObstacleKind::UnnamedConcurrentIndex { proposal } => {
+                write!(
+                    f,
+                    "CREATE INDEX CONCURRENTLY needs a name, or it cannot be found again; for example {proposal}"
+                )
+            }
+            ObstacleKind::SharedFile { command } => {
+                write!(f, "{command} cannot share a file: give each its own")
+            }
+        }
+    }
+}

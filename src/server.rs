@@ -1,0 +1,6 @@
+//! The connection: how it is opened, what is said over it, how long it is waited for.
+
+pub mod progress;
+pub mod session;
+pub mod ticker;
+pub mod wait;

@@ -1,0 +1,153 @@
+//! A place in a migration file, and the excerpt that shows it.
+
+use std::borrow::Cow;
+
+/// A place in a migration file.
+pub struct Place {
+    /// Counted from 1.
+    pub line: usize,
+    /// Counted from 1, in characters.
+    pub column: usize,
+    /// The line's text.
+    pub text: String,
+    pub precision: Precision,
+}
+
+/// How well a place is known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// The server named this character.
+    Exact,
+    /// The server named no character; this is where the failing statement begins.
+    Statement,
+    /// The text ended where something was still open.
+    EndOfFile,
+}
+
+impl Place {
+    /// The place of the byte `offset` in `text`; an offset at or beyond the end is the end of the last line with text.
+    pub fn of(text: &str, offset: usize, precision: Precision) -> Place {
+        let mut offset = offset.min(text.len());
+        if precision == Precision::EndOfFile {
+            offset = text.trim_end().len();
+        }
+        while !text.is_char_boundary(offset) {
+            offset -= 1;
+        }
+        let start = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
+        let end = text[offset..]
+            .find('\n')
+            .map_or(text.len(), |newline| offset + newline);
+        Place {
+            line: text[..start].matches('\n').count() + 1,
+            column: text[start..offset].chars().count() + 1,
+            text: text[start..end].trim_end_matches('\r').to_owned(),
+            precision,
+        }
+    }
+
+    /// The line's text and, under the place, a caret; of a long line only what is around the place.
+    pub fn excerpt(&self) -> String {
+        /// Fits a terminal of 80 columns beside the line number.
+        const WINDOW: usize = 72;
+        let (mut from, mut shown) = (0, Cow::Borrowed(self.text.as_str()));
+        if self.text.chars().count() > WINDOW {
+            from = (self.column - 1).saturating_sub(WINDOW * 2 / 3);
+            let window: String = self.text.chars().skip(from).take(WINDOW).collect();
+            let tail = if self.text.chars().nth(from + WINDOW).is_some() {
+                "…"
+            } else {
+                ""
+            };
+            let head = if from > 0 { "…" } else { "" };
+            shown = Cow::Owned(format!("{head}{window}{tail}"));
+            from = from.saturating_sub(head.chars().count());
+        }
+        let number = self.line.to_string();
+        let mut excerpt = format!("  {number} | {shown}");
+        if self.precision != Precision::Statement {
+            let before = self.column - 1 - from;
+            let blank: String = shown
+                .chars()
+                .take(before)
+                .map(|c| if c == '\t' { '\t' } else { ' ' })
+                .collect();
+            excerpt.push_str(&format!(
+                "\n  {:width$} | {blank}^",
+                "",
+                width = number.len()
+            ));
+        }
+        excerpt
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_counts_lines_and_characters_from_one() {
+        let text = "a\n\tżółć 🐘 x\r\nlast";
+        for (offset, line, column, shown) in [
+            (0, 1, 1, "a"),
+            (1, 1, 2, "a"),
+            (2, 2, 1, "\tżółć 🐘 x"),
+            (3, 2, 2, "\tżółć 🐘 x"),
+            (text.find('🐘').expect("an elephant"), 2, 7, "\tżółć 🐘 x"),
+            // Within a character: its beginning.
+            (
+                text.find('🐘').expect("an elephant") + 2,
+                2,
+                7,
+                "\tżółć 🐘 x",
+            ),
+            (text.find("last").expect("a last line"), 3, 1, "last"),
+            (text.len() + 7, 3, 5, "last"),
+        ] {
+            let place = Place::of(text, offset, Precision::Exact);
+            assert_eq!(
+                (place.line, place.column, place.text.as_str()),
+                (line, column, shown),
+                "{offset}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_end_of_the_file_is_behind_its_last_letter() {
+        for text in ["SELECT (", "SELECT (\n\n", "SELECT ( \t\r\n"] {
+            let place = Place::of(text, text.len(), Precision::EndOfFile);
+            assert_eq!((place.line, place.column), (1, 9), "{text:?}");
+        }
+        let place = Place::of("", 0, Precision::EndOfFile);
+        assert_eq!((place.line, place.column), (1, 1));
+    }
+
+    #[test]
+    fn the_caret_stands_under_the_character() {
+        let text = "first\n\tALTER é x\n";
+        let place = Place::of(text, text.find('é').expect("an accent"), Precision::Exact);
+        assert_eq!(place.excerpt(), "  2 | \tALTER é x\n    | \t      ^");
+        let place = Place::of(text, 7, Precision::Statement);
+        assert_eq!(place.excerpt(), "  2 | \tALTER é x");
+    }
+
+    #[test]
+    fn of_a_long_line_only_the_surroundings_are_shown() {
+        let line = format!("{}!{}", "ก".repeat(500_000), "x".repeat(500_000));
+        let place = Place::of(&line, line.find('!').expect("a mark"), Precision::Exact);
+        let excerpt = place.excerpt();
+        let (shown, below) = excerpt.split_once('\n').expect("two lines");
+        let column = below.chars().position(|c| c == '^').expect("a caret");
+        assert_eq!(shown.chars().nth(column), Some('!'), "{excerpt}");
+        assert!(
+            shown.chars().count() <= 80 && shown.ends_with('…'),
+            "{excerpt}"
+        );
+
+        let end = Place::of(&line, line.len(), Precision::Exact).excerpt();
+        let (shown, below) = end.split_once('\n').expect("two lines");
+        assert_eq!(shown.chars().count() + 1, below.chars().count(), "{end}");
+    }
+}

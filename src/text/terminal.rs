@@ -1,0 +1,385 @@
+//! What answers on a terminal are made of: tables, labelled lines, colours.
+//!
+//! In a pipe nothing is wrapped or shortened, however long a line becomes. On a terminal long cells are wrapped, so that
+//! nothing is lost there either.
+
+use std::borrow::Cow;
+
+/// Where an answer goes to, as far as its looks depend on that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Layout {
+    /// A pipe or a file.
+    Plain,
+    Terminal {
+        columns: usize,
+        paint: Paint,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Paint {
+    None,
+    /// The colours that every terminal has.
+    Ansi,
+}
+
+/// What a colour says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tone {
+    Plain,
+    Heading,
+    Good,
+    /// Something is to be done.
+    Notice,
+    Bad,
+    Faint,
+}
+
+impl Layout {
+    /// The text in the tone's colour, if there are colours.
+    pub fn painted(self, text: &str, tone: Tone) -> String {
+        let Layout::Terminal {
+            paint: Paint::Ansi, ..
+        } = self
+        else {
+            return text.to_owned();
+        };
+        let code = match tone {
+            Tone::Plain => return text.to_owned(),
+            Tone::Heading => "1",
+            Tone::Good => "32",
+            Tone::Notice => "33",
+            Tone::Bad => "31",
+            Tone::Faint => "2",
+        };
+        format!("\u{1b}[{code}m{text}\u{1b}[0m")
+    }
+
+    fn columns(self) -> Option<usize> {
+        match self {
+            Layout::Plain => None,
+            Layout::Terminal { columns, .. } => Some(columns),
+        }
+    }
+}
+
+/// How a column's cells stand in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Align {
+    Left,
+    Right,
+    /// To the left, and wrapped where the terminal is too narrow for the table. One column of a table may be so.
+    Wrapping,
+}
+
+/// Lines of cells under a heading.
+pub struct Table {
+    columns: Vec<(&'static str, Align)>,
+    rows: Vec<Vec<(String, Tone)>>,
+}
+
+/// What stands between two columns.
+const GAP: &str = "  ";
+
+/// A wrapping column is not made narrower than this.
+const NARROWEST: usize = 12;
+
+impl Table {
+    pub fn new(columns: &[(&'static str, Align)]) -> Table {
+        Table {
+            columns: columns.to_vec(),
+            rows: Vec::new(),
+        }
+    }
+
+    /// Adds a line. It has as many cells as there are columns.
+    pub fn push(&mut self, cells: Vec<(String, Tone)>) {
+        let cells = cells.into_iter();
+        let printable = cells.map(|(text, tone)| (printable(&text).into_owned(), tone));
+        self.rows.push(printable.collect());
+    }
+
+    /// The table with its heading, each line ended by a line break, without blanks at the ends of lines.
+    pub fn text(&self, layout: Layout) -> String {
+        let widths = self.widths(layout);
+        let titles = self.columns.iter();
+        let heading = titles.map(|(title, _)| ((*title).to_owned(), Tone::Heading));
+        let mut out = String::new();
+        self.line(&heading.collect::<Vec<_>>(), &widths, layout, &mut out);
+        for row in &self.rows {
+            self.line(row, &widths, layout, &mut out);
+        }
+        out
+    }
+
+    fn widths(&self, layout: Layout) -> Vec<usize> {
+        let widest = |(at, (title, _)): (usize, &(&str, Align))| {
+            let cells = self.rows.iter().filter_map(|row| row.get(at));
+            let cells = cells.map(|(text, _)| width(text)).max();
+            cells.unwrap_or(0).max(width(title))
+        };
+        let mut widths: Vec<usize> = self.columns.iter().enumerate().map(widest).collect();
+        let total = widths.iter().sum::<usize>() + GAP.len() * widths.len().saturating_sub(1);
+        let wrapping = self.columns.iter().position(|it| it.1 == Align::Wrapping);
+        if let (Some(at), Some(columns)) = (wrapping, layout.columns()) {
+            let narrower = widths[at].saturating_sub(total.saturating_sub(columns));
+            widths[at] = widths[at].min(narrower.max(NARROWEST));
+        }
+        widths
+    }
+
+    /// Appends one line of the table, or several where a cell is wrapped.
+    fn line(&self, cells: &[(String, Tone)], widths: &[usize], layout: Layout, out: &mut String) {
+        let parts: Vec<Vec<&str>> = cells
+            .iter()
+            .zip(widths)
+            .map(|((text, _), &width)| wrapped(text, width))
+            .collect();
+        let height = parts.iter().map(Vec::len).max().unwrap_or(0);
+        for number in 0..height {
+            let mut blanks = 0;
+            for (at, (_, align)) in self.columns.iter().enumerate() {
+                let text = parts
+                    .get(at)
+                    .and_then(|it| it.get(number))
+                    .copied()
+                    .unwrap_or("");
+                let padding = widths[at].saturating_sub(width(text));
+                let (before, after) = match align {
+                    Align::Right => (padding, 0),
+                    Align::Left | Align::Wrapping => (0, padding),
+                };
+                if !text.is_empty() {
+                    out.push_str(&" ".repeat(blanks + before));
+                    out.push_str(&layout.painted(text, cells[at].1));
+                    blanks = after + GAP.len();
+                } else {
+                    blanks += before + after + GAP.len();
+                }
+            }
+            out.push('\n');
+        }
+    }
+}
+
+/// Lines with a label each, the values aligned; on a terminal they are wrapped. A label that is empty goes on with what
+/// the line before it is about.
+pub fn labelled(lines: &[(&str, String)], layout: Layout) -> String {
+    let indent = lines.iter().map(|(label, _)| width(label)).max();
+    let indent = indent.unwrap_or(0) + GAP.len();
+    let mut out = String::new();
+    for (label, value) in lines {
+        let value = printable(value);
+        let limit = layout.columns().map_or(usize::MAX, |columns| {
+            columns.saturating_sub(indent).max(NARROWEST)
+        });
+        let mut label = *label;
+        for part in wrapped(&value, limit) {
+            out.push_str(&layout.painted(label, Tone::Heading));
+            out.push_str(&" ".repeat(indent - width(label)));
+            out.push_str(part);
+            out.push('\n');
+            label = "";
+        }
+    }
+    out
+}
+
+/// Lines without a label, which are wrapped on a terminal.
+pub fn paragraph(text: &str, layout: Layout) -> String {
+    let text = printable(text);
+    let parts = wrapped(&text, layout.columns().unwrap_or(usize::MAX));
+    parts.iter().map(|part| format!("{part}\n")).collect()
+}
+
+/// Cuts a text into lines that are no wider than `limit`: at a blank, else behind a sign that joins words, else anywhere.
+fn wrapped(text: &str, limit: usize) -> Vec<&str> {
+    let (mut lines, mut rest) = (Vec::new(), text);
+    while width(rest) > limit {
+        let fitting = fitting(rest, limit);
+        let head = &rest[..fitting];
+        let at_blank = match rest[fitting..].starts_with(' ') {
+            true => Some(fitting),
+            false => head.rfind(' ').filter(|&at| at > 0),
+        };
+        let behind_sign = || head.rfind(['_', '-', '/', ',']).map(|at| at + 1);
+        let cut = at_blank.or_else(behind_sign).unwrap_or(fitting);
+        lines.push(rest[..cut].trim_end());
+        rest = rest[cut..].trim_start();
+    }
+    lines.push(rest);
+    lines
+}
+
+/// How many bytes of the text fit; at least one character.
+fn fitting(text: &str, limit: usize) -> usize {
+    let mut used = 0;
+    for (at, character) in text.char_indices() {
+        used += columns_of(character);
+        if used > limit && at > 0 {
+            return at;
+        }
+    }
+    text.len()
+}
+
+/// The text without anything that could steer a terminal, end a line, or make it read backwards.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(steers) {
+        return Cow::Borrowed(text);
+    }
+    let escaped = |character: char| match steers(character) {
+        true => character.escape_default().to_string(),
+        false => character.to_string(),
+    };
+    Cow::Owned(text.chars().map(escaped).collect())
+}
+
+/// Control characters, line and paragraph separators, and those that turn the direction of what follows (Unicode Standard
+/// Annex 9): a name that is written from right to left needs none of them.
+fn steers(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// How many columns of a terminal a text takes.
+pub fn width(text: &str) -> usize {
+    text.chars().map(columns_of).sum()
+}
+
+/// As terminals count: marks that stand above or below a letter take none, ideographs, syllables of Hangul and pictures
+/// take two (Unicode Standard Annex 11, "East Asian Width"). These are the ranges in which names are written; a table of
+/// all would be the better way, and a dependency.
+fn columns_of(character: char) -> usize {
+    match u32::from(character) {
+        0x0300..=0x036f
+        | 0x0483..=0x0489
+        | 0x0591..=0x05bd
+        | 0x064b..=0x065f
+        | 0x0900..=0x0902
+        | 0x093c
+        | 0x0941..=0x0948
+        | 0x094d
+        | 0x0e31
+        | 0x0e34..=0x0e3a
+        | 0x0e47..=0x0e4e
+        | 0x0eb1
+        | 0x0eb4..=0x0ebc
+        | 0x0ec8..=0x0ece
+        | 0x200b..=0x200f
+        | 0x20d0..=0x20f0
+        | 0xfe00..=0xfe0f
+        | 0xfe20..=0xfe2f
+        | 0xfeff => 0,
+        0x1100..=0x115f
+        | 0x2e80..=0x303e
+        | 0x3041..=0xa4cf
+        | 0xa960..=0xa97c
+        | 0xac00..=0xd7a3
+        | 0xf900..=0xfaff
+        | 0xfe30..=0xfe6f
+        | 0xff01..=0xff60
+        | 0xffe0..=0xffe6
+        | 0x1f300..=0x1f64f
+        | 0x1f680..=0x1f6ff
+        | 0x1f900..=0x1f9ff
+        | 0x20000..=0x3fffd => 2,
+        _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NARROW: Layout = Layout::Terminal {
+        columns: 30,
+        paint: Paint::None,
+    };
+
+    fn table() -> Table {
+        let columns = [
+            ("id", Align::Left),
+            ("name", Align::Wrapping),
+            ("ms", Align::Right),
+        ];
+        let mut table = Table::new(&columns);
+        let mut push = |cells: [&str; 3]| {
+            table.push(cells.map(|it| (it.to_owned(), Tone::Good)).to_vec());
+        };
+        push(["1", "ไทยที่", "7"]);
+        push(["2", "日本語", ""]);
+        push(["3", "a_name_that_is_much_too_long", "1234"]);
+        table
+    }
+
+    #[test]
+    fn in_a_pipe_a_table_is_aligned_and_as_wide_as_it_must_be() {
+        let expected = "\
+id  name                            ms
+1   ไทยที่                             7
+2   日本語
+3   a_name_that_is_much_too_long  1234
+";
+        assert_eq!(table().text(Layout::Plain), expected);
+    }
+
+    #[test]
+    fn on_a_narrow_terminal_the_long_column_is_wrapped() {
+        let expected = "\
+id  name                    ms
+1   ไทยที่                     7
+2   日本語
+3   a_name_that_is_much_  1234
+    too_long
+";
+        assert_eq!(table().text(NARROW), expected);
+    }
+
+    #[test]
+    fn colours_do_not_count() {
+        let layout = |paint| Layout::Terminal { columns: 80, paint };
+        let painted = table().text(layout(Paint::Ansi));
+        assert!(painted.starts_with("\u{1b}[1mid\u{1b}[0m  \u{1b}[1mname\u{1b}[0m"));
+        let mut plain = painted.replace("\u{1b}[0m", "");
+        for code in ["1", "32"] {
+            plain = plain.replace(&format!("\u{1b}[{code}m"), "");
+        }
+        assert_eq!(plain, table().text(layout(Paint::None)));
+    }
+
+    #[test]
+    fn labelled_lines_are_wrapped_at_blanks_under_their_value() {
+        let lines = [
+            ("lock", "held by somebody far away".to_owned()),
+            ("", "which is\u{1b}[2J fine".to_owned()),
+        ];
+        assert_eq!(
+            labelled(&lines, NARROW),
+            "lock  held by somebody far\n      away\n      which is\\u{1b}[2J fine\n"
+        );
+        assert_eq!(
+            labelled(&lines, Layout::Plain),
+            "lock  held by somebody far away\n      which is\\u{1b}[2J fine\n"
+        );
+    }
+
+    #[test]
+    fn nothing_is_lost_by_wrapping() {
+        for text in [
+            "",
+            "x",
+            "日本語日本語日本語",
+            "a b c d e f g h",
+            "aaaaaaaaaaaaaaaaaaaaaaaa",
+            "_a_b_c_d_e-f/g,h",
+        ] {
+            for limit in 1..10 {
+                let lines = wrapped(text, limit);
+                let squeezed = |text: &str| text.replace(' ', "");
+                assert_eq!(squeezed(&lines.concat()), squeezed(text), "{limit}");
+                let fits = |line: &&str| width(line) <= limit.max(2);
+                assert!(lines.iter().all(fits), "{lines:?} {limit}");
+            }
+        }
+    }
+}
