@@ -428,23 +428,38 @@ fn nothing_in_src_panics_for_convenience_or_is_left_to_do() {
 
 #[test]
 fn every_test_file_is_a_module_of_the_one_test_binary() {
-    let main = text_of("tests/it/main.rs");
+    let directory = root().join("tests/it");
+    let listed = modules(&text_of("tests/it/main.rs"), "")
+        .into_iter()
+        .chain(modules(&text_of("tests/it/support.rs"), "support/"));
+    let listed: BTreeSet<String> = listed.chain(["main.rs".to_owned()]).collect();
     let mut found = Vec::new();
-    files_below(&root().join("tests/it"), &mut found);
-    for path in found {
-        let name = path
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        let top = path.parent() == Some(&root().join("tests/it"));
-        if top && name != "main" && path.extension().is_some_and(|it| it == "rs") {
-            assert!(
-                main.contains(&format!("mod {name};")),
-                "tests/it/main.rs does not list {name}"
-            );
+    files_below(&directory, &mut found);
+    let present: BTreeSet<String> = found
+        .iter()
+        .filter_map(|path| path.strip_prefix(&directory).ok())
+        .map(|path| path.display().to_string())
+        .filter(|path| path.ends_with(".rs"))
+        .collect();
+    assert_eq!(present, listed, "the files (left), what is listed (right)");
+}
+
+/// The files of the modules that a file lists, the groups' folders before them.
+fn modules(text: &str, folder: &str) -> Vec<String> {
+    let mut folder = folder.to_owned();
+    let mut found = Vec::new();
+    for line in text.lines() {
+        let declared = line.trim_start().trim_start_matches("pub ");
+        match declared.strip_prefix("mod ") {
+            Some(group) if group.ends_with(" {") => {
+                folder = format!("{}/", group.trim_end_matches(" {"));
+            }
+            Some(module) => found.push(format!("{folder}{}.rs", module.trim_end_matches(';'))),
+            None if line == "}" => folder.clear(),
+            None => (),
         }
     }
+    found
 }
 
 /// The cells of the table with this header, row by row.
