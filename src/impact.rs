@@ -1,7 +1,7 @@
 //! One statement's text → the table-level locks that it takes, and what about it hurts whoever uses the tables. Pure.
 //!
 //! The modes are those of PostgreSQL's manual, chapter "Explicit Locking", and of each command's own page, for
-//! PostgreSQL 15 to 18; `tests/it/plan.rs` compares them with what a server really takes. Only tables from before the
+//! PostgreSQL 15 to 18; `tests/it/commands/plan.rs` compares them with what a server really takes. Only tables from before the
 //! plan are of interest: nobody else can know the others. What the text does not tell is called unknown, never guessed:
 //! a `DO` block, a function's body, what a foreign key or a view leads to.
 

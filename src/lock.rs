@@ -60,12 +60,10 @@
 //! Under REPEATABLE READ the history read under the row would be older than the row, and G would keep a snapshot for
 //! which every CONCURRENTLY waits. So the isolation level is always written out, whatever the role's default is.
 //!
-//! `lock/model.rs` goes through every interleaving of two and three runs, bun, an operator and all these deaths, and
-//! shows for each step what breaks without it.
+//! `tests/it/lock/model.rs` goes through every interleaving of two and three runs, bun, an operator and all these
+//! deaths, and shows for each step what breaks without it.
 
 mod holder;
-#[cfg(test)]
-mod model;
 pub mod state;
 
 use std::time::Duration;

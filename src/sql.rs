@@ -6,7 +6,7 @@
 //! it (the manual's chapter 4.1 "Lexical Structure", the server's `scan.l`) and splits it where
 //! psql splits it (`psqlscan.l`), and knows of the grammar no more than the first words of some
 //! commands. Where psql is wrong it sides with the server: psql forgets at a line's end that a literal
-//! was `E'…'`, and counts every `BEGIN`, `CASE` and `END` of a function. `tests/it/lexer.rs` compares it
+//! was `E'…'`, and counts every `BEGIN`, `CASE` and `END` of a function. `tests/it/files/lexer.rs` compares it
 //! with both.
 //!
 //! It is pure, takes any text without failing (what is wrong with a statement the server says
@@ -2678,7 +2678,7 @@ pub mod tests {
         }
     }
 
-    /// What a text is made of by repeating one of these. `tests/it/lexer.rs` measures how long it takes to read.
+    /// What a text is made of by repeating one of these. `tests/it/files/lexer.rs` measures how long it takes to read.
     pub const PIECES: [&str; 57] = [
         "(",
         ")",

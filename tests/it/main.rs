@@ -1,44 +1,78 @@
 //! The real binary against a real PostgreSQL. `make test` starts a throwaway cluster for it; each test has a database,
 //! a directory and an environment of its own, so all of them run in parallel.
+//!
+//! The groups below are folders. What a name of a group or of a module in it is given to, `cargo test` runs alone:
+//! `tests/postgres with cargo test --test it lock::racing`.
 
-mod baseline;
-mod beside_bun;
-mod bun;
-mod bun_client;
-mod bundled;
-mod cable;
-mod chaos;
-mod check;
-mod cluster;
-mod down;
-mod environment;
-mod errors;
-mod exit_codes;
-mod files;
-mod healing;
-mod help;
-mod hostile;
-mod json;
-mod kill_matrix;
-mod lexer;
-mod lock;
-mod logs;
-mod network;
-mod new;
-mod outside;
-mod pgbouncer;
-mod plan;
-mod pooler;
-mod proxy;
-mod refusals;
-mod resources;
-mod rules;
-mod server_list;
-mod signals;
-mod standby;
-mod status;
-mod steps;
+/// What users and the project itself are promised: the rules that README opens with, exit codes, variables, the cost
+/// of a run; and what the repository keeps to.
+mod contract {
+    mod environment;
+    mod exit_codes;
+    mod resources;
+    mod rules;
+    mod tidy;
+}
+
+/// One section a command. `up` is what all the other groups are about.
+mod commands {
+    mod baseline;
+    mod check;
+    mod down;
+    mod help;
+    mod new;
+    mod plan;
+    pub mod status;
+    mod unlock;
+}
+
+/// Which files are migrations, how their text is read, and what is refused of them before anything runs.
+mod files {
+    mod bundled;
+    mod lexer;
+    mod recognised;
+    mod refusals;
+}
+
+/// Exactly once, one at a time, no lock to delete: by racing, by killing at every message, by cutting the cable, by
+/// chance, and by going through all states of a model.
+mod lock {
+    mod cable;
+    mod chaos;
+    pub mod kill_matrix;
+    mod model;
+    mod racing;
+}
+
+/// Statements that cannot run in a transaction: which they are, how they run, and how the next run heals what an
+/// interruption left.
+mod outside {
+    mod alone;
+    mod healing;
+    mod server_list;
+}
+
+/// What is between a run and its database: the wire, poolers, standbys, hostile settings, and signals while it waits.
+mod connection {
+    mod hostile;
+    mod network;
+    mod pooler;
+    mod signals;
+    mod standby;
+}
+
+/// What people and programs read: errors, the log, the terminal.
+mod output {
+    mod errors;
+    mod logs;
+    mod terminal;
+}
+
+/// Beside bun, and after it.
+mod bun {
+    mod adopted;
+    mod beside;
+}
+
+/// What tests are made of.
 mod support;
-mod terminal;
-mod tidy;
-mod unlock;

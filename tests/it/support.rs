@@ -1,5 +1,12 @@
 //! What tests are made of: a scratch database and directory, the binary with a clean environment, its outcome.
 
+pub mod bun_client;
+pub mod cluster;
+pub mod json;
+pub mod pgbouncer;
+pub mod proxy;
+pub mod steps;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;

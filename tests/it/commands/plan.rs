@@ -1,7 +1,7 @@
 //! `lockstep plan`: what it says of pending files, that it changes nothing, and that it is right: what it reads from a
 //! statement's text is compared with what a rehearsal measures.
 
-use crate::status::assert_documented;
+use crate::commands::status::assert_documented;
 use crate::support::{Gate, Outcome, Scratch, text};
 
 /// Asks the server for parts of a JSON document, which it also checks.

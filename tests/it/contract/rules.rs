@@ -385,7 +385,7 @@ fn a_row_that_a_dead_runner_left_on_an_up_to_date_database_is_removed_by_whoever
     assert_eq!(locks(), [""; 0]);
 }
 
-// 5. All complaints first. The texts are in `refusals.rs`.
+// 5. All complaints first. The texts are in `files/refusals.rs`.
 
 #[test]
 fn nothing_runs_before_everything_that_can_be_refused_was_looked_at() {

@@ -1,8 +1,8 @@
 //! `lockstep unlock [ID]`: it shows the lock, removes a row whose owner is provably gone, and of bun's only the one that it
 //! is told by its id. A living runner's it never removes.
 
-use crate::bun_client::{LOCK as BUN_LOCK, init};
-use crate::steps::{assert_applied_once, steps};
+use crate::support::bun_client::{LOCK as BUN_LOCK, init};
+use crate::support::steps::{assert_applied_once, steps};
 use crate::support::{Gate, Outcome, Running, Scratch, wait_until};
 
 #[test]

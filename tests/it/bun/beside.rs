@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use crate::bun_client::{Bun, init};
-use crate::steps::{assert_applied_once, file, steps, version};
+use crate::support::bun_client::{Bun, init};
+use crate::support::steps::{assert_applied_once, file, steps, version};
 use crate::support::{Gate, Running, Scratch, wait_until};
 
 /// Often enough for a test, where bun's users wait a second.

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::kill_matrix::{Site, assert_retry_helps, is_soak, tell};
+use crate::lock::kill_matrix::{Site, assert_retry_helps, is_soak, tell};
 use crate::support::{Running, wait_until};
 
 /// How many rounds are played at once.

@@ -9,7 +9,7 @@
 //!    the row that is still its own. Nothing is applied twice.
 //! 5. A row that a dead run of ours left is taken over. A row of bun's is waited for, by name, also when nothing is
 //!    pending: at the deadline the exit code is 4.
-//! 6. Neither bun nor our own waiters hold up a CREATE INDEX CONCURRENTLY; see also `beside_bun.rs`.
+//! 6. Neither bun nor our own waiters hold up a CREATE INDEX CONCURRENTLY; see also `bun/beside.rs`.
 //! 7. Every wait has its deadline, names whom it waits for, and can be "try once".
 //! 8. Two histories do not wait for each other.
 //! 9. None of this depends on the settings of the role, the database or the session.
@@ -17,8 +17,8 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::bun_client::{self, LOCK as BUN_LOCK, UNLOCK as BUN_UNLOCK};
-use crate::steps::{assert_applied_once, file, steps, version};
+use crate::support::bun_client::{self, LOCK as BUN_LOCK, UNLOCK as BUN_UNLOCK};
+use crate::support::steps::{assert_applied_once, file, steps, version};
 use crate::support::{Gate, Lockstep, Outcome, Running, Scratch, rows, wait_until};
 
 // ------------------------------------------------------------------------------------------ 1. racing

@@ -4,7 +4,7 @@
 //! An index build is held up where a test wants it by a transaction that is older than it and still has a snapshot:
 //! CONCURRENTLY waits for those.
 
-use crate::steps::{file, old_snapshot, unrecord, version};
+use crate::support::steps::{file, old_snapshot, unrecord, version};
 use crate::support::{Gate, Scratch, wait_until};
 
 const TABLE: &str = "CREATE TABLE t (a int, b text); INSERT INTO t SELECT g, g::text FROM generate_series(1, 100) g";

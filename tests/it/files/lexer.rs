@@ -19,7 +19,7 @@ use postgres::SimpleQueryMessage;
 use crate::support::{DEADLINE, Scratch, server};
 
 /// The binary has no library, so this is its file itself. Its unit tests come along; they are the same here.
-#[path = "../../src/sql.rs"]
+#[path = "../../../src/sql.rs"]
 #[allow(dead_code, reason = "the binary uses what is not used here")]
 mod script;
 

@@ -100,9 +100,11 @@ fn script(arguments: &[&str], directory: &PathBuf) -> String {
         .to_owned()
 }
 
-/// Runs a test of this binary in a process of its own, which finds that cluster in the place of the shared one; `wrapper`
+/// Runs a test, of the module that is `module_path!()`, in a process of its own, which finds that cluster in the place of the shared one; `wrapper`
 /// starts it, if it is not empty. What it writes to stderr is ours.
-pub fn in_another_process(test: &str, cluster: &Cluster, wrapper: &[&str]) {
+pub fn in_another_process(module: &str, test: &str, cluster: &Cluster, wrapper: &[&str]) {
+    let (_, module) = module.split_once("::").expect("a module of this binary");
+    let test = &format!("{module}::{test}");
     let started = Instant::now();
     let binary = env::current_exe().expect("this binary");
     let binary = binary.display().to_string();

@@ -1,7 +1,7 @@
 //! `lockstep baseline`: that it records and runs nothing, what it refuses, and that an adopted database is like one that
 //! was migrated from the start.
 
-use crate::steps::{file, version};
+use crate::support::steps::{file, version};
 use crate::support::{Gate, Outcome, Scratch};
 
 #[test]

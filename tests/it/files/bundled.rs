@@ -1,5 +1,5 @@
 //! The repository's own `./migrations`, applied to an empty database, and carried on from one that has rows. Their way
-//! back is in `down.rs`.
+//! back is in `commands/down.rs`.
 
 use std::fs;
 use std::path::{Path, PathBuf};

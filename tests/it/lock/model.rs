@@ -1,13 +1,23 @@
 //! The lock protocol as an exhaustive model: every state that it can get into is visited, and looked at.
 //!
-//! `lock.rs` argues in words why nothing is applied twice, skipped or left locked. Words can overlook an interleaving,
+//! `src/lock.rs` argues in words why nothing is applied twice, skipped or left locked. Words can overlook an interleaving,
 //! and a test with a server meets only some of them. Here the protocol is a small machine ([`Model`]) and
 //! [`Exploration`] goes through all that can happen to it, the nearest states first, so that what breaks an
 //! [`Invariant`] is found by a shortest way. The same with a step taken out shows what that step is there for. It
-//! touches no database, and knows nothing of the code: whoever changes the protocol changes [`SHIPPED`].
+//! touches no database, and knows nothing of the code; what ties it to the code is [`SHIPPED`].
 //!
-//! `cargo test lock::model -- --nocapture` prints how many states there were, and with `MODEL_TRACES=1` the shortest
-//! way to whatever is broken.
+//! `cargo test --test it lock::model -- --nocapture` prints how many states there were, and with `MODEL_TRACES=1` the
+//! shortest way to whatever is broken. `make soak` adds the larger worlds.
+//!
+//! # Changing the protocol
+//!
+//! Change the model first. If a choice of [`Protocol`] has the new behaviour as one of its values, set it in [`SHIPPED`]
+//! and run the tests: what breaks now is shown by a shortest way, and is either a fault of the change or a promise to
+//! take back in [`Model::promised`]. If it has not, add a value (or a choice), let [`Model::transitions`] do what the
+//! new code would do, statement by statement, and keep the old value as a mutation with a test that shows what it
+//! breaks: so the next reader learns why the step is there. When the model keeps its promises, change `src/lock.rs`,
+//! `src/lock/` and `src/apply.rs`, statement by statement the same. A step that the code takes and no transition does,
+//! or the other way round, is an error in one of them.
 //!
 //! # What is modelled
 //!
@@ -1523,363 +1533,355 @@ impl fmt::Display for Exploration {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    #![allow(
-        clippy::print_stdout,
-        reason = "cargo shows it when a test fails, and to whoever asks"
-    )]
+// ------------------------------------------------------------------------------------------------- the tests
 
-    use super::*;
+/// Three runs at once, two migrations.
+const THREE: World = World {
+    runs: 3,
+    at_once: 3,
+    migrations: 2,
+    bun: Bun::Present,
+    operator: Operator::Careful,
+    failures: Failures::OfEverybody,
+};
 
-    /// Three runs at once, two migrations.
-    const THREE: World = World {
-        runs: 3,
-        at_once: 3,
-        migrations: 2,
-        bun: Bun::Present,
-        operator: Operator::Careful,
-        failures: Failures::OfEverybody,
-    };
+/// Two runs at once, and one restart.
+const TWO_AND_A_RESTART: World = World {
+    at_once: 2,
+    ..THREE
+};
 
-    /// Two runs at once, and one restart.
-    const TWO_AND_A_RESTART: World = World {
-        at_once: 2,
-        ..THREE
-    };
+const TWO: World = World {
+    runs: 2,
+    ..TWO_AND_A_RESTART
+};
 
-    const TWO: World = World {
-        runs: 2,
-        ..TWO_AND_A_RESTART
-    };
+/// The same runs with nobody to disturb them but death.
+const CRASHES_ALONE: World = World {
+    bun: Bun::Absent,
+    operator: Operator::Absent,
+    ..TWO_AND_A_RESTART
+};
 
-    /// The same runs with nobody to disturb them but death.
-    const CRASHES_ALONE: World = World {
-        bun: Bun::Absent,
-        operator: Operator::Absent,
-        ..TWO_AND_A_RESTART
-    };
-
-    fn explore(title: &str, protocol: Protocol, world: World, until: Until) -> Exploration {
-        let exploration = Exploration::of(protocol, world, until);
-        println!("{title}: {exploration}");
-        if std::env::var_os("MODEL_TRACES").is_some() {
-            println!("{}", exploration.traces());
-        }
-        exploration
+fn explore(title: &str, protocol: Protocol, world: World, until: Until) -> Exploration {
+    let exploration = Exploration::of(protocol, world, until);
+    println!("{title}: {exploration}");
+    if std::env::var_os("MODEL_TRACES").is_some() {
+        println!("{}", exploration.traces());
     }
+    exploration
+}
 
-    /// Visits all states and demands that what is promised holds, and that what is not is really broken: a promise that
-    /// could be made is to be made.
-    fn demand_what_is_promised(title: &str, protocol: Protocol, world: World) -> Exploration {
+/// Visits all states and demands that what is promised holds, and that what is not is really broken: a promise that
+/// could be made is to be made.
+fn demand_what_is_promised(title: &str, protocol: Protocol, world: World) -> Exploration {
+    let exploration = explore(title, protocol, world, Until::AllIsSeen);
+    let mut known = Model { protocol, world }.promised();
+    known.extend(exploration.invariants());
+    known.sort();
+    let all = [
+        OnceOverall,
+        OnceByUs,
+        Atomic,
+        InOrder,
+        OneAtWork,
+        NotBesideBun,
+        WorkerCompletes,
+        ObserverIsRight,
+        NotRobbed,
+        Progress,
+        NoRowLeft,
+    ];
+    assert_eq!(known, all, "{title}\n{}", exploration.traces());
+    exploration
+}
+
+/// Demands that a mutation breaks these invariants first, in this order.
+fn demand_broken(title: &str, protocol: Protocol, world: World, broken: &'static [Invariant]) {
+    let exploration = explore(title, protocol, world, Until::Broken(broken));
+    assert_eq!(
+        exploration.invariants(),
+        broken,
+        "{title}\n{}",
+        exploration.traces()
+    );
+}
+
+/// Demands that a mutation breaks nothing, because another step covers it.
+fn demand_covered(title: &str, protocol: Protocol) {
+    let restart = World {
+        migrations: 1,
+        ..TWO_AND_A_RESTART
+    };
+    for world in [TWO, restart, CRASHES_ALONE] {
         let exploration = explore(title, protocol, world, Until::AllIsSeen);
-        let mut known = Model { protocol, world }.promised();
-        known.extend(exploration.invariants());
-        known.sort();
-        let all = [
-            OnceOverall,
-            OnceByUs,
-            Atomic,
-            InOrder,
-            OneAtWork,
-            NotBesideBun,
-            WorkerCompletes,
-            ObserverIsRight,
-            NotRobbed,
-            Progress,
-            NoRowLeft,
-        ];
-        assert_eq!(known, all, "{title}\n{}", exploration.traces());
-        exploration
-    }
-
-    /// Demands that a mutation breaks these invariants first, in this order.
-    fn demand_broken(title: &str, protocol: Protocol, world: World, broken: &'static [Invariant]) {
-        let exploration = explore(title, protocol, world, Until::Broken(broken));
         assert_eq!(
             exploration.invariants(),
-            broken,
+            [],
             "{title}\n{}",
             exploration.traces()
         );
     }
+}
 
-    /// Demands that a mutation breaks nothing, because another step covers it.
-    fn demand_covered(title: &str, protocol: Protocol) {
-        let restart = World {
-            migrations: 1,
-            ..TWO_AND_A_RESTART
-        };
-        for world in [TWO, restart, CRASHES_ALONE] {
-            let exploration = explore(title, protocol, world, Until::AllIsSeen);
-            assert_eq!(
-                exploration.invariants(),
-                [],
-                "{title}\n{}",
-                exploration.traces()
-            );
-        }
+fn bits(events: &[Event]) -> u64 {
+    events.iter().fold(0, |bits, &it| bits | 1 << it as u64)
+}
+
+/// And sees to it that the model is alive: everything happens that can.
+#[test]
+fn three_runs_keep_what_is_promised() {
+    let exploration = demand_what_is_promised("three runs", SHIPPED, THREE);
+    let never = [
+        Event::FindsItRecorded,
+        Event::CommitsRecord,
+        Event::ServerCrashes,
+    ];
+    let all = (1 << (Event::ServerCrashes as u64 + 1)) - 1;
+    assert_eq!(exploration.events, all & !bits(&never));
+}
+
+#[test]
+fn two_runs_and_a_restart_keep_all_if_the_weaknesses_are_cured() {
+    demand_what_is_promised("two runs, cured", CURED, TWO_AND_A_RESTART);
+}
+
+#[test]
+#[ignore = "it takes half a minute"]
+fn four_runs_keep_what_is_promised() {
+    let world = World {
+        runs: 4,
+        at_once: 4,
+        migrations: 1,
+        ..THREE
+    };
+    demand_what_is_promised("four runs", SHIPPED, world);
+    demand_what_is_promised("four runs, cured", CURED, world);
+}
+
+#[test]
+fn runs_keep_to_each_other_beside_a_careless_operator() {
+    let world = World {
+        operator: Operator::Careless,
+        ..TWO
+    };
+    let exploration = demand_what_is_promised("careless operator", SHIPPED, world);
+    assert!(exploration.has_seen(Event::FindsItRecorded));
+    demand_what_is_promised("careless operator, cured", CURED, world);
+}
+
+#[test]
+fn a_crash_of_the_server_takes_back_no_promise_but_what_is_excluded() {
+    let world = World {
+        failures: Failures::OfTheServerToo,
+        ..TWO
+    };
+    demand_what_is_promised("server crash", SHIPPED, world);
+    demand_what_is_promised("server crash, cured", CURED, world);
+}
+
+/// Each cure alone, so that it is known which one cures what.
+#[test]
+fn each_weakness_has_its_own_cure() {
+    let world = World {
+        failures: Failures::OfTheServerToo,
+        ..TWO
+    };
+    for (title, protocol) in [
+        (
+            "guard asserted before the row",
+            Protocol {
+                assertion: Assertion::BeforeTheRow,
+                ..CURED
+            },
+        ),
+        (
+            "takeover not durable",
+            Protocol {
+                takeover_commit: TakeoverCommit::Deferred,
+                ..CURED
+            },
+        ),
+        (
+            "row of ours not minded",
+            Protocol {
+                hint: Minds::Bun,
+                ..CURED
+            },
+        ),
+    ] {
+        demand_what_is_promised(title, protocol, world);
     }
+}
 
-    fn bits(events: &[Event]) -> u64 {
-        events.iter().fold(0, |bits, &it| bits | 1 << it as u64)
-    }
+#[test]
+fn without_the_fence_two_work_at_once() {
+    let protocol = Protocol {
+        fence: Fence::Absent,
+        ..CURED
+    };
+    demand_broken(
+        "no fence",
+        protocol,
+        CRASHES_ALONE,
+        &[OneAtWork, OnceOverall, OnceByUs],
+    );
+    demand_broken("no fence, with bun", protocol, TWO, &[NotBesideBun]);
+}
 
-    /// And sees to it that the model is alive: everything happens that can.
-    #[test]
-    fn three_runs_keep_what_is_promised() {
-        let exploration = demand_what_is_promised("three runs", SHIPPED, THREE);
-        let never = [
-            Event::FindsItRecorded,
-            Event::CommitsRecord,
-            Event::ServerCrashes,
-        ];
-        let all = (1 << (Event::ServerCrashes as u64 + 1)) - 1;
-        assert_eq!(exploration.events, all & !bits(&never));
-    }
+#[test]
+fn with_a_fence_that_only_looks_two_work_at_once() {
+    let protocol = Protocol {
+        fence: Fence::LooksOnly,
+        ..CURED
+    };
+    demand_broken(
+        "fence that looks",
+        protocol,
+        CRASHES_ALONE,
+        &[OneAtWork, OnceOverall, OnceByUs],
+    );
+    demand_broken("fence that looks, with bun", protocol, TWO, &[NotBesideBun]);
+}
 
-    #[test]
-    fn two_runs_and_a_restart_keep_all_if_the_weaknesses_are_cured() {
-        demand_what_is_promised("two runs, cured", CURED, TWO_AND_A_RESTART);
-    }
+#[test]
+fn with_a_takeover_that_does_not_wait_two_work_at_once() {
+    let protocol = Protocol {
+        takeover: Takeover::WithoutWaiting,
+        ..CURED
+    };
+    demand_broken(
+        "takeover without waiting",
+        protocol,
+        CRASHES_ALONE,
+        &[OneAtWork, OnceOverall, OnceByUs],
+    );
+}
 
-    #[test]
-    #[ignore = "it takes half a minute"]
-    fn four_runs_keep_what_is_promised() {
-        let world = World {
-            runs: 4,
-            at_once: 4,
-            migrations: 1,
-            ..THREE
-        };
-        demand_what_is_promised("four runs", SHIPPED, world);
-        demand_what_is_promised("four runs, cured", CURED, world);
-    }
+#[test]
+fn with_a_takeover_of_any_row_we_work_beside_bun() {
+    let protocol = Protocol {
+        takeover: Takeover::OfAnyRow,
+        ..CURED
+    };
+    demand_broken(
+        "takeover of any row",
+        protocol,
+        TWO,
+        &[
+            NotBesideBun,
+            NotRobbed,
+            ObserverIsRight,
+            WorkerCompletes,
+            InOrder,
+            OnceOverall,
+        ],
+    );
+}
 
-    #[test]
-    fn runs_keep_to_each_other_beside_a_careless_operator() {
-        let world = World {
-            operator: Operator::Careless,
-            ..TWO
-        };
-        let exploration = demand_what_is_promised("careless operator", SHIPPED, world);
-        assert!(exploration.has_seen(Event::FindsItRecorded));
-        demand_what_is_promised("careless operator, cured", CURED, world);
-    }
+#[test]
+fn with_positive_ids_a_dead_run_locks_everybody_out() {
+    let protocol = Protocol {
+        takeover: Takeover::OfNoRow,
+        ..CURED
+    };
+    demand_broken("positive ids", protocol, CRASHES_ALONE, &[Progress]);
+}
 
-    #[test]
-    fn a_crash_of_the_server_takes_back_no_promise_but_what_is_excluded() {
-        let world = World {
-            failures: Failures::OfTheServerToo,
-            ..TWO
-        };
-        demand_what_is_promised("server crash", SHIPPED, world);
-        demand_what_is_promised("server crash, cured", CURED, world);
-    }
+#[test]
+fn reading_under_the_row_and_looking_for_the_record_cover_each_other() {
+    let stale = Protocol {
+        plan: Plan::ReadBeforeTheGuard,
+        ..CURED
+    };
+    let trusting = Protocol {
+        recheck: Recheck::Absent,
+        ..CURED
+    };
+    demand_covered("stale plan", stale);
+    demand_covered("no look for the record", trusting);
+    let both = Protocol {
+        recheck: Recheck::Absent,
+        ..stale
+    };
+    demand_broken("neither", both, CRASHES_ALONE, &[OnceOverall, OnceByUs]);
+}
 
-    /// Each cure alone, so that it is known which one cures what.
-    #[test]
-    fn each_weakness_has_its_own_cure() {
-        let world = World {
-            failures: Failures::OfTheServerToo,
-            ..TWO
-        };
-        for (title, protocol) in [
-            (
-                "guard asserted before the row",
-                Protocol {
-                    assertion: Assertion::BeforeTheRow,
-                    ..CURED
-                },
-            ),
-            (
-                "takeover not durable",
-                Protocol {
-                    takeover_commit: TakeoverCommit::Deferred,
-                    ..CURED
-                },
-            ),
-            (
-                "row of ours not minded",
-                Protocol {
-                    hint: Minds::Bun,
-                    ..CURED
-                },
-            ),
-        ] {
-            demand_what_is_promised(title, protocol, world);
-        }
-    }
-
-    #[test]
-    fn without_the_fence_two_work_at_once() {
-        let protocol = Protocol {
-            fence: Fence::Absent,
-            ..CURED
-        };
-        demand_broken(
-            "no fence",
-            protocol,
-            CRASHES_ALONE,
-            &[OneAtWork, OnceOverall, OnceByUs],
-        );
-        demand_broken("no fence, with bun", protocol, TWO, &[NotBesideBun]);
-    }
-
-    #[test]
-    fn with_a_fence_that_only_looks_two_work_at_once() {
-        let protocol = Protocol {
-            fence: Fence::LooksOnly,
-            ..CURED
-        };
-        demand_broken(
-            "fence that looks",
-            protocol,
-            CRASHES_ALONE,
-            &[OneAtWork, OnceOverall, OnceByUs],
-        );
-        demand_broken("fence that looks, with bun", protocol, TWO, &[NotBesideBun]);
-    }
-
-    #[test]
-    fn with_a_takeover_that_does_not_wait_two_work_at_once() {
-        let protocol = Protocol {
-            takeover: Takeover::WithoutWaiting,
-            ..CURED
-        };
-        demand_broken(
-            "takeover without waiting",
-            protocol,
-            CRASHES_ALONE,
-            &[OneAtWork, OnceOverall, OnceByUs],
-        );
-    }
-
-    #[test]
-    fn with_a_takeover_of_any_row_we_work_beside_bun() {
-        let protocol = Protocol {
-            takeover: Takeover::OfAnyRow,
-            ..CURED
-        };
-        demand_broken(
-            "takeover of any row",
-            protocol,
-            TWO,
-            &[
-                NotBesideBun,
-                NotRobbed,
-                ObserverIsRight,
-                WorkerCompletes,
-                InOrder,
-                OnceOverall,
-            ],
-        );
-    }
-
-    #[test]
-    fn with_positive_ids_a_dead_run_locks_everybody_out() {
-        let protocol = Protocol {
-            takeover: Takeover::OfNoRow,
-            ..CURED
-        };
-        demand_broken("positive ids", protocol, CRASHES_ALONE, &[Progress]);
-    }
-
-    #[test]
-    fn reading_under_the_row_and_looking_for_the_record_cover_each_other() {
-        let stale = Protocol {
-            plan: Plan::ReadBeforeTheGuard,
-            ..CURED
-        };
-        let trusting = Protocol {
-            recheck: Recheck::Absent,
-            ..CURED
-        };
-        demand_covered("stale plan", stale);
-        demand_covered("no look for the record", trusting);
-        let both = Protocol {
-            recheck: Recheck::Absent,
-            ..stale
-        };
-        demand_broken("neither", both, CRASHES_ALONE, &[OnceOverall, OnceByUs]);
-    }
-
-    #[test]
-    fn without_the_guard_runs_rob_each_other_and_no_more() {
-        let protocol = Protocol {
-            guard: Guard::None,
-            ..CURED
-        };
-        for world in [TWO, CRASHES_ALONE] {
-            let exploration = explore("no guard", protocol, world, Until::AllIsSeen);
-            assert_eq!(exploration.invariants(), [NotRobbed]);
-        }
-    }
-
-    #[test]
-    fn with_one_token_for_all_a_run_deletes_its_successors_row() {
-        let protocol = Protocol {
-            token: Token::Shared,
-            ..CURED
-        };
-        let exploration = explore("one token", protocol, TWO, Until::AllIsSeen);
+#[test]
+fn without_the_guard_runs_rob_each_other_and_no_more() {
+    let protocol = Protocol {
+        guard: Guard::None,
+        ..CURED
+    };
+    for world in [TWO, CRASHES_ALONE] {
+        let exploration = explore("no guard", protocol, world, Until::AllIsSeen);
         assert_eq!(exploration.invariants(), [NotRobbed]);
-        let trusting = Protocol {
-            recheck: Recheck::Absent,
-            ..protocol
-        };
-        demand_broken(
-            "one token, no look for the record",
-            trusting,
-            CRASHES_ALONE,
-            &[NotRobbed, OnceOverall, OnceByUs],
-        );
     }
+}
 
-    #[test]
-    fn with_a_release_by_table_name_a_run_deletes_its_successors_row() {
-        let protocol = Protocol {
-            release: Release::ByTableName,
-            ..CURED
-        };
-        demand_broken(
-            "release by table name",
-            protocol,
-            CRASHES_ALONE,
-            &[NotRobbed],
-        );
-    }
+#[test]
+fn with_one_token_for_all_a_run_deletes_its_successors_row() {
+    let protocol = Protocol {
+        token: Token::Shared,
+        ..CURED
+    };
+    let exploration = explore("one token", protocol, TWO, Until::AllIsSeen);
+    assert_eq!(exploration.invariants(), [NotRobbed]);
+    let trusting = Protocol {
+        recheck: Recheck::Absent,
+        ..protocol
+    };
+    demand_broken(
+        "one token, no look for the record",
+        trusting,
+        CRASHES_ALONE,
+        &[NotRobbed, OnceOverall, OnceByUs],
+    );
+}
 
-    #[test]
-    fn giving_the_guard_back_first_breaks_nothing() {
-        let protocol = Protocol {
-            release: Release::GuardFirst,
-            ..CURED
-        };
-        demand_covered("guard first", protocol);
-    }
+#[test]
+fn with_a_release_by_table_name_a_run_deletes_its_successors_row() {
+    let protocol = Protocol {
+        release: Release::ByTableName,
+        ..CURED
+    };
+    demand_broken(
+        "release by table name",
+        protocol,
+        CRASHES_ALONE,
+        &[NotRobbed],
+    );
+}
 
-    #[test]
-    fn with_a_record_of_its_own_transaction_a_body_is_run_twice() {
-        let protocol = Protocol {
-            record: Record::Apart,
-            ..CURED
-        };
-        demand_broken(
-            "record apart",
-            protocol,
-            CRASHES_ALONE,
-            &[Atomic, OnceOverall, OnceByUs],
-        );
-    }
+#[test]
+fn giving_the_guard_back_first_breaks_nothing() {
+    let protocol = Protocol {
+        release: Release::GuardFirst,
+        ..CURED
+    };
+    demand_covered("guard first", protocol);
+}
 
-    /// bun records a migration before it runs it.
-    #[test]
-    fn whoever_does_not_mind_buns_row_reports_success_too_early() {
-        let protocol = Protocol {
-            hint: Minds::Nothing,
-            ..CURED
-        };
-        demand_broken("bun's row not minded", protocol, TWO, &[ObserverIsRight]);
-    }
+#[test]
+fn with_a_record_of_its_own_transaction_a_body_is_run_twice() {
+    let protocol = Protocol {
+        record: Record::Apart,
+        ..CURED
+    };
+    demand_broken(
+        "record apart",
+        protocol,
+        CRASHES_ALONE,
+        &[Atomic, OnceOverall, OnceByUs],
+    );
+}
+
+/// bun records a migration before it runs it.
+#[test]
+fn whoever_does_not_mind_buns_row_reports_success_too_early() {
+    let protocol = Protocol {
+        hint: Minds::Nothing,
+        ..CURED
+    };
+    demand_broken("bun's row not minded", protocol, TWO, &[ObserverIsRight]);
 }

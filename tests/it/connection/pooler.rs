@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use postgres::{Client, NoTls};
 
-use crate::pgbouncer::{MODES, Mode, PgBouncer};
-use crate::steps::{assert_applied_once, file, steps, version};
+use crate::support::pgbouncer::{MODES, Mode, PgBouncer};
+use crate::support::steps::{assert_applied_once, file, steps, version};
 use crate::support::{Gate, Lockstep, Outcome, Running, Scratch, rows, wait_until};
 
 // ------------------------------------------------------------------------------------------- applying

@@ -7,7 +7,7 @@
 //! 4. Tables that are not quite bun's will do, or are refused.
 //! 5. A migration that attacks the lock, the history or its own session harms itself only.
 
-use crate::steps::version;
+use crate::support::steps::version;
 use crate::support::{Lockstep, Role, Scratch, rows};
 
 // ---------------------------------------------------------------------------------------- 1. settings

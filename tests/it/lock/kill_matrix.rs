@@ -38,8 +38,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::cluster::{Cluster, in_another_process};
-use crate::proxy::{Proxy, Seen, Side};
+use crate::support::cluster::{Cluster, in_another_process};
+use crate::support::proxy::{Proxy, Seen, Side};
 use crate::support::{Outcome, Running, Scratch, rows, schema_of, server, wait_until};
 
 /// How many cells are played at once. Most of the time they wait: for a poll, or for a server.
@@ -189,10 +189,10 @@ fn a_run_that_is_struck_at_any_message_leaves_no_trace() {
 /// are gone with it; they say so, begin anew when it is back, and take over.
 #[test]
 fn a_run_that_meets_an_immediate_restart_of_the_server_leaves_no_trace() {
-    let test = "kill_matrix::a_run_that_meets_an_immediate_restart_of_the_server_leaves_no_trace";
+    let test = "a_run_that_meets_an_immediate_restart_of_the_server_leaves_no_trace";
     let cluster = match Cluster::of_this_process() {
         Some(cluster) => cluster,
-        None => return in_another_process(test, &Cluster::start("restart"), &[]),
+        None => return in_another_process(module_path!(), test, &Cluster::start("restart"), &[]),
     };
     let started = Instant::now();
     let seen = undisturbed_messages();

@@ -22,11 +22,11 @@ use std::time::{Duration, Instant};
 
 use postgres::NoTls;
 
-use crate::cluster::{Cluster, in_another_process};
-use crate::kill_matrix::{
+use crate::lock::kill_matrix::{
     FILES, Moment, Site, Staged, Tally, assert_retry_helps, in_parallel, is_soak, moments, tell,
     undisturbed_messages,
 };
+use crate::support::cluster::{Cluster, in_another_process};
 use crate::support::{Running, server, wait_until};
 
 /// Told in the README: how soon a waiting runner is at work after a cut. What is asserted is generous, since machines are
@@ -41,7 +41,8 @@ const LINKS: usize = 26;
 
 #[test]
 fn a_run_whose_cable_is_cut_at_any_message_leaves_no_trace_and_is_followed_within_seconds() {
-    let test = "cable::a_run_whose_cable_is_cut_at_any_message_leaves_no_trace_and_is_followed_within_seconds";
+    let test =
+        "a_run_whose_cable_is_cut_at_any_message_leaves_no_trace_and_is_followed_within_seconds";
     match Cluster::of_this_process() {
         Some(cluster) => {
             let network = Network::around(&cluster);
@@ -57,7 +58,7 @@ fn a_run_whose_cable_is_cut_at_any_message_leaves_no_trace_and_is_followed_withi
                 let mut cluster = Cluster::start("cable");
                 cluster.stop();
                 cluster.url = format!("postgres://postgres@10.0.0.2:{PORT}/postgres");
-                in_another_process(test, &cluster, &["unshare", "--net"]);
+                in_another_process(module_path!(), test, &cluster, &["unshare", "--net"]);
             }
         },
     }

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use postgres::Client;
 
-use crate::cluster::{Cluster, in_another_process};
-use crate::kill_matrix::{is_soak, tell};
-use crate::pgbouncer::{Mode, PgBouncer};
-use crate::steps::{file, old_snapshot, unrecord, version};
+use crate::lock::kill_matrix::{is_soak, tell};
+use crate::support::cluster::{Cluster, in_another_process};
+use crate::support::pgbouncer::{Mode, PgBouncer};
+use crate::support::steps::{file, old_snapshot, unrecord, version};
 use crate::support::{Outcome, Running, Scratch, wait_until};
 
 // ----------------------------------------------------------------- the table of interruptions × statements
@@ -132,9 +132,10 @@ fn whatever_interrupts_a_statement_the_next_run_ends_as_an_undisturbed_one() {
 /// The cluster is the test's own. All the statements stand still when their server is stopped.
 #[test]
 fn whatever_statement_a_stopped_server_interrupts_the_next_run_ends_as_an_undisturbed_one() {
-    let test = "healing::whatever_statement_a_stopped_server_interrupts_the_next_run_ends_as_an_undisturbed_one";
+    let test =
+        "whatever_statement_a_stopped_server_interrupts_the_next_run_ends_as_an_undisturbed_one";
     let Some(cluster) = Cluster::of_this_process() else {
-        return in_another_process(test, &Cluster::start("healing"), &[]);
+        return in_another_process(module_path!(), test, &Cluster::start("healing"), &[]);
     };
     let mut held = Vec::new();
     for case in &CASES {
