@@ -10,14 +10,25 @@
 
 pub mod guard;
 
+pub mod guard;
+pub mod record;
+pub mod tables;
+
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use postgres::SimpleQueryRow;
 
-use crate::config::{Config, TableName};
-use crate::migration::{Applied, History, Interrupted, Migration, Version};
-use crate::server::session::{Results, Settings, literal};
+use self::tables::Names;
+use crate::config::Config;
+use crate::error::Error;
+use crate::migration::{Applied, History, Interrupted, Version};
+use crate::server::message::{Access, Message, Slot};
+use crate::server::session::{Answer, Session, Trouble};
+use crate::server::settings::{Dialect, Settings};
+use crate::server::wait::Wait;
 use crate::sql::Checksum;
+use crate::sql::sqlstate;
 
 /// The tables as the server knows them: schema-qualified and quoted.
 #[derive(Clone)]
@@ -53,6 +64,8 @@ pub struct Observation {
     may_remove_row: bool,
     /// The rights on the tables that our role lacks to apply anything.
     pub lacks: Option<String>,
+    /// What the server knows.
+    pub dialect: Dialect,
 }
 
 impl Observation {
@@ -69,32 +82,103 @@ impl Observation {
     }
 }
 
-/// The message that observes: one round trip, reading only.
+/// A message that observes, and where in its answer is what: one round trip, reading only.
+pub struct Observe {
+    pub message: Message,
+    look: Look,
+}
+
+impl Observe {
+    /// All that a plan is made from. One snapshot for all of it: bun's row and its history must be of the same moment.
+    pub fn new(config: &Config) -> Observe {
+        Observe::columns(config, Columns::ToPlan)
+    }
+
+    /// Like [`Observe::new`], with all that [`Observe::records`] reads.
+    pub fn in_detail(config: &Config) -> Observe {
+        Observe::columns(config, Columns::InDetail)
+    }
+
+    fn columns(config: &Config, columns: Columns) -> Observe {
+        let settings = Settings {
+            lock_timeout: LOCK_TIMEOUT,
+            ..Settings::default()
+        };
+        let mut message = Message::begin(Access::Snapshot, &settings);
+        let look = Look::add(&mut message, config, Names::Configured, columns);
+        message.add("COMMIT");
+        Observe { message, look }
+    }
+
+    /// The answer to the message, which is sent again while one of the tables is locked.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TableWait`] if somebody keeps a table locked against readers until the wait is over; it names who.
+    pub fn read(
+        &self,
+        config: &Config,
+        session: &mut Session,
+        mut answer: Result<Answer, Trouble>,
+        wait: &mut Wait,
+    ) -> Result<Answer, Error> {
+        loop {
+            match answer {
+                Ok(answer) => return Ok(answer),
+                Err(trouble) => session
+                    .after_lock_timeout(trouble, READING, wait)
+                    .map_err(|error| blamed(config, session, error))?,
+            }
+            answer = session.send(&self.message);
+        }
+    }
+
+    /// What the answer tells.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnexpectedAnswer`].
+    pub fn observation(&self, answer: &Answer) -> Result<Observation, Error> {
+        let observed = self.look.observed(answer);
+        observed.ok_or_else(|| Trouble::Unexpected.while_doing(READING))
+    }
+}
+
+/// Looks at the database, without the lock.
 ///
-/// One snapshot for all of it: bun's row and its history must be of the same moment.
-pub fn observe(config: &Config) -> String {
-    observe_columns(config, Columns::ToPlan)
+/// # Errors
+///
+/// Like [`Observe::read`].
+pub fn look(config: &Config, session: &mut Session, wait: &mut Wait) -> Result<Observation, Error> {
+    let observe = Observe::new(config);
+    let answer = session.send(&observe.message);
+    let answer = observe.read(config, session, answer, wait)?;
+    observe.observation(&answer)
 }
 
-/// Like [`observe`], with all that [`records`] reads.
-pub fn observe_in_detail(config: &Config) -> String {
-    observe_columns(config, Columns::InDetail)
+/// The error with the sessions that keep readers out of our tables, as far as they can be found; or with the rights that
+/// our role lacks.
+fn blamed(config: &Config, session: &mut Session, mut error: Error) -> Error {
+    if let Error::TableWait { blockers, .. } = &mut error
+        && let Ok(rows) = session.ask_as_set(&lockers(config))
+    {
+        let lockers = rows.iter().filter_map(|row| row.get("locker"));
+        blockers.extend(lockers.map(str::to_owned));
+    }
+    if let Error::Database { cause, .. } = &mut error
+        && cause.sqlstate == sqlstate::INSUFFICIENT_PRIVILEGE
+    {
+        cause.lacks_right_to_read();
+    }
+    error
 }
 
-fn observe_columns(config: &Config, columns: Columns) -> String {
-    let settings = Settings {
-        lock_timeout: OBSERVE_LOCK_TIMEOUT,
-        ..Settings::default()
-    };
-    format!(
-        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {settings} {}; COMMIT",
-        look_at(config, Names::Configured, columns) // results 2 to 5
-    )
-}
+/// What an observation is for, in errors.
+const READING: &str = "reading the history";
 
 /// The query for the sessions that have one of the tables locked against readers. The tables are found as the role's
 /// settings say, so all else is qualified.
-pub fn lockers(config: &Config) -> String {
+fn lockers(config: &Config) -> String {
     let tables = Names::Configured.expressions(config);
     let oids = tables.map(|it| format!("{it}::pg_catalog.regclass::pg_catalog.oid"));
     format!(
@@ -109,14 +193,19 @@ pub fn lockers(config: &Config) -> String {
 
 /// How long an observation waits for a table that somebody has locked against readers, before it says so and tries
 /// again.
-const OBSERVE_LOCK_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Reads the results of [`look`], the first of which is `results[from]`.
-pub fn observed(results: &Results, from: usize) -> Option<Observation> {
-    let [_, facts, records, interrupted] = results.get(from..from + 4)? else {
-        return None;
-    };
-    let fact = facts.first()?;
+/// Where in an answer is what a look returned.
+pub struct Look {
+    facts: Slot,
+    records: Slot,
+    interrupted: Slot,
+}
+
+impl Look {
+    /// Reads what a look returned; None if it returned something else.
+    pub fn observed(&self, answer: &Answer) -> Option<Observation> {
+    let fact = answer.row(self.facts)?;
     let flag = |name: &str| fact.get(name) == Some("t");
     let text = |name: &str| fact.get(name).map(str::to_owned);
     let (locks, history_table) = (text("locks"), text("history"));
@@ -138,11 +227,16 @@ pub fn observed(results: &Results, from: usize) -> Option<Observation> {
         tables,
         locks,
         history_table,
-        history: read_history(records, interrupted),
+        history: read_history(answer.rows(self.records), answer.rows(self.interrupted)),
         lock_row: fact.get("lock_row").and_then(|id| id.parse().ok()),
         may_remove_row: flag("may_remove_row"),
         lacks: text("lacks"),
+        dialect: Dialect {
+            transaction_timeout: flag("has_transaction_timeout"),
+            check_interval: flag("has_check_interval"),
+        },
     })
+    }
 }
 
 fn read_history(records: &[SimpleQueryRow], interrupted: &[SimpleQueryRow]) -> History {
@@ -177,6 +271,7 @@ fn read_history(records: &[SimpleQueryRow], interrupted: &[SimpleQueryRow]) -> H
                 runner: row.get("runner")?.to_owned(),
                 checksum: row.get("checksum").and_then(Checksum::parse_hex),
                 statement: row.get("statement").map(str::to_owned),
+                done: row.get("done").and_then(|it| it.parse().ok()).unwrap_or(0),
                 rollback: negated.map(i64::saturating_neg),
             })
         }));
@@ -199,9 +294,9 @@ pub struct Record {
     pub runner: Option<String>,
 }
 
-/// Reads what the answer to [`observe_in_detail`] tells of each version that is recorded, or started and not finished.
-pub fn records(results: &Results) -> BTreeMap<Version, Record> {
-    let rows = |at: usize| results.get(at).into_iter().flatten();
+impl Observe {
+    /// What the answer to [`Observe::in_detail`] tells of each version that is recorded, or started and not finished.
+    pub fn records(&self, answer: &Answer) -> BTreeMap<Version, Record> {
     let read = |row: &SimpleQueryRow, version: &str| {
         // Not every row has every column: what is not finished has no group, say.
         let text = |name: &str| {
@@ -220,14 +315,16 @@ pub fn records(results: &Results) -> BTreeMap<Version, Record> {
         };
         Some((Version::parse(&text(version)?)?, record))
     };
-    let recorded = rows(4).filter_map(|row| read(row, "name"));
-    let started = rows(5).filter_map(|row| read(row, "version"));
+    let (recorded, started) = (answer.rows(self.look.records), answer.rows(self.look.interrupted));
+    let recorded = recorded.iter().filter_map(|row| read(row, "name"));
+    let started = started.iter().filter_map(|row| read(row, "version"));
     recorded.chain(started).collect()
+    }
 }
 
 /// Which columns a look reads.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Columns {
+pub enum Columns {
     ToPlan,
     /// Those of [`Record`], too.
     InDetail,
@@ -278,21 +375,18 @@ fn rfc3339(time: &str) -> String {
     format!("pg_catalog.to_char({time}, 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')")
 }
 
+impl Look {
 /// Four statements that read all there is to know, whichever of the tables exist: a DO block opens cursors over what it
 /// finds, and the message fetches them. A plain SELECT would fail where a table is missing, and leave an ERROR in the
 /// server's log; asking first would take a second round trip. An early journal has no column for the statement, which is
 /// why the row is asked for it as JSON.
-pub fn look(config: &Config, names: Names<'_>) -> String {
-    look_at(config, names, Columns::ToPlan)
-}
-
-fn look_at(config: &Config, names: Names<'_>, columns: Columns) -> String {
+    pub fn add(message: &mut Message, config: &Config, names: Names<'_>, columns: Columns) -> Look {
     let [history, journal, locks] = names.expressions(config);
     // They become part of a literal.
     let [of_history, of_journal] =
         [columns.of_history(), columns.of_journal()].map(|it| it.replace('\'', "''"));
     let (runner, utc) = (columns.runner(), columns.in_utc());
-    format!(
+    message.add(format!(
         "DO LANGUAGE plpgsql $lockstep$
 DECLARE
   the_facts pg_catalog.refcursor := 'lockstep_facts';
@@ -320,7 +414,10 @@ BEGIN
     pg_catalog.getdatabaseencoding() AS encoding,
     pg_catalog.current_setting('standard_conforming_strings') AS standard_strings,
     the_history AS history, the_journal AS journal, the_locks AS locks, the_row AS lock_row,
-    may_remove_row AS may_remove_row, the_lacks AS lacks;
+    may_remove_row AS may_remove_row, the_lacks AS lacks,
+    pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL AS has_transaction_timeout,
+    pg_catalog.current_setting('client_connection_check_interval', true) IS NOT NULL
+      AND pg_catalog.version() !~* 'windows|visual c' AS has_check_interval;
   IF the_history IS NULL THEN
     OPEN the_records FOR SELECT NULL AS id, NULL AS name, NULL AS group_id, NULL AS checksum WHERE false;
   ELSIF the_journal IS NULL THEN
@@ -333,17 +430,22 @@ BEGIN
   END IF;
   IF the_history IS NULL OR the_journal IS NULL THEN
     OPEN the_interrupted FOR SELECT NULL AS version, NULL AS runner, NULL AS checksum,
-      NULL AS history_id, NULL AS statement WHERE false;
+      NULL AS history_id, NULL AS statement, NULL AS done WHERE false;
   ELSE
     OPEN the_interrupted FOR EXECUTE pg_catalog.format(
-      'SELECT j.version, j.runner, j.checksum, j.history_id, to_jsonb(j) ->> ''statement'' AS statement{of_journal} FROM %s j WHERE j.finished_at IS NULL
+      'SELECT j.version, j.runner, j.checksum, j.history_id, to_jsonb(j) ->> ''statement'' AS statement, to_jsonb(j) ->> ''done'' AS done{of_journal} FROM %s j WHERE j.finished_at IS NULL
        AND NOT EXISTS (SELECT FROM %s h WHERE h.name = j.version)', the_journal, the_history);
   END IF;
-END $lockstep$;
-FETCH ALL FROM lockstep_facts; FETCH ALL FROM lockstep_records; FETCH ALL FROM lockstep_interrupted",
+END $lockstep$",
         row = guard::row_query(config),
         guard = guard::guard_lock("g", "the_history::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int4"),
-    )
+    ));
+    Look {
+        facts: message.add("FETCH ALL FROM lockstep_facts"),
+        records: message.add("FETCH ALL FROM lockstep_records"),
+        interrupted: message.add("FETCH ALL FROM lockstep_interrupted"),
+    }
+    }
 }
 
 /// Finds the rights that our role lacks to apply anything.
@@ -352,296 +454,3 @@ const LACKS: &str = "SELECT string_agg(format('%s on %s', p, t), ', ') INTO the_
       (the_locks, 'UPDATE'), (the_locks, 'DELETE'), (pg_get_serial_sequence(the_history, 'id'), 'USAGE'),
       (pg_get_serial_sequence(the_locks, 'id'), 'USAGE')) r(t, p)
     WHERE NOT CASE p WHEN 'USAGE' THEN has_sequence_privilege(t, p) ELSE has_table_privilege(t, p) END;";
-
-/// How the tables are found.
-#[derive(Clone, Copy)]
-pub enum Names<'a> {
-    /// As the configuration calls them.
-    Configured,
-    /// As the server called them when they were found before.
-    Known(&'a Tables),
-}
-
-impl Names<'_> {
-    /// SQL expressions for history, journal and locks table: their quoted names, or NULL.
-    fn expressions(self, config: &Config) -> [String; 3] {
-        match self {
-            Names::Configured => [
-                qualified(&config.history_table, ""),
-                qualified(&config.history_table, JOURNAL_SUFFIX),
-                qualified(&config.locks_table, ""),
-            ],
-            Names::Known(tables) => {
-                [&tables.history, &tables.journal, &tables.locks].map(|it| literal(it))
-            }
-        }
-    }
-}
-
-const JOURNAL_SUFFIX: &str = "_journal";
-
-/// An SQL expression: the table's qualified and quoted name, or NULL if it does not exist. A name without a schema is
-/// found as in any statement; where the role's `search_path` selects no schema at all, `public` is meant.
-fn qualified(table: &TableName, suffix: &str) -> String {
-    let table = suffixed(table, suffix);
-    let mut found = format!("pg_catalog.to_regclass({})", literal(&table.quoted()));
-    if table.schema.is_none() {
-        let public = TableName {
-            schema: Some("public".to_owned()),
-            ..table
-        };
-        found = format!(
-            "COALESCE({found}, CASE WHEN pg_catalog.current_schema() IS NULL THEN pg_catalog.to_regclass({}) END)",
-            literal(&public.quoted())
-        );
-    }
-    format!(
-        "(SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c \
-         JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace WHERE c.oid OPERATOR(pg_catalog.=) {found})"
-    )
-}
-
-fn suffixed(table: &TableName, suffix: &str) -> TableName {
-    let name = format!("{}{suffix}", table.name);
-    TableName {
-        setting: name.clone(),
-        schema: table.schema.clone(),
-        name,
-    }
-}
-
-/// The message that creates whichever tables are absent: bun's two exactly as bun does, and the journal.
-///
-/// Any number of runners may do so at once, without a lock. `CREATE TABLE IF NOT EXISTS` fails in such a race, so a
-/// failure is caught (and so never reaches the server's log) and whatever the winner created is taken.
-pub fn create_tables(config: &Config) -> String {
-    let settings = Settings {
-        lock_timeout: OBSERVE_LOCK_TIMEOUT,
-        ..Settings::default()
-    };
-    let journal = suffixed(&config.history_table, JOURNAL_SUFFIX);
-    let tables = [
-        (
-            &config.history_table,
-            "{id}, name VARCHAR, group_id BIGINT, \
-             migrated_at TIMESTAMPTZ NOT NULL DEFAULT current_timestamp, PRIMARY KEY (id)",
-        ),
-        (
-            &config.locks_table,
-            "{id}, table_name VARCHAR, PRIMARY KEY (id), UNIQUE (table_name)",
-        ),
-        (
-            &journal,
-            "version VARCHAR NOT NULL PRIMARY KEY, file_name VARCHAR NOT NULL, checksum VARCHAR NOT NULL, \
-             started_at TIMESTAMPTZ NOT NULL, finished_at TIMESTAMPTZ, duration_ms BIGINT, runner VARCHAR NOT NULL, \
-             history_id BIGINT, statement VARCHAR",
-        ),
-    ];
-    let blocks: String = tables
-        .iter()
-        .map(|(table, columns)| create_table(table, columns))
-        .collect();
-    format!(
-        "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {settings} \
-         DO LANGUAGE plpgsql $lockstep$ BEGIN {blocks} END $lockstep$; COMMIT"
-    )
-}
-
-/// `{id}` in `columns` stands for a serial column. Such a column is its own sequence and a default, and that is how it
-/// is written here: of a `BIGSERIAL` the server chooses the sequence's name, and avoids the names that it sees at that
-/// moment, also those of somebody who is about to give up. That name is chosen by the server where the usual one is
-/// taken, or would be too long.
-fn create_table(table: &TableName, columns: &str) -> String {
-    let sequence = suffixed(table, "_id_seq");
-    let is_usual = match columns.contains("{id}") && sequence.name.len() <= LONGEST_NAME {
-        true => format!("{} IS NULL", qualified(&sequence, "")),
-        false => "false".to_owned(),
-    };
-    let target = in_schema(table);
-    let create = |id: &str| {
-        let columns = literal(&format!(" ({})", columns.replace("{id}", id)));
-        format!(
-            "EXECUTE 'CREATE TABLE ' OPERATOR(pg_catalog.||) {target} OPERATOR(pg_catalog.||) {columns};"
-        )
-    };
-    format!(
-        "IF {exists} IS NULL THEN
-           BEGIN
-             IF {is_usual} THEN
-               EXECUTE 'CREATE SEQUENCE ' OPERATOR(pg_catalog.||) {sequence};
-               {create_with_sequence}
-               EXECUTE pg_catalog.format('ALTER TABLE %s ALTER id SET DEFAULT pg_catalog.nextval(%L)', {target}, {sequence});
-               EXECUTE pg_catalog.format('ALTER SEQUENCE %s OWNED BY %s.id', {sequence}, {target});
-             ELSE
-               {create_serial}
-             END IF;
-           EXCEPTION WHEN unique_violation OR duplicate_table OR duplicate_object THEN NULL;
-           END;
-         END IF;
-        ",
-        exists = qualified(table, ""),
-        sequence = in_schema(&sequence),
-        create_with_sequence = create("id BIGINT NOT NULL"),
-        create_serial = create("id BIGSERIAL NOT NULL"),
-    )
-}
-
-/// The longest name that the server does not cut short, in bytes.
-const LONGEST_NAME: usize = 63;
-
-/// An SQL expression: the quoted name under which to create something. Where the role's `search_path` selects no schema
-/// at all, `public` is meant.
-fn in_schema(table: &TableName) -> String {
-    let name = literal(&table.quoted());
-    if table.schema.is_some() {
-        return name;
-    }
-    let public = TableName {
-        setting: String::new(),
-        schema: Some("public".to_owned()),
-        name: table.name.clone(),
-    };
-    format!(
-        "CASE WHEN pg_catalog.current_schema() IS NULL THEN {} ELSE {name} END",
-        literal(&public.quoted())
-    )
-}
-
-/// One statement that records the migration as applied, in the history and in the journal. It must run in the
-/// migration's own transaction, with a `search_path` of `pg_catalog`.
-pub fn record(
-    tables: &Tables,
-    migration: &Migration,
-    group: i64,
-    runner: &str,
-    started_at: Started,
-) -> String {
-    let version = migration.version;
-    let started_at = match started_at {
-        Started::WithTransaction => "transaction_timestamp()".to_owned(),
-        Started::InJournal => format!(
-            "COALESCE((SELECT started_at FROM {} WHERE version = '{version}' AND finished_at IS NULL), \
-             transaction_timestamp())",
-            tables.journal
-        ),
-    };
-    format!(
-        "WITH h AS (INSERT INTO {history} (name, group_id) VALUES ('{version}', {group}) RETURNING id), \
-         s AS (SELECT {started_at} AS at) \
-         INSERT INTO {journal} AS j (version, file_name, checksum, started_at, finished_at, duration_ms, runner, history_id) \
-         SELECT '{version}', {file_name}, '{checksum}', s.at, clock_timestamp(), \
-         extract(epoch FROM clock_timestamp() - s.at) * 1000, {runner}, h.id FROM h, s \
-         ON CONFLICT (version) DO UPDATE SET file_name = EXCLUDED.file_name, checksum = EXCLUDED.checksum, \
-         started_at = EXCLUDED.started_at, finished_at = EXCLUDED.finished_at, duration_ms = EXCLUDED.duration_ms, \
-         runner = EXCLUDED.runner, history_id = EXCLUDED.history_id;",
-        history = tables.history,
-        journal = tables.journal,
-        file_name = literal(&migration.file_name),
-        checksum = migration.script.checksum,
-        runner = literal(runner),
-    )
-}
-
-/// Since when a migration has been running.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Started {
-    /// Its statements and its record are one transaction.
-    WithTransaction,
-    /// It ran outside, and [`start`] noted when, if there was anything to do.
-    InJournal,
-}
-
-/// Statements that note in the journal that a migration is about to run outside a transaction, and the statement itself,
-/// if what it leaves has to be known by that. Other statements are not noted: there may be a password in them.
-///
-/// An early journal has no column for the statement. It gets one, or, if the table is not our role's to alter, does
-/// without: then what an interruption leaves is known by the file alone.
-pub fn start(
-    tables: &Tables,
-    migration: &Migration,
-    runner: &str,
-    statement: Option<&str>,
-) -> String {
-    let (journal, version) = (&tables.journal, migration.version);
-    let note_statement = format!(
-        "BEGIN
-           IF NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = {regclass}::pg_catalog.regclass
-               AND a.attname = 'statement' AND NOT a.attisdropped) THEN
-             ALTER TABLE {journal} ADD COLUMN statement VARCHAR;
-           END IF;
-           UPDATE {journal} SET statement = {statement} WHERE version = '{version}';
-         EXCEPTION WHEN insufficient_privilege THEN NULL;
-         END",
-        regclass = literal(journal),
-        statement = statement.map_or("NULL".to_owned(), literal),
-    );
-    format!(
-        "INSERT INTO {journal} (version, file_name, checksum, started_at, runner) \
-         VALUES ('{version}', {file_name}, '{checksum}', pg_catalog.clock_timestamp(), {runner}) \
-         ON CONFLICT (version) DO UPDATE SET file_name = EXCLUDED.file_name, checksum = EXCLUDED.checksum, \
-         started_at = EXCLUDED.started_at, finished_at = NULL, duration_ms = NULL, runner = EXCLUDED.runner, \
-         history_id = NULL; \
-         DO LANGUAGE plpgsql {note_statement};",
-        file_name = literal(&migration.file_name),
-        checksum = migration.script.checksum,
-        runner = literal(runner),
-        note_statement = literal(&note_statement),
-    )
-}
-
-/// Statements that take the record of a migration back, and note in the journal that its rollback is about to run
-/// outside a transaction; `note` is [`start`]'s.
-pub fn take_back(tables: &Tables, version: Version, group: i64, note: &str) -> String {
-    format!(
-        "DELETE FROM {history} WHERE name OPERATOR(pg_catalog.=) '{version}'; {note} \
-         UPDATE {journal} SET history_id = {negated} WHERE version OPERATOR(pg_catalog.=) '{version}';",
-        history = tables.history,
-        journal = tables.journal,
-        negated = group.saturating_neg(),
-    )
-}
-
-/// Statements that leave no trace of a migration in history and journal.
-pub fn erase(tables: &Tables, version: Version) -> String {
-    let Tables {
-        history, journal, ..
-    } = tables;
-    format!(
-        "DELETE FROM {history} WHERE name OPERATOR(pg_catalog.=) '{version}'; \
-         DELETE FROM {journal} WHERE version OPERATOR(pg_catalog.=) '{version}';"
-    )
-}
-
-/// One statement that records migrations as applied now, without their having run, in their order. It must run with a
-/// `search_path` of `pg_catalog`.
-pub fn record_unrun(tables: &Tables, files: &[&Migration], group: i64, runner: &str) -> String {
-    let value = |(number, file): (usize, &&Migration)| {
-        let (name, checksum) = (literal(&file.file_name), file.script.checksum);
-        format!("({number}, '{}', {name}, '{checksum}')", file.version)
-    };
-    let values: Vec<String> = files.iter().enumerate().map(value).collect();
-    format!(
-        "WITH f (number, version, file_name, checksum) AS (VALUES {values}), \
-         h AS (INSERT INTO {history} (name, group_id) SELECT version, {group} FROM f ORDER BY number RETURNING id, name) \
-         INSERT INTO {journal} AS j (version, file_name, checksum, started_at, finished_at, duration_ms, runner, history_id) \
-         SELECT f.version, f.file_name, f.checksum, transaction_timestamp(), transaction_timestamp(), 0, {runner}, h.id \
-         FROM f JOIN h ON h.name = f.version \
-         ON CONFLICT (version) DO UPDATE SET file_name = EXCLUDED.file_name, checksum = EXCLUDED.checksum, \
-         started_at = EXCLUDED.started_at, finished_at = EXCLUDED.finished_at, duration_ms = EXCLUDED.duration_ms, \
-         runner = EXCLUDED.runner, history_id = EXCLUDED.history_id;",
-        values = values.join(", "),
-        history = tables.history,
-        journal = tables.journal,
-        runner = literal(runner),
-    )
-}
-
-/// The query for the rights on history and journal that our role lacks to roll anything back, beside those that it needs
-/// to apply.
-pub fn lacks_to_erase(tables: &Tables) -> String {
-    let (history, journal) = (literal(&tables.history), literal(&tables.journal));
-    format!(
-        "SELECT string_agg(format('DELETE on %s', t), ', ') AS lacks FROM (VALUES ({history}), ({journal})) r(t) \
-         WHERE NOT has_table_privilege(t, 'DELETE')"
-    )
-}

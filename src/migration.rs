@@ -167,6 +167,8 @@ pub struct Interrupted {
     pub checksum: Option<Checksum>,
     /// What it ran, without comments, if what it left is known by that.
     pub statement: Option<String>,
+    /// How many of its statements were done before, for good.
+    pub done: usize,
     /// If it was the rollback of the migration that was started: the group that the record had, which it took back
     /// before it began.
     pub rollback: Option<i64>,

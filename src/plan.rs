@@ -388,6 +388,7 @@ mod tests {
             runner: "somebody".to_owned(),
             checksum: None,
             statement: None,
+            done: 0,
             rollback: None,
         };
         let history = History {

@@ -1,10 +1,26 @@
-//! How the lock shows in SQL: the row in the locks table, the guard in `pg_locks`.
+//! How the lock shows in SQL: the row in the locks table, the guard in `pg_locks`, and the errors that our own statements
+//! raise.
 
+use postgres::error::DbError;
+
+use super::Tables;
 use crate::config::Config;
-use crate::server::session::literal;
+use crate::sql::quote::literal;
+use crate::sql::sqlstate;
 
-/// The first half of the advisory lock's key: "lock" in ASCII. The second half is the history table's oid.
-pub const KEY: i32 = 0x6c6f_636b;
+/// The first half of the guard's key: "lock" in ASCII. The second half is the history table's oid.
+pub const GUARD_KEY: i32 = 0x6c6f_636b;
+
+/// The first half of the key that a fenced transaction holds: "work" in ASCII.
+pub const WORK_KEY: i32 = 0x776f_726b;
+
+/// The second half of both keys: the history table's oid, however the table is spelled.
+pub fn key(tables: &Tables) -> String {
+    format!(
+        "{}::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int4",
+        literal(&tables.history)
+    )
+}
 
 /// An SQL expression, of type text: the query for our row in the locks table `the_locks`. It runs with a `search_path` of
 /// `pg_catalog`.
@@ -18,6 +34,37 @@ pub fn guard_lock(row: &str, key: &str) -> String {
     format!(
         "{row}.locktype = 'advisory' AND {row}.granted AND {row}.objsubid = 2 \
          AND {row}.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) \
-         AND {row}.classid::pg_catalog.int4 = {KEY} AND {row}.objid::pg_catalog.int4 = {key}"
+         AND {row}.classid::pg_catalog.int4 = {GUARD_KEY} AND {row}.objid::pg_catalog.int4 = {key}"
     )
+}
+
+/// An SQL expression that fails when it is evaluated, and not before. A block of PL/pgSQL would raise an error with an
+/// SQLSTATE of our own, but is compiled anew each time, which costs more than most migrations. So a text that is no number
+/// is cast to one: the server quotes it in its error, whatever language it speaks. `signature` is this run's, so that
+/// nothing that a file says is taken for it.
+pub fn raise(code: &str, signature: i64) -> String {
+    format!(
+        "pg_catalog.concat('{}', pg_catalog.clock_timestamp())::pg_catalog.int4",
+        said(code, signature)
+    )
+}
+
+/// What the server quotes.
+fn said(code: &str, signature: i64) -> String {
+    format!("lockstep {code}, run {signature}, ")
+}
+
+/// The SQLSTATE of ours that an error stands for, if a statement of this run raised it.
+pub fn raised(error: &DbError, signature: i64) -> Option<&'static str> {
+    if error.code().code() != sqlstate::INVALID_TEXT {
+        return None;
+    }
+    let mut all = sqlstate::OURS.iter().map(|(code, _)| *code);
+    all.find(|code| error.message().contains(&said(code, signature)))
+}
+
+/// Returns true if and only if an error stands for this SQLSTATE of ours, whoever raised it.
+pub fn is_raised(error: &DbError, code: &str) -> bool {
+    error.code().code() == sqlstate::INVALID_TEXT
+        && error.message().contains(&format!("lockstep {code}, run "))
 }

@@ -174,6 +174,7 @@ mod tests {
             runner: String::new(),
             checksum: None,
             statement: None,
+            done: 0,
             rollback: Some(group),
         };
         History {

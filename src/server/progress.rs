@@ -1,41 +1,42 @@
-//! What the server says while a message of ours runs: markers, notices and warnings, as they arrive.
+//! A migration while it runs: what the server says of it, and what we say meanwhile.
 //!
-//! The client library calls back while it waits for the message's end, so the log is live. A *marker* is an INFO
-//! message with an SQLSTATE of our own, which reaches us whatever `client_min_messages` is. It tells which statement
-//! of the file is running, and, after the commit, that the migration is applied.
+//! A *marker* is an INFO message with an SQLSTATE of our own, which reaches us whatever `client_min_messages` is. It tells
+//! which statement of the file is about to run. Notices and warnings go into the log as they arrive. Between them the
+//! [`Ticker`] says how long it has been.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::ops::Range;
 use std::time::Instant;
 
 use log::{Level, debug, log};
 use postgres::error::{DbError, Severity};
 
+use super::session::{Listener, Trouble};
+use super::ticker::{Now, Ticker};
 use crate::logging;
 use crate::migration::Migration;
+use crate::signals::Signals;
 use crate::sql;
+use crate::sql::sqlstate::MARKER;
 
-/// The SQLSTATE of a marker; its message is the run's token and the number of the statement that comes next, or
-/// [`COMMITTED`].
-pub const MARKER: &str = "LK000";
+/// Who listens while a migration runs.
+pub struct Watch<'a> {
+    migration: &'a Migration,
+    version: String,
+    ticker: Ticker,
+    signals: Signals,
+    /// What a message of the migration's does, while there is one.
+    running: Option<Running>,
+}
 
-/// The marker that follows the commit.
-pub const COMMITTED: &str = "committed";
-
-/// Shared between whoever sends a message and the callback that hears the notices.
-#[derive(Clone, Default)]
-pub struct Progress(Arc<Mutex<Option<Running>>>);
-
-/// The migration that is running.
+/// A message that is being run.
 struct Running {
     /// What a marker's message begins with.
     signature: String,
-    file_name: String,
-    version: String,
-    /// Verb and text of each statement.
-    statements: Vec<(String, String)>,
-    /// What we put before and after the file.
+    /// Which statements the markers tell of, counted from 0.
+    statements: Range<usize>,
     frame: Frame,
     part: Part,
+    verb: String,
     since: Instant,
     reached: Reached,
 }
@@ -51,19 +52,11 @@ pub struct Frame {
 #[derive(Clone, Copy)]
 enum Part {
     Before,
-    /// Counted from 0.
-    Statement(usize),
+    /// These statements, counted from 0: one, or a stretch of small ones.
+    Statements(usize),
+    /// All of the file, which nothing tells apart.
+    Whole,
     After,
-    Over,
-}
-
-/// What of a migration is running.
-pub struct Now {
-    /// Counted from 1; none before the first and after the last.
-    pub statement: Option<usize>,
-    pub of: usize,
-    pub verb: String,
-    pub since: Instant,
 }
 
 /// How far a migration's message came.
@@ -73,131 +66,96 @@ pub enum Reached {
     Nothing,
     /// This statement, counted from 0, was about to run; one past the last means that all had run.
     Statement(usize),
-    /// The commit returned.
-    Committed,
 }
 
-impl Progress {
-    /// From now on notices belong to this migration. Without markers the whole file counts as one statement.
-    pub fn begin(&self, migration: &Migration, frame: &Frame, has_markers: bool, token: i64) {
-        let described = |range: std::ops::Range<usize>| {
-            let text = &migration.text[range];
-            (sql::verb(text), text.to_owned())
-        };
-        let statements = match has_markers {
-            true => migration
-                .script
-                .statements
-                .iter()
-                .map(|it| described(it.range()))
-                .collect(),
-            false => vec![described(0..migration.text.len())],
-        };
-        *self.lock() = Some(Running {
-            signature: format!("{token} "),
-            file_name: migration.file_name.clone(),
+/// How a message of a migration's can be followed.
+pub struct Followed {
+    /// This run's token, by which its markers are known.
+    pub token: i64,
+    /// The statements that have markers; none if nothing has.
+    pub marked: Option<Range<usize>>,
+    pub frame: Frame,
+}
+
+impl<'a> Watch<'a> {
+    pub fn new(migration: &'a Migration, ticker: Ticker, signals: &Signals) -> Watch<'a> {
+        Watch {
+            migration,
             version: migration.version.to_string(),
-            statements,
-            frame: frame.clone(),
-            part: if has_markers {
-                Part::Before
-            } else {
-                Part::Statement(0)
-            },
+            ticker,
+            signals: signals.clone(),
+            running: None,
+        }
+    }
+
+    /// From now on notices belong to this message.
+    pub fn begin(&mut self, followed: Followed) {
+        let (part, verb) = match (&followed.marked, self.migration.script.statements.len()) {
+            (Some(_), _) => (Part::Before, "BEGIN".to_owned()),
+            (None, 1) => (Part::Whole, sql::verb(self.migration.statement())),
+            (None, _) => (Part::Whole, sql::verb(&self.migration.text)),
+        };
+        self.running = Some(Running {
+            signature: format!("{} ", followed.token),
+            statements: followed.marked.unwrap_or(0..0),
+            frame: followed.frame,
+            part,
+            verb,
             since: Instant::now(),
             reached: Reached::Nothing,
         });
     }
 
-    /// Notices belong to nobody any more; returns how far the migration came. `error` is SQLSTATE and message of what
-    /// ended it.
-    pub fn end(&self, error: Option<(&str, &str)>) -> Reached {
-        let Some(mut running) = self.lock().take() else {
+    /// The message is over; returns how far it came.
+    pub fn end(&mut self, trouble: Option<&Trouble>) -> Reached {
+        let Some(running) = self.running.take() else {
             return Reached::Nothing;
         };
-        running.close_part(error);
+        self.tell(&running, trouble.map(Trouble::words));
         running.reached
     }
 
-    /// What is running, if anything is. Another thread may ask.
-    pub fn now(&self) -> Option<Now> {
-        let running = self.lock();
-        let running = running.as_ref()?;
-        let (statement, verb) = match running.part {
-            Part::Before => (None, "BEGIN"),
-            Part::Statement(number) => {
-                (Some(number + 1), running.statements.get(number)?.0.as_str())
-            }
-            Part::After => (None, "COMMIT"),
-            Part::Over => return None,
-        };
-        Some(Now {
-            statement,
-            of: running.statements.len(),
-            verb: verb.to_owned(),
-            since: running.since,
-        })
-    }
-
-    /// A notice arrived.
-    pub fn notice(&self, notice: &DbError) {
-        let mut running = self.lock();
-        match running.as_mut() {
-            Some(running) => running.notice(notice),
-            // Between migrations: our own statements know what they do.
-            None => {
-                debug!(sqlstate = notice.code().code(); "{}: {}", notice.severity(), notice.message())
-            }
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Running>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Running {
-    fn notice(&mut self, notice: &DbError) {
-        let marker = notice.message().strip_prefix(&self.signature);
-        match marker.filter(|_| notice.code().code() == MARKER) {
-            Some(marker) => self.marker(marker),
-            None => self.say(notice),
-        }
-    }
-
     fn marker(&mut self, message: &str) {
-        self.close_part(None);
-        self.since = Instant::now();
-        let Ok(next) = message.parse::<usize>() else {
-            self.reached = Reached::Committed;
-            self.part = Part::Over;
+        let Some(mut running) = self.running.take() else {
             return;
         };
-        self.reached = Reached::Statement(next);
-        let of = self.statements.len();
-        self.part = if next < of {
-            Part::Statement(next)
-        } else {
-            Part::After
-        };
-        if let Some((verb, _)) = self.statements.get(next) {
-            debug!(version = self.version.as_str(); "{}: statement {}/{of}: {verb}", self.file_name, next + 1);
+        self.tell(&running, None);
+        running.since = Instant::now();
+        if let Ok(next) = message.parse::<usize>() {
+            running.reached = Reached::Statement(next);
+            let (of, all) = (running.statements.end, self.migration.script.statements.len());
+            running.part = match next < of {
+                true => Part::Statements(next),
+                false => Part::After,
+            };
+            running.verb = match self.migration.script.statements.get(next) {
+                Some(statement) if next < of => sql::verb(&self.migration.text[statement.range()]),
+                _ => "COMMIT".to_owned(),
+            };
+            if next < of {
+                let (name, verb) = (&self.migration.file_name, &running.verb);
+                debug!(version = self.version.as_str(); "{name}: statement {}/{all}: {verb}", next + 1);
+            }
         }
+        self.running = Some(running);
     }
 
-    /// Tells the query log what the part took.
-    fn close_part(&mut self, error: Option<(&str, &str)>) {
-        let took = self.since.elapsed();
-        match self.part {
-            Part::Before => logging::query("BEGIN", took, &self.frame.before, error),
-            Part::Statement(number) => {
-                if let Some((verb, sql)) = self.statements.get(number) {
-                    logging::query(verb, took, sql, error);
-                }
-            }
-            Part::After => logging::query("COMMIT", took, &self.frame.after, error),
-            Part::Over => {}
+    /// Tells the query log what the part took that is over.
+    fn tell(&self, running: &Running, error: Option<(&str, &str)>) {
+        if !logging::query_log_enabled() {
+            return;
         }
+        let took = running.since.elapsed();
+        let sql = match running.part {
+            Part::Before => running.frame.before.as_str(),
+            Part::After => running.frame.after.as_str(),
+            Part::Whole => self.migration.text.as_str(),
+            Part::Statements(number) => match self.migration.script.statements.get(number) {
+                Some(statement) => &self.migration.text[statement.range()],
+                None => return,
+            },
+        };
+        logging::query(&running.verb, took, sql, error);
     }
 
     fn say(&self, notice: &DbError) {
@@ -212,6 +170,38 @@ impl Running {
             .map(|detail| format!(" ({detail})"))
             .unwrap_or_default();
         let (severity, message) = (notice.severity(), notice.message());
-        log!(level, version, sqlstate; "{}: {severity}: {message}{detail}", self.file_name);
+        log!(level, version, sqlstate; "{}: {severity}: {message}{detail}", self.migration.file_name);
+    }
+}
+
+/// What of the migration is running.
+fn now<'r>(running: &'r Running, migration: &Migration) -> Now<'r> {
+    let of = migration.script.statements.len();
+    let statement = match running.part {
+        Part::Statements(number) => Some(number + 1),
+        Part::Whole if of == 1 => Some(1),
+        Part::Before | Part::After | Part::Whole => None,
+    };
+    Now {
+        statement,
+        of,
+        verb: &running.verb,
+        since: running.since,
+    }
+}
+
+impl Listener for Watch<'_> {
+    fn notice(&mut self, notice: &DbError) {
+        let running = self.running.as_ref();
+        let marker = running.and_then(|it| notice.message().strip_prefix(&it.signature));
+        match marker.filter(|_| notice.code().code() == MARKER) {
+            Some(marker) => self.marker(marker),
+            None => self.say(notice),
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = self.running.as_ref().map(|it| now(it, self.migration));
+        self.ticker.tick(now.as_ref(), &self.signals);
     }
 }

@@ -1,15 +1,9 @@
 //! While a migration runs: which, what of it, and for how long.
 //!
-//! The thread that runs migrations is blocked in the client library until the server has answered, which may take hours,
-//! and nothing wakes it meanwhile. So it takes another thread to say that it still waits. That thread reads
-//! [`Progress`], touches no connection, and has ended before the migration's own last line is written.
-//!
-//! On a terminal it rewrites one line. Elsewhere, where every line stays, it says little: a first time after five
-//! seconds of a statement, then after twice as long each, up to once a minute. Once a signal has come, a terminal has no
-//! line that is rewritten either: a second signal ends the process at once, and would leave it there.
+//! On a terminal one line is rewritten. Elsewhere, where every line stays, little is said: a first time after five seconds
+//! of a statement, then after twice as long each, up to once a minute. Once a signal has come, a terminal has no line that
+//! is rewritten either: a second signal ends the process at once, and would leave it there.
 
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use log::info;
@@ -17,11 +11,9 @@ use log::kv::Value;
 
 use crate::logging::live;
 use crate::migration::Migration;
-use crate::server::progress::{Now, Progress};
-use crate::signals::Signal;
-use crate::signals::Signals;
+use crate::signals::{Signal, Signals};
 
-/// How often the thread looks up.
+/// How often the line is rewritten.
 const TICK: Duration = Duration::from_millis(250);
 
 /// A statement that takes longer is shown in the live line, with its time.
@@ -33,84 +25,60 @@ const TOLD_AFTER: Duration = Duration::from_secs(5);
 /// The longest silence of the log about a statement that runs.
 const LONGEST_SILENCE: Duration = Duration::from_secs(60);
 
-/// Does the work, which is the `number`th migration of `of`, and tells meanwhile how it goes.
-pub fn watch<T>(
-    progress: &Progress,
-    signals: &Signals,
-    migration: &Migration,
-    number: usize,
-    of: usize,
-    work: impl FnOnce() -> T,
-) -> T {
-    let _ticker = Ticker::start(Watched {
-        progress: progress.clone(),
-        signals: signals.clone(),
-        position: format!("{number}/{of}"),
-        version: migration.version.to_string(),
-        file_name: migration.file_name.clone(),
-    });
-    work()
+/// What of a migration is running.
+pub struct Now<'a> {
+    /// Counted from 1; none before the first and after the last.
+    pub statement: Option<usize>,
+    pub of: usize,
+    pub verb: &'a str,
+    pub since: Instant,
 }
 
-/// The thread, for as long as this lives.
-struct Ticker {
-    stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Ticker {
-    fn start(watched: Watched) -> Ticker {
-        if let Some(columns) = live::columns() {
-            live::draw(&watched.line(None, columns));
-        }
-        let (stop, stopped) = mpsc::channel();
-        // Without it nothing is told, which is no reason not to migrate.
-        let thread = thread::Builder::new().spawn(move || watched.tell(&stopped));
-        Ticker {
-            stop: Some(stop),
-            thread: thread.ok(),
-        }
-    }
-}
-
-impl Drop for Ticker {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // Nothing in it panics; if it did, there is nobody left to draw.
-            let _ = thread.join();
-        }
-        live::clear();
-    }
-}
-
-/// The migration that runs.
-struct Watched {
-    progress: Progress,
-    signals: Signals,
+/// Tells how a migration goes, as time passes.
+pub struct Ticker {
     /// Which of how many.
     position: String,
     version: String,
     file_name: String,
+    reminder: Reminder,
+    /// The signal that was explained.
+    explained: Option<Signal>,
+    ticked: Instant,
 }
 
-impl Watched {
-    /// Tells how it goes, until it is stopped.
-    fn tell(&self, stopped: &Receiver<()>) {
-        let (mut reminder, mut signal) = (Reminder::new(), None);
-        while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
-            if signal.is_none() {
-                signal = self.signals.received();
-                signal.iter().for_each(|signal| self.explain(*signal));
+impl Ticker {
+    /// For the `number`th migration of `of`, which begins now.
+    pub fn start(migration: &Migration, number: usize, of: usize) -> Ticker {
+        let ticker = Ticker {
+            position: format!("{number}/{of}"),
+            version: migration.version.to_string(),
+            file_name: migration.file_name.clone(),
+            reminder: Reminder::new(),
+            explained: None,
+            ticked: Instant::now(),
+        };
+        if let Some(columns) = live::columns() {
+            live::draw(&ticker.line(None, columns));
+        }
+        ticker
+    }
+
+    /// Tells how it goes, if it is time to.
+    pub fn tick(&mut self, now: Option<&Now<'_>>, signals: &Signals) {
+        if self.ticked.elapsed() < TICK {
+            return;
+        }
+        self.ticked = Instant::now();
+        if self.explained.is_none() {
+            self.explained = signals.received();
+            self.explained.iter().for_each(|it| self.explain(*it));
+        }
+        match (live::columns().filter(|_| self.explained.is_none()), now) {
+            (Some(columns), now) => live::draw(&self.line(now, columns)),
+            (None, Some(now)) if self.reminder.is_due(now.since, now.since.elapsed()) => {
+                self.remind(now);
             }
-            let now = self.progress.now();
-            match (live::columns().filter(|_| signal.is_none()), now) {
-                (Some(columns), now) => live::draw(&self.line(now.as_ref(), columns)),
-                (None, Some(now)) if reminder.is_due(now.since, now.since.elapsed()) => {
-                    self.remind(&now);
-                }
-                (None, _) => {}
-            }
+            (None, _) => {}
         }
     }
 
@@ -124,9 +92,9 @@ impl Watched {
         );
     }
 
-    fn remind(&self, now: &Now) {
+    fn remind(&self, now: &Now<'_>) {
         let elapsed = now.since.elapsed();
-        let (version, verb) = (self.version.as_str(), now.verb.as_str());
+        let (version, verb) = (self.version.as_str(), now.verb);
         let (statement, of) = (now.statement.map_or(Value::null(), Value::from), now.of);
         info!(
             version, statement, of, verb, running_ms = elapsed.as_millis() as u64;
@@ -135,7 +103,7 @@ impl Watched {
     }
 
     /// The live line: at most one column less than there are, because a full line moves the cursor on.
-    fn line(&self, now: Option<&Now>, columns: usize) -> String {
+    fn line(&self, now: Option<&Now<'_>>, columns: usize) -> String {
         let name = self
             .file_name
             .strip_suffix(".sql")
@@ -147,6 +115,12 @@ impl Watched {
             _ => " …".to_owned(),
         };
         fitted(&format!("[{}] ", self.position), name, &rest, columns - 1)
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        live::clear();
     }
 }
 
@@ -179,7 +153,7 @@ impl Reminder {
     }
 }
 
-fn described(now: &Now, elapsed: Duration) -> String {
+fn described(now: &Now<'_>, elapsed: Duration) -> String {
     let time = rounded(elapsed);
     match now.statement {
         Some(statement) if now.of > 1 => {

@@ -1,0 +1,163 @@
+//! The statements that write history and journal. They are for fenced transactions only, which `lock` begins, with a
+//! `search_path` of `pg_catalog`.
+
+use super::Tables;
+use crate::migration::{Migration, Version};
+use crate::sql::quote::literal;
+
+/// The condition under which a row of the history records the version.
+pub fn records(version: Version) -> String {
+    format!("name OPERATOR(pg_catalog.=) '{version}'")
+}
+
+/// The condition under which a row of the history records one of these versions.
+pub fn records_one_of(versions: &[Version]) -> String {
+    match versions {
+        [version] => records(*version),
+        several => format!(
+            "name::pg_catalog.text OPERATOR(pg_catalog.=) ANY ({}::pg_catalog.text[])",
+            array(several.iter())
+        ),
+    }
+}
+
+/// What goes into the journal again where the version is there: what bun rolled back leaves its row.
+const ANEW: &str = "ON CONFLICT (version) DO UPDATE SET file_name = EXCLUDED.file_name, checksum = EXCLUDED.checksum, \
+    started_at = EXCLUDED.started_at, finished_at = EXCLUDED.finished_at, duration_ms = EXCLUDED.duration_ms, \
+    runner = EXCLUDED.runner, history_id = EXCLUDED.history_id";
+
+/// Since when a migration has been running.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Started {
+    /// Its statements and its record are one transaction.
+    WithTransaction,
+    /// It ran outside, and [`start`] noted when, if there was anything to do.
+    InJournal,
+}
+
+/// One statement that records the migration as applied, in the history and in the journal, and returns the record's id.
+pub fn record(
+    tables: &Tables,
+    migration: &Migration,
+    group: i64,
+    runner: &str,
+    started: Started,
+) -> String {
+    let version = migration.version;
+    let started = match started {
+        Started::WithTransaction => "transaction_timestamp()".to_owned(),
+        Started::InJournal => format!(
+            "COALESCE((SELECT started_at FROM {} WHERE version = '{version}' AND finished_at IS NULL), \
+             transaction_timestamp())",
+            tables.journal
+        ),
+    };
+    format!(
+        "WITH h AS (INSERT INTO {history} (name, group_id) VALUES ('{version}', {group}) RETURNING id) \
+         INSERT INTO {journal} (version, file_name, checksum, started_at, finished_at, duration_ms, runner, history_id) \
+         SELECT '{version}', {file_name}, '{checksum}', {started}, clock_timestamp(), \
+         extract(epoch FROM clock_timestamp() - {started}) * 1000, {runner}, id FROM h {ANEW} RETURNING history_id",
+        history = tables.history,
+        journal = tables.journal,
+        file_name = literal(&migration.file_name),
+        checksum = migration.script.checksum,
+        runner = literal(runner),
+    )
+}
+
+/// One statement that records migrations as applied now, without their having run, in their order.
+pub fn record_unrun(tables: &Tables, files: &[&Migration], group: i64, runner: &str) -> String {
+    let versions = array(files.iter().map(|it| it.version));
+    let names = array(files.iter().map(|it| &it.file_name));
+    let checksums = array(files.iter().map(|it| it.script.checksum));
+    format!(
+        "WITH f AS (SELECT * FROM unnest({versions}::text[], {names}::text[], {checksums}::text[]) \
+           WITH ORDINALITY f(version, file_name, checksum, number)), \
+         h AS (INSERT INTO {history} (name, group_id) SELECT version, {group} FROM f ORDER BY number RETURNING id, name) \
+         INSERT INTO {journal} (version, file_name, checksum, started_at, finished_at, duration_ms, runner, history_id) \
+         SELECT f.version, f.file_name, f.checksum, transaction_timestamp(), transaction_timestamp(), 0, {runner}, h.id \
+         FROM f JOIN h ON h.name = f.version {ANEW}",
+        history = tables.history,
+        journal = tables.journal,
+        runner = literal(runner),
+    )
+}
+
+/// Statements that note in the journal that a migration is about to run outside a transaction, or goes on to do so, from
+/// its statement with this number on; and the statement itself, if what it leaves has to be known by that. Other
+/// statements are not noted: there may be a password in them.
+///
+/// An early journal has no columns for the two. It gets them, or, if the table is not our role's to alter, does without:
+/// then what an interruption leaves is known by the file alone.
+pub fn start(
+    tables: &Tables,
+    migration: &Migration,
+    runner: &str,
+    done: usize,
+    statement: Option<&str>,
+) -> Vec<String> {
+    let (journal, version) = (&tables.journal, migration.version);
+    let note = format!(
+        "INSERT INTO {journal} (version, file_name, checksum, started_at, runner) \
+         VALUES ('{version}', {file_name}, '{checksum}', clock_timestamp(), {runner}) \
+         ON CONFLICT (version) DO UPDATE SET file_name = EXCLUDED.file_name, checksum = EXCLUDED.checksum, \
+         started_at = EXCLUDED.started_at, finished_at = NULL, duration_ms = NULL, runner = EXCLUDED.runner, \
+         history_id = NULL",
+        file_name = literal(&migration.file_name),
+        checksum = migration.script.checksum,
+        runner = literal(runner),
+    );
+    let with_columns = format!(
+        "BEGIN
+           IF (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = {regclass}::regclass
+               AND a.attname IN ('statement', 'done') AND NOT a.attisdropped) < 2 THEN
+             ALTER TABLE {journal} ADD COLUMN IF NOT EXISTS statement VARCHAR, ADD COLUMN IF NOT EXISTS done BIGINT;
+           END IF;
+           UPDATE {journal} SET statement = {statement}, done = {done} WHERE version = '{version}';
+         EXCEPTION WHEN insufficient_privilege THEN NULL;
+         END",
+        regclass = literal(journal),
+        statement = statement.map_or("NULL".to_owned(), literal),
+    );
+    vec![
+        note,
+        format!("DO LANGUAGE plpgsql {}", literal(&with_columns)),
+    ]
+}
+
+/// Statements that take the record of a migration back, and note in the journal that its rollback is about to run
+/// outside a transaction; `note` is [`start`]'s.
+pub fn take_back(
+    tables: &Tables,
+    version: Version,
+    group: i64,
+    note: Vec<String>,
+) -> Vec<String> {
+    let (history, journal) = (&tables.history, &tables.journal);
+    let mut statements = vec![format!("DELETE FROM {history} WHERE {}", records(version))];
+    statements.extend(note);
+    statements.push(format!(
+        "UPDATE {journal} SET history_id = {} WHERE version = '{version}'",
+        group.saturating_neg()
+    ));
+    statements
+}
+
+/// Statements that leave no trace of a migration in history and journal.
+pub fn erase(tables: &Tables, version: Version) -> Vec<String> {
+    let (history, journal) = (&tables.history, &tables.journal);
+    vec![
+        format!("DELETE FROM {history} WHERE {}", records(version)),
+        format!("DELETE FROM {journal} WHERE version = '{version}'"),
+    ]
+}
+
+/// An array as a literal. Nothing in it is NULL.
+fn array(items: impl Iterator<Item = impl std::fmt::Display>) -> String {
+    let quoted = items.map(|it| {
+        let text = it.to_string().replace('\\', "\\\\").replace('"', "\\\"");
+        format!("\"{text}\"")
+    });
+    let items: Vec<String> = quoted.collect();
+    literal(&format!("{{{}}}", items.join(",")))
+}

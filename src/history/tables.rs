@@ -1,0 +1,180 @@
+//! What our tables are called, and how they are created.
+
+use std::time::Duration;
+
+use super::Tables;
+use crate::config::{Config, TableName};
+use crate::server::message::{Access, Message};
+use crate::server::settings::Settings;
+use crate::sql::quote::literal;
+
+/// How long a creation waits for a lock before it says so and tries again.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How the tables are found.
+#[derive(Clone, Copy)]
+pub enum Names<'a> {
+    /// As the configuration calls them.
+    Configured,
+    /// As the server called them when they were found before.
+    Known(&'a Tables),
+}
+
+impl Names<'_> {
+    /// SQL expressions for history, journal and locks table: their quoted names, or NULL.
+    pub(super) fn expressions(self, config: &Config) -> [String; 3] {
+        match self {
+            Names::Configured => [
+                qualified(&config.history_table, ""),
+                qualified(&config.history_table, JOURNAL_SUFFIX),
+                qualified(&config.locks_table, ""),
+            ],
+            Names::Known(tables) => {
+                [&tables.history, &tables.journal, &tables.locks].map(|it| literal(it))
+            }
+        }
+    }
+}
+
+const JOURNAL_SUFFIX: &str = "_journal";
+
+/// An SQL expression: the table's qualified and quoted name, or NULL if it does not exist. A name without a schema is
+/// found as in any statement; where the role's `search_path` selects no schema at all, `public` is meant.
+fn qualified(table: &TableName, suffix: &str) -> String {
+    let table = suffixed(table, suffix);
+    let mut found = format!("pg_catalog.to_regclass({})", literal(&table.quoted()));
+    if table.schema.is_none() {
+        let public = TableName {
+            schema: Some("public".to_owned()),
+            ..table
+        };
+        found = format!(
+            "COALESCE({found}, CASE WHEN pg_catalog.current_schema() IS NULL THEN pg_catalog.to_regclass({}) END)",
+            literal(&public.quoted())
+        );
+    }
+    format!(
+        "(SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c \
+         JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace WHERE c.oid OPERATOR(pg_catalog.=) {found})"
+    )
+}
+
+fn suffixed(table: &TableName, suffix: &str) -> TableName {
+    let name = format!("{}{suffix}", table.name);
+    TableName {
+        setting: name.clone(),
+        schema: table.schema.clone(),
+        name,
+    }
+}
+
+/// The message that creates whichever tables are absent: bun's two exactly as bun does, and the journal.
+///
+/// Any number of runners may do so at once, without a lock. `CREATE TABLE IF NOT EXISTS` fails in such a race, so a
+/// failure is caught (and so never reaches the server's log) and whatever the winner created is taken.
+pub fn create(config: &Config) -> Message {
+    let mut message = Message::begin(
+        Access::Write,
+        &Settings {
+            lock_timeout: LOCK_TIMEOUT,
+            ..Settings::default()
+        },
+    );
+    let journal = suffixed(&config.history_table, JOURNAL_SUFFIX);
+    let tables = [
+        (
+            &config.history_table,
+            "{id}, name VARCHAR, group_id BIGINT, \
+             migrated_at TIMESTAMPTZ NOT NULL DEFAULT current_timestamp, PRIMARY KEY (id)",
+        ),
+        (
+            &config.locks_table,
+            "{id}, table_name VARCHAR, PRIMARY KEY (id), UNIQUE (table_name)",
+        ),
+        (
+            &journal,
+            "version VARCHAR NOT NULL PRIMARY KEY, file_name VARCHAR NOT NULL, checksum VARCHAR NOT NULL, \
+             started_at TIMESTAMPTZ NOT NULL, finished_at TIMESTAMPTZ, duration_ms BIGINT, runner VARCHAR NOT NULL, \
+             history_id BIGINT, statement VARCHAR, done BIGINT",
+        ),
+    ];
+    let blocks: String = tables
+        .iter()
+        .map(|(table, columns)| create_table(table, columns))
+        .collect();
+    message.add(format!(
+        "DO LANGUAGE plpgsql $lockstep$ BEGIN {blocks} END $lockstep$"
+    ));
+    message.add("COMMIT");
+    message
+}
+
+/// `{id}` in `columns` stands for a serial column. Such a column is its own sequence and a default, and that is how it
+/// is written here: of a `BIGSERIAL` the server chooses the sequence's name, and avoids the names that it sees at that
+/// moment, also those of somebody who is about to give up. That name is chosen by the server where the usual one is
+/// taken, or would be too long.
+fn create_table(table: &TableName, columns: &str) -> String {
+    let sequence = suffixed(table, "_id_seq");
+    let is_usual = match columns.contains("{id}") && sequence.name.len() <= LONGEST_NAME {
+        true => format!("{} IS NULL", qualified(&sequence, "")),
+        false => "false".to_owned(),
+    };
+    let target = in_schema(table);
+    let create = |id: &str| {
+        let columns = literal(&format!(" ({})", columns.replace("{id}", id)));
+        format!(
+            "EXECUTE 'CREATE TABLE ' OPERATOR(pg_catalog.||) {target} OPERATOR(pg_catalog.||) {columns};"
+        )
+    };
+    format!(
+        "IF {exists} IS NULL THEN
+           BEGIN
+             IF {is_usual} THEN
+               EXECUTE 'CREATE SEQUENCE ' OPERATOR(pg_catalog.||) {sequence};
+               {create_with_sequence}
+               EXECUTE pg_catalog.format('ALTER TABLE %s ALTER id SET DEFAULT pg_catalog.nextval(%L)', {target}, {sequence});
+               EXECUTE pg_catalog.format('ALTER SEQUENCE %s OWNED BY %s.id', {sequence}, {target});
+             ELSE
+               {create_serial}
+             END IF;
+           EXCEPTION WHEN unique_violation OR duplicate_table OR duplicate_object THEN NULL;
+           END;
+         END IF;
+        ",
+        exists = qualified(table, ""),
+        sequence = in_schema(&sequence),
+        create_with_sequence = create("id BIGINT NOT NULL"),
+        create_serial = create("id BIGSERIAL NOT NULL"),
+    )
+}
+
+/// The longest name that the server does not cut short, in bytes.
+const LONGEST_NAME: usize = 63;
+
+/// An SQL expression: the quoted name under which to create something. Where the role's `search_path` selects no schema
+/// at all, `public` is meant.
+fn in_schema(table: &TableName) -> String {
+    let name = literal(&table.quoted());
+    if table.schema.is_some() {
+        return name;
+    }
+    let public = TableName {
+        setting: String::new(),
+        schema: Some("public".to_owned()),
+        name: table.name.clone(),
+    };
+    format!(
+        "CASE WHEN pg_catalog.current_schema() IS NULL THEN {} ELSE {name} END",
+        literal(&public.quoted())
+    )
+}
+
+/// The query for the rights on history and journal that our role lacks to roll anything back, beside those that it needs
+/// to apply.
+pub fn lacks_to_erase(tables: &Tables) -> String {
+    let (history, journal) = (literal(&tables.history), literal(&tables.journal));
+    format!(
+        "SELECT string_agg(format('DELETE on %s', t), ', ') AS lacks FROM (VALUES ({history}), ({journal})) r(t) \
+         WHERE NOT has_table_privilege(t, 'DELETE')"
+    )
+}

@@ -1,0 +1,238 @@
+//! Our row in bun's locks table: written under the guard, taken over from a dead run, deleted at the end; and bun's, which
+//! we wait for.
+
+use std::time::Duration;
+
+use super::{POLL, release_guard, try_guard};
+use crate::config::Config;
+use crate::error::Error;
+use crate::history::guard::{self, guard_lock, key};
+use crate::history::tables::Names;
+use crate::history::{self, Columns, Look, Observation, Tables};
+use crate::migration::History;
+use crate::server::message::{Access, Message, Slot};
+use crate::server::open;
+use crate::server::session::{Answer, Session, Trouble};
+use crate::server::settings::{Commit, Dialect, Settings};
+use crate::server::wait::Wait;
+use crate::sql::quote::literal;
+use crate::sql::sqlstate;
+
+/// How long a takeover waits for an orphan's transaction before it says so and tries again.
+const ORPHAN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long the release waits for a lock on its own row.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The message that writes our row, or takes a dead run's over, and reads the history behind it.
+pub(super) struct Write {
+    pub message: Message,
+    row: Slot,
+    look: Look,
+}
+
+impl Write {
+    /// The guard is asserted once the row is written, and so locked: an orphan that asserted it before could take the row
+    /// of a successor over, who got the guard in between.
+    pub fn new(
+        config: &Config,
+        tables: &Tables,
+        guard_pid: i32,
+        observed: &Observation,
+    ) -> Write {
+        let settings = Settings {
+            lock_timeout: ORPHAN_TIMEOUT,
+            commit: Commit::Local,
+            ..Settings::of_catalog()
+        };
+        let mut message = Message::begin(Access::Write, &settings.on(observed.dialect));
+        if !observed.standard_strings {
+            // For the session: our lexer relies on it.
+            message.add("SET standard_conforming_strings TO on");
+        }
+        let row = message.add(format!(
+            "INSERT INTO {locks} AS l (id, table_name)
+             VALUES (-COALESCE(nextval(pg_get_serial_sequence({locks_literal}, 'id')),
+               (extract(epoch FROM clock_timestamp()) * 1000000)::int8), {name})
+             ON CONFLICT (table_name) DO UPDATE SET id = EXCLUDED.id WHERE l.id < 0 RETURNING id",
+            locks = tables.locks,
+            locks_literal = literal(&tables.locks),
+            name = literal(&config.history_table.setting),
+        ));
+        message.add(format!(
+            "SELECT CASE WHEN NOT EXISTS (SELECT FROM pg_locks g WHERE {} AND g.pid = {guard_pid}) THEN {} END",
+            guard_lock("g", &key(tables)),
+            guard::raise(sqlstate::OTHER_SERVER, guard_pid.into()),
+        ));
+        let look = Look::add(&mut message, config, Names::Known(tables), Columns::ToPlan);
+        message.add("COMMIT");
+        Write { message, row, look }
+    }
+
+    /// Waits until the row is ours; returns its id and the history behind it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BunRowWait`] or [`Error::TableWait`] at the deadline; what the connection meets.
+    pub fn settle(
+        &self,
+        work: &mut Session,
+        mut answer: Result<Answer, Trouble>,
+        wait: &mut Wait,
+    ) -> Result<(i64, History), Error> {
+        let doing = "taking the migration lock";
+        loop {
+            match answer {
+                Ok(answer) => {
+                    let observed = self.look.observed(&answer);
+                    let observation =
+                        observed.ok_or_else(|| Trouble::Unexpected.while_doing(doing))?;
+                    let row = answer.row(self.row);
+                    if let Some(token) = row.and_then(|row| row.get("id")?.parse().ok()) {
+                        return Ok((token, observation.history));
+                    }
+                    wait_for_bun(&observation, wait)?;
+                }
+                Err(Trouble::Sql(error)) if guard::is_raised(&error, sqlstate::OTHER_SERVER) => {
+                    return Err(Error::OtherServer);
+                }
+                // An orphan's transaction still has the row; it ends with it.
+                Err(trouble) => work.after_lock_timeout(trouble, doing, wait)?,
+            }
+            answer = work.send(&self.message);
+        }
+    }
+}
+
+/// The message that deletes our row, with a commit that is on disk when it returns.
+pub(super) fn release(
+    tables: &Tables,
+    table_name: &str,
+    token: i64,
+    dialect: Dialect,
+) -> Message {
+    let settings = Settings {
+        lock_timeout: RELEASE_TIMEOUT,
+        commit: Commit::Durable,
+        ..Settings::of_catalog()
+    };
+    let mut message = Message::begin(Access::Write, &settings.on(dialect));
+    message.add(format!(
+        "DELETE FROM {} WHERE table_name = {} AND id = {token}",
+        tables.locks,
+        literal(table_name)
+    ));
+    message.add("COMMIT");
+    message
+}
+
+/// Removes a row of ours if nobody has the guard, which proves that its owner is dead. Returns false if somebody has it,
+/// or the row is gone.
+///
+/// # Errors
+///
+/// What the connection meets; what [`delete`] says.
+pub fn remove_dead(
+    config: &Config,
+    session: &mut Session,
+    observed: &Observation,
+    tables: &Tables,
+    runner: &str,
+    id: i64,
+    wait: &mut Wait,
+) -> Result<bool, Error> {
+    let ping = Message::empty();
+    let (mut guard, answer) = open::open(&config.server, runner, &ping, wait)?;
+    answer.map_err(|trouble| trouble.while_doing("taking the migration lock"))?;
+    if !try_guard(&mut guard, tables, observed.dialect)?.is_granted {
+        guard.close();
+        return Ok(false);
+    }
+    let removed = delete(config, session, &tables.locks, id, wait);
+    release_guard(guard);
+    removed
+}
+
+/// Deletes the row with this id and tells whether it was there. While a transaction has it locked, it waits, aloud.
+///
+/// # Errors
+///
+/// [`Error::TableWait`] at the deadline; what the connection meets.
+pub fn delete(
+    config: &Config,
+    session: &mut Session,
+    locks: &str,
+    id: i64,
+    wait: &mut Wait,
+) -> Result<bool, Error> {
+    let settings = Settings {
+        lock_timeout: ORPHAN_TIMEOUT,
+        commit: Commit::Local,
+        ..Settings::of_catalog()
+    };
+    let mut message = Message::begin(Access::Write, &settings);
+    let deleted = message.add(format!(
+        "DELETE FROM {locks} WHERE table_name = {} AND id = {id} RETURNING id",
+        literal(&config.history_table.setting)
+    ));
+    message.add("COMMIT");
+    loop {
+        match session.send(&message) {
+            Ok(answer) => return Ok(answer.row(deleted).is_some()),
+            Err(trouble) => session.after_lock_timeout(trouble, "removing the lock's row", wait)?,
+        }
+    }
+}
+
+/// One turn of waiting for a row of bun's.
+///
+/// # Errors
+///
+/// [`Error::BunRowWait`] at the deadline.
+pub fn wait_for_bun(observation: &Observation, wait: &mut Wait) -> Result<(), Error> {
+    // It may have gone between two statements; then it is only a matter of trying again.
+    let Some((locks, id)) = observation.bun_row() else {
+        return wait.pause(POLL);
+    };
+    if wait.is_over() {
+        return Err(Error::BunRowWait {
+            locks: locks.to_owned(),
+            id,
+            newest: observation.history.newest(),
+            waited: wait.elapsed(),
+        });
+    }
+    wait.say(|| {
+        format!("bun's lock, row {id} of {locks}: its owner is a bun process, alive or dead")
+    });
+    wait.pause(POLL)
+}
+
+/// Creates whichever of the tables are absent.
+///
+/// # Errors
+///
+/// What the connection meets.
+pub fn create_tables(
+    config: &Config,
+    session: &mut Session,
+    wait: &mut Wait,
+) -> Result<Observation, Error> {
+    let doing = "creating the history tables";
+    let message = history::tables::create(config);
+    loop {
+        if let Err(trouble) = session.send(&message) {
+            session.after_lock_timeout(trouble, doing, wait)?;
+            continue;
+        }
+        let observation = history::look(config, session, wait)?;
+        if observation.tables.is_some() {
+            return Ok(observation);
+        }
+        // Somebody dropped one of them in between.
+        wait.pause(POLL)?;
+        if wait.is_over() {
+            return Err(Trouble::Unexpected.while_doing(doing));
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! A message of our own: its statements, numbered, so that what each returns is found by what was kept when it was added.
+
+use std::fmt;
+
+use super::settings::Settings;
+
+/// Statements that are sent together, in one round trip.
+pub struct Message {
+    text: String,
+    statements: usize,
+}
+
+/// Which statement of a message: what reads its answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Slot(usize);
+
+impl Slot {
+    pub(super) fn number(self) -> usize {
+        self.0
+    }
+}
+
+/// What a transaction may do. The isolation level is always written out, whatever the role's default is: see `lock`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Read the newest, and write.
+    Write,
+    /// Read the newest.
+    Read,
+    /// Read all in one snapshot.
+    Snapshot,
+}
+
+impl Message {
+    /// Without a transaction.
+    pub fn empty() -> Message {
+        Message {
+            text: String::new(),
+            statements: 0,
+        }
+    }
+
+    /// A message that begins a transaction, under these settings.
+    pub fn begin(access: Access, settings: &Settings) -> Message {
+        let mut message = Message::empty();
+        message.add(match access {
+            Access::Write => "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+            Access::Read => "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY",
+            Access::Snapshot => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        });
+        settings.statements(|statement| {
+            message.add(statement);
+        });
+        message
+    }
+
+    /// One query of the catalog, in a transaction that only reads.
+    pub fn asking(query: &str) -> (Message, Slot) {
+        let mut message = Message::begin(Access::Read, &Settings::of_catalog());
+        let asked = message.add(query);
+        message.add("COMMIT");
+        (message, asked)
+    }
+
+    /// Adds one statement, which has no semicolon at its end.
+    pub fn add(&mut self, statement: impl fmt::Display) -> Slot {
+        use fmt::Write as _;
+        let separator = if self.statements == 0 { "" } else { "; " };
+        // Writing to a string does not fail.
+        let _ = write!(self.text, "{separator}{statement}");
+        self.statements += 1;
+        Slot(self.statements - 1)
+    }
+
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}

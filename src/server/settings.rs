@@ -1,0 +1,150 @@
+//! The settings of a transaction of ours: every timeout that a role, a database or the server may have set is
+//! neutralised, and an orphaned session ends soon.
+//!
+//! They are made by `SET LOCAL`, a statement each, which costs the server a third of what `set_config` does. Which of
+//! them a server knows is told by the first look at it ([`Dialect`]); until then those that not every server knows are
+//! made where they exist.
+
+use std::time::Duration;
+
+use crate::sql::quote::literal;
+
+/// Settings for one transaction of ours.
+#[derive(Clone, Copy, Default)]
+pub struct Settings {
+    /// Zero: none.
+    pub lock_timeout: Duration,
+    /// Zero: none.
+    pub statement_timeout: Duration,
+    pub commit: Commit,
+    pub names: Names,
+    /// None if it is not known yet.
+    pub dialect: Option<Dialect>,
+    pub span: Span,
+}
+
+/// Where functions, operators and tables without a schema are looked for.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Names {
+    /// Wherever the role's settings say: for the user's own statements, and to find the user's tables.
+    #[default]
+    AsSet,
+    /// In the catalog only, so that nothing of the user's is called by a statement of ours.
+    Catalog,
+}
+
+/// When a commit returns.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Commit {
+    /// At once; the release's durable commit makes up for it.
+    #[default]
+    Deferred,
+    /// When it is on this server's disk, and with it all commits before it.
+    Local,
+    /// When it is on disk, and, if the server is set up so, at a synchronous standby; and with it all commits before it.
+    Durable,
+}
+
+/// How long a transaction is open.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Span {
+    /// For one message: it is never idle.
+    #[default]
+    Message,
+    /// For several messages, with pauses between them.
+    Idle,
+}
+
+/// What a server knows, by its version and its system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dialect {
+    /// `transaction_timeout`: since PostgreSQL 17.
+    pub transaction_timeout: bool,
+    /// `client_connection_check_interval`: not on Windows, which cannot see its clients die and refuses it.
+    pub check_interval: bool,
+}
+
+impl Settings {
+    /// The defaults, but for names.
+    pub fn of_catalog() -> Settings {
+        Settings {
+            names: Names::Catalog,
+            ..Settings::default()
+        }
+    }
+
+    /// The same for a server of this dialect.
+    pub fn on(self, dialect: Dialect) -> Settings {
+        Settings {
+            dialect: Some(dialect),
+            ..self
+        }
+    }
+
+    /// Hands over the statements that make the settings, one by one.
+    pub fn statements(&self, mut add: impl FnMut(&str)) {
+        if self.names == Names::Catalog {
+            add("SET LOCAL search_path TO pg_catalog, pg_temp");
+        }
+        self.timeouts(&mut add);
+        // An orphan of ours ends soon after its client, also if the cable is cut.
+        for setting in [
+            "tcp_keepalives_idle TO 5",
+            "tcp_keepalives_interval TO 2",
+            "tcp_keepalives_count TO 3",
+            "tcp_user_timeout TO 10000",
+        ] {
+            add(&format!("SET LOCAL {setting}"));
+        }
+        if self.span == Span::Idle {
+            add("SET LOCAL idle_in_transaction_session_timeout TO 0");
+        }
+        match self.dialect {
+            Some(dialect) => {
+                if dialect.transaction_timeout {
+                    add("SET LOCAL transaction_timeout TO 0");
+                }
+                if dialect.check_interval {
+                    add("SET LOCAL client_connection_check_interval TO '1s'");
+                }
+            }
+            None => add(&format!(
+                "SELECT pg_catalog.set_config(n, v, true) FROM (VALUES ('transaction_timeout', '0'), \
+                 ('client_connection_check_interval', {CHECK_INTERVAL})) s(n, v) \
+                 WHERE pg_catalog.current_setting(n, true) IS NOT NULL"
+            )),
+        }
+    }
+
+    /// What a file may have changed that a statement of ours behind it minds.
+    pub fn timeouts(&self, mut add: impl FnMut(&str)) {
+        let (lock, statement) = (self.lock_timeout, self.statement_timeout);
+        add(&format!("SET LOCAL lock_timeout TO {}", lock.as_millis()));
+        add(&format!(
+            "SET LOCAL statement_timeout TO {}",
+            statement.as_millis()
+        ));
+        add(match self.commit {
+            Commit::Durable => "SET LOCAL synchronous_commit TO on",
+            Commit::Local => "SET LOCAL synchronous_commit TO local",
+            Commit::Deferred => "SET LOCAL synchronous_commit TO off",
+        });
+    }
+}
+
+/// The statement that makes the session's settings right for a statement which takes its time, and names the session.
+/// Only what differs is set, and nothing that would weaken anybody: behind a transaction pooler somebody else may get the
+/// same server connection before it is reset.
+pub fn of_session(application_name: &str) -> String {
+    format!(
+        "SET LOCAL search_path TO pg_catalog, pg_temp; SELECT pg_catalog.set_config(n, v, false) FROM (VALUES ('lock_timeout', '0'), ('statement_timeout', '0'), \
+         ('transaction_timeout', '0'), ('default_transaction_read_only', 'off'), \
+         ('client_connection_check_interval', {CHECK_INTERVAL}), ('application_name', {})) s(n, v) \
+         WHERE pg_catalog.current_setting(n, true) IS DISTINCT FROM v AND pg_catalog.current_setting(n, true) IS NOT NULL",
+        literal(application_name)
+    )
+}
+
+/// See [`Dialect::check_interval`].
+const CHECK_INTERVAL: &str = "CASE WHEN pg_catalog.strpos(pg_catalog.lower(pg_catalog.version()), 'windows') OPERATOR(pg_catalog.>) 0 \
+     OR pg_catalog.strpos(pg_catalog.version(), 'Visual C') OPERATOR(pg_catalog.>) 0 THEN '0' ELSE '1s' END";
