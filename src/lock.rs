@@ -354,14 +354,12 @@ fn blamed(config: &Config, session: &mut Session, mut error: Error) -> Error {
         blockers.extend(rows.filter_map(|row| row.get("locker").map(str::to_owned)));
     }
     if let Error::Database { cause, .. } = &mut error
-        && cause.sqlstate == INSUFFICIENT_PRIVILEGE
+        && cause.sqlstate == sqlstate::INSUFFICIENT_PRIVILEGE
     {
         cause.lacks_right_to_read();
     }
     error
 }
-
-pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
 /// What an observation is for, in errors.
 const READING: &str = "reading the history";
@@ -378,7 +376,7 @@ pub fn retry_lock_timeout(
         return Err(trouble.while_doing(doing));
     };
     let rolled_back = session.execute("ROLLBACK");
-    if error.code().code() != "55P03" {
+    if error.code().code() != sqlstate::LOCK_NOT_AVAILABLE {
         return Err(trouble.while_doing(doing));
     }
     rolled_back.map_err(|trouble| trouble.while_doing(doing))?;

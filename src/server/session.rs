@@ -21,6 +21,7 @@ use crate::server::progress::Progress;
 use crate::server::wait::Wait;
 use crate::signals::{Signal, Signals};
 use crate::sql;
+pub use crate::sql::quote::literal;
 use crate::text::words::seconds;
 
 /// How long one try to connect may take, unless the user says otherwise: long enough for a slow link, short enough to
@@ -524,8 +525,3 @@ pub fn session_settings(application_name: &str) -> String {
 /// A server on Windows cannot see its clients die and refuses the check.
 const CHECK_INTERVAL: &str = "CASE WHEN pg_catalog.strpos(pg_catalog.lower(pg_catalog.version()), 'windows') OPERATOR(pg_catalog.>) 0 \
      OR pg_catalog.strpos(pg_catalog.version(), 'Visual C') OPERATOR(pg_catalog.>) 0 THEN '0' ELSE '1s' END";
-
-/// The text as an SQL literal. It holds no NUL, and `standard_conforming_strings` is on.
-pub fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
-}
