@@ -276,9 +276,11 @@ impl Run<'_> {
         }
         match code {
             // Lock not available, deadlock, serialization failure.
-            "55P03" | "40P01" | "40001" => Ok(Attempt::Locked(error)),
+            sqlstate::LOCK_NOT_AVAILABLE
+            | sqlstate::DEADLOCK_DETECTED
+            | sqlstate::SERIALIZATION_FAILURE => Ok(Attempt::Locked(error)),
             // "cannot run inside a transaction block", of a statement that depends on what it is applied to.
-            "25001"
+            sqlstate::ACTIVE_SQL_TRANSACTION
                 if single && matches!(migration.script.statements[0].kind, Kind::MaybeOutside) =>
             {
                 Ok(Attempt::NeedsNoTransaction)
@@ -398,10 +400,10 @@ impl Run<'_> {
             .message
             .place(migration, &error.cause, error.reached, self.counts_bytes);
         let mut cause = SqlError::from(&error.cause);
-        if cause.sqlstate == SYNTAX_ERROR {
+        if cause.sqlstate == sqlstate::SYNTAX_ERROR {
             cause.message = without_our_words(&cause.message, place.as_ref());
         }
-        if cause.sqlstate == UNSAFE_ENUM_VALUE {
+        if cause.sqlstate == sqlstate::UNSAFE_NEW_ENUM_VALUE_USAGE {
             let hint = self.enum_hint(migration, error.statement());
             cause.hint = hint.or(cause.hint);
         }
@@ -508,9 +510,6 @@ pub fn blockers(
     Ok(rows.iter().map(describe_blocker).collect())
 }
 
-const SYNTAX_ERROR: &str = "42601";
-pub const UNSAFE_ENUM_VALUE: &str = "55P04";
-
 /// What is open at the end of the file runs on into what we put behind it, and the server quotes that. The user has not
 /// written it and need not see it.
 fn without_our_words(message: &str, place: Option<&Place>) -> String {
@@ -612,7 +611,7 @@ impl FailedMessage {
     /// it is none of the errors that our own statements raise or meet.
     fn may_be_our_lexers_fault(&self) -> bool {
         let code = self.cause.code().code();
-        self.reached == Reached::Nothing && code != "55P03" && !self.is_ours
+        self.reached == Reached::Nothing && code != sqlstate::LOCK_NOT_AVAILABLE && !self.is_ours
     }
 
     /// The statement that failed, from 0.

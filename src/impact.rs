@@ -18,10 +18,11 @@ use std::fmt;
 use self::query::Query;
 use self::words::{Parts, Words};
 use self::world::Effect;
-pub use self::world::{Name, World, quoted};
+pub use self::world::{Name, World};
 use std::time::Duration;
 
 use crate::sql;
+use crate::sql::quote::bare_or_quoted as quoted;
 
 /// How many tokens of a statement are read. All of what matters stands before, unless somebody inserts megabytes.
 const TOKENS: usize = 50_000;

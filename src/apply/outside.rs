@@ -328,8 +328,10 @@ impl Run<'_> {
                 return Err(trouble.while_doing(&doing));
             };
             match cause.code().code() {
-                "55P03" => lock::retry_lock_timeout(&mut locked.work, trouble, &doing, &mut wait)
-                    .map_err(|error| error.after(self.before()))?,
+                sqlstate::LOCK_NOT_AVAILABLE => {
+                    lock::retry_lock_timeout(&mut locked.work, trouble, &doing, &mut wait)
+                        .map_err(|error| error.after(self.before()))?
+                }
                 code => {
                     let rolled_back = locked.work.execute("ROLLBACK");
                     rolled_back.map_err(|trouble| trouble.while_doing(&doing))?;
@@ -638,5 +640,8 @@ fn wait_for(session: String, wait: &mut Wait) -> Result<(), Error> {
 /// A deadlock, or a lock timeout: ours is off, but a pooler may run the statement on another connection than the one
 /// that was set.
 fn may_pass(error: &DbError) -> bool {
-    matches!(error.code().code(), "40P01" | "55P03")
+    matches!(
+        error.code().code(),
+        sqlstate::DEADLOCK_DETECTED | sqlstate::LOCK_NOT_AVAILABLE
+    )
 }

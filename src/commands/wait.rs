@@ -15,6 +15,7 @@ use crate::plan::Plan;
 use crate::server::session::{self, Session};
 use crate::server::wait::Wait;
 use crate::signals::Signals;
+use crate::sql::sqlstate;
 use crate::text::words::counted;
 
 /// How often `wait` looks, at most.
@@ -98,7 +99,7 @@ fn may_pass(error: &Error) -> bool {
     match error {
         Error::ConnectionLost { .. } => true,
         Error::Database { cause, .. } => {
-            cause.is_transient() || cause.sqlstate == lock::INSUFFICIENT_PRIVILEGE
+            cause.is_transient() || cause.sqlstate == sqlstate::INSUFFICIENT_PRIVILEGE
         }
         _ => false,
     }

@@ -1,6 +1,7 @@
 //! The name of a table, as a user writes it in a variable and as SQL must spell it.
 
 use super::shown;
+use crate::sql::quote::identifier;
 
 /// PostgreSQL cuts longer identifiers (`NAMEDATALEN` - 1).
 pub(super) const LONGEST_IDENTIFIER: usize = 63;
@@ -19,10 +20,9 @@ pub struct TableName {
 impl TableName {
     /// The name as SQL: each part in double quotes.
     pub fn quoted(&self) -> String {
-        let quote = |identifier: &str| format!("\"{}\"", identifier.replace('"', "\"\""));
         match &self.schema {
-            Some(schema) => format!("{}.{}", quote(schema), quote(&self.name)),
-            None => quote(&self.name),
+            Some(schema) => format!("{}.{}", identifier(schema), identifier(&self.name)),
+            None => identifier(&self.name),
         }
     }
 
@@ -44,11 +44,11 @@ impl TableName {
                 shown(text)
             )
         };
-        let (first, rest) = identifier(text).ok_or_else(problem)?;
+        let (first, rest) = leading_identifier(text).ok_or_else(problem)?;
         let (schema, name) = match rest.strip_prefix('.') {
             None if rest.is_empty() => (None, first),
             None => return Err(problem()),
-            Some(rest) => match identifier(rest) {
+            Some(rest) => match leading_identifier(rest) {
                 Some((second, "")) => (Some(first), second),
                 _ => return Err(problem()),
             },
@@ -70,7 +70,7 @@ impl TableName {
 
 /// The identifier that `text` begins with, as the catalog has it, and what follows it (PostgreSQL manual, "Lexical
 /// Structure").
-fn identifier(text: &str) -> Option<(String, &str)> {
+fn leading_identifier(text: &str) -> Option<(String, &str)> {
     let Some(mut rest) = text.strip_prefix('"') else {
         let continues =
             |c: char| c == '_' || c == '$' || c.is_ascii_alphanumeric() || !c.is_ascii();

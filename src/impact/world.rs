@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::words::Parts;
+use crate::sql::quote::bare_or_quoted as quoted;
 
 /// A table's, a view's or an index's name, with the schema where it was found.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,16 +20,6 @@ impl fmt::Display for Name {
     /// Qualified and quoted as in SQL.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", quoted(&self.schema), quoted(&self.name))
-    }
-}
-
-/// The name, in quotes where SQL needs them (but for keywords).
-pub fn quoted(name: &str) -> String {
-    let plain = |c: char| c.is_ascii_lowercase() || c == '_';
-    let bare = name.starts_with(plain) && name.chars().all(|c| plain(c) || c.is_ascii_digit());
-    match bare {
-        true => name.to_owned(),
-        false => format!("\"{}\"", name.replace('"', "\"\"")),
     }
 }
 

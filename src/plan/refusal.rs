@@ -149,10 +149,10 @@ impl fmt::Display for ObstacleKind {
                     "{command} is a command of psql, not of the server; remove it, or write it in SQL"
                 )
             }
-            ObstacleKind::UnnamedConcurrentIndex { proposal } => {
+            ObstacleKind::UnnamedConcurrentIndex => {
                 write!(
                     f,
-                    "CREATE INDEX CONCURRENTLY needs a name, or it cannot be found again; for example {proposal}"
+                    "CREATE INDEX CONCURRENTLY needs a name, or it cannot be found again; for example <table>_<column>_idx"
                 )
             }
             ObstacleKind::SharedFile { command } => {

@@ -1,4 +1,16 @@
-//! The SQLSTATEs that our own statements raise.
+//! SQLSTATEs by name: PostgreSQL's own, as the manual's appendix "PostgreSQL Error Codes" calls them, and those that our
+//! own statements raise.
+
+/// The statement may not run in a transaction block.
+pub const ACTIVE_SQL_TRANSACTION: &str = "25001";
+pub const SERIALIZATION_FAILURE: &str = "40001";
+pub const DEADLOCK_DETECTED: &str = "40P01";
+pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
+pub const SYNTAX_ERROR: &str = "42601";
+/// `lock_timeout` has passed.
+pub const LOCK_NOT_AVAILABLE: &str = "55P03";
+/// An enum value is used in the transaction that adds it.
+pub const UNSAFE_NEW_ENUM_VALUE_USAGE: &str = "55P04";
 
 /// The file ended the transaction it ran in.
 pub const TRANSACTION_ENDED: &str = "LK001";

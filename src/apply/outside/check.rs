@@ -13,7 +13,7 @@ use crate::lock::{self, Locked};
 use crate::migration::Migration;
 use crate::server::session::Settings;
 use crate::server::wait::Wait;
-use crate::sql::sqlstate;
+use crate::sql::{quote, sqlstate};
 
 impl Run<'_> {
     /// Compares the index of this name, in the table's schema, with what the statement would build.
@@ -151,23 +151,12 @@ impl Run<'_> {
         let table = self.relation(locked, migration, table)?;
         Ok(match table {
             // Behind a schema, a keyword is a name like any other.
-            Some(table) if is_bare(index) => format!("{}.{index}", table.schema),
-            Some(table) => format!("{}.{}", table.schema, quoted(index)),
-            None => quoted(index),
+            Some(table) => format!("{}.{}", table.schema, quote::bare_or_quoted(index)),
+            None => quote::identifier(index),
         })
     }
 }
 
 fn definitions(present: &str, wanted: &str) -> String {
     format!("there:    {present}\nthe file: {wanted}")
-}
-
-/// Returns true if and only if the name needs no quotes because of its letters.
-fn is_bare(identifier: &str) -> bool {
-    let plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_');
-    identifier.bytes().all(plain) && !identifier.starts_with(|first: char| first.is_ascii_digit())
-}
-
-fn quoted(identifier: &str) -> String {
-    format!("\"{}\"", identifier.replace('"', "\"\""))
 }

@@ -24,7 +24,7 @@ use crate::migration::Migration;
 use crate::plan::Plan;
 use crate::server::session::{Session, Settings, Trouble};
 use crate::signals::Signals;
-use crate::sql::{self, Kind, Statement};
+use crate::sql::{self, Kind, Statement, quote, sqlstate};
 
 /// What every statement of every pending file did, in order.
 ///
@@ -240,19 +240,23 @@ impl Rehearsal<'_> {
         let text = statement.map_or("", |it| &migration.text[it.range()]);
         let sql = without_our_words(&cause, text);
         match cause.code().code() {
-            "55P03" | "40P01" | "40001" => Stop::Locked {
+            sqlstate::LOCK_NOT_AVAILABLE
+            | sqlstate::DEADLOCK_DETECTED
+            | sqlstate::SERIALIZATION_FAILURE => Stop::Locked {
                 migration,
                 statement,
                 cause: Box::new(sql),
                 waited,
             },
-            "25001" if statement.is_some_and(|it| it.kind == Kind::MaybeOutside) => {
+            sqlstate::ACTIVE_SQL_TRANSACTION
+                if statement.is_some_and(|it| it.kind == Kind::MaybeOutside) =>
+            {
                 let statements = statement.map(|it| describe(migration, it));
                 Stop::error(Error::CannotRehearse {
                     statements: statements.into_iter().collect(),
                 })
             }
-            apply::UNSAFE_ENUM_VALUE if !adds_enum_value(migration) => {
+            sqlstate::UNSAFE_NEW_ENUM_VALUE_USAGE if !adds_enum_value(migration) => {
                 let statement = statement.map(|it| describe(migration, it)).map(|it| {
                     format!("{it} uses an enum value that an earlier file has to commit first")
                 });
@@ -277,12 +281,12 @@ fn message_of(statement: &str) -> String {
     if is_refused_by_execute(statement) && !statement.contains('\\') {
         return statement.to_owned();
     }
-    let literal = statement.replace('\\', "\\\\").replace('\'', "''");
+    let literal = quote::escape_literal(statement);
     let mut tag = "$lockstep$".to_owned();
     while literal.contains(&tag) {
         tag.insert_str(1, "a_");
     }
-    format!("DO LANGUAGE plpgsql {tag}BEGIN EXECUTE E'{literal}';END{tag}")
+    format!("DO LANGUAGE plpgsql {tag}BEGIN EXECUTE {literal};END{tag}")
 }
 
 /// Savepoints, and `SELECT … INTO`.

@@ -1,4 +1,4 @@
-//! The lexer against PostgreSQL itself: where `src/sql.rs` splits a text, what it thinks of a statement's kind.
+//! The lexer against PostgreSQL itself: where `src/sql/` splits a text, what it thinks of a statement's kind.
 //!
 //! There are two judges. psql splits a text to send it; it is told so by a server of ours that only listens. And the
 //! server's parser says of a text whether it is no command, one, or several. Both are asked about SQL written by hand
@@ -18,10 +18,28 @@ use postgres::SimpleQueryMessage;
 
 use crate::support::{DEADLINE, Scratch, server};
 
-/// The binary has no library, so this is its file itself. Its unit tests come along; they are the same here.
-#[path = "../../../src/sql.rs"]
+/// The binary has no library, so these are its files themselves. Their unit tests come along; they are the same here.
+#[path = "../../../src/sql"]
 #[allow(dead_code, reason = "the binary uses what is not used here")]
-mod script;
+mod script {
+    mod checksum;
+    mod cursor;
+    mod enums;
+    mod index;
+    mod kinds;
+    mod lexer;
+    mod obstacles;
+    pub mod promises;
+    mod quote;
+    mod statements;
+    mod verb;
+
+    pub use kinds::Kind;
+    pub use lexer::without_comments;
+    pub use obstacles::{Obstacle, ObstacleKind};
+    pub use statements::{Statement, parse};
+    pub use verb::verb;
+}
 
 use script::{Kind, ObstacleKind, parse};
 
@@ -304,7 +322,7 @@ fn needs_linear_time() {
     for piece in bytes
         .iter()
         .map(String::as_str)
-        .chain(script::tests::PIECES)
+        .chain(script::promises::PIECES)
     {
         assert_linear("", piece);
     }

@@ -919,62 +919,6 @@ fn a_file_that_uses_an_enum_value_it_adds_is_explained_before_it_runs_and_when_i
     );
 }
 
-/// Each is created on the server without a name, too, and without CONCURRENTLY.
-#[test]
-fn the_name_that_is_proposed_for_an_index_is_the_one_that_the_server_picks() {
-    let scratch = Scratch::new();
-    let (long, wide) = ("l".repeat(63), "ö".repeat(31));
-    let table =
-        format!("CREATE TABLE {{}} (a int, b text, \"C c\" text, {long} int, {wide} int, j jsonb)");
-    let specs = [
-        "(a)".to_owned(),
-        "(a, b)".to_owned(),
-        "(lower(b))".to_owned(),
-        "(lower(b), lower(\"C c\"), upper(b))".to_owned(),
-        "((a + 1))".to_owned(),
-        "((a + 1), a, (a + 2))".to_owned(),
-        "((j ->> 'x'))".to_owned(),
-        "(((j ->> 'x')::int))".to_owned(),
-        "(a) INCLUDE (b, \"C c\")".to_owned(),
-        "USING hash (b) WHERE a > 0".to_owned(),
-        "(\"C c\" COLLATE \"C\" DESC NULLS LAST)".to_owned(),
-        "(coalesce(b, 'x'))".to_owned(),
-        format!("({long})"),
-        format!("({long}, {wide})"),
-        format!("({wide}, a)"),
-        format!("(a, b, {long}, \"C c\")"),
-    ];
-    let mut expected = Vec::new();
-    for (number, spec) in (0..).zip(&specs) {
-        let name = match number % 3 {
-            0 => format!("t{number}"),
-            1 => format!("\"T {number}\""),
-            _ => format!("{}{number}", "n".repeat(60)),
-        };
-        scratch.sql(&table.replace("{}", &name));
-        scratch.sql(&format!("CREATE INDEX ON {name} {spec}"));
-        expected.extend(scratch.sql(&format!(
-            "SELECT indexrelid::regclass FROM pg_index WHERE indrelid = '{name}'::regclass"
-        )));
-        scratch.file(
-            &file(10 + number),
-            format!("CREATE INDEX CONCURRENTLY ON {name} {spec}"),
-        );
-    }
-    let error = scratch.up().code(2).error();
-    let proposals: Vec<&str> = error
-        .lines()
-        .filter_map(|line| line.split_once("for example "))
-        .map(|(_, name)| name)
-        .collect();
-    let bare = |name: &str| name.trim_matches('"').to_owned();
-    assert_eq!(
-        proposals.into_iter().map(bare).collect::<Vec<_>>(),
-        expected.iter().map(|name| bare(name)).collect::<Vec<_>>(),
-        "{error}"
-    );
-}
-
 // --------------------------------------------------------------------------------------- while it runs
 
 #[test]

@@ -1,0 +1,232 @@
+//! What cannot be run from a migration file, and why.
+
+use super::cursor::Cursor;
+use super::index::IndexHeader;
+
+/// Something that cannot be run from a migration file.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Obstacle {
+    /// Byte offset of the statement, or of the backslash.
+    pub offset: usize,
+    /// What it is.
+    pub kind: ObstacleKind,
+}
+
+/// Why something cannot be run from a migration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ObstacleKind {
+    /// It would begin or end a transaction in the midst of ours: `COMMIT`, `START TRANSACTION`,
+    /// `PREPARE TRANSACTION`, …
+    TransactionControl(&'static str),
+    /// The data would have to come after it, as psql and nobody else does.
+    CopyFromStdin,
+    /// There is nobody to take the data.
+    CopyToStdout,
+    /// A command of psql, by its word as written: `\d`, `\connect`. The rest of its line is taken
+    /// for its arguments.
+    PsqlCommand(String),
+    /// If the build is cut short, its leftover could not be found again.
+    UnnamedConcurrentIndex,
+    /// It must run alone, and the file holds other statements.
+    SharedFile {
+        /// What [`verb`](super::verb::verb) says of the statement.
+        command: String,
+    },
+}
+
+/// Returns why the statement, whatever else the file holds, cannot be run from it.
+pub(super) fn obstacle_in(statement: &str) -> Option<ObstacleKind> {
+    let mut cursor = Cursor::new(statement);
+    let control = match cursor.lower_word().as_str() {
+        "begin" => "BEGIN",
+        "start" if cursor.takes("transaction") => "START TRANSACTION",
+        "commit" if !cursor.takes("prepared") => "COMMIT",
+        "end" => "END",
+        "abort" => "ABORT",
+        "rollback" if !cursor.takes("prepared") => {
+            let _ = cursor.takes("work") || cursor.takes("transaction");
+            if cursor.takes("to") {
+                return None;
+            }
+            "ROLLBACK"
+        }
+        // PREPARE transaction AS … prepares a statement of that name.
+        "prepare" if cursor.takes("transaction") && cursor.at_literal() => "PREPARE TRANSACTION",
+        "copy" => return copy_obstacle(cursor),
+        "create" => return unnamed_index(cursor),
+        _ => return None,
+    };
+    Some(ObstacleKind::TransactionControl(control))
+}
+
+fn copy_obstacle(mut cursor: Cursor<'_>) -> Option<ObstacleKind> {
+    let _ = cursor.takes("binary");
+    if !cursor.skip_group() {
+        cursor.qualified_name()?;
+        cursor.skip_group();
+    }
+    let obstacle = if cursor.takes("from") {
+        ObstacleKind::CopyFromStdin
+    } else if cursor.takes("to") {
+        ObstacleKind::CopyToStdout
+    } else {
+        return None;
+    };
+    // The server takes either word for either direction.
+    (cursor.takes("stdin") || cursor.takes("stdout")).then_some(obstacle)
+}
+
+fn unnamed_index(mut cursor: Cursor<'_>) -> Option<ObstacleKind> {
+    let _ = cursor.takes("unique");
+    if !cursor.takes("index concurrently") {
+        return None;
+    }
+    let header = IndexHeader::read(&mut cursor)?;
+    header
+        .index
+        .is_none()
+        .then_some(ObstacleKind::UnnamedConcurrentIndex)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+    use super::*;
+
+    fn obstacles(text: &str) -> Vec<(usize, ObstacleKind)> {
+        parse(text)
+            .obstacles
+            .into_iter()
+            .map(|obstacle| (obstacle.offset, obstacle.kind))
+            .collect()
+    }
+
+    fn control(command: &'static str) -> ObstacleKind {
+        ObstacleKind::TransactionControl(command)
+    }
+
+    fn psql(command: &str) -> ObstacleKind {
+        ObstacleKind::PsqlCommand(command.to_owned())
+    }
+
+    #[test]
+    fn finds_what_cannot_be_run_and_where() {
+        use ObstacleKind::{CopyFromStdin, CopyToStdout};
+        let cases: &[(&str, &[(usize, ObstacleKind)])] = &[
+            (
+                "BEGIN; x; COMMIT",
+                &[(0, control("BEGIN")), (10, control("COMMIT"))],
+            ),
+            (
+                "begin isolation level serializable",
+                &[(0, control("BEGIN"))],
+            ),
+            (
+                "a;\nSTART /**/ TRANSACTION READ ONLY",
+                &[(3, control("START TRANSACTION"))],
+            ),
+            (
+                "END; ABORT WORK",
+                &[(0, control("END")), (5, control("ABORT"))],
+            ),
+            ("COMMIT AND CHAIN", &[(0, control("COMMIT"))]),
+            (
+                "ROLLBACK; ROLLBACK WORK AND CHAIN",
+                &[(0, control("ROLLBACK")), (10, control("ROLLBACK"))],
+            ),
+            ("ROLLBACK TO a; ROLLBACK TRANSACTION TO SAVEPOINT a", &[]),
+            ("ROLLBACK work to a; SAVEPOINT a; RELEASE a", &[]),
+            (
+                "PREPARE TRANSACTION 'x'",
+                &[(0, control("PREPARE TRANSACTION"))],
+            ),
+            (
+                "PREPARE transaction AS SELECT 1; PREPARE commit AS SELECT 1",
+                &[],
+            ),
+            ("SELECT 1 AS begin; \"commit\"; 'rollback'; (commit)", &[]),
+            ("DO $$ BEGIN COMMIT; END $$", &[]),
+            ("COPY t FROM STDIN", &[(0, CopyFromStdin)]),
+            (
+                "COPY s.t (a, b) FROM stdin WITH (FORMAT csv)",
+                &[(0, CopyFromStdin)],
+            ),
+            ("COPY BINARY t FROM stdin", &[(0, CopyFromStdin)]),
+            (
+                "COPY t TO STDOUT; COPY (SELECT 1 FROM stdin) TO stdout",
+                &[(0, CopyToStdout), (18, CopyToStdout)],
+            ),
+            (
+                "COPY t FROM STDOUT; COPY t TO STDIN",
+                &[(0, CopyFromStdin), (20, CopyToStdout)],
+            ),
+            (
+                "COPY t FROM 'stdin'; COPY t FROM PROGRAM 'stdin'; COPY t TO '/stdout'",
+                &[],
+            ),
+            (
+                "COPY (SELECT 1 FROM t) TO 'x'; COPY stdin FROM 'x'; COPY t (stdin) FROM 'x'",
+                &[],
+            ),
+            (
+                "COPY t FROM STDIN;\n1\tit's\n\\N\t\\.\n\\.\nCOMMIT",
+                &[(0, CopyFromStdin), (35, control("COMMIT"))],
+            ),
+            (
+                "COPY t FROM STDIN;\r\n'\r\n\\.\r\nCOPY t FROM STDIN;\n(\n\\.",
+                &[(0, CopyFromStdin), (27, CopyFromStdin)],
+            ),
+            (
+                "COPY t FROM STDIN; COMMIT",
+                &[(0, CopyFromStdin), (19, control("COMMIT"))],
+            ),
+            (
+                "\\d t; COMMIT\nSELECT 1 \\gset;\n;COMMIT",
+                &[
+                    (0, psql("\\d")),
+                    (22, psql("\\gset;")),
+                    (30, control("COMMIT")),
+                ],
+            ),
+            ("\\connect\\d", &[(0, psql("\\connect"))]),
+            (
+                "a (\\i b\n);VACUUM",
+                &[
+                    (3, psql("\\i")),
+                    (
+                        10,
+                        ObstacleKind::SharedFile {
+                            command: "VACUUM".to_owned(),
+                        },
+                    ),
+                ],
+            ),
+            (
+                "x\\restrict a\n\\restricted\n\\\\",
+                &[
+                    (1, psql("\\restrict")),
+                    (13, psql("\\restricted")),
+                    (25, psql("\\")),
+                ],
+            ),
+            ("'\\d' E'\\d' \"\\d\" $$\\d$$ -- \\d\n /* \\d */", &[]),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(obstacles(text), *expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_an_index_that_could_not_be_found_again() {
+        for rest in [
+            "t (a)",
+            "ONLY s.t USING btree (lower(a), \"b\") INCLUDE (c)",
+        ] {
+            let text = format!("CREATE UNIQUE INDEX CONCURRENTLY ON {rest} WHERE true");
+            let expected = [(0, ObstacleKind::UnnamedConcurrentIndex)];
+            assert_eq!(obstacles(&text), expected, "{text}");
+        }
+        assert_eq!(obstacles("CREATE INDEX CONCURRENTLY a ON t (x)"), []);
+        assert_eq!(obstacles("CREATE INDEX ON t (x)"), []);
+    }
+}

@@ -1,0 +1,410 @@
+//! Tokens → statements, split where psql splits them (`psqlscan.l`), and the checksum on the way.
+
+use std::ops::Range;
+
+use sha2::{Digest, Sha256};
+
+use super::checksum::{Checksum, hash_token};
+use super::kinds::{Kind, kind_of};
+use super::lexer::{Lexer, Token, TokenKind, is_space};
+use super::obstacles::{Obstacle, ObstacleKind, obstacle_in};
+use super::quote;
+use super::verb::verb;
+
+/// How much of a psql command's word is kept for the message; psql's own commands have up to 18
+/// letters.
+const PSQL_WORD_BYTES: usize = 40;
+
+/// Reads a migration file.
+///
+/// Offsets of statements are 32 bits wide: the server takes no message above 1 GiB, so a longer
+/// text is no migration.
+pub fn parse(text: &str) -> Script {
+    Splitter::new(text).run()
+}
+
+/// A migration file's text, understood.
+#[derive(Debug)]
+pub struct Script {
+    /// In order; what is empty (`;;`, only comments) is no statement.
+    pub statements: Vec<Statement>,
+    /// What cannot be run from a file, in order of position.
+    pub obstacles: Vec<Obstacle>,
+    /// The `\restrict` and `\unrestrict` lines of a pg_dump, as byte ranges without the line break.
+    /// psql obeys them, the server would not understand them: they must be blanked before sending.
+    pub psql_lines: Vec<Range<usize>>,
+    /// Of all the statements.
+    pub checksum: Checksum,
+}
+
+/// One statement: where it stands, and its kind.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Statement {
+    /// Byte offset of the first token.
+    pub start: u32,
+    /// Byte offset of its semicolon; if the text ends without one, of the end of its last token.
+    pub end: u32,
+    /// How it can be run.
+    pub kind: Kind,
+}
+
+impl Statement {
+    /// The bytes of the text that are this statement.
+    pub fn range(&self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+
+/// Walks the text once. Each statement, when it ends, is looked at by [`kind_of`] and
+/// [`obstacle_in`], which read as many of its tokens again as they need.
+struct Splitter<'a> {
+    text: &'a str,
+    /// Where the text begins: behind its byte-order mark.
+    begin: usize,
+    lexer: Lexer<'a>,
+    hasher: Sha256,
+    open: Option<OpenStatement>,
+    /// No line `\.` follows; remembered, or a file of nothing but COPY statements would be searched
+    /// over and over.
+    no_more_copy_data: bool,
+    script: Script,
+}
+
+impl<'a> Splitter<'a> {
+    fn new(text: &'a str) -> Self {
+        let begin = if text.starts_with('\u{feff}') {
+            '\u{feff}'.len_utf8()
+        } else {
+            0
+        };
+        Splitter {
+            text,
+            begin,
+            lexer: Lexer::new(text, begin),
+            hasher: Sha256::new(),
+            open: None,
+            no_more_copy_data: false,
+            script: Script {
+                statements: Vec::new(),
+                obstacles: Vec::new(),
+                psql_lines: Vec::new(),
+                checksum: Checksum([0; 32]),
+            },
+        }
+    }
+
+    fn run(mut self) -> Script {
+        while let Some(token) = self.lexer.next() {
+            if token.kind == TokenKind::Backslash {
+                self.psql_line(&token);
+            } else if token.is_symbol(";")
+                && self
+                    .open
+                    .as_ref()
+                    .is_none_or(OpenStatement::ends_at_semicolon)
+            {
+                self.end_statement(token.start);
+            } else {
+                self.open
+                    .get_or_insert_with(|| OpenStatement::new(token.start))
+                    .take(&token);
+                hash_token(&mut self.hasher, &token);
+            }
+        }
+        let end = self.open.as_ref().map_or(0, |open| open.end);
+        self.end_statement(end);
+        self.refuse_company();
+        let mut script = self.script;
+        // A psql command within a statement comes before it here, since the statement is judged at
+        // its end.
+        script.obstacles.sort_by_key(|obstacle| obstacle.offset);
+        script.statements.shrink_to_fit();
+        script.checksum = Checksum(self.hasher.finalize().into());
+        script
+    }
+
+    fn end_statement(&mut self, end: usize) {
+        let Some(open) = self.open.take() else { return };
+        self.hasher.update(b";\0");
+        let statement = &self.text[open.start..end];
+        let obstacle = obstacle_in(statement);
+        if obstacle == Some(ObstacleKind::CopyFromStdin) {
+            self.skip_copy_data();
+        }
+        self.script.obstacles.extend(obstacle.map(|kind| Obstacle {
+            offset: open.start,
+            kind,
+        }));
+        self.script.statements.push(Statement {
+            start: offset(open.start),
+            end: offset(end),
+            kind: kind_of(statement),
+        });
+    }
+
+    /// What follows `COPY … FROM STDIN;` up to a line `\.` is no SQL. One complaint about the
+    /// statement is worth more than fifty about its data.
+    fn skip_copy_data(&mut self) {
+        if self.no_more_copy_data {
+            return;
+        }
+        let rest = &self.text[self.lexer.at..];
+        let end = rest
+            .match_indices("\\.")
+            .map(|(at, mark)| (at, at + mark.len()))
+            .find(|&(start, end)| {
+                let after = &rest[end..];
+                rest[..start].ends_with('\n')
+                    && (after.is_empty() || after.starts_with('\n') || after.starts_with("\r\n"))
+            });
+        match end {
+            Some((_, end)) => self.lexer.at += end,
+            None => self.no_more_copy_data = true,
+        }
+    }
+
+    fn psql_line(&mut self, token: &Token<'_>) {
+        let before = &self.text[self.begin..token.start];
+        let line = before.rsplit(['\n', '\r']).next().unwrap_or(before);
+        let first_on_its_line = line.bytes().all(is_space);
+        let command = token.text[1..]
+            .split([' ', '\t', '\x0b', '\x0c', '\\'])
+            .next()
+            .unwrap_or_default();
+        if first_on_its_line && (command == "restrict" || command == "unrestrict") {
+            self.script.psql_lines.push(token.start..token.end());
+        } else {
+            let kind =
+                ObstacleKind::PsqlCommand(format!("\\{}", quote::clip(command, PSQL_WORD_BYTES)));
+            self.script.obstacles.push(Obstacle {
+                offset: token.start,
+                kind,
+            });
+        }
+    }
+
+    fn refuse_company(&mut self) {
+        if self.script.statements.len() < 2 {
+            return;
+        }
+        let alone = self
+            .script
+            .statements
+            .iter()
+            .filter(|statement| matches!(statement.kind, Kind::Outside(_)));
+        self.script
+            .obstacles
+            .extend(alone.map(|statement| Obstacle {
+                offset: statement.start as usize,
+                kind: ObstacleKind::SharedFile {
+                    command: verb(&self.text[statement.range()]),
+                },
+            }));
+    }
+}
+
+fn offset(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
+}
+
+/// A statement whose end is not yet seen. Its semicolon is the first one outside parentheses and
+/// outside the `BEGIN ATOMIC … END` body that only functions and procedures have.
+struct OpenStatement {
+    start: usize,
+    /// The end of its last token so far.
+    end: usize,
+    parens: usize,
+    opening: Opening,
+    bodies: usize,
+    previous: Previous,
+}
+
+/// How far the statement has matched `CREATE [OR REPLACE] FUNCTION|PROCEDURE`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Opening {
+    Nothing,
+    Create,
+    CreateOr,
+    CreateOrReplace,
+    Routine,
+    SomethingElse,
+}
+
+/// The token before this one, as far as it matters.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Previous {
+    Begin,
+    /// `ATOMIC`, or a semicolon: a body's `END` comes directly after one of them and nowhere else.
+    /// The `END` of a `CASE` never does, nor does a column called so, which is why neither has to
+    /// be counted.
+    BodyBreak,
+    Other,
+}
+
+impl OpenStatement {
+    fn new(start: usize) -> Self {
+        let (opening, previous) = (Opening::Nothing, Previous::Other);
+        OpenStatement {
+            start,
+            end: start,
+            parens: 0,
+            opening,
+            bodies: 0,
+            previous,
+        }
+    }
+
+    fn ends_at_semicolon(&self) -> bool {
+        self.parens == 0 && self.bodies == 0
+    }
+
+    fn take(&mut self, token: &Token<'_>) {
+        self.end = token.end();
+        if token.is_symbol("(") {
+            self.parens += 1;
+        } else if token.is_symbol(")") {
+            self.parens = self.parens.saturating_sub(1);
+        }
+        self.opening = match self.opening {
+            Opening::Nothing if token.is_word("create") => Opening::Create,
+            Opening::Create if token.is_word("or") => Opening::CreateOr,
+            Opening::CreateOr if token.is_word("replace") => Opening::CreateOrReplace,
+            Opening::Create | Opening::CreateOrReplace if token.is_word("function") => {
+                Opening::Routine
+            }
+            Opening::Create | Opening::CreateOrReplace if token.is_word("procedure") => {
+                Opening::Routine
+            }
+            Opening::Routine => Opening::Routine,
+            _ => Opening::SomethingElse,
+        };
+        if self.opening == Opening::Routine && self.parens == 0 {
+            self.follow_body(token);
+        }
+    }
+
+    fn follow_body(&mut self, token: &Token<'_>) {
+        let was = self.previous;
+        self.previous = Previous::Other;
+        if token.is_word("begin") {
+            self.previous = Previous::Begin;
+        } else if token.is_word("atomic") && was == Previous::Begin {
+            self.bodies += 1;
+            self.previous = Previous::BodyBreak;
+        } else if token.is_symbol(";") {
+            self.previous = Previous::BodyBreak;
+        } else if token.is_word("end") && was == Previous::BodyBreak {
+            self.bodies = self.bodies.saturating_sub(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn statements(text: &str) -> Vec<&str> {
+        parse(text)
+            .statements
+            .iter()
+            .map(|statement| &text[statement.range()])
+            .collect()
+    }
+
+    fn obstacles(text: &str) -> Vec<(usize, ObstacleKind)> {
+        parse(text)
+            .obstacles
+            .into_iter()
+            .map(|obstacle| (obstacle.offset, obstacle.kind))
+            .collect()
+    }
+
+    fn psql(command: &str) -> ObstacleKind {
+        ObstacleKind::PsqlCommand(command.to_owned())
+    }
+
+    #[test]
+    fn splits_where_psql_splits() {
+        let body = "BEGIN ATOMIC SELECT 1; SELECT CASE WHEN true THEN 1 END; END";
+        let function = format!("CREATE OR REPLACE FUNCTION f() RETURNS int {body}");
+        let procedure = format!("create /**/ procedure p(x int DEFAULT (1)) {body}");
+        let labels = "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1 AS end, t.end, 2 END; \
+                      SELECT 1 AS case; END";
+        let cases: &[(&str, &[&str])] = &[
+            ("", &[]),
+            (" ;; -- x\n /* ; */ ;", &[]),
+            ("\u{feff}SELECT 1", &["SELECT 1"]),
+            ("a;b ; c -- d", &["a", "b ", "c"]),
+            ("a -- ;\n b;c", &["a -- ;\n b", "c"]),
+            (
+                "a ';' \";\" $$;$$ E'\\';'/*;*/;b",
+                &["a ';' \";\" $$;$$ E'\\';'/*;*/", "b"],
+            ),
+            (
+                "CREATE RULE r AS ON INSERT TO t DO (a;b);c",
+                &["CREATE RULE r AS ON INSERT TO t DO (a;b)", "c"],
+            ),
+            ("a);(b;c));d", &["a)", "(b;c))", "d"]),
+            ("a (b; c", &["a (b; c"]),
+            (&format!("{function};x"), &[&function, "x"]),
+            (&format!("{procedure}; x"), &[&procedure, "x"]),
+            (&format!("{labels};x"), &[labels, "x"]),
+            (
+                "CREATE FUNCTION f() BEGIN ATOMIC END;x",
+                &["CREATE FUNCTION f() BEGIN ATOMIC END", "x"],
+            ),
+            (
+                "CREATE FUNCTION begin() AS $$a;b$$;x",
+                &["CREATE FUNCTION begin() AS $$a;b$$", "x"],
+            ),
+            (
+                "CREATE FUNCTION f() begin;x",
+                &["CREATE FUNCTION f() begin", "x"],
+            ),
+            (
+                "CREATE FUNCTION f() \"begin\" atomic;x",
+                &["CREATE FUNCTION f() \"begin\" atomic", "x"],
+            ),
+            (
+                "CREATE TABLE begin atomic;x",
+                &["CREATE TABLE begin atomic", "x"],
+            ),
+            ("DO $$BEGIN x; END$$;y", &["DO $$BEGIN x; END$$", "y"]),
+            ("a\n\\restrict x;y\nb;c", &["a\n\\restrict x;y\nb", "c"]),
+            ("SELECT 'open; b", &["SELECT 'open; b"]),
+            ("a;/* open; b", &["a"]),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(statements(text), *expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_a_statement_that_must_be_alone_and_is_not() {
+        let text =
+            "CREATE INDEX CONCURRENTLY a ON t (x);\nREINDEX TABLE t;\nDROP INDEX CONCURRENTLY b";
+        let shared = |command: &str| ObstacleKind::SharedFile {
+            command: command.to_owned(),
+        };
+        let expected = [
+            (0, shared("CREATE INDEX CONCURRENTLY")),
+            (55, shared("DROP INDEX CONCURRENTLY")),
+        ];
+        assert_eq!(obstacles(text), expected);
+        assert_eq!(obstacles("-- alone\nVACUUM;;\n-- really\n"), []);
+    }
+
+    #[test]
+    fn skips_the_lines_that_pg_dump_writes_for_psql() {
+        let text = "\u{feff}\\restrict abc\r\nSELECT 1\n \t\\unrestrict abc\n;\\unrestrict";
+        let script = parse(text);
+        let lines: Vec<&str> = script
+            .psql_lines
+            .iter()
+            .map(|line| &text[line.clone()])
+            .collect();
+        assert_eq!(lines, ["\\restrict abc", "\\unrestrict abc"]);
+        assert_eq!(script.checksum, parse("SELECT 1").checksum);
+        assert_eq!(obstacles(text), [(46, psql("\\unrestrict"))]);
+    }
+}
