@@ -1,8 +1,8 @@
 //! `Plan` → messages to the server, one migration after the other, and the same on the way back.
 //!
 //! A transactional file is one simple-query message, one round trip: the transaction's begin, its settings and the
-//! fence; the file; the check, the record and the commit; the reset of all that a file may leave behind. A file that
-//! cannot run in a transaction goes to [`outside`].
+//! fence; the file; the check, the record and the commit; the reset of all that a file may leave behind. A large file is
+//! several messages, in the same transaction. A file that cannot run in a transaction goes to [`outside`].
 //!
 //! A down file is run like an up file, but for two things ([`Way`]): the fence wants its version recorded, and in the
 //! place of the record stands its deletion.
@@ -11,26 +11,30 @@ mod message;
 mod outside;
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
-use postgres::error::DbError;
+use postgres::SimpleQueryRow;
 
-use self::message::{Markers, Message};
+use self::message::{FileMessage, Marker, Marking};
 use crate::config::Config;
-use crate::error::{Before, Error, Failure, FailureOutcome, Place, Precision, SqlError};
-use crate::history::{self, Started};
-use crate::lock::{Expected, Locked};
+use crate::error::{Before, Error, Failure, FailureOutcome, SqlError};
+use crate::history::record::Started;
+use crate::lock::Locked;
+use crate::lock::fence::{Expected, Failed, Fenced, Ran};
 use crate::logging::{self, live};
 use crate::migration::{Direction, History, Migration, Version};
 use crate::plan::{self, Plan};
-use crate::server::progress::Reached;
-use crate::server::session::{Session, Settings, Trouble, literal};
-use crate::server::ticker;
+use crate::server::progress::{Reached, Watch};
+use crate::server::session::{Rows, Trouble};
+use crate::server::settings::{Settings, Span};
+use crate::server::ticker::Ticker;
 use crate::server::wait::Wait;
 use crate::signals::Signals;
-use crate::sql::sqlstate;
-use crate::sql::{self, Kind};
+use crate::sql::place::{Place, Precision};
+use crate::sql::quote::literal;
+use crate::sql::{self, Kind, sqlstate};
 
 /// How long a migration that met a locked table pauses before it is tried again, at most. Readers and writers that
 /// queued behind it get through meanwhile. It is short, because `idle_session_timeout` counts between transactions, where
@@ -147,7 +151,7 @@ pub fn roll_back(
 impl Run<'_> {
     /// Runs the files one after the other and returns how many were done.
     fn all(&mut self, locked: &mut Locked, migrations: &[&Migration]) -> Result<usize, Error> {
-        let (of, doing, done) = (migrations.len(), self.way.doing(), self.way.done());
+        let (of, doing) = (migrations.len(), self.way.doing());
         for (number, migration) in migrations.iter().enumerate() {
             let number = number + 1;
             self.signals.check(&match self.way {
@@ -160,10 +164,10 @@ impl Run<'_> {
                 info!(version = version.as_str(), name, number, of; "{number}/{of} {doing} {name}");
             }
             let started = Instant::now();
-            let progress = locked.work.progress().clone();
-            let step = ticker::watch(&progress, self.signals, migration, number, of, || {
-                self.migrate(locked, migration)
-            })?;
+            let ticker = Ticker::start(migration, number, of);
+            let mut watch = Watch::new(migration, ticker, self.signals);
+            let step = self.migrate(locked, migration, &mut watch)?;
+            drop(watch);
             if step == Step::DoneByOthers {
                 let what = match self.way {
                     Way::Up { .. } => "recorded",
@@ -173,18 +177,24 @@ impl Run<'_> {
                 continue;
             }
             self.done += 1;
-            let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
-            let rounded = (duration_ms * 1000.0).round() / 1000.0;
-            let group = match self.way {
-                Way::Up { group } => Some(group),
-                Way::Down => self.history.record(migration.version).map(|it| it.group),
-            };
-            info!(
-                version = version.as_str(), name, number, of, group, duration_ms = rounded;
-                "{number}/{of} {done} {name} in {rounded:.1} ms"
-            );
+            self.tell(migration, number, of, started.elapsed());
         }
         Ok(self.done)
+    }
+
+    /// Says that a migration is done.
+    fn tell(&self, migration: &Migration, number: usize, of: usize, took: Duration) {
+        let (version, name) = (migration.version.to_string(), migration.file_name.as_str());
+        let rounded = (took.as_secs_f64() * 1_000_000.0).round() / 1000.0;
+        let group = match self.way {
+            Way::Up { group } => Some(group),
+            Way::Down => self.history.record(migration.version).map(|it| it.group),
+        };
+        let done = self.way.done();
+        info!(
+            version = version.as_str(), name, number, of, group, duration_ms = rounded;
+            "{number}/{of} {done} {name} in {rounded:.1} ms"
+        );
     }
 
     /// What this run has done so far, for its errors.
@@ -196,36 +206,41 @@ impl Run<'_> {
     }
 
     /// Runs one migration, in a transaction or outside, and again while a lock is in the way.
-    fn migrate(&self, locked: &mut Locked, migration: &Migration) -> Result<Step, Error> {
+    fn migrate(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+        watch: &mut Watch<'_>,
+    ) -> Result<Step, Error> {
         let mut wait = Wait::new(self.signals, self.config.ddl_lock_retry);
-        if let Some(step) = self.settle_unfinished(locked, migration)? {
+        if let Some(step) = self.outside(locked, migration, watch).settle_unfinished()? {
             return Ok(step);
         }
         if let [statement] = migration.script.statements.as_slice()
             && let Kind::Outside(statement) = &statement.kind
         {
-            return self.outside(locked, migration, Some(statement), &mut wait);
+            return self
+                .outside(locked, migration, watch)
+                .run(Some(statement), &mut wait);
         }
         self.warn_of_enum_use(migration);
         loop {
-            let error = match self.attempt(locked, migration)? {
+            let error = match self.attempt(locked, migration, watch)? {
                 Attempt::Done(step) => return Ok(step),
                 Attempt::NeedsNoTransaction => {
-                    return self.outside(locked, migration, None, &mut wait);
+                    return self.outside(locked, migration, watch).run(None, &mut wait);
                 }
                 Attempt::Locked(error) => error,
             };
             let blockers = self.blockers(locked, migration, &error)?;
-            let cause = Box::new(SqlError::from(&error.cause));
+            let cause = Box::new(error.cause());
             if wait.is_over() {
-                let (doing, waited) = (migration.path.display().to_string(), wait.elapsed());
-                let before = Some(self.before());
                 return Err(Error::TableWait {
-                    doing,
+                    doing: migration.path.display().to_string(),
                     cause,
                     blockers,
-                    waited,
-                    before,
+                    waited: wait.elapsed(),
+                    before: Some(self.before()),
                 });
             }
             wait.say(|| {
@@ -243,49 +258,58 @@ impl Run<'_> {
         }
     }
 
-    /// Sends the migration's message; once more without markers if it did not come as far as the first of them, so
-    /// that a mistake of our lexer cannot break a file that PostgreSQL would take.
-    fn attempt(&self, locked: &mut Locked, migration: &Migration) -> Result<Attempt, Error> {
+    /// Sends the migration; again without markers if it did not come as far as the first of them, so that a mistake of our
+    /// lexer cannot break a file that PostgreSQL would take; and again with more of them, if one statement of several may
+    /// be the one that failed.
+    fn attempt(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+        watch: &mut Watch<'_>,
+    ) -> Result<Attempt, Error> {
         let has_markers = migration.script.statements.len() > 1 || logging::query_log_enabled();
-        let error = match self.send(locked, migration, has_markers)? {
-            Sent::Committed => return Ok(Attempt::Done(Step::Done)),
-            Sent::Failed(error) if has_markers && error.may_be_our_lexers_fault() => {
-                match self.send(locked, migration, false)? {
-                    Sent::Committed => {
-                        debug!("{}: taken without markers only", migration.file_name);
-                        return Ok(Attempt::Done(Step::Done));
-                    }
-                    Sent::Failed(error) => error,
-                }
-            }
-            Sent::Failed(error) => error,
+        let mut marking = match has_markers {
+            true => Marking::Usual,
+            false => Marking::None,
+        };
+        let failed = loop {
+            let failed = match self.send(locked, migration, &marking, watch)? {
+                Ok(()) => return Ok(Attempt::Done(Step::Done)),
+                Err(failed) => failed,
+            };
+            marking = match failed.next_marking(migration, &marking) {
+                Some(next) => next,
+                None => break failed,
+            };
+            debug!("{}: once more, with other markers", migration.file_name);
         };
         let single = migration.script.statements.len() == 1;
-        let code = error.cause.code().code();
-        if error.is_ours {
-            return match code {
-                sqlstate::ALREADY_RECORDED | sqlstate::NO_LONGER_RECORDED => {
-                    Ok(Attempt::Done(Step::DoneByOthers))
-                }
-                sqlstate::LOCK_LOST => Err(locked.lost()),
-                sqlstate::TRANSACTION_ENDED => {
-                    Err(self.failure(migration, &error, FailureOutcome::TransactionEnded))
-                }
-                _ => Err(self.failure(migration, &error, FailureOutcome::RolledBack)),
-            };
+        match failed.failed.ours {
+            Some(sqlstate::ALREADY_RECORDED | sqlstate::NO_LONGER_RECORDED) => {
+                return Ok(Attempt::Done(Step::DoneByOthers));
+            }
+            Some(sqlstate::LOCK_LOST) => return Err(locked.lost()),
+            Some(sqlstate::WORK_LOCKED) => return Ok(Attempt::Locked(failed)),
+            Some(code) => {
+                let outcome = match code {
+                    sqlstate::TRANSACTION_ENDED => FailureOutcome::TransactionEnded,
+                    _ => FailureOutcome::RolledBack,
+                };
+                return Err(self.failure(migration, &failed, outcome));
+            }
+            None => {}
         }
-        match code {
-            // Lock not available, deadlock, serialization failure.
+        match failed.code() {
             sqlstate::LOCK_NOT_AVAILABLE
             | sqlstate::DEADLOCK_DETECTED
-            | sqlstate::SERIALIZATION_FAILURE => Ok(Attempt::Locked(error)),
+            | sqlstate::SERIALIZATION_FAILURE => Ok(Attempt::Locked(failed)),
             // "cannot run inside a transaction block", of a statement that depends on what it is applied to.
             sqlstate::ACTIVE_SQL_TRANSACTION
                 if single && matches!(migration.script.statements[0].kind, Kind::MaybeOutside) =>
             {
                 Ok(Attempt::NeedsNoTransaction)
             }
-            _ => Err(self.failure(migration, &error, FailureOutcome::RolledBack)),
+            _ => Err(self.failure(migration, &failed, FailureOutcome::RolledBack)),
         }
     }
 
@@ -293,113 +317,69 @@ impl Run<'_> {
         &self,
         locked: &mut Locked,
         migration: &Migration,
-        has_markers: bool,
-    ) -> Result<Sent, Error> {
-        let message = self.message(locked, migration, has_markers);
-        let (outcome, reached) = transmit(locked, migration, &message, has_markers);
-        let cause = match outcome {
-            Ok(()) => return Ok(Sent::Committed),
-            Err(trouble) if reached == Reached::Committed => {
-                let doing = format!(
-                    "resetting the session after {}, which was {}",
-                    migration.file_name,
-                    self.way.done()
-                );
-                return Err(trouble.while_doing(&doing));
-            }
-            Err(Trouble::Stopped(signal)) => {
-                let doing = format!("{} {}", self.way.doing(), migration.file_name);
-                return Err(Error::Stopped { signal, doing });
-            }
-            Err(Trouble::Lost(cause)) => {
-                let doing = format!(
-                    "{} {}, which may or may not be committed",
-                    self.way.doing(),
-                    migration.file_name
-                );
-                return Err(Error::ConnectionLost { doing, cause });
-            }
-            Err(Trouble::Sql(cause)) => cause,
+        marking: &Marking,
+        watch: &mut Watch<'_>,
+    ) -> Result<Result<(), Box<FailedFile>>, Error> {
+        let marker = Marker {
+            token: locked.token(),
+            runner: &locked.runner().to_owned(),
         };
-        // The first error is the one that counts: if the connection breaks now, the next message says so.
-        if let Err(trouble) = locked
-            .work
-            .execute(&format!("ROLLBACK; {}", reset(&locked.runner)))
-        {
-            debug!("rolling back {}: {trouble:?}", migration.file_name);
-        }
-        let is_ours = locked.raised(&cause);
-        Ok(Sent::Failed(Box::new(FailedMessage {
-            message,
-            is_ours,
-            cause: *cause,
-            reached,
-        })))
-    }
-
-    fn message(&self, locked: &Locked, migration: &Migration, has_markers: bool) -> Message {
+        let message = FileMessage::build(migration, marking, &marker);
         let settings = Settings {
             lock_timeout: self.config.ddl_lock_timeout,
             statement_timeout: self.config.statement_timeout,
+            span: match message.parts.len() {
+                1 => Span::Message,
+                _ => Span::Idle,
+            },
             ..Settings::default()
         };
-        let before = format!(
-            "/* lockstep {} */ BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {settings} {}\n",
-            migration.file_name,
-            locked.fence(self.expected(&[migration.version])),
-        );
-        // The file's deferred constraints belong to the file, so they are checked under its role, its search_path and
-        // its timeouts. What follows is ours, and under ours, until the session is reset behind the commit.
-        let after = format!(
-            "SET CONSTRAINTS ALL IMMEDIATE; RESET SESSION AUTHORIZATION; RESET ROLE; \
-             SET LOCAL search_path TO pg_catalog, pg_temp; SET statement_timeout TO 0; {settings} {} {} COMMIT; {} {}",
-            locked.still_fenced(),
-            self.settle_record(locked, migration, Started::WithTransaction),
-            message::committed(locked.token()),
-            reset(&locked.runner),
-        );
-        let markers = has_markers.then_some(Markers {
-            token: locked.token(),
-            runner: &locked.runner,
-            of: migration.script.statements.len(),
-        });
-        Message::build(migration, before, after, markers.as_ref())
-    }
-
-    /// What the history must say of the migration before it is run, whose version is the only one in `versions`. What an
-    /// earlier run started outside a transaction, in either direction, has no record.
-    fn expected<'v>(&self, versions: &'v [Version; 1]) -> Expected<'v> {
-        match (self.way, self.history.record(versions[0])) {
-            (Way::Down, Some(record)) => Expected::Record(versions[0], record.id),
-            _ => Expected::NoneOf(versions),
+        let expected = self.expected(migration.version);
+        let mut fenced = locked.transaction(&expected, settings);
+        self.settle_record(&mut fenced, migration, Started::WithTransaction);
+        let name = &migration.file_name;
+        let (doing, done) = (self.way.doing(), self.way.done());
+        match fenced.run(&message.parts, rows(migration), watch) {
+            Ran::Committed => Ok(Ok(())),
+            Ran::Failed(failed) => {
+                let history = locked.tables().history.clone();
+                Ok(Err(Box::new(FailedFile {
+                    message,
+                    failed: *failed,
+                    history,
+                })))
+            }
+            Ran::NotReset(trouble) => Err(trouble.while_doing(&format!(
+                "resetting the session after {name}, which was {done}"
+            ))),
+            Ran::Lost(Trouble::Lost(cause)) => Err(Error::ConnectionLost {
+                doing: format!("{doing} {name}, which may or may not be committed"),
+                cause,
+            }),
+            Ran::Lost(trouble) => Err(trouble.while_doing(&format!("{doing} {name}"))),
         }
     }
 
-    /// The statements that make history and journal say what has become of the migration.
-    fn settle_record(&self, locked: &Locked, migration: &Migration, started: Started) -> String {
-        let (tables, version) = (&locked.tables, migration.version);
+    /// What the history must say of the migration before it is run. What an earlier run started outside a transaction, in
+    /// either direction, has no record.
+    fn expected(&self, version: Version) -> Expected {
+        match (self.way, self.history.record(version)) {
+            (Way::Down, Some(record)) => Expected::Record(version, record.id),
+            _ => Expected::NoneOf(vec![version]),
+        }
+    }
+
+    /// Makes history and journal say what has become of the migration.
+    fn settle_record(&self, fenced: &mut Fenced<'_>, migration: &Migration, started: Started) {
         match self.way {
-            Way::Up { group } => {
-                let record = history::record(tables, migration, group, &locked.runner, started);
-                format!("{record} {}", locked.assert_recorded(version))
-            }
-            Way::Down => {
-                let erase = history::erase(tables, version);
-                format!("{erase} {}", locked.assert_erased(version))
-            }
+            Way::Up { group } => fenced.record(migration, group, started),
+            Way::Down => fenced.erase(migration.version, &self.history.ids(migration.version)),
         }
     }
 
-    fn failure(
-        &self,
-        migration: &Migration,
-        error: &FailedMessage,
-        outcome: FailureOutcome,
-    ) -> Error {
-        let place = error
-            .message
-            .place(migration, &error.cause, error.reached, self.counts_bytes);
-        let mut cause = SqlError::from(&error.cause);
+    fn failure(&self, migration: &Migration, error: &FailedFile, outcome: FailureOutcome) -> Error {
+        let place = error.place(migration, self.counts_bytes);
+        let mut cause = error.cause();
         if cause.sqlstate == sqlstate::SYNTAX_ERROR {
             cause.message = without_our_words(&cause.message, place.as_ref());
         }
@@ -461,7 +441,7 @@ impl Run<'_> {
         &self,
         locked: &mut Locked,
         migration: &Migration,
-        error: &FailedMessage,
+        error: &FailedFile,
     ) -> Result<Vec<String>, Error> {
         let text = match error
             .statement()
@@ -470,75 +450,62 @@ impl Run<'_> {
             Some(statement) => &migration.text[statement.range()],
             None => migration.text.as_str(),
         };
-        let guard = locked.guard_pid();
-        blockers(&mut locked.work, text, Some(guard))
+        let Some(query) = blockers_query(text, Some(locked.guard_pid())) else {
+            return Ok(Vec::new());
+        };
+        let rows = locked.ask(&query);
+        let rows = rows.map_err(|trouble| trouble.while_doing("asking who is in the way"))?;
+        Ok(rows.iter().map(describe_blocker).collect())
     }
 }
 
-/// Who holds locks on the tables that the failed statement names, the oldest transaction first. The server does
-/// not tell whom a statement waited for once it has given up, and this connection could not ask while it waited; a
-/// third connection could, but a small pool has none to give. The sessions of our own do not count.
-pub fn blockers(
-    session: &mut Session,
-    text: &str,
-    guard: Option<i32>,
-) -> Result<Vec<String>, Error> {
+/// Whether the rows that a file's statements return can be many. If not, they are kept, and the record's id with them.
+fn rows(migration: &Migration) -> Rows {
+    const WITHOUT_ROWS: [&str; 12] = [
+        "ALTER", "COMMENT", "CREATE", "DELETE", "DO", "DROP", "GRANT", "INSERT", "REVOKE", "SET",
+        "TRUNCATE", "UPDATE",
+    ];
+    let returns_none = |text: &str| {
+        let verb = sql::verb(text);
+        WITHOUT_ROWS.contains(&verb.split(' ').next().unwrap_or_default())
+            && !sql::identifiers(text).iter().any(|it| it == "returning")
+    };
+    let mut statements = migration.script.statements.iter();
+    match statements.all(|it| returns_none(&migration.text[it.range()])) {
+        true => Rows::Kept,
+        false => Rows::Dropped,
+    }
+}
+
+/// The query for who holds locks on the tables that the failed statement names, the oldest transaction first; none if it
+/// names none. The server does not tell whom a statement waited for once it has given up, and this connection could not
+/// ask while it waited; a third connection could, but a small pool has none to give. The sessions of our own do not
+/// count.
+pub fn blockers_query(text: &str, guard: Option<i32>) -> Option<String> {
     let names: Vec<String> = sql::identifiers(text)
         .iter()
         .map(|name| literal(name))
         .collect();
     if names.is_empty() {
-        return Ok(Vec::new());
+        return None;
     }
-    let message = format!(
+    Some(format!(
         "SELECT l.pid, max(a.application_name) AS application, max(a.state) AS state, \
-           pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - min(a.xact_start)) AS age, \
-           pg_catalog.string_agg(DISTINCT l.mode || ' on ' || c.relname, ', ') AS locks \
-         FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation \
-         JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
-         WHERE l.granted AND l.pid NOT IN (pg_catalog.pg_backend_pid(), {guard}) \
-           AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) \
-           AND c.relname = ANY (ARRAY[{names}]::pg_catalog.name[]) \
+           date_trunc('second', clock_timestamp() - min(a.xact_start)) AS age, \
+           string_agg(DISTINCT l.mode || ' on ' || c.relname, ', ') AS locks \
+         FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_stat_activity a ON a.pid = l.pid \
+         WHERE l.granted AND l.pid NOT IN (pg_backend_pid(), {guard}) \
+           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+           AND c.relname = ANY (ARRAY[{names}]::name[]) \
          GROUP BY l.pid ORDER BY min(a.xact_start) LIMIT 5",
         // No session has the number 0.
         guard = guard.unwrap_or(0),
         names = names.join(", "),
-    );
-    let rows = session
-        .ask(&message)
-        .map_err(|trouble| trouble.while_doing("asking who is in the way"))?;
-    Ok(rows.iter().map(describe_blocker).collect())
+    ))
 }
 
-/// What is open at the end of the file runs on into what we put behind it, and the server quotes that. The user has not
-/// written it and need not see it.
-fn without_our_words(message: &str, place: Option<&Place>) -> String {
-    if place.is_some_and(|place| place.precision == Precision::EndOfFile) {
-        return "syntax error at the end of the file: a statement is incomplete, or a quote is still open".to_owned();
-    }
-    match message.split_once(" at or near ") {
-        Some((unterminated, _)) if unterminated.starts_with("unterminated") => {
-            unterminated.to_owned()
-        }
-        _ => message.to_owned(),
-    }
-}
-
-/// Sends a migration's message, and listens to what the server says meanwhile.
-fn transmit(
-    locked: &mut Locked,
-    migration: &Migration,
-    message: &Message,
-    has_markers: bool,
-) -> (Result<(), Trouble>, Reached) {
-    let progress = locked.work.progress().clone();
-    progress.begin(migration, &message.frame, has_markers, locked.token());
-    let outcome = locked.work.execute_patiently(&message.text);
-    let reached = progress.end(outcome.as_ref().err().map(Trouble::words));
-    (outcome, reached)
-}
-
-fn describe_blocker(row: &postgres::SimpleQueryRow) -> String {
+/// A row of what [`blockers_query`] returns, in words.
+pub fn describe_blocker(row: &SimpleQueryRow) -> String {
     let column = |name: &str| row.get(name).unwrap_or_default();
     let mut words = format!("pid {}", column("pid"));
     for (label, value) in [
@@ -554,22 +521,18 @@ fn describe_blocker(row: &postgres::SimpleQueryRow) -> String {
     format!("{words} ({})", column("locks"))
 }
 
-/// Undoes whatever a file may have left in the session (rule 8). Behind a pooler `RESET ALL` drops the application name
-/// and the client encoding too, so they are set again. `DISCARD ALL` would be shorter, but cannot share a message; and
-/// only statements that were prepared by SQL are ours to forget: the others may be a pooler's.
-pub fn reset(runner: &str) -> String {
-    format!(
-        "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL;
-         DO LANGUAGE plpgsql $lockstep$ DECLARE s pg_catalog.record; BEGIN
-           PERFORM pg_catalog.pg_advisory_unlock_all();
-           FOR s IN SELECT name FROM pg_catalog.pg_prepared_statements WHERE from_sql LOOP
-             EXECUTE pg_catalog.format('DEALLOCATE %I', s.name);
-           END LOOP;
-         END $lockstep$;
-         CLOSE ALL; UNLISTEN *; DISCARD TEMP; DISCARD SEQUENCES; SET client_encoding TO 'UTF8'; \
-         SET standard_conforming_strings TO on; SET application_name TO {}",
-        literal(runner)
-    )
+/// What is open at the end of the file runs on into what we put behind it, and the server quotes that. The user has not
+/// written it and need not see it.
+fn without_our_words(message: &str, place: Option<&Place>) -> String {
+    if place.is_some_and(|place| place.precision == Precision::EndOfFile) {
+        return "syntax error at the end of the file: a statement is incomplete, or a quote is still open".to_owned();
+    }
+    match message.split_once(" at or near ") {
+        Some((unterminated, _)) if unterminated.starts_with("unterminated") => {
+            unterminated.to_owned()
+        }
+        _ => message.to_owned(),
+    }
 }
 
 fn statement_label(migration: &Migration, number: Option<usize>) -> Option<String> {
@@ -587,38 +550,64 @@ fn statement_label(migration: &Migration, number: Option<usize>) -> Option<Strin
 enum Attempt {
     Done(Step),
     /// A lock, a deadlock or a serialization failure is in the way: worth another try.
-    Locked(Box<FailedMessage>),
+    Locked(Box<FailedFile>),
     /// The server refused to run the file's only statement in a transaction.
     NeedsNoTransaction,
 }
 
-enum Sent {
-    Committed,
-    Failed(Box<FailedMessage>),
+/// A file that the server refused and rolled back.
+struct FailedFile {
+    message: FileMessage,
+    failed: Failed,
+    /// The history's name, for words.
+    history: String,
 }
 
-/// A message that the server refused and rolled back.
-struct FailedMessage {
-    message: Message,
-    /// One of our own statements raised it.
-    is_ours: bool,
-    cause: DbError,
-    reached: Reached,
-}
+impl FailedFile {
+    fn code(&self) -> &str {
+        self.failed.cause.code().code()
+    }
 
-impl FailedMessage {
-    /// Returns true if and only if the error may come from where we put the markers: none of the file has run yet, and
-    /// it is none of the errors that our own statements raise or meet.
-    fn may_be_our_lexers_fault(&self) -> bool {
-        let code = self.cause.code().code();
-        self.reached == Reached::Nothing && code != sqlstate::LOCK_NOT_AVAILABLE && !self.is_ours
+    fn cause(&self) -> SqlError {
+        match self.failed.ours {
+            Some(code) => SqlError::ours(code, &self.history),
+            None => SqlError::from(&self.failed.cause),
+        }
+    }
+
+    fn place(&self, migration: &Migration, counts_bytes: bool) -> Option<Place> {
+        if self.failed.ours.is_some() {
+            return None;
+        }
+        let sent = (self.failed.part, self.failed.prefix.as_str());
+        let (cause, reached) = (&self.failed.cause, self.failed.reached);
+        self.message
+            .place(migration, cause, reached, sent, counts_bytes)
     }
 
     /// The statement that failed, from 0.
     fn statement(&self) -> Option<usize> {
-        match self.reached {
+        match self.failed.reached {
             Reached::Statement(number) => Some(number),
-            Reached::Nothing | Reached::Committed => None,
+            Reached::Nothing => None,
+        }
+    }
+
+    /// With which markers the file is worth another try, if it is.
+    fn next_marking(&self, migration: &Migration, marking: &Marking) -> Option<Marking> {
+        if self.failed.ours.is_some() || self.code() == sqlstate::LOCK_NOT_AVAILABLE {
+            return None;
+        }
+        match (self.failed.reached, marking) {
+            // None of the file has run yet: the error may come from where we put the markers.
+            (Reached::Nothing, Marking::Usual | Marking::Dense(_)) => Some(Marking::None),
+            (Reached::Statement(number), Marking::Usual)
+                if self.failed.cause.position().is_none() =>
+            {
+                let stretch: Range<usize> = message::stretch(migration, number);
+                (stretch.len() > 1).then_some(Marking::Dense(stretch))
+            }
+            _ => None,
         }
     }
 }

@@ -1,23 +1,27 @@
-//! Everything that can go wrong, in named fields; the words for it, in one `Display`.
+//! Everything that can go wrong, by what it means, in named fields; and the words for it.
 //!
-//! An error says what failed, of what, why, and, if there is one right thing to do, what to do. Its number is
-//! `main`'s business. Nothing here prints.
+//! An error says what failed, of what, why, and, if there is one right thing to do, what to do. Its number, and the word
+//! `error:` in front, are `main`'s business. Nothing here prints.
+
+mod failure;
+mod sql;
 
 use std::fmt;
 use std::time::Duration;
 
 use log::kv::Value;
-use postgres::error::{DbError, ErrorPosition};
 
 use crate::config::Complaint;
 use crate::files::FileProblem;
 use crate::migration::{Direction, Version};
 use crate::plan::refusal::{Divergence, DivergenceKind, Objection, Obstruction, Refusal, WayBack};
 use crate::signals::{Signal, Stopped};
-pub use crate::sql::place::{Place, Precision};
-use crate::sql::sqlstate;
 use crate::text::words::seconds;
 
+pub use failure::{Before, Failure, FailureOutcome};
+pub use sql::SqlError;
+
+#[derive(Debug)]
 pub enum Error {
     /// The command line is unusable.
     Usage(String),
@@ -52,14 +56,27 @@ pub enum Error {
         waited: Duration,
         cause: String,
     },
+    /// There was no second connection to be had before the deadline.
+    NoSecondConnection { waited: Duration, cause: String },
     /// The connection broke in the middle of something; what was committed is in the history.
     ConnectionLost { doing: String, cause: String },
     /// The same in the middle of a `down`, which is not simply to be run again.
     RollbackLost { doing: String, cause: String },
+    /// The server's answer is not what was asked for.
+    UnexpectedAnswer { doing: String },
+    /// The two connections reached different servers, or the guard is gone.
+    OtherServer,
     /// A statement of our own failed: nothing of the user's is to blame.
     Database { doing: String, cause: Box<SqlError> },
     /// Another runner held the guard until the deadline.
     RunnerWait { holder: String, waited: Duration },
+    /// The lock is ours, and another session was at work on what a migration needs until the deadline.
+    SessionWait {
+        doing: String,
+        session: String,
+        waited: Duration,
+        before: Before,
+    },
     /// A row of bun's stood in the locks table until the deadline.
     BunRowWait {
         locks: String,
@@ -122,118 +139,12 @@ pub enum Error {
 }
 
 /// A row of bun's in the locks table.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct BunRow {
     pub locks: String,
     pub id: i64,
     /// The newest record in the history, which may promise too much.
     pub newest: Option<Version>,
-}
-
-/// What the server said of a statement, without the parts that speak of the server's own source code.
-#[derive(Clone)]
-pub struct SqlError {
-    pub sqlstate: String,
-    pub message: String,
-    pub detail: Option<String>,
-    pub hint: Option<String>,
-    /// The statement inside a function that failed.
-    pub query: Option<String>,
-    pub context: Option<String>,
-}
-
-impl SqlError {
-    /// Says what to do for a role that may not read our tables; the query for them is ours, and nobody's business.
-    pub fn lacks_right_to_read(&mut self) {
-        self.query = None;
-        self.context = None;
-        self.hint = Some(
-            "The role needs SELECT on the history, its journal and the locks table, and USAGE on their schema."
-                .to_owned(),
-        );
-    }
-}
-
-impl From<&DbError> for SqlError {
-    fn from(error: &DbError) -> SqlError {
-        SqlError {
-            sqlstate: error.code().code().to_owned(),
-            message: error.message().to_owned(),
-            detail: error.detail().map(str::to_owned),
-            hint: error.hint().map(str::to_owned),
-            query: inner_query(error),
-            context: error.where_().map(str::to_owned),
-        }
-    }
-}
-
-/// The statement of a function's that failed, if it was in a function.
-fn inner_query(error: &DbError) -> Option<String> {
-    match error.position() {
-        Some(ErrorPosition::Internal { query, .. }) => Some(query.clone()),
-        _ => None,
-    }
-}
-
-impl SqlError {
-    /// Returns true if and only if the same statement may well succeed later without anybody doing anything:
-    /// connection exceptions, rollbacks for concurrency, missing resources, an operator's intervention, system and
-    /// internal errors (PostgreSQL manual, appendix "Error Codes").
-    pub fn is_transient(&self) -> bool {
-        self.sqlstate == sqlstate::OTHER_SERVER
-            || matches!(
-                self.sqlstate.get(..2),
-                Some("08" | "40" | "53" | "55" | "57" | "58" | "XX")
-            )
-    }
-}
-
-/// A migration that failed: where, and what became of it.
-pub struct Failure {
-    pub file: String,
-    pub place: Option<Place>,
-    pub cause: SqlError,
-    /// What the statement was, if the file has several: `statement 2 of 5, CREATE TABLE`.
-    pub statement: Option<String>,
-    pub outcome: FailureOutcome,
-    pub before: Before,
-}
-
-/// How many migrations this run had done before the one that failed, and which way.
-#[derive(Clone, Copy)]
-pub struct Before {
-    pub direction: Direction,
-    pub count: usize,
-}
-
-impl Before {
-    /// For what fails before the first migration.
-    pub fn nothing() -> Before {
-        Before {
-            direction: Direction::Up,
-            count: 0,
-        }
-    }
-
-    /// What the log's structured line carries.
-    fn field(self) -> (&'static str, Value<'static>) {
-        let name = match self.direction {
-            Direction::Up => "applied_before",
-            Direction::Down => "rolled_back_before",
-        };
-        (name, Value::from(self.count))
-    }
-}
-
-/// What a failed migration left behind.
-pub enum FailureOutcome {
-    RolledBack,
-    /// It was not even begun.
-    NotBegun,
-    /// The file ended the transaction that it ran in; what stood before that is committed.
-    TransactionEnded,
-    /// It ran outside a transaction; the next run finds out from the catalog what it left.
-    OutsideTransaction,
 }
 
 impl From<Refusal> for Error {
@@ -264,12 +175,22 @@ impl From<WayBack> for Error {
     }
 }
 
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Unanswered { cause } => Some(cause),
+            Error::Database { cause, .. } | Error::TableWait { cause, .. } => Some(&**cause),
+            Error::Migration(failure) => Some(&failure.cause),
+            _ => None,
+        }
+    }
+}
+
 impl Error {
     /// The error in one line, for warnings.
     pub fn brief(&self) -> String {
         let text = self.to_string();
-        let first = text.lines().next().unwrap_or_default();
-        first.strip_prefix("error: ").unwrap_or(first).to_owned()
+        text.lines().next().unwrap_or_default().to_owned()
     }
 
     /// Adds how many migrations the run had done before, if the error tells that.
@@ -283,25 +204,13 @@ impl Error {
     /// What the log's structured line carries beside the words.
     pub fn fields(&self) -> Vec<(&'static str, Value<'_>)> {
         match self {
-            Error::Migration(failure) => {
-                let mut fields = vec![
-                    ("file", Value::from(failure.file.as_str())),
-                    ("sqlstate", Value::from(failure.cause.sqlstate.as_str())),
-                    failure.before.field(),
-                ];
-                if let Some(place) = &failure.place {
-                    fields.extend([
-                        ("line", Value::from(place.line)),
-                        ("column", Value::from(place.column)),
-                    ]);
-                }
-                fields
-            }
+            Error::Migration(failure) => failure.fields(),
             Error::TableWait { cause, before, .. } => {
                 let mut fields = vec![("sqlstate", Value::from(cause.sqlstate.as_str()))];
                 fields.extend(before.map(Before::field));
                 fields
             }
+            Error::SessionWait { before, .. } => vec![before.field()],
             Error::Database { cause, .. } => {
                 vec![("sqlstate", Value::from(cause.sqlstate.as_str()))]
             }
@@ -313,43 +222,67 @@ impl Error {
             | Error::LockLost { token: id, .. } => {
                 vec![("id", Value::from(*id))]
             }
-            Error::Usage(_)
-            | Error::Environment(_)
-            | Error::Files(_)
-            | Error::Refused { .. }
-            | Error::Rejected { .. }
-            | Error::Unreachable { .. }
-            | Error::ConnectionLost { .. }
-            | Error::RollbackLost { .. }
-            | Error::RunnerWait { .. }
-            | Error::NoWayBack(_)
-            | Error::TooFew { .. }
-            | Error::NewerApplied(_)
-            | Error::NoSuchVersion { .. }
-            | Error::RecordedBeyond { .. }
-            | Error::CannotRehearse { .. }
-            | Error::Unanswered { .. }
-            | Error::RunnerAtWork { .. }
-            | Error::Stopped { .. } => Vec::new(),
+            _ => Vec::new(),
         }
     }
 }
 
+type Written = fmt::Result;
+type Formatter<'a, 'b> = &'a mut fmt::Formatter<'b>;
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: ")?;
         match self {
+            Error::Usage(_)
+            | Error::Environment(_)
+            | Error::Files(_)
+            | Error::Unanswered { .. }
+            | Error::Stopped { .. } => self.write_ours(f),
+            Error::Rejected { .. }
+            | Error::Unreachable { .. }
+            | Error::NoSecondConnection { .. }
+            | Error::ConnectionLost { .. }
+            | Error::RollbackLost { .. }
+            | Error::UnexpectedAnswer { .. }
+            | Error::OtherServer
+            | Error::Database { .. } => self.write_server(f),
+            Error::RunnerWait { .. }
+            | Error::SessionWait { .. }
+            | Error::BunRowWait { .. }
+            | Error::LockLost { .. }
+            | Error::TableWait { .. }
+            | Error::RunnerAtWork { .. } => self.write_waiting(f),
+            Error::Held { .. } | Error::BunRow { .. } | Error::NoSuchRow { .. } => {
+                self.write_row(f)
+            }
+            Error::NoWayBack(_)
+            | Error::TooFew { .. }
+            | Error::NewerApplied(_)
+            | Error::NoSuchVersion { .. }
+            | Error::RecordedBeyond { .. }
+            | Error::CannotRehearse { .. } => self.write_wish(f),
+            Error::Refused {
+                divergences,
+                obstructions,
+            } => write_refusal(f, divergences, obstructions),
             Error::Pending {
                 pending,
                 bun_row,
                 waited,
             } => write_pending(f, pending, bun_row.as_ref(), *waited),
+            Error::Migration(failure) => write!(f, "{failure}"),
+        }
+    }
+}
+
+impl Error {
+    /// What is wrong with what we were given, before any server is asked.
+    fn write_ours(&self, f: Formatter<'_, '_>) -> Written {
+        match self {
             Error::Usage(problem) => write!(f, "{problem}"),
             Error::Environment(complaints) => {
                 write!(f, "the environment cannot be used; nothing was changed")?;
-                complaints
-                    .iter()
-                    .try_for_each(|complaint| write!(f, "\n  {complaint}"))
+                write_lines(f, complaints)
             }
             Error::Files(problems) => {
                 write!(f, "the migration files cannot be used; nothing was changed")?;
@@ -357,57 +290,109 @@ impl fmt::Display for Error {
                     .iter()
                     .try_for_each(|it| write!(f, "\n  {}: {}", it.path.display(), it.problem))
             }
-            Error::Refused {
-                divergences,
-                obstructions,
-            } => write_refusal(f, divergences, obstructions),
+            Error::Unanswered { cause } => {
+                write!(f, "the answer could not be written to stdout: {cause}")
+            }
+            Error::Stopped { signal, doing } => write!(f, "stopped by {signal}: {doing}"),
+            _ => Ok(()),
+        }
+    }
+
+    /// What is wrong with the server, or the way to it.
+    fn write_server(&self, f: Formatter<'_, '_>) -> Written {
+        match self {
             Error::Rejected {
                 server,
                 cause,
                 hint,
             } => {
                 write!(f, "the server refused: {server}: {cause}")?;
-                hint.iter()
-                    .try_for_each(|hint| write!(f, "\n  hint: {hint}"))
+                write_hint(f, *hint)
             }
             Error::Unreachable {
                 server,
                 waited,
                 cause,
             } => {
+                let waited = seconds(*waited);
                 write!(
                     f,
-                    "the database could not be reached within {}: {server}: {cause}",
-                    seconds(*waited)
+                    "the database could not be reached within {waited}: {server}: {cause}"
+                )
+            }
+            Error::NoSecondConnection { waited, cause } => {
+                let waited = seconds(*waited);
+                write!(f, "no second connection within {waited}: {cause}")?;
+                write_hint(
+                    f,
+                    Some("run again; a runner needs two connections, so a pool must have two"),
                 )
             }
             Error::ConnectionLost { doing, cause } => {
                 write!(f, "the connection was lost: {doing}: {cause}")?;
-                write!(
+                write_hint(
                     f,
-                    "\n  hint: run again; what was committed is in the history, and nothing is half done"
+                    Some(
+                        "run again; what was committed is in the history, and nothing is half done",
+                    ),
                 )
             }
             Error::RollbackLost { doing, cause } => {
                 write!(f, "the connection was lost: {doing}: {cause}")?;
+                write_hint(
+                    f,
+                    Some(
+                        "look at the history before you run it again: down counts from what is the newest then",
+                    ),
+                )
+            }
+            Error::UnexpectedAnswer { doing } => {
+                write!(f, "{doing}: the server's answer is not what was asked for")?;
+                write_hint(f, Some("run again; nothing is half done"))
+            }
+            Error::OtherServer => {
                 write!(
                     f,
-                    "\n  hint: look at the history before you run it again: down counts from what is the newest then"
-                )
+                    "the two connections reached different servers, or the first was cut; nothing was begun"
+                )?;
+                write_hint(f, Some("run again; if it stays so, name one server"))
             }
             Error::Database { doing, cause } => {
                 write!(f, "{doing}: {cause}")?;
-                write_notes(f, cause)
+                cause.write_notes(f)
             }
+            _ => Ok(()),
+        }
+    }
+
+    /// Who or what was in the way for too long.
+    fn write_waiting(&self, f: Formatter<'_, '_>) -> Written {
+        match self {
             Error::RunnerWait { holder, waited } => {
+                let waited = seconds(*waited);
                 write!(
                     f,
-                    "another runner still holds the migration lock after {}: {holder}",
-                    seconds(*waited)
+                    "another runner still holds the migration lock after {waited}: {holder}"
+                )?;
+                write_hint(
+                    f,
+                    Some("run again; the lock is gone the moment its holder is"),
+                )
+            }
+            Error::SessionWait {
+                doing,
+                session,
+                waited,
+                before,
+            } => {
+                let waited = seconds(*waited);
+                write!(
+                    f,
+                    "{doing}: gave up after {waited} of waiting for {session}"
                 )?;
                 write!(
                     f,
-                    "\n  hint: run again; the lock is gone the moment its holder is"
+                    "\n  not run; {before}; run again when that session is done"
                 )
             }
             Error::BunRowWait {
@@ -415,13 +400,69 @@ impl fmt::Display for Error {
                 id,
                 newest,
                 waited,
-            } => write_bun_row(f, locks, *id, *newest, *waited),
-            Error::Held { locks, id, holder } => {
+            } => {
+                let waited = seconds(*waited);
                 write!(
                     f,
-                    "row {id} of {locks} is a living runner's, and stays: {holder}"
+                    "bun's lock is still there after {waited}: row {id} of {locks}: "
+                )?;
+                write!(
+                    f,
+                    "its owner is a bun process, alive or dead, which nothing can tell"
+                )?;
+                write_newest(f, *newest)?;
+                write!(
+                    f,
+                    "\n  hint: run again if a bun process is at work; if you know that none is: lockstep unlock {id}"
                 )
             }
+            Error::LockLost { locks, token } => {
+                write!(
+                    f,
+                    "the migration lock was lost: row {token} is gone from {locks}: somebody deleted it, or another runner \
+                     took over\n  nothing ran without the lock; what was committed before stays"
+                )?;
+                write_hint(f, Some("run again"))
+            }
+            Error::TableWait {
+                doing,
+                cause,
+                blockers,
+                waited,
+                before,
+            } => {
+                let waited = seconds(*waited);
+                write!(f, "{doing}: gave up after {waited} of tries: {cause}")?;
+                cause.write_notes(f)?;
+                blockers
+                    .iter()
+                    .try_for_each(|blocker| write!(f, "\n  blocked by {blocker}"))?;
+                match before {
+                    None => write!(f, "\n  nothing was changed; run again"),
+                    Some(before) => match before.direction {
+                        Direction::Up => write!(f, "\n  rolled back; {before}; run again"),
+                        Direction::Down => write!(f, "\n  not rolled back; {before}; run again"),
+                    },
+                }
+            }
+            Error::RunnerAtWork { runner } => {
+                write!(
+                    f,
+                    "a rehearsal would get into the way of another runner: {runner}"
+                )?;
+                write_hint(f, Some("run again when it is done"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Why `unlock` leaves a row of the locks table, or finds none.
+    fn write_row(&self, f: Formatter<'_, '_>) -> Written {
+        match self {
+            Error::Held { locks, id, holder } => write!(
+                f,
+                "row {id} of {locks} is a living runner's, and stays: {holder}"
+            ),
             Error::BunRow {
                 locks,
                 id,
@@ -453,47 +494,19 @@ impl fmt::Display for Error {
                     .iter()
                     .try_for_each(|present| write!(f, "; its row is {present}"))
             }
-            Error::LockLost { locks, token } => {
-                write!(
-                    f,
-                    "the migration lock was lost: row {token} is gone from {locks}: "
-                )?;
-                write!(f, "somebody deleted it, or another runner took over")?;
-                write!(
-                    f,
-                    "\n  nothing ran without the lock; what was committed before stays"
-                )?;
-                write!(f, "\n  hint: run again")
-            }
-            Error::TableWait {
-                doing,
-                cause,
-                blockers,
-                waited,
-                before,
-            } => {
-                let waited = seconds(*waited);
-                write!(f, "{doing}: gave up after {waited} of tries: {cause}")?;
-                write_notes(f, cause)?;
-                blockers
-                    .iter()
-                    .try_for_each(|blocker| write!(f, "\n  blocked by {blocker}"))?;
-                match before {
-                    None => write!(f, "\n  nothing was changed; run again"),
-                    Some(before) => match before.direction {
-                        Direction::Up => write!(f, "\n  rolled back; {before}; run again"),
-                        Direction::Down => write!(f, "\n  not rolled back; {before}; run again"),
-                    },
-                }
-            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Why a command cannot do what it was asked for.
+    fn write_wish(&self, f: Formatter<'_, '_>) -> Written {
+        match self {
             Error::NoWayBack(complaints) => {
                 write!(
                     f,
                     "these migrations cannot be rolled back; nothing was changed"
                 )?;
-                complaints
-                    .iter()
-                    .try_for_each(|complaint| write!(f, "\n  {complaint}"))
+                write_lines(f, complaints)
             }
             Error::TooFew { asked, recorded } => {
                 let there = match recorded {
@@ -511,10 +524,7 @@ impl fmt::Display for Error {
                     "the history has changed while down waited: applied meanwhile: {}; nothing was changed",
                     listed(newer)
                 )?;
-                write!(
-                    f,
-                    "\n  hint: look at `lockstep status` before you run it again"
-                )
+                write_hint(f, Some("look at `lockstep status` before you run it again"))
             }
             Error::NoSuchVersion { version, nearest } => write!(
                 f,
@@ -525,48 +535,31 @@ impl fmt::Display for Error {
                 "the history is beyond {version} already; nothing was changed; newer and recorded: {}",
                 listed(newer)
             ),
-            Error::Migration(failure) => write!(f, "{failure}"),
             Error::CannotRehearse { statements } => {
                 write!(
                     f,
                     "a rehearsal is one transaction, and what is pending does not fit into one; nothing was changed"
                 )?;
-                statements
-                    .iter()
-                    .try_for_each(|statement| write!(f, "\n  {statement}"))
+                write_lines(f, statements)
             }
-            Error::Unanswered { cause } => {
-                write!(f, "the answer could not be written to stdout: {cause}")
-            }
-            Error::RunnerAtWork { runner } => {
-                write!(
-                    f,
-                    "a rehearsal would get into the way of another runner: {runner}"
-                )?;
-                write!(f, "\n  hint: run again when it is done")
-            }
-            Error::Stopped { signal, doing } => write!(f, "stopped by {signal}: {doing}"),
+            _ => Ok(()),
         }
     }
 }
 
 fn write_refusal(
-    f: &mut fmt::Formatter<'_>,
+    f: Formatter<'_, '_>,
     divergences: &[Divergence],
     obstructions: &[Obstruction],
-) -> fmt::Result {
+) -> Written {
     let what = match (divergences.is_empty(), obstructions.is_empty()) {
         (false, true) => "history and files disagree",
         (false, false) => "history and files disagree, and pending migrations cannot be run",
         (true, _) => "pending migrations cannot be run",
     };
     write!(f, "{what}; nothing was run")?;
-    divergences
-        .iter()
-        .try_for_each(|divergence| write!(f, "\n  {divergence}"))?;
-    obstructions
-        .iter()
-        .try_for_each(|obstruction| write!(f, "\n  {obstruction}"))?;
+    write_lines(f, divergences)?;
+    write_lines(f, obstructions)?;
     obstructions
         .iter()
         .filter_map(|obstruction| obstruction.split.as_ref())
@@ -577,26 +570,25 @@ fn write_refusal(
     if !late.is_empty() {
         write!(
             f,
-            "\n  hint: give the late files a newer version, or, if they may run late, "
+            "\n  hint: give the late files a newer version, or, if they may run late, run with MIGRATION_ORDER=any"
         )?;
-        write!(f, "run with MIGRATION_ORDER=any")?;
     }
     if !changed.is_empty() {
         write!(
             f,
-            "\n  hint: bring back the files that were applied, or, if the difference is meant, "
+            "\n  hint: bring back the files that were applied, or, if the difference is meant, \
+             run with MIGRATION_DIVERGENCE=warn"
         )?;
-        write!(f, "run with MIGRATION_DIVERGENCE=warn")?;
     }
     Ok(())
 }
 
 fn write_pending(
-    f: &mut fmt::Formatter<'_>,
+    f: Formatter<'_, '_>,
     pending: &[String],
     bun_row: Option<&BunRow>,
     waited: Option<Duration>,
-) -> fmt::Result {
+) -> Written {
     let still = match waited {
         Some(waited) => format!("still pending after {}", seconds(waited)),
         None => "pending".to_owned(),
@@ -606,7 +598,7 @@ fn write_pending(
         [_] => write!(f, "1 migration is {still}")?,
         several => write!(f, "{} migrations are {still}", several.len())?,
     }
-    pending.iter().try_for_each(|it| write!(f, "\n  {it}"))?;
+    write_lines(f, pending)?;
     let Some(BunRow { locks, id, newest }) = bun_row else {
         return Ok(());
     };
@@ -617,142 +609,21 @@ fn write_pending(
     write_newest(f, *newest)
 }
 
-fn write_bun_row(
-    f: &mut fmt::Formatter<'_>,
-    locks: &str,
-    id: i64,
-    newest: Option<Version>,
-    waited: Duration,
-) -> fmt::Result {
-    write!(
-        f,
-        "bun's lock is still there after {}: row {id} of {locks}: ",
-        seconds(waited)
-    )?;
-    write!(
-        f,
-        "its owner is a bun process, alive or dead, which nothing can tell"
-    )?;
-    write_newest(f, newest)?;
-    write!(
-        f,
-        "\n  hint: run again if a bun process is at work; if you know that none is: lockstep unlock {id}"
-    )
-}
-
-fn write_newest(f: &mut fmt::Formatter<'_>, newest: Option<Version>) -> fmt::Result {
+fn write_newest(f: Formatter<'_, '_>, newest: Option<Version>) -> Written {
     let Some(newest) = newest else { return Ok(()) };
-    write!(f, "\n  bun records a migration before it runs it: ")?;
     write!(
         f,
-        "{newest}, the newest record, may be running, or may never have run"
+        "\n  bun records a migration before it runs it: {newest}, the newest record, may be running, or may never have run"
     )
 }
 
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file)?;
-        if let Some(place) = &self.place {
-            write!(f, ":{}:{}", place.line, place.column)?;
-        }
-        write!(f, ": {}", self.cause)?;
-        if let Some(place) = &self.place {
-            write!(f, "\n{}", place.excerpt())?;
-            if place.precision == Precision::EndOfFile {
-                write!(f, " the end of the file")?;
-            }
-        }
-        if let Some(statement) = &self.statement {
-            write!(f, "\n  {statement}")?;
-        }
-        write_notes(f, &self.cause)?;
-        let before = self.before;
-        if before.direction == Direction::Down {
-            return write_what_stays(f, &self.outcome, before);
-        }
-        match self.outcome {
-            FailureOutcome::RolledBack => {
-                write!(f, "\n  rolled back; {before}; fix the file and run again")
-            }
-            FailureOutcome::NotBegun => {
-                write!(f, "\n  not run; {before}; run again when that is done")
-            }
-            FailureOutcome::TransactionEnded => write!(
-                f,
-                "\n  not recorded; if the file ended its transaction, what stands before that is committed; {before}; \
-                 fix the file and run again"
-            ),
-            FailureOutcome::OutsideTransaction => write!(
-                f,
-                "\n  not recorded; {before}; remove the cause and run again: the next run cleans up what this one left"
-            ),
-        }
-    }
+fn write_hint(f: Formatter<'_, '_>, hint: Option<&str>) -> Written {
+    hint.iter()
+        .try_for_each(|hint| write!(f, "\n  hint: {hint}"))
 }
 
-impl fmt::Display for SqlError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (SQLSTATE {})", self.message, self.sqlstate)
-    }
-}
-
-/// DETAIL, HINT, QUERY and CONTEXT as psql shows them, each on lines of its own.
-fn write_notes(f: &mut fmt::Formatter<'_>, cause: &SqlError) -> fmt::Result {
-    for (label, note) in [
-        ("DETAIL", &cause.detail),
-        ("HINT", &cause.hint),
-        ("QUERY", &cause.query),
-        ("CONTEXT", &cause.context),
-    ] {
-        if let Some(note) = note {
-            write!(f, "\n  {label}: {}", note.replace('\n', "\n    "))?;
-        }
-    }
-    Ok(())
-}
-
-/// What a rollback that failed leaves.
-fn write_what_stays(
-    f: &mut fmt::Formatter<'_>,
-    outcome: &FailureOutcome,
-    before: Before,
-) -> fmt::Result {
-    match outcome {
-        FailureOutcome::RolledBack => write!(
-            f,
-            "\n  it stays applied, whole; {before}; fix the file and run again"
-        ),
-        FailureOutcome::NotBegun => {
-            write!(
-                f,
-                "\n  it stays applied, whole; {before}; run again when that is done"
-            )
-        }
-        FailureOutcome::TransactionEnded => write!(
-            f,
-            "\n  it stays recorded; if the file ended its transaction, what stands before that is committed; {before}; \
-             fix the file and run again"
-        ),
-        FailureOutcome::OutsideTransaction => write!(
-            f,
-            "\n  not rolled back; {before}; remove the cause and run again: the next down goes on with it, \
-             the next up brings it back"
-        ),
-    }
-}
-
-impl fmt::Display for Before {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let done = match self.direction {
-            Direction::Up => "applied",
-            Direction::Down => "rolled back",
-        };
-        match self.count {
-            0 => write!(f, "nothing was {done} before it"),
-            1 => write!(f, "1 migration before it stays {done}"),
-            count => write!(f, "{count} migrations before it stay {done}"),
-        }
-    }
+fn write_lines(f: Formatter<'_, '_>, lines: &[impl fmt::Display]) -> Written {
+    lines.iter().try_for_each(|line| write!(f, "\n  {line}"))
 }
 
 fn listed(versions: &[Version]) -> String {

@@ -9,8 +9,6 @@
 //! that its record had, negated, and tells both that it was one and to which group it belongs.
 
 pub mod guard;
-
-pub mod guard;
 pub mod record;
 pub mod tables;
 
@@ -205,37 +203,37 @@ pub struct Look {
 impl Look {
     /// Reads what a look returned; None if it returned something else.
     pub fn observed(&self, answer: &Answer) -> Option<Observation> {
-    let fact = answer.row(self.facts)?;
-    let flag = |name: &str| fact.get(name) == Some("t");
-    let text = |name: &str| fact.get(name).map(str::to_owned);
-    let (locks, history_table) = (text("locks"), text("history"));
-    let tables = match (history_table.clone(), text("journal"), locks.clone()) {
-        (Some(history), Some(journal), Some(locks)) => Some(Tables {
-            history,
-            journal,
+        let fact = answer.row(self.facts)?;
+        let flag = |name: &str| fact.get(name) == Some("t");
+        let text = |name: &str| fact.get(name).map(str::to_owned);
+        let (locks, history_table) = (text("locks"), text("history"));
+        let tables = match (history_table.clone(), text("journal"), locks.clone()) {
+            (Some(history), Some(journal), Some(locks)) => Some(Tables {
+                history,
+                journal,
+                locks,
+            }),
+            _ => None,
+        };
+        Some(Observation {
+            database: text("database")?,
+            user: text("role")?,
+            server_version: text("server_version")?,
+            in_recovery: flag("in_recovery"),
+            counts_bytes: fact.get("encoding") == Some("SQL_ASCII"),
+            standard_strings: fact.get("standard_strings") == Some("on"),
+            tables,
             locks,
-        }),
-        _ => None,
-    };
-    Some(Observation {
-        database: text("database")?,
-        user: text("role")?,
-        server_version: text("server_version")?,
-        in_recovery: flag("in_recovery"),
-        counts_bytes: fact.get("encoding") == Some("SQL_ASCII"),
-        standard_strings: fact.get("standard_strings") == Some("on"),
-        tables,
-        locks,
-        history_table,
-        history: read_history(answer.rows(self.records), answer.rows(self.interrupted)),
-        lock_row: fact.get("lock_row").and_then(|id| id.parse().ok()),
-        may_remove_row: flag("may_remove_row"),
-        lacks: text("lacks"),
-        dialect: Dialect {
-            transaction_timeout: flag("has_transaction_timeout"),
-            check_interval: flag("has_check_interval"),
-        },
-    })
+            history_table,
+            history: read_history(answer.rows(self.records), answer.rows(self.interrupted)),
+            lock_row: fact.get("lock_row").and_then(|id| id.parse().ok()),
+            may_remove_row: flag("may_remove_row"),
+            lacks: text("lacks"),
+            dialect: Dialect {
+                transaction_timeout: flag("has_transaction_timeout"),
+                check_interval: flag("has_check_interval"),
+            },
+        })
     }
 }
 
@@ -297,28 +295,31 @@ pub struct Record {
 impl Observe {
     /// What the answer to [`Observe::in_detail`] tells of each version that is recorded, or started and not finished.
     pub fn records(&self, answer: &Answer) -> BTreeMap<Version, Record> {
-    let read = |row: &SimpleQueryRow, version: &str| {
-        // Not every row has every column: what is not finished has no group, say.
-        let text = |name: &str| {
-            let value = row.try_get(name).ok().flatten();
-            value.filter(|it| !it.is_empty()).map(str::to_owned)
+        let read = |row: &SimpleQueryRow, version: &str| {
+            // Not every row has every column: what is not finished has no group, say.
+            let text = |name: &str| {
+                let value = row.try_get(name).ok().flatten();
+                value.filter(|it| !it.is_empty()).map(str::to_owned)
+            };
+            let number = |name: &str| text(name).and_then(|it| it.parse().ok());
+            let record = Record {
+                applied_at: text("applied_at"),
+                group: number("group_id"),
+                file_name: text("file_name"),
+                started_at: text("started_at"),
+                finished_at: text("finished_at"),
+                duration_ms: number("duration_ms"),
+                runner: text("runner"),
+            };
+            Some((Version::parse(&text(version)?)?, record))
         };
-        let number = |name: &str| text(name).and_then(|it| it.parse().ok());
-        let record = Record {
-            applied_at: text("applied_at"),
-            group: number("group_id"),
-            file_name: text("file_name"),
-            started_at: text("started_at"),
-            finished_at: text("finished_at"),
-            duration_ms: number("duration_ms"),
-            runner: text("runner"),
-        };
-        Some((Version::parse(&text(version)?)?, record))
-    };
-    let (recorded, started) = (answer.rows(self.look.records), answer.rows(self.look.interrupted));
-    let recorded = recorded.iter().filter_map(|row| read(row, "name"));
-    let started = started.iter().filter_map(|row| read(row, "version"));
-    recorded.chain(started).collect()
+        let (recorded, started) = (
+            answer.rows(self.look.records),
+            answer.rows(self.look.interrupted),
+        );
+        let recorded = recorded.iter().filter_map(|row| read(row, "name"));
+        let started = started.iter().filter_map(|row| read(row, "version"));
+        recorded.chain(started).collect()
     }
 }
 
@@ -376,17 +377,17 @@ fn rfc3339(time: &str) -> String {
 }
 
 impl Look {
-/// Four statements that read all there is to know, whichever of the tables exist: a DO block opens cursors over what it
-/// finds, and the message fetches them. A plain SELECT would fail where a table is missing, and leave an ERROR in the
-/// server's log; asking first would take a second round trip. An early journal has no column for the statement, which is
-/// why the row is asked for it as JSON.
+    /// Four statements that read all there is to know, whichever of the tables exist: a DO block opens cursors over what it
+    /// finds, and the message fetches them. A plain SELECT would fail where a table is missing, and leave an ERROR in the
+    /// server's log; asking first would take a second round trip. An early journal has no column for the statement, which is
+    /// why the row is asked for it as JSON.
     pub fn add(message: &mut Message, config: &Config, names: Names<'_>, columns: Columns) -> Look {
-    let [history, journal, locks] = names.expressions(config);
-    // They become part of a literal.
-    let [of_history, of_journal] =
-        [columns.of_history(), columns.of_journal()].map(|it| it.replace('\'', "''"));
-    let (runner, utc) = (columns.runner(), columns.in_utc());
-    message.add(format!(
+        let [history, journal, locks] = names.expressions(config);
+        // They become part of a literal.
+        let [of_history, of_journal] =
+            [columns.of_history(), columns.of_journal()].map(|it| it.replace('\'', "''"));
+        let (runner, utc) = (columns.runner(), columns.in_utc());
+        message.add(format!(
         "DO LANGUAGE plpgsql $lockstep$
 DECLARE
   the_facts pg_catalog.refcursor := 'lockstep_facts';
@@ -440,11 +441,11 @@ END $lockstep$",
         row = guard::row_query(config),
         guard = guard::guard_lock("g", "the_history::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int4"),
     ));
-    Look {
-        facts: message.add("FETCH ALL FROM lockstep_facts"),
-        records: message.add("FETCH ALL FROM lockstep_records"),
-        interrupted: message.add("FETCH ALL FROM lockstep_interrupted"),
-    }
+        Look {
+            facts: message.add("FETCH ALL FROM lockstep_facts"),
+            records: message.add("FETCH ALL FROM lockstep_records"),
+            interrupted: message.add("FETCH ALL FROM lockstep_interrupted"),
+        }
     }
 }
 

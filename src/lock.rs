@@ -89,7 +89,7 @@ use crate::server::wait::Wait;
 pub use holder::{Holder, find as holder, other_sessions};
 
 /// How long the holder of the guard waits for its second connection, before it gives the guard back.
-const SECOND_CONNECTION: Duration = Duration::from_secs(5);
+const SECOND_CONNECTION: Duration = Duration::from_secs(10);
 
 /// How often a waiter looks, at most. Twenty waiters poll a guard a hundred times a second at no cost that can be
 /// measured.
@@ -147,7 +147,6 @@ pub fn acquire(
     wait: &mut Wait,
     mut settled: impl FnMut(&Observation) -> Result<bool, Error>,
 ) -> Result<Acquired, Error> {
-    let mut alone = 0;
     let guard_pid = loop {
         let tried = try_guard(&mut guard, &tables, observed.dialect)?;
         if tried.is_granted {
@@ -161,9 +160,7 @@ pub fn acquire(
             let waited = wait.elapsed();
             return Err(Error::RunnerWait { holder, waited });
         }
-        // Twice in a row: it may just be opening it.
-        alone = if tried.holder_is_alone { alone + 1 } else { 0 };
-        if alone > 1 {
+        if tried.holder_is_alone {
             guard.close();
             return Ok(Acquired::SteppedAside);
         }
@@ -173,10 +170,7 @@ pub fn acquire(
     debug!(pid = guard_pid; "the guard is ours");
 
     let row = row::Write::new(config, &tables, guard_pid, observed);
-    let mut patience = Wait::new(
-        wait.signals(),
-        config.database_wait.min(SECOND_CONNECTION),
-    );
+    let mut patience = Wait::new(wait.signals(), config.database_wait.min(SECOND_CONNECTION));
     let (mut work, answer) = match open::open(&config.server, runner, &row.message, &mut patience) {
         Ok(opened) => opened,
         Err(Error::Unreachable { cause, .. }) => {
@@ -314,7 +308,8 @@ impl Locked {
         self.work.ask_as_set(query)
     }
 
-    /// Tries something out, in a transaction that is rolled back, and again while a lock is in the way.
+    /// Tries something out, in a transaction that is rolled back, and again while a lock is in the way. Returns the rows of
+    /// the last statement.
     ///
     /// # Errors
     ///
@@ -327,13 +322,12 @@ impl Locked {
         wait: &mut Wait,
     ) -> Result<Vec<SimpleQueryRow>, Error> {
         let mut message = Message::begin(Access::Write, &settings.on(self.dialect));
-        let slots: Vec<Slot> = statements.iter().map(|it| message.add(it)).collect();
+        let slots = statements.iter().map(|it| message.add(it)).last();
         message.add("ROLLBACK");
         loop {
             match self.work.send(&message) {
                 Ok(answer) => {
-                    let rows = slots.iter().flat_map(|slot| answer.rows(*slot));
-                    return Ok(rows.cloned().collect());
+                    return Ok(slots.map_or(Vec::new(), |slot| answer.into_rows(slot)));
                 }
                 Err(trouble) => self.work.after_lock_timeout(trouble, doing, wait)?,
             }
@@ -371,7 +365,7 @@ impl Locked {
     }
 
     /// The error for [`crate::sql::sqlstate::LOCK_LOST`].
-    fn lost(&self) -> Error {
+    pub fn lost(&self) -> Error {
         Error::LockLost {
             locks: self.tables.locks.clone(),
             token: self.token,

@@ -106,8 +106,7 @@ pub fn query(verb: &str, duration: Duration, sql: &str, error: Option<(&str, &st
     send(QUERY, Level::Debug, "query", &fields, Location::caller());
 }
 
-/// Reports the error a run ends with, at every level: the text as it is in the text format, else an error line whose
-/// message is the text without its leading `error: `.
+/// Reports the error a run ends with, at every level: behind `error: ` in the text format, else as an error line.
 ///
 /// Works before [`init`] too; then the text is written plainly.
 #[track_caller]
@@ -197,11 +196,7 @@ fn line(format: Format, record: &Record<'_>) -> String {
         .unwrap_or_default();
     match format {
         Format::Text => text_line(record, &time, &message),
-        Format::Json => json_line(
-            record,
-            &time,
-            message.strip_prefix("error: ").unwrap_or(&message),
-        ),
+        Format::Json => json_line(record, &time, &message),
     }
 }
 
@@ -369,7 +364,7 @@ fn push_indented<'a>(out: &mut String, lines: impl Iterator<Item = &'a str>, ind
 
 /// A report's text as it is, lines and all.
 fn report(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 1);
+    let mut out = String::from("error: ");
     for line in text.lines() {
         push_visible(&mut out, line);
         out.push('\n');
@@ -661,7 +656,7 @@ mod tests {
             log("postgres::config", level, "foreign");
         }
         log(QUERY, Level::Debug, "query");
-        log(REPORT, Level::Error, "error: the end\n  hint: none");
+        log(REPORT, Level::Error, "the end\n  hint: none");
         let bytes = shared.0.lock().expect("nothing writes any more").clone();
         String::from_utf8(bytes).expect("the log is UTF-8")
     }

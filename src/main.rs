@@ -138,13 +138,19 @@ fn exit_code(error: &Error) -> u8 {
             true => 3,
             false => 2,
         },
-        Error::Unreachable { .. } | Error::ConnectionLost { .. } | Error::RollbackLost { .. } => 3,
+        Error::Unreachable { .. }
+        | Error::NoSecondConnection { .. }
+        | Error::ConnectionLost { .. }
+        | Error::RollbackLost { .. }
+        | Error::UnexpectedAnswer { .. }
+        | Error::OtherServer => 3,
         Error::RunnerWait { .. }
         | Error::BunRowWait { .. }
         | Error::Held { .. }
         | Error::BunRow { .. }
         | Error::LockLost { .. }
         | Error::RunnerAtWork { .. }
+        | Error::SessionWait { .. }
         | Error::TableWait { .. } => 4,
         Error::Refused { divergences, .. } => match divergences.is_empty() {
             true => 2,

@@ -193,6 +193,17 @@ impl History {
         self.applied.iter().map(|it| it.version).max()
     }
 
+    /// The newest record's id; 0 if there is none.
+    pub fn newest_id(&self) -> i64 {
+        self.applied.iter().map(|it| it.id).max().unwrap_or(0)
+    }
+
+    /// The ids of all records of a version.
+    pub fn ids(&self, version: Version) -> Vec<i64> {
+        let records = self.applied.iter().filter(|it| it.version == version);
+        records.map(|it| it.id).collect()
+    }
+
     /// The newest record of a version.
     pub fn record(&self, version: Version) -> Option<&Applied> {
         let mut records = self.applied.iter().rev();

@@ -18,35 +18,40 @@
 //! Names are found under the role's `search_path`, as the statement finds them; then we go by their oids, under the
 //! catalog's.
 //!
-//! A rollback goes the same way; what is different, and why that is safe, is in [`way_back`].
+//! A rollback goes the same way; what is different, and why that is safe, is in [`interrupted_rollback`].
 
 mod check;
 mod definition;
 mod find;
+mod interrupted_rollback;
 mod leftovers;
-mod way_back;
+
+use std::time::Duration;
 
 use log::{info, warn};
 use postgres::error::DbError;
 
 use self::definition::Comparison;
 use self::find::{Found, NO_OID, Relation, index_query};
-use super::message::Message;
-use super::{FailedMessage, Run, Step, Way, reset, transmit};
-use crate::error::{Error, Failure, FailureOutcome, Place, SqlError};
-use crate::history::Started;
-use crate::lock::{self, Expected, Locked};
+use super::{Run, Step, Way};
+use crate::error::{Error, Failure, FailureOutcome, SqlError};
+use crate::history::record::Started;
+use crate::lock::Locked;
+use crate::lock::fence::{Expected, Fault, Leave};
 use crate::migration::{Interrupted, Migration};
-use crate::server::session::{self, Settings, Trouble, literal};
+use crate::server::progress::{Followed, Frame, Reached, Watch};
+use crate::server::session::{Quiet, Trouble};
+use crate::server::settings::Settings;
 use crate::server::wait::Wait;
-use crate::sql::sqlstate;
-use crate::sql::{self, Kind, Outside, ReindexTarget};
+use crate::sql::place::{Place, Precision};
+use crate::sql::quote::literal;
+use crate::sql::{self, Kind, Outside, ReindexTarget, sqlstate};
 
 /// How often we look whether a session or a build has ended, at most.
-const POLL: std::time::Duration = std::time::Duration::from_millis(500);
+const POLL: Duration = Duration::from_millis(500);
 
 /// How long a transaction of our own waits for a lock before it says so and tries again.
-const LOCK_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The settings of a transaction of our own.
 fn settings() -> Settings {
@@ -56,155 +61,168 @@ fn settings() -> Settings {
     }
 }
 
-impl Run<'_> {
-    /// Runs the file's only statement outside a transaction. `statement` is what the lexer knows of it; none if only
-    /// the server knew that it cannot run inside.
-    pub(super) fn outside(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
-        statement: Option<&Outside>,
-        wait: &mut Wait,
-    ) -> Result<Step, Error> {
-        let unfinished = self.unfinished(migration);
-        let versions = [migration.version];
-        let mut expected = self.expected(&versions);
-        // Whether what is there complete is of this statement.
-        let mut is_ours = unfinished.is_some_and(|it| self.may_be_work_of(it, migration));
-        // Whether what is there half done can be of this statement.
-        let mut was_started = unfinished.is_some();
-        loop {
-            let found = self.look(locked, migration, statement, was_started)?;
-            // A start is noted only for work that is not there yet. So whoever finds the note and the work knows that
-            // the one did the other.
-            let start = (found != Found::Done)
-                .then(|| self.note(locked, migration, notable(migration, statement)));
-            let expected_now = expected;
-            if start.is_some() {
-                expected = Expected::NoneOf(&versions);
-            }
-            if let Some(step) = self.begin_outside(locked, migration, start, expected_now)? {
-                return Ok(step);
-            }
-            match (found, statement) {
-                (Found::Done, _) if is_ours => {
-                    info!("{}: the earlier run had done its work", migration.file_name);
-                    return self.finish(locked, migration, statement, expected);
-                }
-                (Found::InvalidIndex, Some(Outside::CreateIndex { index, table, .. })) => {
-                    self.drop_index(locked, migration, index, table)?;
-                    continue;
-                }
-                (Found::PendingDetach, Some(Outside::DetachPartition { table, partition }))
-                    if was_started =>
-                {
-                    self.finalize_detach(locked, migration, table, partition)?;
-                    return self.finish(locked, migration, statement, expected);
-                }
-                _ => {}
-            }
-            locked.ping_guard()?;
-            let Some(error) = self.run_outside(locked, migration)? else {
-                return self.finish(locked, migration, statement, expected);
-            };
-            if !may_pass(&error.cause) {
-                let place =
-                    error
-                        .message
-                        .place(migration, &error.cause, error.reached, self.counts_bytes);
-                let outcome = match expected {
-                    // Nothing was noted, so the record of what was to be rolled back stands.
-                    Expected::Record(..) => FailureOutcome::RolledBack,
-                    Expected::NoneOf(_) => FailureOutcome::OutsideTransaction,
-                };
-                let cause = SqlError::from(&error.cause);
-                return Err(self.outside_failure(migration, cause, place, outcome));
-            }
-            // What this leaves is what an interruption leaves.
-            (was_started, is_ours) = (true, true);
-            self.try_again(&migration.path.display().to_string(), &error.cause, wait)?;
-            if let Some(statement) = statement {
-                self.remove_reindexed(locked, migration, statement)?;
-            }
-        }
-    }
+/// A migration that is run outside a transaction.
+pub(super) struct Alone<'r, 'a, 'w> {
+    run: &'r Run<'a>,
+    locked: &'r mut Locked,
+    migration: &'r Migration,
+    watch: &'r mut Watch<'w>,
+}
 
-    /// Asks the catalog, waits while another session builds the index, and refuses an index that is in the way.
-    fn look(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
-        statement: Option<&Outside>,
-        was_started: bool,
-    ) -> Result<Found, Error> {
-        let Some(Outside::CreateIndex { index, table, .. }) = statement else {
-            return self.find(locked, migration, migration.statement(), statement);
-        };
-        let found = self.built_index(locked, migration, index, table)?;
-        match found {
-            Found::InvalidIndex => {
-                self.check_invalid(locked, migration, index, table, was_started)?;
-            }
-            Found::Done | Found::IndexElsewhere => {
-                self.check_valid(locked, migration, index, table, found)?;
-            }
-            _ => {}
+impl<'a> Run<'a> {
+    pub(super) fn outside<'r, 'w>(
+        &'r self,
+        locked: &'r mut Locked,
+        migration: &'r Migration,
+        watch: &'r mut Watch<'w>,
+    ) -> Alone<'r, 'a, 'w> {
+        Alone {
+            run: self,
+            locked,
+            migration,
+            watch,
         }
-        Ok(found)
     }
 
     fn unfinished(&self, migration: &Migration) -> Option<&Interrupted> {
         let mut interrupted = self.history.interrupted.iter();
         interrupted.find(|it| it.version == migration.version)
     }
+}
+
+/// What becomes of a fenced transaction of our own: it has committed, or the migration needs no more.
+enum Written<T> {
+    Committed(T),
+    NoMore(Step),
+}
+
+impl Alone<'_, '_, '_> {
+    /// Runs the file's only statement outside a transaction. `statement` is what the lexer knows of it; none if only
+    /// the server knew that it cannot run inside.
+    pub(super) fn run(
+        mut self,
+        statement: Option<&Outside>,
+        wait: &mut Wait,
+    ) -> Result<Step, Error> {
+        let unfinished = self.run.unfinished(self.migration);
+        let mut expected = self.run.expected(self.migration.version);
+        // Whether what is there complete is of this statement.
+        let mut is_ours = unfinished.is_some_and(|it| self.may_be_work_of(it));
+        // Whether what is there half done can be of this statement.
+        let mut was_started = unfinished.is_some();
+        loop {
+            let found = self.look(statement, was_started)?;
+            // A start is noted only for work that is not there yet. So whoever finds the note and the work knows that
+            // the one did the other.
+            let note = (found != Found::Done).then(|| notable(self.migration, statement));
+            let expected_now = expected.clone();
+            if note.is_some() {
+                expected = self.unrecorded();
+            }
+            let leave = match self.begin(note, &expected_now)? {
+                Written::Committed(leave) => leave,
+                Written::NoMore(step) => return Ok(step),
+            };
+            match (found, statement) {
+                (Found::Done, _) if is_ours => {
+                    info!("{}: the earlier run had done its work", self.name());
+                    return self.finish(statement, &expected);
+                }
+                (Found::InvalidIndex, Some(Outside::CreateIndex { index, table, .. })) => {
+                    self.drop_index(&leave, index, table)?;
+                    continue;
+                }
+                (Found::PendingDetach, Some(Outside::DetachPartition { table, partition }))
+                    if was_started =>
+                {
+                    self.finalize_detach(&leave, table, partition)?;
+                    return self.finish(statement, &expected);
+                }
+                _ => {}
+            }
+            self.locked.ping_guard()?;
+            let Some(error) = self.execute(&leave)? else {
+                return self.finish(statement, &expected);
+            };
+            if !may_pass(&error) {
+                let outcome = match expected {
+                    // Nothing was noted, so the record of what was to be rolled back stands.
+                    Expected::Record(..) => FailureOutcome::RolledBack,
+                    Expected::NoneOf(_) => FailureOutcome::OutsideTransaction,
+                };
+                return Err(self.statement_failure(&error, outcome));
+            }
+            // What this leaves is what an interruption leaves.
+            (was_started, is_ours) = (true, true);
+            let doing = self.migration.path.display().to_string();
+            self.try_again(&doing, &error, wait)?;
+            if let Some(statement) = statement {
+                self.remove_reindexed(&leave, statement)?;
+            }
+        }
+    }
+
+    fn name(&self) -> &str {
+        &self.migration.file_name
+    }
+
+    /// What a migration that was begun must find in the history.
+    fn unrecorded(&self) -> Expected {
+        Expected::NoneOf(vec![self.migration.version])
+    }
+
+    /// Asks the catalog, waits while another session builds the index, and refuses an index that is in the way.
+    fn look(&mut self, statement: Option<&Outside>, was_started: bool) -> Result<Found, Error> {
+        let Some(Outside::CreateIndex { index, table, .. }) = statement else {
+            return self.find(self.migration.statement(), statement);
+        };
+        let found = self.built_index(index, table)?;
+        match found {
+            Found::InvalidIndex => self.check_invalid(index, table, was_started)?,
+            Found::Done | Found::IndexElsewhere => self.check_valid(index, table, found)?,
+            _ => {}
+        }
+        Ok(found)
+    }
 
     /// If an earlier run started this migration outside a transaction and did not finish it: waits until its session has
     /// ended, and removes what it left, whatever the file says now. Returns a step if the migration needs no more.
-    pub(super) fn settle_unfinished(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
-    ) -> Result<Option<Step>, Error> {
-        let Some(unfinished) = self.unfinished(migration) else {
+    pub(super) fn settle_unfinished(mut self) -> Result<Option<Step>, Error> {
+        let Some(unfinished) = self.run.unfinished(self.migration) else {
             return Ok(None);
         };
-        let (name, runner) = (&migration.file_name, &unfinished.runner);
-        let version = migration.version.to_string();
-        info!(version = version.as_str(); "{name}: an earlier run did not finish it ({runner})");
-        self.wait_for_session(locked, runner)?;
-        if let Some(step) = self.remove_leftovers(locked, migration, unfinished)? {
+        let runner = &unfinished.runner;
+        let version = self.migration.version.to_string();
+        info!(version = version.as_str(); "{}: an earlier run did not finish it ({runner})", self.name());
+        self.wait_for_session(runner)?;
+        if let Some(step) = self.remove_leftovers(unfinished)? {
             return Ok(Some(step));
         }
-        match (self.way, unfinished.rollback) {
-            (Way::Up { .. }, Some(_)) => self.settle_rollback(locked, migration, unfinished),
+        match (self.run.way, unfinished.rollback) {
+            (Way::Up { .. }, Some(_)) => self.settle_rollback(unfinished),
             _ => Ok(None),
         }
     }
 
     /// Removes what an unfinished run of this migration has left, whatever the file says now: the INVALID index that it
     /// was building, or the copies that a rebuild makes. Returns a step if the migration needs no more.
-    fn remove_leftovers(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
-        unfinished: &Interrupted,
-    ) -> Result<Option<Step>, Error> {
+    fn remove_leftovers(&mut self, unfinished: &Interrupted) -> Result<Option<Step>, Error> {
         let text = unfinished.statement.as_deref().unwrap_or_default();
         let Some(statement) = only_statement(text) else {
             return Ok(None);
         };
         match &statement {
             Outside::CreateIndex { index, table, .. } => {
-                if self.built_index(locked, migration, index, table)? != Found::InvalidIndex {
+                if self.built_index(index, table)? != Found::InvalidIndex {
                     return Ok(None);
                 }
-                let comparison = self.compare(locked, migration, text, index, table)?;
+                let comparison = self.compare(text, index, table)?;
                 if !matches!(comparison, Comparison::Same) {
                     // If it is still in the way, that is an error soon.
                     warn!(
                         "{}: the INVALID index \"{index}\" on {table} cannot be proved to be what the earlier run left; \
                          it stays",
-                        migration.file_name
+                        self.name()
                     );
                     return Ok(None);
                 }
@@ -212,251 +230,190 @@ impl Run<'_> {
             Outside::ReindexConcurrently { .. } => {}
             _ => return Ok(None),
         }
-        let unrecorded = Expected::NoneOf(&[migration.version]);
-        if let Some(step) = self.begin_outside(locked, migration, None, unrecorded)? {
-            return Ok(Some(step));
-        }
+        let leave = match self.begin(None, &self.unrecorded())? {
+            Written::Committed(leave) => leave,
+            Written::NoMore(step) => return Ok(Some(step)),
+        };
         match &statement {
-            Outside::CreateIndex { index, table, .. } => {
-                self.drop_index(locked, migration, index, table)?;
-            }
-            reindex => self.remove_reindexed(locked, migration, reindex)?,
+            Outside::CreateIndex { index, table, .. } => self.drop_index(&leave, index, table)?,
+            reindex => self.remove_reindexed(&leave, reindex)?,
         }
         Ok(None)
     }
 
     /// Removes the copies that a `REINDEX … CONCURRENTLY` has left; there is nothing to remove of other statements.
-    fn remove_reindexed(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
-        statement: &Outside,
-    ) -> Result<(), Error> {
+    fn remove_reindexed(&mut self, leave: &Leave, statement: &Outside) -> Result<(), Error> {
         let Outside::ReindexConcurrently { target, name } = statement else {
             return Ok(());
         };
         let name = name.as_deref().unwrap_or_default();
         let relation = match target {
-            ReindexTarget::Table | ReindexTarget::Index => self.oid_of(locked, migration, name)?,
+            ReindexTarget::Table | ReindexTarget::Index => self.oid_of(name)?,
             ReindexTarget::Schema | ReindexTarget::Database | ReindexTarget::System => {
                 NO_OID.to_owned()
             }
         };
         let query = leftovers::query(*target, &relation, name);
-        let doing = format!("looking for what {} left", migration.file_name);
-        let mut wait = Wait::new(self.signals, self.config.lock_wait);
+        let doing = format!("looking for what {} left", self.name());
+        let mut wait = Wait::new(self.run.signals, self.run.config.lock_wait);
         loop {
-            let rows = locked
-                .work
+            let rows = self
+                .locked
                 .ask(&query)
                 .map_err(|trouble| trouble.while_doing(&doing))?;
             let mut busy = None;
             for row in &rows {
                 let name = row.get("name").unwrap_or_default();
                 match row.get("busy") {
-                    Some("f") => self.drop_leftover(locked, migration, name)?,
+                    Some("f") => self.drop_leftover(leave, name)?,
                     _ => busy = Some(name.to_owned()),
                 }
             }
             let Some(name) = busy else { return Ok(()) };
-            let holder =
+            let session =
                 format!("another session that is at work on the table of the INVALID index {name}");
-            wait_for(holder, &mut wait)?;
+            self.wait_for(session, &mut wait)?;
         }
     }
 
     /// Makes sure, in a fenced transaction, that the lock and the guard are ours, and notes the start in the journal if
-    /// that is to be noted.
-    fn begin_outside(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
-        start: Option<String>,
-        expected: Expected<'_>,
-    ) -> Result<Option<Step>, Error> {
-        let message = format!(
-            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {} {} {} {} COMMIT",
-            settings(),
-            locked.fence(expected),
-            locked.assert_guard(),
-            start.unwrap_or_default(),
-        );
-        self.fenced(locked, migration, &message, "noting the start of")
+    /// that is to be noted, with the statement if that is to be, too.
+    fn begin(
+        &mut self,
+        note: Option<Option<String>>,
+        expected: &Expected,
+    ) -> Result<Written<Leave>, Error> {
+        let doing = format!("noting the start of {}", self.name());
+        let mut wait = Wait::new(self.run.signals, self.run.config.ddl_lock_retry);
+        let mut fenced = self.locked.transaction(expected, settings());
+        if let Some(text) = note {
+            self.run.note(&mut fenced, self.migration, text.as_deref());
+        }
+        let outcome = fenced.commit_to_run_alone(&doing, &mut wait);
+        self.written(outcome, None)
     }
 
     /// Checks what was built, and records it.
-    fn finish(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
-        statement: Option<&Outside>,
-        expected: Expected<'_>,
-    ) -> Result<Step, Error> {
-        let is_valid = match statement {
+    fn finish(&mut self, statement: Option<&Outside>, expected: &Expected) -> Result<Step, Error> {
+        let doing = format!("recording {}", self.name());
+        let built = match statement {
             Some(Outside::CreateIndex { index, table, .. }) => {
-                assert_valid(index, table, &self.oid_of(locked, migration, table)?)
+                Some((index, table, self.oid_of(table)?))
             }
-            _ => String::new(),
+            _ => None,
         };
-        let message = format!(
-            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {} {} {is_valid} {} COMMIT",
-            settings(),
-            locked.fence(expected),
-            self.settle_record(locked, migration, Started::InJournal),
-        );
-        Ok(self
-            .fenced(locked, migration, &message, "recording")?
-            .unwrap_or(Step::Done))
+        let mut wait = Wait::new(self.run.signals, self.run.config.ddl_lock_retry);
+        let mut fenced = self.locked.transaction(expected, settings());
+        self.run
+            .settle_record(&mut fenced, self.migration, Started::InJournal);
+        if let Some((index, _, oid)) = &built {
+            fenced.refuse_if(
+                format!(
+                    "NOT EXISTS (SELECT FROM ({}) q WHERE q.found = 'done')",
+                    index_query(index, oid)
+                ),
+                sqlstate::INVALID_INDEX,
+            );
+        }
+        let outcome = fenced.commit(&doing, &mut wait);
+        let built = built.map(|(index, table, _)| format!("index \"{index}\" on {table}"));
+        Ok(match self.written(outcome, built)? {
+            Written::Committed(()) => Step::Done,
+            Written::NoMore(step) => step,
+        })
     }
 
-    /// Sends a fenced message of our own; returns a step if the migration needs no more.
-    fn fenced(
+    /// What became of a fenced transaction; `built` is what an index that is not valid is called.
+    fn written<T>(
         &self,
-        locked: &mut Locked,
-        migration: &Migration,
-        message: &str,
-        doing: &str,
-    ) -> Result<Option<Step>, Error> {
-        let doing = format!("{doing} {}", migration.file_name);
-        let mut wait = Wait::new(self.signals, self.config.ddl_lock_retry);
-        loop {
-            let trouble = match locked.work.execute(message) {
-                Ok(()) => return Ok(None),
-                Err(trouble) => trouble,
-            };
-            let Trouble::Sql(cause) = &trouble else {
-                return Err(trouble.while_doing(&doing));
-            };
-            match cause.code().code() {
-                sqlstate::LOCK_NOT_AVAILABLE => {
-                    lock::retry_lock_timeout(&mut locked.work, trouble, &doing, &mut wait)
-                        .map_err(|error| error.after(self.before()))?
+        outcome: Result<T, Fault>,
+        built: Option<String>,
+    ) -> Result<Written<T>, Error> {
+        match outcome {
+            Ok(value) => Ok(Written::Committed(value)),
+            Err(Fault::DoneByOthers) => Ok(Written::NoMore(Step::DoneByOthers)),
+            Err(Fault::Error(error)) => Err(error.after(self.run.before())),
+            Err(Fault::Refused(mut cause)) => {
+                if let Some(built) = built.filter(|_| cause.sqlstate == sqlstate::INVALID_INDEX) {
+                    cause.message = format!("{built} is INVALID, or is not on that table");
                 }
-                code => {
-                    let rolled_back = locked.work.execute("ROLLBACK");
-                    rolled_back.map_err(|trouble| trouble.while_doing(&doing))?;
-                    return match code {
-                        sqlstate::LOCK_LOST => Err(locked.lost()),
-                        sqlstate::ALREADY_RECORDED | sqlstate::NO_LONGER_RECORDED => {
-                            Ok(Some(Step::DoneByOthers))
-                        }
-                        sqlstate::OTHER_SERVER => Err(trouble.while_doing(&doing)),
-                        _ => {
-                            let outcome = FailureOutcome::OutsideTransaction;
-                            Err(self.outside_failure(
-                                migration,
-                                SqlError::from(&**cause),
-                                None,
-                                outcome,
-                            ))
-                        }
-                    };
-                }
+                Err(self.failure(cause, None, FailureOutcome::OutsideTransaction))
             }
         }
     }
 
     /// Runs the statement alone in its message; returns the server's error if it failed.
-    fn run_outside(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
-    ) -> Result<Option<Box<FailedMessage>>, Error> {
-        self.log_older_transactions(locked, migration)?;
-        self.set_session(locked, migration)?;
-        let message = Message::bare(
-            migration,
-            &format!("/* lockstep {} */ ", migration.file_name),
-        );
-        let (outcome, reached) = transmit(locked, migration, &message, false);
-        let doing = format!(
-            "running {} outside a transaction; the next run finds out how far it came",
-            migration.file_name
-        );
-        let cause = match outcome {
-            Ok(()) => None,
-            Err(Trouble::Sql(cause)) => Some(cause),
-            Err(trouble) => return Err(trouble.while_doing(&doing)),
-        };
-        let restored = locked.work.execute(&reset(&locked.runner));
-        let Some(cause) = cause else {
-            restored.map_err(|trouble| trouble.while_doing(&doing))?;
-            return Ok(None);
-        };
-        Ok(Some(Box::new(FailedMessage {
-            message,
-            is_ours: false,
-            cause: *cause,
-            reached,
-        })))
+    fn execute(&mut self, leave: &Leave) -> Result<Option<Box<DbError>>, Error> {
+        self.log_older_transactions()?;
+        let message = format!("{}{}", self.comment(), self.migration.text);
+        self.watch.begin(Followed {
+            token: self.locked.token(),
+            marked: None,
+            frame: Frame::default(),
+        });
+        let outcome = self.locked.alone(leave, message, self.watch);
+        let _: Reached = self.watch.end(outcome.as_ref().err());
+        match outcome {
+            Ok(()) => Ok(None),
+            Err(Trouble::Sql(cause)) => Ok(Some(cause)),
+            Err(trouble) => Err(trouble.while_doing(&format!(
+                "running {} outside a transaction; the next run finds out how far it came",
+                self.name()
+            ))),
+        }
     }
 
-    fn outside_failure(
-        &self,
-        migration: &Migration,
-        cause: SqlError,
-        place: Option<Place>,
-        outcome: FailureOutcome,
-    ) -> Error {
+    /// What a message of the migration's begins with, by which others see what is running.
+    fn comment(&self) -> String {
+        format!("/* lockstep {} */ ", self.name())
+    }
+
+    /// The error of the statement itself.
+    fn statement_failure(&self, error: &DbError, outcome: FailureOutcome) -> Error {
+        let place = super::message::place_in(
+            &self.migration.text,
+            &self.comment(),
+            error,
+            self.run.counts_bytes,
+        );
+        let start = self.migration.script.statements.first();
+        let start =
+            start.map(|it| Place::of(&self.migration.text, it.range().start, Precision::Statement));
+        self.failure(SqlError::from(error), place.or(start), outcome)
+    }
+
+    fn failure(&self, cause: SqlError, place: Option<Place>, outcome: FailureOutcome) -> Error {
         Error::Migration(Box::new(Failure {
-            file: migration.path.display().to_string(),
+            file: self.migration.path.display().to_string(),
             place,
             cause,
             statement: None,
-            outcome: self.outcome(migration, outcome),
-            before: self.before(),
+            outcome: self.run.outcome(self.migration, outcome),
+            before: self.run.before(),
         }))
-    }
-
-    /// Makes the session's settings right for a statement that takes its time. They are the session's, not a
-    /// transaction's, so behind a transaction pooler they are for whoever gets the same server connection until
-    /// [`reset`] runs: as short as can be.
-    fn set_session(&self, locked: &mut Locked, migration: &Migration) -> Result<(), Error> {
-        let message = session::session_settings(&self.session_name(locked));
-        let doing = format!(
-            "preparing to run {} outside a transaction",
-            migration.file_name
-        );
-        locked
-            .work
-            .execute(&message)
-            .map_err(|trouble| trouble.while_doing(&doing))
-    }
-
-    /// What the session is called while it runs a statement outside a transaction. A host's name and a process id come
-    /// again, in containers above all; the run's token does not, so whoever finds the name in the journal can tell
-    /// whether that very session is still at work.
-    fn session_name(&self, locked: &Locked) -> String {
-        format!("{} {}", locked.runner, locked.token())
     }
 
     /// CONCURRENTLY waits, without a deadline, for every transaction that is older than it. Whoever wonders why it
     /// takes so long finds them in the log.
-    fn log_older_transactions(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
-    ) -> Result<(), Error> {
-        let message = format!(
+    fn log_older_transactions(&mut self) -> Result<(), Error> {
+        let query = format!(
             "SELECT a.pid, a.application_name AS application, a.state, \
-               pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - a.xact_start) AS age \
-             FROM pg_catalog.pg_stat_activity a \
-             WHERE a.datname = pg_catalog.current_database() AND a.pid NOT IN (pg_catalog.pg_backend_pid(), {}) \
+               date_trunc('second', clock_timestamp() - a.xact_start) AS age \
+             FROM pg_stat_activity a \
+             WHERE a.datname = current_database() AND a.pid NOT IN (pg_backend_pid(), {}) \
                AND (a.backend_xid IS NOT NULL OR a.backend_xmin IS NOT NULL) AND a.backend_type = 'client backend' \
              ORDER BY a.xact_start LIMIT 20",
-            locked.guard_pid()
+            self.locked.guard_pid()
         );
-        let rows = locked
-            .work
-            .ask(&message)
-            .map_err(|trouble| trouble.while_doing("looking for older transactions"))?;
+        let rows = self.locked.ask(&query);
+        let rows = rows.map_err(|trouble| trouble.while_doing("looking for older transactions"))?;
         for row in rows {
             let column = |name: &str| row.get(name).unwrap_or("?").to_owned();
-            let version = migration.version.to_string();
+            let version = self.migration.version.to_string();
             info!(
                 version = version.as_str();
                 "{} may have to wait for pid {} {}, {}, in a transaction for {}",
-                migration.file_name, column("pid"), column("application"), column("state"), column("age")
+                self.name(), column("pid"), column("application"), column("state"), column("age")
             );
         }
         Ok(())
@@ -465,21 +422,20 @@ impl Run<'_> {
     /// Waits until the session of an interrupted run has ended: its client is gone, but the server may still be
     /// executing what it was sent. A pooler keeps the server's session, with the name of its last client: there it is
     /// enough that it has been idle for two seconds.
-    fn wait_for_session(&self, locked: &mut Locked, runner: &str) -> Result<(), Error> {
-        let message = format!(
-            "SELECT pid, state, pg_catalog.left(query, 60) AS query FROM pg_catalog.pg_stat_activity \
-             WHERE datname = pg_catalog.current_database() AND application_name = {} \
-               AND pid NOT IN (pg_catalog.pg_backend_pid(), {}) \
-               AND (state IS DISTINCT FROM 'idle' OR state_change > pg_catalog.clock_timestamp() - interval '2 s')",
+    fn wait_for_session(&mut self, runner: &str) -> Result<(), Error> {
+        let query = format!(
+            "SELECT pid, state, left(query, 60) AS query FROM pg_stat_activity \
+             WHERE datname = current_database() AND application_name = {} AND pid NOT IN (pg_backend_pid(), {}) \
+               AND (state IS DISTINCT FROM 'idle' OR state_change > clock_timestamp() - interval '2 s')",
             literal(runner),
-            locked.guard_pid(),
+            self.locked.guard_pid(),
         );
-        let mut wait = Wait::new(self.signals, self.config.lock_wait);
+        let mut wait = Wait::new(self.run.signals, self.run.config.lock_wait);
         loop {
             let doing = "looking for the session of an interrupted run";
-            let rows = locked
-                .work
-                .ask(&message)
+            let rows = self
+                .locked
+                .ask(&query)
                 .map_err(|trouble| trouble.while_doing(doing))?;
             let Some(row) = rows.first() else {
                 return Ok(());
@@ -491,74 +447,49 @@ impl Run<'_> {
                 .to_owned();
             let orphan =
                 format!("the session of an interrupted run, pid {pid}, still running {query}");
-            wait_for(orphan, &mut wait)?;
+            self.wait_for(orphan, &mut wait)?;
         }
     }
 
     /// Drops the INVALID index that an unfinished build left.
-    fn drop_index(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
-        index: &str,
-        table: &str,
-    ) -> Result<(), Error> {
-        let name = self.index_name(locked, migration, index, table)?;
-        self.drop_leftover(locked, migration, &name)
+    fn drop_index(&mut self, leave: &Leave, index: &str, table: &str) -> Result<(), Error> {
+        let name = self.index_name(index, table)?;
+        self.drop_leftover(leave, &name)
     }
 
     /// Drops an index by its qualified and quoted name.
-    fn drop_leftover(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
-        index: &str,
-    ) -> Result<(), Error> {
-        let name = &migration.file_name;
+    fn drop_leftover(&mut self, leave: &Leave, index: &str) -> Result<(), Error> {
+        let name = self.name();
         warn!("{name}: dropping the INVALID index {index} that an unfinished build left");
         let doing = format!("dropping the INVALID index that {name} left");
         let drop = format!("DROP INDEX CONCURRENTLY IF EXISTS {index}");
-        self.session_statement(locked, migration, &drop, &doing)
+        self.repair(leave, &drop, &doing)
     }
 
     fn finalize_detach(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
+        &mut self,
+        leave: &Leave,
         table: &str,
         partition: &str,
     ) -> Result<(), Error> {
-        let doing = format!("finishing what {} began", migration.file_name);
+        let doing = format!("finishing what {} began", self.name());
         info!(
             "{}: finishing the detach of {partition} that was begun",
-            migration.file_name
+            self.name()
         );
         let finalize = format!("ALTER TABLE {table} DETACH PARTITION {partition} FINALIZE");
-        self.session_statement(locked, migration, &finalize, &doing)
+        self.repair(leave, &finalize, &doing)
     }
 
     /// Runs a repairing statement under the session settings of the statement that it repairs.
-    fn session_statement(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
-        statement: &str,
-        doing: &str,
-    ) -> Result<(), Error> {
-        let mut wait = Wait::new(self.signals, self.config.ddl_lock_retry);
+    fn repair(&mut self, leave: &Leave, statement: &str, doing: &str) -> Result<(), Error> {
+        let mut wait = Wait::new(self.run.signals, self.run.config.ddl_lock_retry);
         loop {
-            self.set_session(locked, migration)?;
-            let outcome = locked.work.execute_patiently(statement);
-            let restored = locked.work.execute(&reset(&locked.runner));
-            match outcome {
+            match self.locked.alone(leave, statement.to_owned(), &mut Quiet) {
                 Err(Trouble::Sql(cause)) if may_pass(&cause) => {
                     self.try_again(doing, &cause, &mut wait)?;
                 }
-                outcome => {
-                    return outcome
-                        .and(restored)
-                        .map_err(|trouble| trouble.while_doing(doing));
-                }
+                outcome => return outcome.map_err(|trouble| trouble.while_doing(doing)),
             }
         }
     }
@@ -576,28 +507,30 @@ impl Run<'_> {
                 cause,
                 blockers: Vec::new(),
                 waited: wait.elapsed(),
-                before: Some(self.before()),
+                before: Some(self.run.before()),
             });
         }
         wait.say(|| format!("a lock: {doing}: {cause}; trying again"));
         wait.pause(super::RETRY_PAUSE)
     }
-}
 
-/// The statement that fails unless the index which was to be built is valid.
-fn assert_valid(index: &str, table: &str, oid: &str) -> String {
-    let message = format!("index \"{index}\" on {table} is INVALID, or is not on that table");
-    let block = format!(
-        "BEGIN
-           IF NOT EXISTS (SELECT FROM ({}) q WHERE q.found = 'done') THEN
-             RAISE EXCEPTION USING ERRCODE = '{}', MESSAGE = {};
-           END IF;
-         END",
-        index_query(index, oid),
-        sqlstate::INVALID_INDEX,
-        literal(&message),
-    );
-    format!("DO LANGUAGE plpgsql {};", literal(&block))
+    /// One turn of waiting for another session.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SessionWait`] at the deadline.
+    fn wait_for(&self, session: String, wait: &mut Wait) -> Result<(), Error> {
+        if wait.is_over() {
+            return Err(Error::SessionWait {
+                doing: self.migration.path.display().to_string(),
+                session,
+                waited: wait.elapsed(),
+                before: self.run.before(),
+            });
+        }
+        wait.say(|| session);
+        wait.pause(POLL)
+    }
 }
 
 /// The text of the file's statement, if what it leaves has to be known by that, and no password can be in it. Comments
@@ -619,22 +552,6 @@ fn only_statement(text: &str) -> Option<Outside> {
         (Kind::MaybeOutside, true) => Some(Outside::Other),
         _ => None,
     }
-}
-
-/// One turn of waiting for another session.
-///
-/// # Errors
-///
-/// [`Error::RunnerWait`] at the deadline.
-fn wait_for(session: String, wait: &mut Wait) -> Result<(), Error> {
-    if wait.is_over() {
-        return Err(Error::RunnerWait {
-            holder: session,
-            waited: wait.elapsed(),
-        });
-    }
-    wait.say(|| session);
-    wait.pause(POLL)
 }
 
 /// A deadlock, or a lock timeout: ours is off, but a pooler may run the statement on another connection than the one

@@ -4,31 +4,53 @@
 //! these files. It takes a person's word for it that they correspond: what stands in the files is not looked at. All
 //! records are written in one fenced transaction, with one group. What is recorded already stays as it is.
 
+use std::time::Duration;
+
 use log::{info, warn};
 
-use super::run::{self, FirstLook, Held, Outcome, refuse_what_cannot_be_written_to};
-use super::run::{under_lock, warn_of_odd_versions};
+use super::run::{Held, Obtained, obtain, warn_of_odd_versions};
 use super::{Answer, Context};
-use crate::config::Config;
 use crate::error::Error;
 use crate::files;
-use crate::history::{self, Observation};
-use crate::lock::{self, Expected, Locked};
+use crate::lock::fence::{Expected, Fault};
 use crate::migration::{History, Migration, Version};
-use crate::server::session::Settings;
-use crate::server::session::Trouble;
+use crate::server::settings::Settings;
 use crate::server::wait::Wait;
-use crate::sql::sqlstate;
 use crate::text::words::counted;
 
+/// How long the transaction waits for a lock before it says so and tries again.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+
 pub fn run(context: &Context<'_>, version: Version) -> Result<Answer, Error> {
-    let config = context.config()?;
+    let (config, signals) = (&context.config()?, context.signals);
     let migrations = files::read(&config.migrations_dir).map_err(Error::Files)?;
     warn_of_odd_versions(&migrations);
     let baseline = Baseline::of(&migrations, version)?;
-    run::until_settled(&config, context.signals, |first| {
-        baseline.attempt(&config, first)
+    let why = "migrations are to be recorded";
+    let obtained = obtain(config, signals, why, |observation| {
+        Ok(!baseline.unrecorded(&observation.history)?.is_empty())
     })?;
+    match obtained {
+        Obtained::NothingToDo(first) => {
+            first.session.close();
+            info!("there is nothing to record: every file up to {version} is recorded");
+            baseline.report_behind();
+            signals.check("there was nothing to record")?;
+            return Ok(Answer::Logged);
+        }
+        Obtained::NothingLeft => {
+            info!("there is nothing left to record: another runner has done it");
+        }
+        Obtained::Lock(mut held) => {
+            let mut wait = Wait::new(signals, config.lock_wait);
+            let outcome = baseline.record(&mut held, &mut wait);
+            let recorded = held.release(outcome)?;
+            let count = counted(recorded, "migration");
+            info!(recorded; "recorded {count} up to {version} as applied, without running any");
+        }
+    }
+    baseline.report_behind();
+    signals.check("all that was to be recorded had been recorded")?;
     Ok(Answer::Logged)
 }
 
@@ -65,60 +87,6 @@ impl<'a> Baseline<'a> {
         })
     }
 
-    /// Records what is not recorded yet.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::RecordedBeyond`] if something newer is recorded; what taking the lock may meet.
-    fn attempt(&self, config: &Config, mut first: FirstLook) -> Result<Outcome, Error> {
-        loop {
-            let unrecorded = self.unrecorded(&first.observation.history)?;
-            if !unrecorded.is_empty() {
-                break;
-            }
-            if first.observation.bun_row().is_none() {
-                first.session.close();
-                info!(
-                    "there is nothing to record: every file up to {} is recorded",
-                    self.version
-                );
-                self.report_behind();
-                first.wait.signals().check("there was nothing to record")?;
-                return Ok(Outcome::Settled);
-            }
-            first.look_again_after_bun(config)?;
-        }
-        refuse_what_cannot_be_written_to(
-            config,
-            &first.observation,
-            "migrations are to be recorded",
-        )?;
-
-        let signals = first.wait.signals().clone();
-        let settled = |observation: &Observation| {
-            let unrecorded = self.unrecorded(&observation.history)?;
-            Ok(unrecorded.is_empty() && observation.bun_row().is_none())
-        };
-        let held = under_lock(config, first, settled, |locked, history| {
-            let mut wait = Wait::new(&signals, config.lock_wait);
-            self.record(locked, history, &mut wait)
-        })?;
-        match held {
-            Held::NoConnection(cause) => return Ok(Outcome::NoConnection(cause)),
-            Held::Failed(error) => return Ok(Outcome::Failed(error)),
-            Held::NothingLeft => {
-                info!("there is nothing left to record: another runner has done it")
-            }
-            Held::Done(recorded) => {
-                let count = counted(recorded, "migration");
-                info!(recorded; "recorded {count} up to {} as applied, without running any", self.version);
-            }
-        }
-        self.report_behind();
-        signals.check("all that was to be recorded had been recorded")?;
-        Ok(Outcome::Settled)
-    }
-
     /// The files that the history does not hold.
     fn unrecorded(&self, history: &History) -> Result<Vec<&'a Migration>, Error> {
         let version = self.version;
@@ -133,48 +101,38 @@ impl<'a> Baseline<'a> {
     }
 
     /// Writes the records, under the lock, and returns how many.
-    fn record(
-        &self,
-        locked: &mut Locked,
-        history: &History,
-        wait: &mut Wait,
-    ) -> Result<usize, Error> {
-        let files = self.unrecorded(history)?;
+    fn record(&self, held: &mut Held, wait: &mut Wait) -> Result<usize, Error> {
+        let files = self.unrecorded(&held.history)?;
         if files.is_empty() {
             return Ok(0);
         }
         wait.signals().check("nothing had been recorded yet")?;
-        for begun in &history.interrupted {
+        for begun in &held.history.interrupted {
             if files.iter().any(|it| it.version == begun.version) {
                 let version = begun.version.to_string();
                 warn!(version = version.as_str(); "{version}: an earlier run began it and did not finish it ({}); what that left, an INVALID index, say, stays as it is", begun.runner);
             }
         }
-        let versions: Vec<Version> = files.iter().map(|it| it.version).collect();
-        let group = history.last_group + 1;
-        let message = format!(
-            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {settings} {fence} {record} {recorded} COMMIT",
-            settings = Settings {
-                lock_timeout: LOCK_TIMEOUT,
-                ..Settings::of_catalog()
-            },
-            fence = locked.fence(Expected::NoneOf(&versions)),
-            record = history::record_unrun(&locked.tables, &files, group, &locked.runner),
-            recorded = versions
-                .iter()
-                .map(|it| locked.assert_recorded(*it))
-                .collect::<String>(),
-        );
+        let group = held.history.last_group + 1;
+        let settings = Settings {
+            lock_timeout: LOCK_TIMEOUT,
+            ..Settings::of_catalog()
+        };
+        let expected = Expected::NoneOf(files.iter().map(|it| it.version).collect());
+        let mut fenced = held.locked.transaction(&expected, settings);
+        fenced.record_unrun(&files, group);
         let doing = "recording the baseline";
-        while let Err(trouble) = locked.work.execute(&message) {
-            if let Trouble::Sql(cause) = &trouble
-                && cause.code().code() == sqlstate::LOCK_LOST
-                && locked.raised(cause)
-            {
-                return Err(locked.lost());
-            }
-            lock::retry_lock_timeout(&mut locked.work, trouble, doing, wait)?;
-        }
+        fenced.commit(doing, wait).map_err(|fault| match fault {
+            Fault::DoneByOthers => Error::LockLost {
+                locks: held.locked.tables().locks.clone(),
+                token: held.locked.token(),
+            },
+            Fault::Refused(cause) => Error::Database {
+                doing: doing.to_owned(),
+                cause: Box::new(cause),
+            },
+            Fault::Error(error) => error,
+        })?;
         for file in &files {
             let (version, name) = (file.version.to_string(), file.file_name.as_str());
             info!(version = version.as_str(), name, group; "recorded {name}");
@@ -195,6 +153,3 @@ impl<'a> Baseline<'a> {
         }
     }
 }
-
-/// How long the transaction waits for a lock before it says so and tries again.
-const LOCK_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);

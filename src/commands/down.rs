@@ -5,125 +5,113 @@
 
 use log::info;
 
-use super::run::{self, FirstLook, Held, Outcome, lacking, refuse_what_cannot_be_written_to};
-use super::run::{under_lock, warn_of_foreign};
+use super::run::{Held, Obtained, lacking, obtain, warn_of_foreign};
 use super::{Answer, Context};
 use crate::apply;
 use crate::config::Config;
 use crate::error::Error;
 use crate::files::{self, Downs};
-use crate::history::{self, Observation};
-use crate::lock::Locked;
+use crate::history::tables;
 use crate::migration::{Migration, Version};
 use crate::plan::rollback::{Chosen, Rollback};
 use crate::text::words::counted;
 
-/// The files of both ways.
-struct Files {
-    migrations: Vec<Migration>,
-    downs: Downs,
-}
+const WHY: &str = "migrations are to be rolled back";
 
 pub fn run(context: &Context<'_>, which: Rollback) -> Result<Answer, Error> {
-    let config = context.config()?;
+    let (config, signals) = (&context.config()?, context.signals);
     let (migrations, downs) =
         files::read_with_downs(&config.migrations_dir).map_err(Error::Files)?;
-    let files = Files { migrations, downs };
-    let mut chosen = None;
-    run::until_settled(&config, context.signals, |first| {
-        attempt(&config, &files, which, &mut chosen, first)
+    // The first look chooses.
+    let mut chosen: Option<Chosen> = None;
+    let obtained = obtain(config, signals, WHY, |observation| {
+        let history = &observation.history;
+        if chosen.as_ref().is_none_or(Chosen::is_empty) {
+            chosen = Some(Chosen::among(history, which)?);
+        }
+        let Some(chosen) = &chosen else {
+            return Ok(false);
+        };
+        let left = chosen.left(history)?;
+        down_files(&left, &migrations, &downs)?;
+        Ok(!left.is_empty())
     })?;
+    match (obtained, chosen) {
+        (Obtained::NothingToDo(first), Some(chosen)) if chosen.is_empty() => {
+            first.session.close();
+            info!("there is nothing to roll back: no migration is recorded");
+            signals.check("there was nothing to roll back")?;
+        }
+        (Obtained::Lock(mut held), Some(chosen)) => {
+            let outcome = roll_back(context, config, &chosen, (&migrations, &downs), &mut held);
+            let rolled_back = held.release(outcome).map_err(|error| match error {
+                Error::ConnectionLost { doing, cause } => Error::RollbackLost { doing, cause },
+                error => error,
+            })?;
+            match rolled_back.as_slice() {
+                [] => say_nothing_left(),
+                [.., oldest] => {
+                    let count = counted(rolled_back.len(), "migration");
+                    info!(rolled_back = rolled_back.len(); "rolled back {count}, down to and including {oldest}");
+                }
+            }
+            signals.check("all that was to be rolled back had been rolled back")?;
+        }
+        (Obtained::NothingToDo(first), _) => {
+            first.session.close();
+            say_nothing_left();
+        }
+        _ => say_nothing_left(),
+    }
     Ok(Answer::Logged)
 }
 
-/// Rolls back what `chosen` says; the first look chooses.
-///
-/// # Errors
-///
-/// [`Error::NoWayBack`] before anything runs; what a run of `up` may meet; [`Error::NewerApplied`].
-fn attempt(
-    config: &Config,
-    files: &Files,
-    which: Rollback,
-    chosen: &mut Option<Chosen>,
-    mut first: FirstLook,
-) -> Result<Outcome, Error> {
-    let chosen: &Chosen = loop {
-        let choice = match chosen.take() {
-            Some(choice) => choice,
-            None => Chosen::among(&first.observation.history, which)?,
-        };
-        if !choice.is_empty() {
-            break chosen.insert(choice);
-        }
-        if first.observation.bun_row().is_none() {
-            first.session.close();
-            info!("there is nothing to roll back: no migration is recorded");
-            first
-                .wait
-                .signals()
-                .check("there was nothing to roll back")?;
-            return Ok(Outcome::Settled);
-        }
-        first.look_again_after_bun(config)?;
-    };
-    let versions = chosen.left(&first.observation.history)?;
-    let down_files = Chosen::down_files(&versions, &files.migrations, |it| files.downs.read(it))?;
-    refuse_what_cannot_be_written_to(
-        config,
-        &first.observation,
-        "migrations are to be rolled back",
-    )?;
+fn say_nothing_left() {
+    info!("there is nothing left to roll back: somebody else has done it");
+}
 
-    let counts_bytes = first.observation.counts_bytes;
-    let user = first.observation.user.clone();
-    let signals = first.wait.signals().clone();
-    let settled = |observation: &Observation| {
-        let nothing_left = chosen.left(&observation.history)?.is_empty();
-        Ok(nothing_left && observation.bun_row().is_none())
-    };
-    let held = under_lock(config, first, settled, |locked, history| {
-        let left = chosen.left(history)?;
-        warn_of_foreign(history);
-        refuse_without_rights(config, &user, locked)?;
-        let is_left = |file: &&Migration| left.contains(&file.version);
-        let to_run: Vec<&Migration> = down_files.iter().filter(is_left).collect();
-        apply::roll_back(config, &signals, locked, &to_run, history, counts_bytes)
-    })?;
-    match held {
-        Held::NoConnection(cause) => return Ok(Outcome::NoConnection(cause)),
-        Held::Failed(Error::ConnectionLost { doing, cause }) => {
-            return Ok(Outcome::Failed(Error::RollbackLost { doing, cause }));
-        }
-        Held::Failed(error) => return Ok(Outcome::Failed(error)),
-        Held::NothingLeft | Held::Done(0) => {
-            info!("there is nothing left to roll back: somebody else has done it");
-        }
-        Held::Done(rolled_back) => {
-            let count = counted(rolled_back, "migration");
-            let oldest = versions.last().map(Version::to_string).unwrap_or_default();
-            info!(rolled_back; "rolled back {count}, down to and including {oldest}");
-        }
-    }
-    signals.check("all that was to be rolled back had been rolled back")?;
-    Ok(Outcome::Settled)
+fn down_files(
+    versions: &[Version],
+    migrations: &[Migration],
+    downs: &Downs,
+) -> Result<Vec<Migration>, Error> {
+    Ok(Chosen::down_files(versions, migrations, |it| {
+        downs.read(it)
+    })?)
+}
+
+/// The lock is ours: rolls back what is left of what was chosen; returns the versions.
+fn roll_back(
+    context: &Context<'_>,
+    config: &Config,
+    chosen: &Chosen,
+    (migrations, downs): (&[Migration], &Downs),
+    held: &mut Held,
+) -> Result<Vec<Version>, Error> {
+    let left = chosen.left(&held.history)?;
+    warn_of_foreign(&held.history);
+    refuse_without_rights(config, held)?;
+    let files = down_files(&left, migrations, downs)?;
+    let files: Vec<&Migration> = files.iter().collect();
+    let counts_bytes = held.observation.counts_bytes;
+    let done = apply::roll_back(
+        config,
+        context.signals,
+        &mut held.locked,
+        &files,
+        &held.history,
+        counts_bytes,
+    )?;
+    Ok(left.into_iter().take(done).collect())
 }
 
 /// Refuses a role that could run the files, but not take the records back.
-fn refuse_without_rights(config: &Config, user: &str, locked: &mut Locked) -> Result<(), Error> {
-    let doing = "asking for the rights on the history";
-    let query = history::lacks_to_erase(&locked.tables);
-    let rows = locked
-        .work
-        .ask(&query)
-        .map_err(|it| it.while_doing(doing))?;
+fn refuse_without_rights(config: &Config, held: &mut Held) -> Result<(), Error> {
+    let query = tables::lacks_to_erase(held.locked.tables());
+    let rows = held.locked.ask(&query);
+    let rows = rows.map_err(|it| it.while_doing("asking for the rights on the history"))?;
     match rows.iter().find_map(|row| row.get("lacks")) {
-        Some(lacks) => Err(lacking(
-            config,
-            "migrations are to be rolled back",
-            user,
-            lacks,
-        )),
+        Some(lacks) => Err(lacking(config, WHY, &held.observation.user, lacks)),
         None => Ok(()),
     }
 }

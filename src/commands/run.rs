@@ -1,7 +1,7 @@
-//! A run that may write: a look at the database, the lock, the work under it, and the lock given back.
+//! What the commands share that look at the database, and what those share that may write.
 //!
-//! `up`, `down` and `baseline` are such runs; they bring the work, and say when there is none. The commands that only read
-//! take the look, and no more.
+//! `up`, `down` and `baseline` look, take the lock, work under it, and give it back; each says whether there is work. The
+//! commands that only read take the look, and no more.
 
 use std::time::Duration;
 
@@ -9,41 +9,122 @@ use log::{debug, info, warn};
 
 use crate::config::Config;
 use crate::error::{BunRow, Error};
-use crate::history::{self, Observation, Tables};
+use crate::history::{self, Observation, Observe};
+use crate::lock::row::{create_tables, wait_for_bun};
 use crate::lock::{self, Acquired, Locked};
 use crate::migration::{History, Migration};
 use crate::plan::{self, Plan};
-use crate::server::session::{self, Session};
+use crate::server::open::{self, application_name};
+use crate::server::session::Session;
 use crate::server::wait::Wait;
 use crate::signals::Signals;
 use crate::text::words::counted;
 
-/// Looks at the database and does what is to be done, again and again while that finds no second connection.
+/// A session, and what the first look at the database told.
+pub struct FirstLook {
+    pub session: Session,
+    pub observation: Observation,
+    /// Our application name.
+    pub runner: String,
+    /// For other runners and for locked tables; the database is there.
+    pub wait: Wait,
+}
+
+/// Connects, waiting for the server, and looks at the database: one round trip beside the connection's own. `waited` is
+/// the wait of a run that begins anew.
+///
+/// # Errors
+///
+/// What connecting and reading the history may meet.
+pub fn look(config: &Config, signals: &Signals, waited: Option<Wait>) -> Result<FirstLook, Error> {
+    let runner = application_name(&config.server);
+    let mut patience = Wait::new(signals, config.database_wait);
+    let observe = Observe::new(config);
+    let (mut session, answer) =
+        open::open(&config.server, &runner, &observe.message, &mut patience)?;
+    let mut wait = waited.unwrap_or_else(|| Wait::new(signals, config.lock_wait));
+    let answer = observe.read(config, &mut session, answer, &mut wait)?;
+    let observation = observe.observation(&answer)?;
+    debug!(
+        version = observation.server_version.as_str(), database = observation.database.as_str(),
+        user = observation.user.as_str();
+        "connected to {}, PostgreSQL {}", config.server.description, observation.server_version
+    );
+    Ok(FirstLook {
+        session,
+        observation,
+        runner,
+        wait,
+    })
+}
+
+/// What came of wanting the lock.
+pub enum Obtained {
+    /// It is held, and this is the history under it.
+    Lock(Held),
+    /// There is nothing to do, as this look tells.
+    NothingToDo(FirstLook),
+    /// While we waited for the lock, somebody else did all there was to do.
+    NothingLeft,
+}
+
+/// The lock, and what was found under it.
+pub struct Held {
+    pub locked: Box<Locked>,
+    pub history: History,
+    pub observation: Observation,
+}
+
+impl Held {
+    /// Gives the lock back after the work. The work's own error comes first; success is only told once the release has
+    /// made it durable.
+    ///
+    /// # Errors
+    ///
+    /// The work's; else what releasing the lock met.
+    pub fn release<T>(self, outcome: Result<T, Error>) -> Result<T, Error> {
+        let released = self.locked.release();
+        if let Err(error) = &released {
+            warn!("{error}; the next run takes the lock over");
+        }
+        outcome.and_then(|done| released.map(|()| done))
+    }
+}
+
+/// Looks at the database and takes the lock, if `decide` says that there is work; again and again while there is no second
+/// connection to be had. `why` says what is to be written.
 ///
 /// Until it has the lock a run has changed nothing that the next one would not take over. So if it loses its connections
-/// before, because the server restarts while it waits for another runner, say, it begins anew; after that, it ends.
-pub fn until_settled(
+/// before, because the server restarts while it waits for another runner, say, it begins anew.
+///
+/// # Errors
+///
+/// What `decide` says; what looking and taking the lock may meet.
+pub fn obtain(
     config: &Config,
     signals: &Signals,
-    mut run: impl FnMut(FirstLook) -> Result<Outcome, Error>,
-) -> Result<(), Error> {
+    why: &str,
+    mut decide: impl FnMut(&Observation) -> Result<bool, Error>,
+) -> Result<Obtained, Error> {
     let mut second = Wait::new(signals, config.database_wait);
     let mut waited = None;
     loop {
         let first = look(config, signals, waited.take())?;
         let wait = first.wait.clone();
-        match run(first) {
-            Ok(Outcome::Settled) => return Ok(()),
-            Ok(Outcome::Failed(error)) => return Err(error),
-            Ok(Outcome::NoConnection(cause)) => {
+        match attempt(config, first, why, &mut decide) {
+            Ok(Attempt::Obtained(obtained)) => return Ok(obtained),
+            Ok(Attempt::NoConnection(cause)) => {
                 if second.is_over() {
-                    let doing =
-                        "waiting for a second connection (a pool must have two for a runner)"
-                            .to_owned();
-                    return Err(Error::ConnectionLost { doing, cause });
+                    let waited = second.elapsed();
+                    return Err(Error::NoSecondConnection { waited, cause });
                 }
                 second.say(|| format!("a second connection: {cause}"));
                 second.pause(Duration::from_secs(2))?;
+                waited = Some(wait);
+            }
+            Ok(Attempt::SteppedAside) => {
+                wait.pause(Duration::from_secs(1))?;
+                waited = Some(wait);
             }
             Err(error @ Error::ConnectionLost { .. }) if !wait.is_over() => {
                 warn!(
@@ -59,123 +140,74 @@ pub fn until_settled(
     }
 }
 
-/// What came of a look at the database and all that followed from it.
-pub enum Outcome {
-    Settled,
+/// What came of one look and all that followed from it.
+enum Attempt {
+    Obtained(Obtained),
     /// There was no second connection to be had, for this reason.
     NoConnection(String),
-    /// The run ended under the lock, or in giving it back. What fails before that is an error of its own.
-    Failed(Error),
+    /// Another runner needs our connection.
+    SteppedAside,
 }
 
-/// A session, and what the first look at the database told.
-pub struct FirstLook {
-    pub session: Session,
-    pub observation: Observation,
-    /// Our application name.
-    pub runner: String,
-    /// For other runners and for locked tables; the database is there.
-    pub wait: Wait,
-}
-
-/// Connects, waiting for the server, and looks at the database: one round trip beside the connection's own. `waited` is
-/// the wait of a run that begins anew.
-pub fn look(config: &Config, signals: &Signals, waited: Option<Wait>) -> Result<FirstLook, Error> {
-    let runner = session::application_name(&config.server);
-    let mut patience = Wait::new(signals, config.database_wait);
-    let message = history::observe(config);
-    let (mut session, answer) = Session::open(&config.server, &runner, &message, &mut patience)?;
-    let mut wait = waited.unwrap_or_else(|| Wait::new(signals, config.lock_wait));
-    let observation = lock::understand(config, &mut session, answer, &mut wait)?;
-    debug!(
-        version = observation.server_version.as_str(), database = observation.database.as_str(),
-        user = observation.user.as_str();
-        "connected to {}, PostgreSQL {}", config.server.description, observation.server_version
-    );
-    Ok(FirstLook {
-        session,
-        observation,
-        runner,
-        wait,
-    })
-}
-
-impl FirstLook {
-    /// Where there seems to be nothing to do while a row of bun's is there: one turn of waiting, and another look. bun
-    /// records a migration before it runs it, so the history may promise too much.
-    ///
-    /// # Errors
-    ///
-    /// Like [`lock::wait_for_bun`] and [`lock::look`].
-    pub fn look_again_after_bun(&mut self, config: &Config) -> Result<(), Error> {
-        lock::wait_for_bun(&self.observation, &mut self.wait)?;
-        self.observation = lock::look(config, &mut self.session, &mut self.wait)?;
-        Ok(())
-    }
-}
-
-/// What came of wanting the lock.
-pub enum Held<T> {
-    Done(T),
-    /// While we waited for it, somebody else did all there was to do.
-    NothingLeft,
-    /// There was no second connection to be had, for this reason.
-    NoConnection(String),
-    /// The work failed, or giving the lock back.
-    Failed(Error),
-}
-
-/// Takes the lock, does the work under it, and gives it back. `settled` tells whether there is nothing left to do. The
-/// work's own error comes first; success is only told once the release has made it durable.
-pub fn under_lock<T>(
+fn attempt(
     config: &Config,
-    first: FirstLook,
-    settled: impl FnMut(&Observation) -> Result<bool, Error>,
-    work: impl FnOnce(&mut Locked, &History) -> Result<T, Error>,
-) -> Result<Held<T>, Error> {
+    mut first: FirstLook,
+    why: &str,
+    decide: &mut impl FnMut(&Observation) -> Result<bool, Error>,
+) -> Result<Attempt, Error> {
+    // What is read before the lock is only a hint, but enough to refuse, or to have nothing to do.
+    while !decide(&first.observation)? {
+        if first.observation.bun_row().is_none() {
+            return Ok(Attempt::Obtained(Obtained::NothingToDo(first)));
+        }
+        // bun records a migration before it runs it, so the history may promise too much.
+        wait_for_bun(&first.observation, &mut first.wait)?;
+        first.observation = history::look(config, &mut first.session, &mut first.wait)?;
+    }
+    refuse_what_cannot_be_written_to(config, &first.observation, why)?;
     let FirstLook {
         mut session,
-        observation,
+        mut observation,
         runner,
         mut wait,
     } = first;
-    let tables = tables(config, &mut session, &observation, &mut wait)?;
-    if !observation.standard_strings {
-        let on = "SET standard_conforming_strings TO on";
-        session
-            .execute(on)
-            .map_err(|trouble| trouble.while_doing("preparing the session"))?;
+    if observation.tables.is_none() {
+        observation = create_tables(config, &mut session, &mut wait)?;
+        if let Some(tables) = &observation.tables {
+            info!(
+                "the history is {}, created where it was absent",
+                tables.history
+            );
+        }
     }
-    match lock::acquire(config, session, tables, &runner, &mut wait, settled)? {
+    let Some(tables) = observation.tables.clone() else {
+        return Err(Error::UnexpectedAnswer {
+            doing: "creating the history tables".to_owned(),
+        });
+    };
+    let settled = |now: &Observation| Ok(!decide(now)? && now.bun_row().is_none());
+    let acquired = lock::acquire(
+        config,
+        session,
+        &observation,
+        tables,
+        &runner,
+        &mut wait,
+        settled,
+    )?;
+    Ok(match acquired {
+        Acquired::Locked(locked, history) => Attempt::Obtained(Obtained::Lock(Held {
+            locked,
+            history,
+            observation,
+        })),
         Acquired::NothingLeft(session) => {
             session.close();
-            Ok(Held::NothingLeft)
+            Attempt::Obtained(Obtained::NothingLeft)
         }
-        Acquired::NoConnection(cause) => Ok(Held::NoConnection(cause)),
-        Acquired::Locked(mut locked, history) => {
-            let outcome = work(&mut locked, &history);
-            let released = locked.release();
-            if let Err(error) = &released {
-                warn!("{}; the next run takes the lock over", error.brief());
-            }
-            Ok(match outcome.and_then(|done| released.map(|()| done)) {
-                Ok(done) => Held::Done(done),
-                Err(error) => Held::Failed(error),
-            })
-        }
-    }
-}
-
-fn tables(
-    config: &Config,
-    session: &mut Session,
-    observation: &Observation,
-    wait: &mut Wait,
-) -> Result<Tables, Error> {
-    match &observation.tables {
-        Some(tables) => Ok(tables.clone()),
-        None => lock::create_tables(config, session, wait),
-    }
+        Acquired::NoConnection(cause) => Attempt::NoConnection(cause),
+        Acquired::SteppedAside => Attempt::SteppedAside,
+    })
 }
 
 /// Refuses a standby, and a role that lacks a right, before anything is tried; `why` says what is to be written.

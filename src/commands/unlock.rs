@@ -11,7 +11,7 @@ use super::{Answer, Context};
 use crate::config::Config;
 use crate::error::Error;
 use crate::history::{Observation, Tables};
-use crate::lock;
+use crate::lock::{self, row};
 use crate::server::session::Session;
 use crate::server::wait::Wait;
 use crate::text::words::counted;
@@ -83,14 +83,14 @@ fn unlock(
     suspects
         .iter()
         .for_each(|suspect| info!("it may be {suspect}"));
-    let removed = lock::delete_row(config, &mut session, &locks, row, wait)?;
+    let removed = row::delete(config, &mut session, &locks, row, wait)?;
     session.close();
     removed_answer(removed, &locks, row, "bun's")
 }
 
 /// There is no row; a runner may be about to write one.
 fn free_row(session: &mut Session, tables: &Tables, locks: &str) -> Result<String, Error> {
-    let holder = lock::find_holder(session, tables)?;
+    let holder = lock::holder(session, tables)?;
     Ok(match holder {
         Some(holder) => format!("there is no row in {locks}; a runner is at work: {holder}\n"),
         None => format!("the migration lock is free: there is no row in {locks}\n"),
@@ -109,15 +109,15 @@ fn remove_ours(
     let locks = observation.locks.clone().unwrap_or_default();
     let Some(tables) = &observation.tables else {
         // Without a history table nobody can hold the guard, which is keyed by it.
-        let removed = lock::delete_row(config, &mut session, &locks, row, wait)?;
+        let removed = row::delete(config, &mut session, &locks, row, wait)?;
         return removed_answer(removed, &locks, row, "of a runner that is gone");
     };
-    let removed = lock::remove_dead_row(config, &mut session, tables, runner, row, wait)?;
-    if !removed && let Some(holder) = lock::find_holder(&mut session, tables)? {
+    let removed = row::remove_dead(config, &mut session, observation, tables, runner, row, wait)?;
+    if !removed && let Some(holder) = lock::holder(&mut session, tables)? {
         return Err(Error::Held {
             locks,
             id: row,
-            holder,
+            holder: holder.to_string(),
         });
     }
     session.close();

@@ -8,11 +8,11 @@ use super::{Answer, Context};
 use crate::config::Config;
 use crate::error::{BunRow, Error};
 use crate::files;
-use crate::history::{self, Observation};
-use crate::lock;
+use crate::history::{Observation, Observe};
 use crate::migration::Migration;
 use crate::plan::Plan;
-use crate::server::session::{self, Session};
+use crate::server::open;
+use crate::server::session::Session;
 use crate::server::wait::Wait;
 use crate::signals::Signals;
 use crate::sql::sqlstate;
@@ -24,7 +24,7 @@ const POLL: Duration = Duration::from_secs(1);
 pub fn run(context: &Context<'_>) -> Result<Answer, Error> {
     let config = context.readers_config()?;
     let migrations = files::read(&config.migrations_dir).map_err(Error::Files)?;
-    let runner = session::application_name(&config.server);
+    let runner = open::application_name(&config.server);
     let plan = wait(&config, &migrations, &runner, context.signals)?;
     report_up_to_date(&plan, &migrations);
     context.signals.check("the database is up to date")?;
@@ -79,16 +79,17 @@ fn look(
     runner: &str,
     wait: &mut Wait,
 ) -> Result<Observation, Error> {
-    let message = history::observe(config);
+    let observe = Observe::new(config);
     let (mut open, answer) = match session.take() {
         Some(mut open) => {
-            let answer = open.query(&message);
+            let answer = open.send(&observe.message);
             (open, answer)
         }
-        None => Session::open(&config.server, runner, &message, wait)?,
+        None => open::open(&config.server, runner, &observe.message, wait)?,
     };
     // After any trouble the session is left, and the next look opens another.
-    let observation = lock::understand(config, &mut open, answer, wait)?;
+    let answer = observe.read(config, &mut open, answer, wait)?;
+    let observation = observe.observation(&answer)?;
     *session = Some(open);
     Ok(observation)
 }

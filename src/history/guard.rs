@@ -56,7 +56,7 @@ fn said(code: &str, signature: i64) -> String {
 
 /// The SQLSTATE of ours that an error stands for, if a statement of this run raised it.
 pub fn raised(error: &DbError, signature: i64) -> Option<&'static str> {
-    if error.code().code() != sqlstate::INVALID_TEXT {
+    if error.code().code() != sqlstate::INVALID_TEXT_REPRESENTATION {
         return None;
     }
     let mut all = sqlstate::OURS.iter().map(|(code, _)| *code);
@@ -65,6 +65,6 @@ pub fn raised(error: &DbError, signature: i64) -> Option<&'static str> {
 
 /// Returns true if and only if an error stands for this SQLSTATE of ours, whoever raised it.
 pub fn is_raised(error: &DbError, code: &str) -> bool {
-    error.code().code() == sqlstate::INVALID_TEXT
+    error.code().code() == sqlstate::INVALID_TEXT_REPRESENTATION
         && error.message().contains(&format!("lockstep {code}, run "))
 }

@@ -125,31 +125,45 @@ pub fn start(
     ]
 }
 
-/// Statements that take the record of a migration back, and note in the journal that its rollback is about to run
+/// Statements that take the records of a migration back, and note in the journal that its rollback is about to run
 /// outside a transaction; `note` is [`start`]'s.
 pub fn take_back(
     tables: &Tables,
     version: Version,
+    which: &str,
     group: i64,
     note: Vec<String>,
 ) -> Vec<String> {
-    let (history, journal) = (&tables.history, &tables.journal);
-    let mut statements = vec![format!("DELETE FROM {history} WHERE {}", records(version))];
+    let mut statements = vec![format!(
+        "DELETE FROM {history} WHERE {which}",
+        history = tables.history
+    )];
     statements.extend(note);
     statements.push(format!(
         "UPDATE {journal} SET history_id = {} WHERE version = '{version}'",
-        group.saturating_neg()
+        group.saturating_neg(),
+        journal = tables.journal
     ));
     statements
 }
 
-/// Statements that leave no trace of a migration in history and journal.
-pub fn erase(tables: &Tables, version: Version) -> Vec<String> {
-    let (history, journal) = (&tables.history, &tables.journal);
+/// Statements that leave no trace of a migration in history and journal; `which` are its records.
+pub fn erase(tables: &Tables, version: Version, which: &str) -> Vec<String> {
+    let Tables {
+        history, journal, ..
+    } = tables;
     vec![
-        format!("DELETE FROM {history} WHERE {}", records(version)),
+        format!("DELETE FROM {history} WHERE {which}"),
         format!("DELETE FROM {journal} WHERE version = '{version}'"),
     ]
+}
+
+/// The statement that counts, in the journal, how many of a file's statements are done.
+pub fn count(tables: &Tables, version: Version, done: usize) -> String {
+    format!(
+        "UPDATE {journal} SET done = {done}, statement = NULL WHERE version = '{version}'",
+        journal = tables.journal
+    )
 }
 
 /// An array as a literal. Nothing in it is NULL.

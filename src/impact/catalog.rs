@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::Error;
 use crate::impact::{Name, World};
+use crate::server::message::{Access, Message};
 use crate::server::session::Session;
+use crate::server::settings::Settings;
 
 pub struct Catalog {
     /// The schemas that the role's `search_path` leads to.
@@ -28,27 +30,32 @@ pub struct Relation {
 
 /// Asks for all that the role's statements could mean.
 pub fn read(session: &mut Session) -> Result<Catalog, Error> {
-    let message = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; \
-        SELECT pg_catalog.unnest(pg_catalog.current_schemas(false)) AS schema; \
-        SET LOCAL search_path TO pg_catalog, pg_temp; \
-        SELECT c.oid, n.nspname AS schema, c.relname AS name, i.indrelid AS table, \
-          CASE WHEN c.relkind IN ('r', 'm') THEN pg_relation_filenode(c.oid) END AS filenode \
-        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_index i ON i.indexrelid = c.oid \
-        WHERE c.relkind IN ('r', 'p', 'm', 'v', 'f', 'i', 'I') \
-          AND n.nspname <> 'information_schema' AND NOT starts_with(n.nspname, 'pg_'); \
-        SELECT t.typname AS name FROM pg_type t WHERE t.typtype = 'd' AND (t.typnotnull \
-          OR EXISTS (SELECT FROM pg_constraint o WHERE o.contypid = t.oid) \
-          OR EXISTS (SELECT FROM pg_type b WHERE b.oid = t.typbasetype AND b.typtype = 'd')); \
-        SELECT DISTINCT inhparent AS oid FROM pg_inherits; \
-        COMMIT";
-    let results = session
-        .query(message)
+    let mut message = Message::begin(Access::Read, &Settings::default());
+    let schemas =
+        message.add("SELECT pg_catalog.unnest(pg_catalog.current_schemas(false)) AS schema");
+    message.add("SET LOCAL search_path TO pg_catalog, pg_temp");
+    let relations = message.add(
+        "SELECT c.oid, n.nspname AS schema, c.relname AS name, i.indrelid AS table, \
+           CASE WHEN c.relkind IN ('r', 'm') THEN pg_relation_filenode(c.oid) END AS filenode \
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_index i ON i.indexrelid = c.oid \
+         WHERE c.relkind IN ('r', 'p', 'm', 'v', 'f', 'i', 'I') \
+           AND n.nspname <> 'information_schema' AND NOT starts_with(n.nspname, 'pg_')",
+    );
+    let domains = message.add(
+        "SELECT t.typname AS name FROM pg_type t WHERE t.typtype = 'd' AND (t.typnotnull \
+           OR EXISTS (SELECT FROM pg_constraint o WHERE o.contypid = t.oid) \
+           OR EXISTS (SELECT FROM pg_type b WHERE b.oid = t.typbasetype AND b.typtype = 'd'))",
+    );
+    let parents = message.add("SELECT DISTINCT inhparent AS oid FROM pg_inherits");
+    message.add("COMMIT");
+    let answer = session
+        .send(&message)
         .map_err(|trouble| trouble.while_doing("reading which tables there are"))?;
-    let rows = |index: usize| results.get(index).map_or(&[][..], Vec::as_slice);
-    let schemas = rows(1)
+    let schemas = answer
+        .rows(schemas)
         .iter()
         .filter_map(|row| row.get("schema").map(str::to_owned));
-    let relations = rows(3).iter().filter_map(|row| {
+    let relations = answer.rows(relations).iter().filter_map(|row| {
         let text = |column: &str| row.get(column).map(str::to_owned);
         let name = Name {
             schema: text("schema")?,
@@ -61,10 +68,12 @@ pub fn read(session: &mut Session) -> Result<Catalog, Error> {
         };
         Some((row.get("oid")?.parse().ok()?, relation))
     });
-    let domains = rows(4)
+    let domains = answer
+        .rows(domains)
         .iter()
         .filter_map(|row| row.get("name").map(str::to_owned));
-    let parents = rows(5)
+    let parents = answer
+        .rows(parents)
         .iter()
         .filter_map(|row| row.get("oid")?.parse().ok());
     Ok(Catalog {

@@ -4,10 +4,10 @@ use std::fmt;
 
 use postgres::SimpleQueryRow;
 
-use super::key;
+use crate::error::Error;
 use crate::history::Tables;
-use crate::history::guard::guard_lock;
-use crate::server::session::{Session, Trouble};
+use crate::history::guard::{guard_lock, key};
+use crate::server::session::Session;
 
 /// The runner that holds the guard, as far as our role may see it: of other roles' sessions the server shows the
 /// application name only.
@@ -60,13 +60,19 @@ impl fmt::Display for IndexBuild {
 }
 
 /// Asks who holds the guard; none if nobody does.
-pub fn find(session: &mut Session, tables: &Tables) -> Result<Option<Holder>, Trouble> {
-    Ok(session.ask(&query(tables))?.first().map(read))
+///
+/// # Errors
+///
+/// What the connection meets.
+pub fn find(session: &mut Session, tables: &Tables) -> Result<Option<Holder>, Error> {
+    let rows = session.ask(&query(tables));
+    let rows = rows.map_err(|trouble| trouble.while_doing("asking who holds the lock"))?;
+    Ok(rows.first().map(read))
 }
 
 /// Client sessions on this database that are not ours, in words, the longest connected first: a bun process that has the
 /// lock may be any of them.
-pub fn other_sessions(session: &mut Session) -> Result<Vec<String>, Trouble> {
+pub fn other_sessions(session: &mut Session) -> Result<Vec<String>, Error> {
     let rows = session.ask(
         "SELECT pg_catalog.concat_ws(', ', 'pid ' || a.pid, NULLIF(a.application_name, ''), 'user ' || a.usename,
            'from ' || pg_catalog.host(a.client_addr), a.state,
@@ -76,7 +82,8 @@ pub fn other_sessions(session: &mut Session) -> Result<Vec<String>, Trouble> {
            AND COALESCE(a.backend_type, 'client backend') = 'client backend'
            AND a.application_name NOT LIKE 'lockstep/%'
          ORDER BY a.backend_start",
-    )?;
+    );
+    let rows = rows.map_err(|trouble| trouble.while_doing("asking who else is connected"))?;
     let words = |row: SimpleQueryRow| row.get("session").map(str::to_owned);
     Ok(rows.into_iter().filter_map(words).collect())
 }

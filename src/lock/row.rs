@@ -34,12 +34,7 @@ pub(super) struct Write {
 impl Write {
     /// The guard is asserted once the row is written, and so locked: an orphan that asserted it before could take the row
     /// of a successor over, who got the guard in between.
-    pub fn new(
-        config: &Config,
-        tables: &Tables,
-        guard_pid: i32,
-        observed: &Observation,
-    ) -> Write {
+    pub fn new(config: &Config, tables: &Tables, guard_pid: i32, observed: &Observation) -> Write {
         let settings = Settings {
             lock_timeout: ORPHAN_TIMEOUT,
             commit: Commit::Local,
@@ -105,12 +100,7 @@ impl Write {
 }
 
 /// The message that deletes our row, with a commit that is on disk when it returns.
-pub(super) fn release(
-    tables: &Tables,
-    table_name: &str,
-    token: i64,
-    dialect: Dialect,
-) -> Message {
+pub(super) fn release(tables: &Tables, table_name: &str, token: i64, dialect: Dialect) -> Message {
     let settings = Settings {
         lock_timeout: RELEASE_TIMEOUT,
         commit: Commit::Durable,

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::history::{self, Observation, Record};
+use crate::history::{Observation, Observe, Record};
 use crate::lock::{self, Holder};
 use crate::migration::Version;
+use crate::server::open;
 use crate::server::session::Session;
 use crate::server::wait::Wait;
 use crate::signals::Signals;
@@ -52,14 +53,15 @@ pub enum LockState {
 /// [`Error::TableWait`] if a table of ours is locked against readers until `MIGRATION_LOCK_WAIT_SECONDS` are over; what
 /// the connection meets.
 pub fn ask(config: &Config, runner: &str, signals: &Signals) -> Result<Facts, Error> {
-    let message = history::observe_in_detail(config);
+    let observe = Observe::in_detail(config);
     let mut patience = Wait::new(signals, config.database_wait);
-    let (mut session, answer) = Session::open(&config.server, runner, &message, &mut patience)?;
+    let (mut session, answer) =
+        open::open(&config.server, runner, &observe.message, &mut patience)?;
     let mut wait = Wait::new(signals, config.lock_wait);
-    let mut results = lock::read(config, &mut session, &message, answer, &mut wait)?;
+    let mut answer = observe.read(config, &mut session, answer, &mut wait)?;
     let mut ownerless = None;
     loop {
-        let observation = lock::observation(&results)?;
+        let observation = observe.observation(&answer)?;
         let holder = holder(&mut session, &observation)?;
         let lock = match (observation.lock_row, holder) {
             (Some(id), waiting) if id > 0 => LockState::Bun {
@@ -72,8 +74,8 @@ pub fn ask(config: &Config, runner: &str, signals: &Signals) -> Result<Facts, Er
             // The runner may have ended between the two questions. If its row is there afterwards, it is nobody's.
             (Some(id), None) if ownerless != Some(id) => {
                 ownerless = Some(id);
-                let answer = session.query(&message);
-                results = lock::read(config, &mut session, &message, answer, &mut wait)?;
+                let again = session.send(&observe.message);
+                answer = observe.read(config, &mut session, again, &mut wait)?;
                 continue;
             }
             (Some(id), None) => LockState::Stale { id },
@@ -82,7 +84,7 @@ pub fn ask(config: &Config, runner: &str, signals: &Signals) -> Result<Facts, Er
         session.close();
         return Ok(Facts {
             observation,
-            records: history::records(&results),
+            records: observe.records(&answer),
             lock,
         });
     }

@@ -52,6 +52,7 @@ pub struct Obstruction {
 }
 
 /// Why a migration cannot be rolled back.
+#[derive(Debug)]
 pub enum Objection {
     /// There is no file of this version, neither up nor down.
     NoFile(Version),

@@ -23,7 +23,6 @@ impl Report<'_> {
             Ok(_) => (self.up_to_date(), Tone::Good),
             Err(error) => {
                 let text = error.to_string();
-                let text = text.strip_prefix("error: ").unwrap_or(&text).to_owned();
                 match error {
                     Error::Pending { .. } => (text, Tone::Notice),
                     _ => (text, Tone::Bad),

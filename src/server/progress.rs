@@ -35,7 +35,7 @@ struct Running {
     /// Which statements the markers tell of, counted from 0.
     statements: Range<usize>,
     frame: Frame,
-    part: Part,
+    stage: Stage,
     verb: String,
     since: Instant,
     reached: Reached,
@@ -50,7 +50,7 @@ pub struct Frame {
 
 /// The part of a message that is running.
 #[derive(Clone, Copy)]
-enum Part {
+enum Stage {
     Before,
     /// These statements, counted from 0: one, or a stretch of small ones.
     Statements(usize),
@@ -66,6 +66,16 @@ pub enum Reached {
     Nothing,
     /// This statement, counted from 0, was about to run; one past the last means that all had run.
     Statement(usize),
+}
+
+/// A part of a file, which is sent as one message.
+#[derive(Default)]
+pub struct Part {
+    pub text: String,
+    /// The statements that have markers; none if nothing has.
+    pub marked: Option<Range<usize>>,
+    /// The marker that follows the last statement, if there is one.
+    pub end_marker: String,
 }
 
 /// How a message of a migration's can be followed.
@@ -88,18 +98,23 @@ impl<'a> Watch<'a> {
         }
     }
 
+    /// The name of the migration's file.
+    pub fn file_name(&self) -> &str {
+        &self.migration.file_name
+    }
+
     /// From now on notices belong to this message.
     pub fn begin(&mut self, followed: Followed) {
-        let (part, verb) = match (&followed.marked, self.migration.script.statements.len()) {
-            (Some(_), _) => (Part::Before, "BEGIN".to_owned()),
-            (None, 1) => (Part::Whole, sql::verb(self.migration.statement())),
-            (None, _) => (Part::Whole, sql::verb(&self.migration.text)),
+        let (stage, verb) = match (&followed.marked, self.migration.script.statements.len()) {
+            (Some(_), _) => (Stage::Before, "BEGIN".to_owned()),
+            (None, 1) => (Stage::Whole, sql::verb(self.migration.statement())),
+            (None, _) => (Stage::Whole, sql::verb(&self.migration.text)),
         };
         self.running = Some(Running {
             signature: format!("{} ", followed.token),
             statements: followed.marked.unwrap_or(0..0),
             frame: followed.frame,
-            part,
+            stage,
             verb,
             since: Instant::now(),
             reached: Reached::Nothing,
@@ -123,10 +138,13 @@ impl<'a> Watch<'a> {
         running.since = Instant::now();
         if let Ok(next) = message.parse::<usize>() {
             running.reached = Reached::Statement(next);
-            let (of, all) = (running.statements.end, self.migration.script.statements.len());
-            running.part = match next < of {
-                true => Part::Statements(next),
-                false => Part::After,
+            let (of, all) = (
+                running.statements.end,
+                self.migration.script.statements.len(),
+            );
+            running.stage = match next < of {
+                true => Stage::Statements(next),
+                false => Stage::After,
             };
             running.verb = match self.migration.script.statements.get(next) {
                 Some(statement) if next < of => sql::verb(&self.migration.text[statement.range()]),
@@ -146,11 +164,11 @@ impl<'a> Watch<'a> {
             return;
         }
         let took = running.since.elapsed();
-        let sql = match running.part {
-            Part::Before => running.frame.before.as_str(),
-            Part::After => running.frame.after.as_str(),
-            Part::Whole => self.migration.text.as_str(),
-            Part::Statements(number) => match self.migration.script.statements.get(number) {
+        let sql = match running.stage {
+            Stage::Before => running.frame.before.as_str(),
+            Stage::After => running.frame.after.as_str(),
+            Stage::Whole => self.migration.text.as_str(),
+            Stage::Statements(number) => match self.migration.script.statements.get(number) {
                 Some(statement) => &self.migration.text[statement.range()],
                 None => return,
             },
@@ -177,10 +195,10 @@ impl<'a> Watch<'a> {
 /// What of the migration is running.
 fn now<'r>(running: &'r Running, migration: &Migration) -> Now<'r> {
     let of = migration.script.statements.len();
-    let statement = match running.part {
-        Part::Statements(number) => Some(number + 1),
-        Part::Whole if of == 1 => Some(1),
-        Part::Before | Part::After | Part::Whole => None,
+    let statement = match running.stage {
+        Stage::Statements(number) => Some(number + 1),
+        Stage::Whole if of == 1 => Some(1),
+        Stage::Before | Stage::After | Stage::Whole => None,
     };
     Now {
         statement,

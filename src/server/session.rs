@@ -67,7 +67,15 @@ struct Line {
 /// What a connection's thread is asked for.
 struct Request {
     text: String,
-    wants_rows: bool,
+    rows: Rows,
+}
+
+/// What becomes of the rows that a message returns.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Rows {
+    Kept,
+    /// However many there are, they take no memory.
+    Dropped,
 }
 
 /// What a connection's thread tells.
@@ -132,14 +140,6 @@ impl Trouble {
         }
     }
 
-    /// The SQLSTATE of what the server said, if it said something.
-    pub fn sqlstate(&self) -> Option<&str> {
-        match self {
-            Trouble::Sql(error) => Some(error.code().code()),
-            Trouble::Lost(_) | Trouble::Stopped(_) | Trouble::Unexpected => None,
-        }
-    }
-
     /// The error of a statement of our own: `doing` is what it was for.
     pub fn while_doing(self, doing: &str) -> Error {
         let doing = doing.to_owned();
@@ -195,7 +195,9 @@ pub(super) enum First {
     Answered(Result<Answer, Trouble>),
     Refused(postgres::Error),
     /// Not in time.
-    Nothing { connected: bool },
+    Nothing {
+        connected: bool,
+    },
 }
 
 /// The rows of each statement of a message.
@@ -224,6 +226,18 @@ impl Answer {
         self.0.get(of.number()).map_or(&[], Vec::as_slice)
     }
 
+    /// Like [`Answer::rows`], to keep.
+    pub fn into_rows(mut self, of: Slot) -> Vec<SimpleQueryRow> {
+        let rows = self.0.get_mut(of.number());
+        rows.map_or(Vec::new(), std::mem::take)
+    }
+
+    /// The last value that a column of this name had, in whichever statement's rows.
+    pub fn last(&self, column: &str) -> Option<&str> {
+        let mut rows = self.0.iter().rev().flatten();
+        rows.find_map(|row| row.try_get(column).ok().flatten())
+    }
+
     /// The first row of what a statement returned.
     pub fn row(&self, of: Slot) -> Option<&SimpleQueryRow> {
         self.rows(of).first()
@@ -246,7 +260,7 @@ impl Session {
         });
         let first = Request {
             text: first_message.to_owned(),
-            wants_rows: true,
+            rows: Rows::Kept,
         };
         // The receiver is the closure's, which has not begun.
         let _ = requests.send(first);
@@ -296,7 +310,7 @@ impl Session {
     pub fn ask(&mut self, query: &str) -> Result<Vec<SimpleQueryRow>, Trouble> {
         let (message, asked) = Message::asking(query);
         let answer = self.send(&message)?;
-        Ok(answer.rows(asked).to_vec())
+        Ok(answer.into_rows(asked))
     }
 
     /// Like [`Session::ask`], but tables are found as the role's settings say.
@@ -305,7 +319,7 @@ impl Session {
         let asked = message.add(query);
         message.add("COMMIT");
         let answer = self.send(&message)?;
-        Ok(answer.rows(asked).to_vec())
+        Ok(answer.into_rows(asked))
     }
 
     /// After a lock timeout of one of our own statements: rolls back and waits a little, aloud. Any other trouble is an
@@ -363,21 +377,21 @@ impl Session {
     pub fn execute_patiently(
         &mut self,
         message: String,
+        rows: Rows,
         listener: &mut dyn Listener,
-    ) -> Result<(), Trouble> {
+    ) -> Result<Answer, Trouble> {
         let request = Request {
             text: message,
-            wants_rows: false,
+            rows,
         };
         self.exchange(request, Patience::Endless, listener)
-            .map(drop)
     }
 
     /// Asks for a sign of life. It fails no transaction and takes no snapshot.
     pub fn ping(&mut self) -> Result<(), Trouble> {
         let request = Request {
             text: String::new(),
-            wants_rows: true,
+            rows: Rows::Kept,
         };
         self.exchange(request, Patience::AtMost(PING_TIMEOUT), &mut Quiet)
             .map(drop)
@@ -389,7 +403,7 @@ impl Session {
         let sent = Instant::now();
         let request = Request {
             text: message.to_owned(),
-            wants_rows: true,
+            rows: Rows::Kept,
         };
         let answer = self.exchange(request, patience, &mut Quiet);
         log_statements(message, sent.elapsed(), answer.as_ref().err());
@@ -462,8 +476,8 @@ fn serve(config: &postgres::Config, asked: &Receiver<Request>, teller: &Sender<E
         }
     };
     let _ = teller.send(Event::Connected);
-    for Request { text, wants_rows } in asked {
-        let answer = answer(&mut client, text, wants_rows);
+    for Request { text, rows } in asked {
+        let answer = answer(&mut client, &text, rows);
         if teller.send(Event::Answer(answer)).is_err() {
             break;
         }
@@ -474,12 +488,12 @@ fn serve(config: &postgres::Config, asked: &Receiver<Request>, teller: &Sender<E
 
 fn answer(
     client: &mut Client,
-    text: String,
-    wants_rows: bool,
+    text: &str,
+    rows: Rows,
 ) -> Result<Vec<SimpleQueryMessage>, postgres::Error> {
-    match wants_rows {
-        true => client.simple_query(&text),
-        false => client.batch_execute(&text).map(|()| Vec::new()),
+    match rows {
+        Rows::Kept => client.simple_query(text),
+        Rows::Dropped => client.batch_execute(text).map(|()| Vec::new()),
     }
 }
 

@@ -145,6 +145,28 @@ pub fn of_session(application_name: &str) -> String {
     )
 }
 
+/// The statements that undo whatever a file may have left in the session (rule 8). Behind a pooler `RESET ALL` drops the
+/// application name and the client encoding too, so they are set again. `DISCARD ALL` would be shorter, but cannot share
+/// a message. A pooler that keeps prepared statements of its own sees from the answer that they are gone (PgBouncer, since
+/// 1.22).
+pub fn reset(runner: &str) -> [String; 12] {
+    [
+        "RESET SESSION AUTHORIZATION",
+        "RESET ROLE",
+        "RESET ALL",
+        "SELECT pg_catalog.pg_advisory_unlock_all()",
+        "DEALLOCATE ALL",
+        "CLOSE ALL",
+        "UNLISTEN *",
+        "DISCARD TEMP",
+        "DISCARD SEQUENCES",
+        "SET client_encoding TO 'UTF8'",
+        "SET standard_conforming_strings TO on",
+        &format!("SET application_name TO {}", literal(runner)),
+    ]
+    .map(str::to_owned)
+}
+
 /// See [`Dialect::check_interval`].
 const CHECK_INTERVAL: &str = "CASE WHEN pg_catalog.strpos(pg_catalog.lower(pg_catalog.version()), 'windows') OPERATOR(pg_catalog.>) 0 \
      OR pg_catalog.strpos(pg_catalog.version(), 'Visual C') OPERATOR(pg_catalog.>) 0 THEN '0' ELSE '1s' END";

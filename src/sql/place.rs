@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 /// A place in a migration file.
+#[derive(Debug)]
 pub struct Place {
     /// Counted from 1.
     pub line: usize,
@@ -14,7 +15,7 @@ pub struct Place {
 }
 
 /// How well a place is known.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Precision {
     /// The server named this character.
     Exact,

@@ -1,6 +1,8 @@
 //! SQLSTATEs by name: PostgreSQL's own, as the manual's appendix "PostgreSQL Error Codes" calls them, and those that our
 //! own statements raise.
 
+/// What is no number was read as one: how our own statements raise an error.
+pub const INVALID_TEXT_REPRESENTATION: &str = "22P02";
 /// The statement may not run in a transaction block.
 pub const ACTIVE_SQL_TRANSACTION: &str = "25001";
 pub const SERIALIZATION_FAILURE: &str = "40001";
@@ -12,6 +14,8 @@ pub const LOCK_NOT_AVAILABLE: &str = "55P03";
 /// An enum value is used in the transaction that adds it.
 pub const UNSAFE_NEW_ENUM_VALUE_USAGE: &str = "55P04";
 
+/// The SQLSTATE of a marker, which tells how far a migration has come.
+pub const MARKER: &str = "LK000";
 /// The file ended the transaction it ran in.
 pub const TRANSACTION_ENDED: &str = "LK001";
 /// The version is already recorded.
@@ -32,3 +36,24 @@ pub const NO_LONGER_RECORDED: &str = "LK008";
 pub const STILL_RECORDED: &str = "LK009";
 /// The index of a statement's name is another one than the statement's.
 pub const OTHER_INDEX: &str = "LK010";
+/// A migration of the same history is running, by another name of it.
+pub const WORK_LOCKED: &str = "LK011";
+
+/// What the statements of a fenced transaction raise, with the words for it.
+pub const OURS: [(&str, &str); 9] = [
+    (TRANSACTION_ENDED, "the file ended its transaction"),
+    (ALREADY_RECORDED, "already recorded"),
+    (LOCK_LOST, "the migration lock was lost"),
+    (
+        OTHER_SERVER,
+        "the two connections reached different servers, or the guard is gone",
+    ),
+    (
+        ROW_TAKEN,
+        "the file took the row of the migration lock away",
+    ),
+    (NOT_RECORDED, "the record did not stay"),
+    (NO_LONGER_RECORDED, "no longer recorded"),
+    (STILL_RECORDED, "the record did not go"),
+    (WORK_LOCKED, "another migration of this history is running"),
+];

@@ -7,20 +7,16 @@
 use log::warn;
 
 use super::definition::{self, Comparison};
-use super::{Found, LOCK_TIMEOUT, Run};
+use super::{Alone, Found, LOCK_TIMEOUT};
 use crate::error::{Error, FailureOutcome, SqlError};
-use crate::lock::{self, Locked};
-use crate::migration::Migration;
-use crate::server::session::Settings;
+use crate::server::settings::Settings;
 use crate::server::wait::Wait;
 use crate::sql::{quote, sqlstate};
 
-impl Run<'_> {
+impl Alone<'_, '_, '_> {
     /// Compares the index of this name, in the table's schema, with what the statement would build.
     pub(super) fn compare(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
+        &mut self,
         statement: &str,
         index: &str,
         table: &str,
@@ -29,44 +25,37 @@ impl Run<'_> {
             lock_timeout: LOCK_TIMEOUT,
             ..Settings::default()
         };
-        let message = self
-            .relation(locked, migration, table)?
-            .and_then(|table| definition::message(settings, statement, index, &table));
-        let Some(message) = message else {
+        let table = self.relation(table)?;
+        let compared = table.and_then(|table| definition::statements(statement, index, &table));
+        let Some(statements) = compared else {
             return Ok(definition::unknown(
                 "the table is not there, or the statement is not understood",
             ));
         };
         let doing = format!(
             "comparing the index \"{index}\" with that of {}",
-            migration.file_name
+            self.name()
         );
-        let mut wait = Wait::new(self.signals, self.config.ddl_lock_retry);
-        loop {
-            match locked.work.query(&message) {
-                Ok(results) => return Ok(definition::read(results)),
-                Err(trouble) => {
-                    lock::retry_lock_timeout(&mut locked.work, trouble, &doing, &mut wait)
-                        .map_err(|error| error.after(self.before()))?;
-                }
-            }
-        }
+        let mut wait = Wait::new(self.run.signals, self.run.config.ddl_lock_retry);
+        let rows = self
+            .locked
+            .try_out(settings, &statements, &doing, &mut wait)
+            .map_err(|error| error.after(self.run.before()))?;
+        Ok(definition::read(&rows))
     }
 
     /// Refuses an INVALID index that is not provably what an unfinished run of this statement left.
     pub(super) fn check_invalid(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
+        &mut self,
         index: &str,
         table: &str,
         was_started: bool,
     ) -> Result<(), Error> {
-        let name = self.index_name(locked, migration, index, table)?;
+        let name = self.index_name(index, table)?;
         let drop =
             format!("so it is not ours to remove: DROP INDEX CONCURRENTLY {name}; then run again.");
         let (message, detail, hint) = if was_started {
-            match self.compare(locked, migration, migration.statement(), index, table)? {
+            match self.compare(self.migration.statement(), index, table)? {
                 Comparison::Same => return Ok(()),
                 Comparison::Differs { present, wanted } => (
                     "is INVALID, and another one than this file builds".to_owned(),
@@ -95,20 +84,18 @@ impl Run<'_> {
             query: None,
             context: None,
         };
-        Err(self.outside_failure(migration, cause, None, FailureOutcome::NotBegun))
+        Err(self.failure(cause, None, FailureOutcome::NotBegun))
     }
 
     /// Refuses a valid index under the statement's name that is another one than the statement's.
     pub(super) fn check_valid(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
+        &mut self,
         index: &str,
         table: &str,
         found: Found,
     ) -> Result<(), Error> {
-        let statement = migration.statement();
-        let (present, wanted) = match self.compare(locked, migration, statement, index, table)? {
+        let statement = self.migration.statement();
+        let (present, wanted) = match self.compare(statement, index, table)? {
             Comparison::Same => return Ok(()),
             Comparison::Differs { present, wanted } => (present, wanted),
             Comparison::Unknown { present, .. } if found == Found::IndexElsewhere => {
@@ -118,12 +105,12 @@ impl Run<'_> {
                 warn!(
                     "{}: the index \"{index}\" on {table} is there and valid; whether it is what the file builds \
                      cannot be found out: {why}",
-                    migration.file_name
+                    self.name()
                 );
                 return Ok(());
             }
         };
-        let name = self.index_name(locked, migration, index, table)?;
+        let name = self.index_name(index, table)?;
         let cause = SqlError {
             sqlstate: sqlstate::OTHER_INDEX.to_owned(),
             message: format!(
@@ -137,18 +124,12 @@ impl Run<'_> {
             query: None,
             context: None,
         };
-        Err(self.outside_failure(migration, cause, None, FailureOutcome::NotBegun))
+        Err(self.failure(cause, None, FailureOutcome::NotBegun))
     }
 
     /// The qualified and quoted name of an index: it lives in its table's schema.
-    pub(super) fn index_name(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
-        index: &str,
-        table: &str,
-    ) -> Result<String, Error> {
-        let table = self.relation(locked, migration, table)?;
+    pub(super) fn index_name(&mut self, index: &str, table: &str) -> Result<String, Error> {
+        let table = self.relation(table)?;
         Ok(match table {
             // Behind a schema, a keyword is a name like any other.
             Some(table) => format!("{}.{}", table.schema, quote::bare_or_quoted(index)),

@@ -14,8 +14,8 @@
 use postgres::SimpleQueryRow;
 
 use super::Relation;
-use crate::server::session::{Results, Settings, literal};
 use crate::sql;
+use crate::sql::quote::literal;
 
 /// What came of comparing an index with a statement.
 pub(super) enum Comparison {
@@ -27,16 +27,11 @@ pub(super) enum Comparison {
     Unknown { why: String, present: String },
 }
 
-/// The message that compares the index of this name, in the table's schema, with what `statement` would build. It leaves
-/// nothing behind; if it fails, the caller rolls back.
+/// The statements that compare the index of this name, in the table's schema, with what `statement` would build. They
+/// are for a transaction that is rolled back.
 ///
 /// The statement is read under the role's `search_path`, as when it runs; all else under the catalog's.
-pub(super) fn message(
-    settings: Settings,
-    statement: &str,
-    index: &str,
-    table: &Relation,
-) -> Option<String> {
+pub(super) fn statements(statement: &str, index: &str, table: &Relation) -> Option<[String; 2]> {
     let copy = Copy::of(table);
     let block = format!(
         "DECLARE
@@ -76,11 +71,10 @@ pub(super) fn message(
         own_type = literal(copy.own_type),
     );
     // The block may hold whatever the statement holds, so a dollar quote could end too soon.
-    Some(format!(
-        "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {settings} DO LANGUAGE plpgsql {}; \
-         FETCH ALL FROM {CURSOR}; ROLLBACK",
-        literal(&block)
-    ))
+    Some([
+        format!("DO LANGUAGE plpgsql {}", literal(&block)),
+        format!("FETCH ALL FROM {CURSOR}"),
+    ])
 }
 
 const CURSOR: &str = "lockstep_definitions";
@@ -130,14 +124,10 @@ pub(super) fn shape(i: &str, c: &str) -> String {
     )
 }
 
-/// Reads what [`message`] returned.
-pub(super) fn read(results: Results) -> Comparison {
-    let row = results
-        .into_iter()
-        .flatten()
-        .find(|row| row.columns().iter().any(|it| it.name() == "same"));
-    match row {
-        Some(row) => compared(&row),
+/// Reads what the [`statements`] returned.
+pub(super) fn read(rows: &[SimpleQueryRow]) -> Comparison {
+    match rows.first() {
+        Some(row) => compared(row),
         None => unknown("the server did not answer"),
     }
 }

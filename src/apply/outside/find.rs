@@ -2,12 +2,11 @@
 
 use log::debug;
 
-use super::{Run, leftovers, wait_for};
+use super::{Alone, leftovers};
 use crate::error::Error;
-use crate::lock::Locked;
 use crate::migration::Migration;
-use crate::server::session::literal;
 use crate::server::wait::Wait;
+use crate::sql::quote::literal;
 use crate::sql::{self, Outside};
 
 /// What the catalog says of what a statement is to bring about.
@@ -40,23 +39,17 @@ pub(super) struct Relation {
     pub(super) may_be_temporary: bool,
 }
 
-impl Run<'_> {
+impl Alone<'_, '_, '_> {
     /// Asks the catalog what there is of what the statement is to bring about; `text` is its text.
-    pub(super) fn find(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
-        text: &str,
-        statement: Option<&Outside>,
-    ) -> Result<Found, Error> {
+    pub(super) fn find(&mut self, text: &str, statement: Option<&Outside>) -> Result<Found, Error> {
         let query = match statement {
             Some(Outside::CreateIndex { index, table, .. }) => {
-                return self.find_index(locked, migration, index, table);
+                return self.find_index(index, table);
             }
             Some(Outside::DropIndex { indexes, .. }) => {
                 for index in indexes {
-                    let oid = self.oid_of(locked, migration, index)?;
-                    let found = self.ask(locked, migration, &drop_query(&oid))?;
+                    let oid = self.oid_of(index)?;
+                    let found = self.ask(&drop_query(&oid))?;
                     if found != Found::Done {
                         return Ok(found);
                     }
@@ -66,8 +59,8 @@ impl Run<'_> {
             Some(Outside::DetachPartition { table, partition }) => format!(
                 "SELECT COALESCE((SELECT CASE WHEN inhdetachpending THEN 'pending detach' ELSE 'nothing' END \
                    FROM pg_catalog.pg_inherits WHERE inhparent = {} AND inhrelid = {}), 'done') AS found",
-                self.oid_of(locked, migration, table)?,
-                self.oid_of(locked, migration, partition)?,
+                self.oid_of(table)?,
+                self.oid_of(partition)?,
             ),
             Some(Outside::Other) => match object_query(text) {
                 Some(query) => query,
@@ -75,30 +68,19 @@ impl Run<'_> {
             },
             Some(Outside::ReindexConcurrently { .. }) | None => return Ok(Found::Nothing),
         };
-        self.ask(locked, migration, &query)
+        self.ask(&query)
     }
 
-    pub(super) fn find_index(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
-        index: &str,
-        table: &str,
-    ) -> Result<Found, Error> {
-        let table = self.oid_of(locked, migration, table)?;
-        self.ask(locked, migration, &index_query(index, &table))
+    pub(super) fn find_index(&mut self, index: &str, table: &str) -> Result<Found, Error> {
+        let table = self.oid_of(table)?;
+        self.ask(&index_query(index, &table))
     }
 
-    pub(super) fn ask(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
-        query: &str,
-    ) -> Result<Found, Error> {
-        let rows = locked
-            .work
+    pub(super) fn ask(&mut self, query: &str) -> Result<Found, Error> {
+        let rows = self
+            .locked
             .ask(query)
-            .map_err(|trouble| trouble.while_doing(&looking_for(migration)))?;
+            .map_err(|trouble| trouble.while_doing(&looking_for(self.migration)))?;
         let found = match rows.first().and_then(|row| row.get("found")) {
             Some("done") => Found::Done,
             Some("invalid") => Found::InvalidIndex,
@@ -107,18 +89,13 @@ impl Run<'_> {
             Some("pending detach") => Found::PendingDetach,
             _ => Found::Nothing,
         };
-        debug!("{}: the catalog says {found:?}", migration.file_name);
+        debug!("{}: the catalog says {found:?}", self.name());
         Ok(found)
     }
 
     /// Finds a table or an index as the statement does: under the role's `search_path`. So whatever could be found
     /// elsewhere on it is written out.
-    pub(super) fn relation(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
-        name: &str,
-    ) -> Result<Option<Relation>, Error> {
+    pub(super) fn relation(&mut self, name: &str) -> Result<Option<Relation>, Error> {
         let query = format!(
             "SELECT c.oid, pg_catalog.quote_ident(n.nspname) AS schema, pg_catalog.quote_ident(c.relname) AS name, \
                pg_catalog.format('%I.%I', n.nspname, c.relname) AS qualified, \
@@ -128,12 +105,11 @@ impl Run<'_> {
              WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass({})::pg_catalog.oid",
             literal(name)
         );
-        let results = locked
-            .work
-            .query(&query)
-            .map_err(|trouble| trouble.while_doing(&looking_for(migration)))?;
-        let row = results.into_iter().flatten().next();
-        Ok(row.map(|row| {
+        let rows = self
+            .locked
+            .ask_as_set(&query)
+            .map_err(|trouble| trouble.while_doing(&looking_for(self.migration)))?;
+        Ok(rows.first().map(|row| {
             let text = |name: &str| row.get(name).unwrap_or_default().to_owned();
             Relation {
                 oid: text("oid"),
@@ -146,32 +122,21 @@ impl Run<'_> {
     }
 
     /// The oid of a table or an index; [`NO_OID`] if it is not there.
-    pub(super) fn oid_of(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
-        name: &str,
-    ) -> Result<String, Error> {
-        let relation = self.relation(locked, migration, name)?;
+    pub(super) fn oid_of(&mut self, name: &str) -> Result<String, Error> {
+        let relation = self.relation(name)?;
         Ok(relation.map_or(NO_OID.to_owned(), |relation| relation.oid))
     }
 
     /// Finds the index, once no other session is building it.
-    pub(super) fn built_index(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
-        index: &str,
-        table: &str,
-    ) -> Result<Found, Error> {
-        let mut wait = Wait::new(self.signals, self.config.lock_wait);
+    pub(super) fn built_index(&mut self, index: &str, table: &str) -> Result<Found, Error> {
+        let mut wait = Wait::new(self.run.signals, self.run.config.lock_wait);
         loop {
-            let found = self.find_index(locked, migration, index, table)?;
+            let found = self.find_index(index, table)?;
             if found != Found::IndexInTheMaking {
                 return Ok(found);
             }
             let holder = format!("another session that builds the index \"{index}\" on {table}");
-            wait_for(holder, &mut wait)?;
+            self.wait_for(holder, &mut wait)?;
         }
     }
 }

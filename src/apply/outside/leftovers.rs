@@ -5,8 +5,8 @@
 //! beside it, on the same table, with the same definition, and is one of those that the statement rebuilds. Pure.
 
 use super::definition::shape;
-use crate::server::session::literal;
 use crate::sql::ReindexTarget;
+use crate::sql::quote::literal;
 
 /// The query for the leftovers: their qualified and quoted names, and whether another session is at work on the table.
 /// `relation` is the oid of the table or the index that the statement names, `schema` the schema's name as written.

@@ -17,13 +17,16 @@ use postgres::error::{DbError, ErrorPosition};
 
 use crate::apply;
 use crate::config::Config;
-use crate::error::{Before, Error, Failure, FailureOutcome, Place, Precision, SqlError};
+use crate::error::{Before, Error, Failure, FailureOutcome, SqlError};
 use crate::impact::catalog::Catalog;
 use crate::impact::{Measured, Mode, Name, World};
 use crate::migration::Migration;
 use crate::plan::Plan;
-use crate::server::session::{Session, Settings, Trouble};
+use crate::server::message::Message;
+use crate::server::session::{Session, Trouble};
+use crate::server::settings::{self, Settings, Span};
 use crate::signals::Signals;
+use crate::sql::place::{Place, Precision};
 use crate::sql::{self, Kind, Statement, quote, sqlstate};
 
 /// What every statement of every pending file did, in order.
@@ -45,9 +48,13 @@ pub fn run(
     let settings = Settings {
         lock_timeout: config.ddl_lock_timeout,
         statement_timeout: config.statement_timeout,
+        span: Span::Idle,
         ..Settings::default()
     };
-    let settings = format!("{settings} SET LOCAL standard_conforming_strings TO on");
+    let mut statements = Vec::new();
+    settings.statements(|it| statements.push(it.to_owned()));
+    statements.push("SET LOCAL standard_conforming_strings TO on".to_owned());
+    let settings = statements.join("; ");
     let mut rehearsal = Rehearsal {
         session,
         settings,
@@ -57,7 +64,7 @@ pub fn run(
         seen: Seen::new(catalog),
     };
     let outcome = rehearsal.run(plan);
-    let reset = format!("ROLLBACK; {}", apply::reset(runner));
+    let reset = format!("ROLLBACK; {}", settings::reset(runner).join("; "));
     // The first error is the one that counts; without a session there is nothing to roll back.
     if let Err(trouble) = rehearsal.session.execute(&reset) {
         debug!("rolling back the rehearsal: {trouble:?}");
@@ -74,13 +81,23 @@ pub fn run(
             let text = statement.map_or(migration.text.as_str(), |it| &migration.text[it.range()]);
             Err(Error::TableWait {
                 doing: migration.path.display().to_string(),
-                blockers: apply::blockers(rehearsal.session, text, None)?,
+                blockers: blockers(rehearsal.session, text)?,
                 cause,
                 waited,
                 before: None,
             })
         }
     }
+}
+
+/// Who keeps a statement waiting.
+fn blockers(session: &mut Session, text: &str) -> Result<Vec<String>, Error> {
+    let Some(query) = apply::blockers_query(text, None) else {
+        return Ok(Vec::new());
+    };
+    let rows = session.ask(&query);
+    let rows = rows.map_err(|trouble| trouble.while_doing("asking who is in the way"))?;
+    Ok(rows.iter().map(apply::describe_blocker).collect())
 }
 
 /// Returns true if and only if the file adds a value to an enum. If it does not, the new value that it uses is an earlier
@@ -163,6 +180,14 @@ impl Rehearsal<'_> {
         outcome.map_err(|trouble| Stop::error(trouble.while_doing(doing)))
     }
 
+    fn query<'p>(&mut self, query: &str, doing: &str) -> Result<Vec<SimpleQueryRow>, Stop<'p>> {
+        let mut message = Message::empty();
+        let asked = message.add(query);
+        let answer = self.session.send(&message);
+        let answer = answer.map_err(|trouble| Stop::error(trouble.while_doing(doing)))?;
+        Ok(answer.into_rows(asked))
+    }
+
     fn file<'p>(&mut self, migration: &'p Migration) -> Result<Vec<Measured>, Stop<'p>> {
         let mut all = Vec::new();
         for statement in &migration.script.statements {
@@ -177,7 +202,11 @@ impl Rehearsal<'_> {
         }
         self.check_constraints(migration)?;
         // What it leaves behind in the session is gone before the next one, as rule 8 has it.
-        let reset = format!("{}; {}", apply::reset(self.runner), self.settings);
+        let reset = format!(
+            "{}; {}",
+            settings::reset(self.runner).join("; "),
+            self.settings
+        );
         self.ours(&reset, "resetting the session between two files")?;
         Ok(all)
     }
@@ -191,10 +220,7 @@ impl Rehearsal<'_> {
             WHERE c.condeferrable AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint o \
               WHERE o.conname OPERATOR(pg_catalog.=) c.conname \
                 AND o.connamespace OPERATOR(pg_catalog.=) c.connamespace AND NOT o.condeferrable)";
-        let rows = self.session.query(list).map_err(|trouble| {
-            Stop::error(trouble.while_doing("asking for the deferrable constraints"))
-        })?;
-        let rows: Vec<SimpleQueryRow> = rows.into_iter().flatten().collect();
+        let rows = self.query(list, "asking for the deferrable constraints")?;
         let names = |rows: &mut dyn Iterator<Item = &SimpleQueryRow>| -> String {
             let names: Vec<&str> = rows.filter_map(|row| row.get("name")).collect();
             names.join(", ")
@@ -215,11 +241,8 @@ impl Rehearsal<'_> {
 
     /// Which locks have come since the last look.
     fn measure<'p>(&mut self, text: &str, duration: Duration) -> Result<Measured, Stop<'p>> {
-        let results = self.session.query(&self.seen.look);
-        let results = results.map_err(|trouble| {
-            Stop::error(trouble.while_doing("measuring the locks of a statement"))
-        })?;
-        let rows: Vec<SimpleQueryRow> = results.into_iter().flatten().collect();
+        let look = self.seen.look.clone();
+        let rows = self.query(&look, "measuring the locks of a statement")?;
         Ok(self.seen.compare(&rows, text, duration))
     }
 

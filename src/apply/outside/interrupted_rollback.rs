@@ -27,73 +27,61 @@
 
 use log::{info, warn};
 
-use super::{Found, Run, only_statement};
-use crate::apply::{Step, Way};
+use super::{Alone, Found, Written, only_statement};
+use crate::apply::{Run, Step, Way};
 use crate::error::Error;
-use crate::history;
-use crate::lock::{Expected, Locked};
+use crate::lock::fence::Fenced;
 use crate::migration::{Interrupted, Migration};
 use crate::sql::Outside;
 
 impl Run<'_> {
     /// What a fenced transaction does before the statement runs: it notes the start, and on the way back deletes the
     /// record. `text` is what is noted of the statement.
-    pub(super) fn note(
-        &self,
-        locked: &Locked,
-        migration: &Migration,
-        text: Option<String>,
-    ) -> String {
-        let session = self.session_name(locked);
-        let start = history::start(&locked.tables, migration, &session, text.as_deref());
+    pub(super) fn note(&self, fenced: &mut Fenced<'_>, migration: &Migration, text: Option<&str>) {
         if let Way::Up { .. } = self.way {
-            return start;
+            fenced.note(migration, 0, text);
+            return;
         }
-        let version = migration.version;
         let begun = || self.unfinished(migration)?.rollback;
-        let recorded = self.history.record(version).map(|it| it.group);
+        let recorded = self.history.record(migration.version).map(|it| it.group);
         let group = recorded.or_else(begun).unwrap_or(0);
-        let taken_back = history::take_back(&locked.tables, version, group, &start);
-        format!("{taken_back} {}", locked.assert_erased(version))
+        let ids = self.history.ids(migration.version);
+        fenced.take_back(migration, (&ids, group), 0, text);
     }
+}
 
+impl Alone<'_, '_, '_> {
     /// Returns true if and only if the file's work, where all of it is found, can be that of the run which left this
     /// note: because it ran the same text, or because it was rolling back what had been applied.
-    pub(super) fn may_be_work_of(&self, noted: &Interrupted, migration: &Migration) -> bool {
-        let same_text = noted.checksum == Some(migration.script.checksum);
-        same_text || self.way != Way::Down && noted.rollback.is_some()
+    pub(super) fn may_be_work_of(&self, noted: &Interrupted) -> bool {
+        let same_text = noted.checksum == Some(self.migration.script.checksum);
+        same_text || self.run.way != Way::Down && noted.rollback.is_some()
     }
 
     /// On the way up, after a rollback that was begun and not finished, whose session has ended and whose INVALID index
     /// is gone: finishes what it had begun, or records the migration again if nothing of it has happened. Returns a step
     /// if the migration needs no more.
-    pub(super) fn settle_rollback(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
-        noted: &Interrupted,
-    ) -> Result<Option<Step>, Error> {
+    pub(super) fn settle_rollback(&mut self, noted: &Interrupted) -> Result<Option<Step>, Error> {
         let text = noted.statement.as_deref().unwrap_or_default();
         let Some(statement) = only_statement(text) else {
             return Ok(None);
         };
-        let unrecorded = Expected::NoneOf(&[migration.version]);
-        let found = self.find(locked, migration, text, Some(&statement))?;
-        let name = &migration.file_name;
+        let found = self.find(text, Some(&statement))?;
         if let Found::InvalidIndex | Found::PendingDetach = found {
-            if let Some(step) = self.begin_outside(locked, migration, None, unrecorded)? {
-                return Ok(Some(step));
-            }
+            let leave = match self.begin(None, &self.unrecorded())? {
+                Written::Committed(leave) => leave,
+                Written::NoMore(step) => return Ok(Some(step)),
+            };
             match &statement {
                 Outside::DropIndex { indexes, .. } => {
-                    let indexes = indexes.join(", ");
+                    let (name, indexes) = (self.name(), indexes.join(", "));
                     warn!("{name}: dropping the index {indexes}, as its rollback had begun to");
                     let doing = format!("finishing the rollback of {name}");
                     let drop = format!("DROP INDEX CONCURRENTLY IF EXISTS {indexes}");
-                    self.session_statement(locked, migration, &drop, &doing)?;
+                    self.repair(&leave, &drop, &doing)?;
                 }
                 Outside::DetachPartition { table, partition } => {
-                    self.finalize_detach(locked, migration, table, partition)?;
+                    self.finalize_detach(&leave, table, partition)?;
                 }
                 // An INVALID index that is not provably what the rollback built.
                 _ => {}
@@ -101,10 +89,13 @@ impl Run<'_> {
             return Ok(None);
         }
         // What runs outside a transaction tells by itself whether its work is there, and is what the file says.
-        if found == Found::Done || only_statement(&migration.text).is_some() {
+        if found == Found::Done || only_statement(&self.migration.text).is_some() {
             return Ok(None);
         }
-        info!("{name}: nothing of its rollback had happened; it is recorded again");
-        self.finish(locked, migration, None, unrecorded).map(Some)
+        info!(
+            "{}: nothing of its rollback had happened; it is recorded again",
+            self.name()
+        );
+        self.finish(None, &self.unrecorded()).map(Some)
     }
 }

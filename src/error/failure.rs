@@ -1,0 +1,162 @@
+//! A migration that failed: where, why, and what it left.
+
+use std::fmt;
+
+use log::kv::Value;
+
+use super::SqlError;
+use crate::migration::Direction;
+use crate::sql::place::{Place, Precision};
+
+/// A migration that failed: where, and what became of it.
+#[derive(Debug)]
+pub struct Failure {
+    pub file: String,
+    pub place: Option<Place>,
+    pub cause: SqlError,
+    /// What the statement was, if the file has several: `statement 2 of 5, CREATE TABLE`.
+    pub statement: Option<String>,
+    pub outcome: FailureOutcome,
+    pub before: Before,
+}
+
+impl Failure {
+    /// What the log's structured line carries.
+    pub(super) fn fields(&self) -> Vec<(&'static str, Value<'_>)> {
+        let mut fields = vec![
+            ("file", Value::from(self.file.as_str())),
+            ("sqlstate", Value::from(self.cause.sqlstate.as_str())),
+            self.before.field(),
+        ];
+        if let Some(place) = &self.place {
+            fields.extend([
+                ("line", Value::from(place.line)),
+                ("column", Value::from(place.column)),
+            ]);
+        }
+        fields
+    }
+}
+
+/// How many migrations this run had done before the one that failed, and which way.
+#[derive(Clone, Copy, Debug)]
+pub struct Before {
+    pub direction: Direction,
+    pub count: usize,
+}
+
+impl Before {
+    /// For what fails before the first migration.
+    pub fn nothing() -> Before {
+        Before {
+            direction: Direction::Up,
+            count: 0,
+        }
+    }
+
+    /// What the log's structured line carries.
+    pub(super) fn field(self) -> (&'static str, Value<'static>) {
+        let name = match self.direction {
+            Direction::Up => "applied_before",
+            Direction::Down => "rolled_back_before",
+        };
+        (name, Value::from(self.count))
+    }
+}
+
+/// What a failed migration left behind.
+#[derive(Debug)]
+pub enum FailureOutcome {
+    RolledBack,
+    /// It was not even begun.
+    NotBegun,
+    /// The file ended the transaction that it ran in; what stood before that is committed.
+    TransactionEnded,
+    /// It ran outside a transaction; the next run finds out from the catalog what it left.
+    OutsideTransaction,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file)?;
+        if let Some(place) = &self.place {
+            write!(f, ":{}:{}", place.line, place.column)?;
+        }
+        write!(f, ": {}", self.cause)?;
+        if let Some(place) = &self.place {
+            write!(f, "\n{}", place.excerpt())?;
+            if place.precision == Precision::EndOfFile {
+                write!(f, " the end of the file")?;
+            }
+        }
+        if let Some(statement) = &self.statement {
+            write!(f, "\n  {statement}")?;
+        }
+        self.cause.write_notes(f)?;
+        let before = self.before;
+        if before.direction == Direction::Down {
+            return write_what_stays(f, &self.outcome, before);
+        }
+        match self.outcome {
+            FailureOutcome::RolledBack => {
+                write!(f, "\n  rolled back; {before}; fix the file and run again")
+            }
+            FailureOutcome::NotBegun => {
+                write!(f, "\n  not run; {before}; run again when that is done")
+            }
+            FailureOutcome::TransactionEnded => write!(
+                f,
+                "\n  not recorded; if the file ended its transaction, what stands before that is committed; {before}; \
+                 fix the file and run again"
+            ),
+            FailureOutcome::OutsideTransaction => write!(
+                f,
+                "\n  not recorded; {before}; remove the cause and run again: the next run cleans up what this one left"
+            ),
+        }
+    }
+}
+
+/// What a rollback that failed leaves.
+fn write_what_stays(
+    f: &mut fmt::Formatter<'_>,
+    outcome: &FailureOutcome,
+    before: Before,
+) -> fmt::Result {
+    match outcome {
+        FailureOutcome::RolledBack => write!(
+            f,
+            "\n  it stays applied, whole; {before}; fix the file and run again"
+        ),
+        FailureOutcome::NotBegun => {
+            write!(
+                f,
+                "\n  it stays applied, whole; {before}; run again when that is done"
+            )
+        }
+        FailureOutcome::TransactionEnded => write!(
+            f,
+            "\n  it stays recorded; if the file ended its transaction, what stands before that is committed; {before}; \
+             fix the file and run again"
+        ),
+        FailureOutcome::OutsideTransaction => write!(
+            f,
+            "\n  not rolled back; {before}; remove the cause and run again: the next down goes on with it, \
+             the next up brings it back"
+        ),
+    }
+}
+
+impl fmt::Display for Before {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let done = match self.direction {
+            Direction::Up => "applied",
+            Direction::Down => "rolled back",
+        };
+        match self.count {
+            0 => write!(f, "nothing was {done} before it"),
+            1 => write!(f, "1 migration before it stays {done}"),
+            count => write!(f, "{count} migrations before it stay {done}"),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What the server said of a statement.
+
+use std::fmt;
+
+use postgres::error::{DbError, ErrorPosition};
+
+use crate::sql::sqlstate;
+
+/// What the server said of a statement, without the parts that speak of the server's own source code.
+#[derive(Clone, Debug)]
+pub struct SqlError {
+    pub sqlstate: String,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+    /// The statement inside a function that failed.
+    pub query: Option<String>,
+    pub context: Option<String>,
+}
+
+impl SqlError {
+    /// What a statement of ours raised, in words: see [`crate::history::guard::raise`].
+    pub fn ours(code: &str, history: &str) -> SqlError {
+        let words = sqlstate::OURS.iter().find(|(it, _)| *it == code);
+        let words = words.map_or("a statement of our own failed", |(_, words)| *words);
+        let place = match code {
+            sqlstate::NOT_RECORDED => format!(" in {history}"),
+            sqlstate::STILL_RECORDED => format!(" from {history}"),
+            _ => String::new(),
+        };
+        SqlError {
+            sqlstate: code.to_owned(),
+            message: format!("{words}{place}"),
+            detail: None,
+            hint: None,
+            query: None,
+            context: None,
+        }
+    }
+
+    /// Says what to do for a role that may not read our tables; the query for them is ours, and nobody's business.
+    pub fn lacks_right_to_read(&mut self) {
+        self.query = None;
+        self.context = None;
+        self.hint = Some(
+            "The role needs SELECT on the history, its journal and the locks table, and USAGE on their schema."
+                .to_owned(),
+        );
+    }
+
+    /// Returns true if and only if the same statement may well succeed later without anybody doing anything:
+    /// connection exceptions, rollbacks for concurrency, missing resources, an operator's intervention, system and
+    /// internal errors (PostgreSQL manual, appendix "Error Codes").
+    pub fn is_transient(&self) -> bool {
+        matches!(
+            self.sqlstate.get(..2),
+            Some("08" | "40" | "53" | "55" | "57" | "58" | "XX")
+        )
+    }
+}
+
+impl From<&DbError> for SqlError {
+    fn from(error: &DbError) -> SqlError {
+        SqlError {
+            sqlstate: error.code().code().to_owned(),
+            message: error.message().to_owned(),
+            detail: error.detail().map(str::to_owned),
+            hint: error.hint().map(str::to_owned),
+            query: inner_query(error),
+            context: error.where_().map(str::to_owned),
+        }
+    }
+}
+
+/// The statement of a function's that failed, if it was in a function.
+fn inner_query(error: &DbError) -> Option<String> {
+    match error.position() {
+        Some(ErrorPosition::Internal { query, .. }) => Some(query.clone()),
+        _ => None,
+    }
+}
+
+impl fmt::Display for SqlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (SQLSTATE {})", self.message, self.sqlstate)
+    }
+}
+
+impl std::error::Error for SqlError {}
+
+impl SqlError {
+    /// DETAIL, HINT, QUERY and CONTEXT as psql shows them, each on lines of its own.
+    pub(super) fn write_notes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (label, note) in [
+            ("DETAIL", &self.detail),
+            ("HINT", &self.hint),
+            ("QUERY", &self.query),
+            ("CONTEXT", &self.context),
+        ] {
+            if let Some(note) = note {
+                write!(f, "\n  {label}: {}", note.replace('\n', "\n    "))?;
+            }
+        }
+        Ok(())
+    }
+}

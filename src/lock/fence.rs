@@ -1,0 +1,471 @@
+//! A transaction of W. It begins with the fence, and before it commits it makes sure that the fence held.
+//!
+//! What is written in it is added as values; the text, the settings around it, the retries and the reading of what came
+//! of it are here, once. The checks are plain statements, which raise by [`guard::raise`].
+
+use super::Locked;
+use crate::error::{Error, SqlError};
+use crate::history::guard::{self, WORK_KEY, guard_lock, key};
+use crate::history::record::{self, Started};
+use crate::migration::{Migration, Version};
+use crate::server::message::{Access, Message};
+use crate::server::progress::{Followed, Frame, Part, Reached, Watch};
+use crate::server::session::{Answer, Listener, Rows, Trouble};
+use crate::server::settings::{self, Settings};
+use crate::server::wait::Wait;
+use crate::sql::quote::literal;
+use crate::sql::sqlstate;
+
+/// What a fenced transaction must find in the history.
+#[derive(Clone)]
+pub enum Expected {
+    /// No record of any of these versions.
+    NoneOf(Vec<Version>),
+    /// This record of this version, by its id.
+    Record(Version, i64),
+}
+
+/// A transaction that has not been sent yet.
+pub struct Fenced<'a> {
+    locked: &'a mut Locked,
+    settings: Settings,
+    before: Message,
+    work: Vec<String>,
+    /// What must not be true at the end, and the SQLSTATE of ours if it is.
+    checks: Vec<(String, &'static str)>,
+    /// What is true once it is committed.
+    proof: Option<String>,
+}
+
+/// Leave to run a statement outside a transaction: a fenced transaction has committed, in which G held the guard.
+pub struct Leave(());
+
+/// Why a fenced transaction did not commit.
+pub enum Fault {
+    /// Somebody else recorded the version, or took its record away, while the row was ours: a bun that lives, and whose
+    /// own row was deleted under its feet.
+    DoneByOthers,
+    /// A statement in it failed, or what it wrote did not stay.
+    Refused(SqlError),
+    Error(Error),
+}
+
+/// What came of a file's transaction.
+pub enum Ran {
+    Committed,
+    /// The server refused it, and rolled it back.
+    Failed(Box<Failed>),
+    /// It is committed, but what the file left in the session could not be reset.
+    NotReset(Trouble),
+    /// Nobody knows.
+    Lost(Trouble),
+}
+
+/// A file's transaction that was rolled back.
+pub struct Failed {
+    pub cause: postgres::error::DbError,
+    /// The SQLSTATE of ours, if one of our own statements raised it.
+    pub ours: Option<&'static str>,
+    /// The part of the file that was running.
+    pub part: usize,
+    /// What we had put before that part's own text.
+    pub prefix: String,
+    pub reached: Reached,
+}
+
+impl Locked {
+    /// Begins a transaction with the fence: it fails unless our row is there, and keeps it until the transaction ends; it
+    /// fails if the history is not as expected.
+    pub fn transaction(&mut self, expected: &Expected, settings: Settings) -> Fenced<'_> {
+        let settings = settings.on(self.dialect);
+        let mut before = Message::begin(Access::Write, &settings);
+        before.add(format!(
+            "SELECT CASE WHEN NOT pg_catalog.pg_try_advisory_xact_lock({WORK_KEY}, {key}) THEN {locked} \
+             WHEN NOT EXISTS (SELECT FROM (SELECT FROM {locks} WHERE {row} FOR UPDATE) held) THEN {lost} END",
+            key = key(&self.tables),
+            locks = self.tables.locks,
+            row = self.own_row(),
+            locked = self.raise(sqlstate::WORK_LOCKED),
+            lost = self.raise(sqlstate::LOCK_LOST),
+        ));
+        // In a statement of its own, whose snapshot is younger than the locks.
+        let (otherwise, code) = match expected {
+            Expected::NoneOf(versions) => (
+                format!("EXISTS ({})", self.newer(&record::records_one_of(versions))),
+                sqlstate::ALREADY_RECORDED,
+            ),
+            Expected::Record(version, id) => (
+                format!(
+                    "NOT EXISTS (SELECT FROM {} WHERE id OPERATOR(pg_catalog.=) {id} AND {})",
+                    self.tables.history,
+                    record::records(*version)
+                ),
+                sqlstate::NO_LONGER_RECORDED,
+            ),
+        };
+        before.add(format!(
+            "SELECT CASE WHEN {otherwise} THEN {} END",
+            self.raise(code)
+        ));
+        Fenced {
+            settings,
+            before,
+            work: Vec::new(),
+            checks: Vec::new(),
+            proof: None,
+            locked: self,
+        }
+    }
+
+    /// Runs a statement outside a transaction, alone in its message, and puts the session right again. The settings for
+    /// it are the session's, so behind a transaction pooler they are for whoever gets the same server connection until
+    /// they are reset: as short as can be.
+    ///
+    /// # Errors
+    ///
+    /// What the server says of the statement; else what the connection meets.
+    pub fn alone(
+        &mut self,
+        _: &Leave,
+        statement: String,
+        listener: &mut dyn Listener,
+    ) -> Result<(), Trouble> {
+        let prepare = settings::of_session(&self.alone_name());
+        self.work.execute(&prepare)?;
+        let outcome = self
+            .work
+            .execute_patiently(statement, Rows::Dropped, listener);
+        let restored = self.work.execute(&settings::reset(&self.runner).join("; "));
+        outcome.and_then(|_| restored)
+    }
+
+    /// What the session is called while it runs a statement outside a transaction. A host's name and a process id come
+    /// again, in containers above all; the run's token does not, so whoever finds the name in the journal can tell
+    /// whether that very session is still at work.
+    pub fn alone_name(&self) -> String {
+        format!("{} {}", self.runner, self.token)
+    }
+
+    fn raise(&self, code: &str) -> String {
+        guard::raise(code, self.token)
+    }
+
+    fn own_row(&self) -> String {
+        format!(
+            "table_name OPERATOR(pg_catalog.=) {} AND id OPERATOR(pg_catalog.=) {}",
+            literal(&self.table_name),
+            self.token
+        )
+    }
+
+    /// The query for records that are newer than all that this run knows of: no more rows than others have written since,
+    /// however long the history is.
+    fn newer(&self, which: &str) -> String {
+        format!(
+            "SELECT FROM {} WHERE id OPERATOR(pg_catalog.>) {} AND {which}",
+            self.tables.history, self.newest
+        )
+    }
+
+    /// Which rows of the history are records of the version: those that were read, and any that have come since.
+    fn all_records(&self, version: Version, ids: &[i64]) -> String {
+        let ids: Vec<String> = ids.iter().map(i64::to_string).collect();
+        format!(
+            "(id OPERATOR(pg_catalog.=) ANY ('{{{}}}'::pg_catalog.int8[]) OR id OPERATOR(pg_catalog.>) {}) AND {}",
+            ids.join(","),
+            self.newest,
+            record::records(version)
+        )
+    }
+}
+
+impl Fenced<'_> {
+    /// Records the migration as applied.
+    pub fn record(&mut self, migration: &Migration, group: i64, started: Started) {
+        let locked = &self.locked;
+        self.work.push(record::record(
+            &locked.tables,
+            migration,
+            group,
+            &locked.runner,
+            started,
+        ));
+        let newer = locked.newer(&record::records(migration.version));
+        self.checks
+            .push((format!("NOT EXISTS ({newer})"), sqlstate::NOT_RECORDED));
+        self.proof = Some(format!("EXISTS ({newer})"));
+    }
+
+    /// Records migrations as applied, without their having run.
+    pub fn record_unrun(&mut self, files: &[&Migration], group: i64) {
+        let locked = &self.locked;
+        let unrun = record::record_unrun(&locked.tables, files, group, &locked.runner);
+        self.work.push(unrun);
+        // A trigger or a rule may have swallowed some.
+        self.checks.push((
+            format!(
+                "(SELECT count(*) FROM {} WHERE id > {}) < {}",
+                locked.tables.history,
+                locked.newest,
+                files.len()
+            ),
+            sqlstate::NOT_RECORDED,
+        ));
+    }
+
+    /// Leaves no trace of the migration, whose records have these ids.
+    pub fn erase(&mut self, version: Version, ids: &[i64]) {
+        let which = self.locked.all_records(version, ids);
+        let erase = record::erase(&self.locked.tables, version, &which);
+        self.work.extend(erase);
+        self.check_erased(&which);
+    }
+
+    /// Notes in the journal that the migration is about to run outside a transaction, from its statement `done` on.
+    pub fn note(&mut self, migration: &Migration, done: usize, statement: Option<&str>) {
+        let note = self.start(migration, done, statement);
+        self.work.extend(note);
+    }
+
+    /// The same of its rollback: takes the records with these ids back, which were of this group.
+    pub fn take_back(
+        &mut self,
+        migration: &Migration,
+        (ids, group): (&[i64], i64),
+        done: usize,
+        statement: Option<&str>,
+    ) {
+        let note = self.start(migration, done, statement);
+        let which = self.locked.all_records(migration.version, ids);
+        let tables = &self.locked.tables;
+        let back = record::take_back(tables, migration.version, &which, group, note);
+        self.work.extend(back);
+        self.check_erased(&which);
+    }
+
+    /// Counts how many of the migration's statements are done.
+    pub fn count(&mut self, version: Version, done: usize) {
+        let count = record::count(&self.locked.tables, version, done);
+        self.work.push(count);
+    }
+
+    /// Fails the transaction, with this SQLSTATE of ours, if the condition is true at its end.
+    pub fn refuse_if(&mut self, condition: String, code: &'static str) {
+        self.checks.push((condition, code));
+    }
+
+    fn start(&self, migration: &Migration, done: usize, statement: Option<&str>) -> Vec<String> {
+        let session = self.locked.alone_name();
+        record::start(&self.locked.tables, migration, &session, done, statement)
+    }
+
+    fn check_erased(&mut self, which: &str) {
+        let history = &self.locked.tables.history;
+        let still = format!("EXISTS (SELECT FROM {history} WHERE {which})");
+        self.proof = Some(format!("NOT {still}"));
+        self.checks.push((still, sqlstate::STILL_RECORDED));
+    }
+
+    /// Commits, and tries again while a lock is in the way.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TableWait`] at the deadline.
+    pub fn commit(self, doing: &str, wait: &mut Wait) -> Result<(), Fault> {
+        let (check, mut message) = (self.check(), self.before);
+        self.work.iter().for_each(|it| {
+            message.add(it);
+        });
+        message.add(check);
+        message.add("COMMIT");
+        loop {
+            let trouble = match self.locked.work.send(&message) {
+                Ok(answer) => {
+                    self.locked.learn(&answer);
+                    return Ok(());
+                }
+                Err(trouble) => trouble,
+            };
+            let cause = match &trouble {
+                Trouble::Sql(cause) => cause,
+                _ => return Err(Fault::Error(trouble.while_doing(doing))),
+            };
+            let ours = guard::raised(cause, self.locked.token);
+            let is_locked = ours == Some(sqlstate::WORK_LOCKED)
+                || cause.code().code() == sqlstate::LOCK_NOT_AVAILABLE;
+            if is_locked {
+                let retried = self.locked.work.after_lock_timeout(trouble, doing, wait);
+                retried.map_err(Fault::Error)?;
+                continue;
+            }
+            let rolled_back = self.locked.work.execute("ROLLBACK");
+            rolled_back.map_err(|it| Fault::Error(it.while_doing(doing)))?;
+            return Err(self.locked.fault(cause, ours));
+        }
+    }
+
+    /// Commits like [`Fenced::commit`], if G holds the guard then: for what the fence cannot protect.
+    ///
+    /// # Errors
+    ///
+    /// Like [`Fenced::commit`]; [`Error::OtherServer`].
+    pub fn commit_to_run_alone(mut self, doing: &str, wait: &mut Wait) -> Result<Leave, Fault> {
+        let guard = format!(
+            "NOT EXISTS (SELECT FROM pg_locks g WHERE {} AND g.pid = {})",
+            guard_lock("g", &key(&self.locked.tables)),
+            self.locked.guard_pid
+        );
+        self.refuse_if(guard, sqlstate::OTHER_SERVER);
+        self.commit(doing, wait).map(|()| Leave(()))
+    }
+
+    /// Runs a file in the transaction, and commits. A file of several parts is as many messages, in one transaction.
+    pub fn run(self, parts: &[Part], rows: Rows, watch: &mut Watch<'_>) -> Ran {
+        let comment = format!("/* lockstep {} */ ", watch.file_name());
+        let before = format!("{comment}{};\n", self.before.text());
+        let after = self.after_file();
+        let last = parts.len() - 1;
+        for (number, part) in parts.iter().enumerate() {
+            let prefix = match number {
+                0 => before.clone(),
+                _ => format!("{comment}{RESTORE_STRINGS};\n"),
+            };
+            let suffix = match number == last {
+                true => format!("\n;{}{after}", part.end_marker),
+                false => format!("\n;{}; {KEEP_STRINGS}", self.still_fenced()),
+            };
+            let text = format!("{prefix}{}{suffix}", part.text);
+            watch.begin(Followed {
+                token: self.locked.token,
+                marked: part.marked.clone(),
+                frame: Frame {
+                    before: prefix.clone(),
+                    after: suffix,
+                },
+            });
+            let outcome = self.locked.work.execute_patiently(text, rows, watch);
+            let reached = watch.end(outcome.as_ref().err());
+            match outcome {
+                Ok(answer) => self.locked.learn(&answer),
+                Err(Trouble::Sql(cause)) => {
+                    return self.failed(*cause, number, prefix, reached);
+                }
+                Err(trouble) => return Ran::Lost(trouble),
+            }
+        }
+        Ran::Committed
+    }
+
+    /// Rolls back, and finds out whether there was anything to: an error behind the commit is one of the reset.
+    fn failed(
+        self,
+        cause: postgres::error::DbError,
+        part: usize,
+        prefix: String,
+        reached: Reached,
+    ) -> Ran {
+        let ours = guard::raised(&cause, self.locked.token);
+        let mut message = Message::empty();
+        message.add("ROLLBACK");
+        for statement in settings::reset(&self.locked.runner) {
+            message.add(statement);
+        }
+        let proven = message.add(format!(
+            "SELECT {} AS proven",
+            self.proof.as_deref().unwrap_or("false")
+        ));
+        // The first error is the one that counts: if the connection breaks now, the next message says so.
+        if let Ok(answer) = self.locked.work.send(&message)
+            && ours.is_none()
+            && answer.row(proven).and_then(|row| row.get("proven")) == Some("t")
+        {
+            return Ran::NotReset(Trouble::Sql(Box::new(cause)));
+        }
+        Ran::Failed(Box::new(Failed {
+            cause,
+            ours,
+            part,
+            prefix,
+            reached,
+        }))
+    }
+
+    /// What follows the file. Its deferred constraints belong to it, so they are checked under its role, its search_path
+    /// and its timeouts. What follows is ours, and under ours, until the session is reset behind the commit.
+    fn after_file(&self) -> String {
+        let mut after = String::from(
+            "SET CONSTRAINTS ALL IMMEDIATE; RESET SESSION AUTHORIZATION; RESET ROLE; \
+             SET LOCAL search_path TO pg_catalog, pg_temp",
+        );
+        let mut add = |statement: &str| {
+            after.push_str("; ");
+            after.push_str(statement);
+        };
+        // A timeout of zero is in force at once.
+        add("SET LOCAL statement_timeout TO 0");
+        self.settings.timeouts(&mut add);
+        self.work.iter().for_each(|it| add(it));
+        add(&self.check());
+        add("COMMIT");
+        for statement in settings::reset(&self.locked.runner) {
+            add(&statement);
+        }
+        after
+    }
+
+    /// The statement that fails unless the transaction is still the one that the fence began, and what it wrote is there.
+    fn check(&self) -> String {
+        let mut cases = self.not_fenced();
+        for (condition, code) in &self.checks {
+            let raise = self.locked.raise(code);
+            cases.push_str(&format!(" WHEN {condition} THEN {raise}"));
+        }
+        format!("SELECT CASE {cases} END")
+    }
+
+    fn still_fenced(&self) -> String {
+        format!("SELECT CASE {} END", self.not_fenced())
+    }
+
+    /// The row lock names the transaction that holds it. A setting of the transaction would do as well, but for files that
+    /// say `RESET ALL`. If the row is gone and the fence's advisory lock is not, the file took the row away.
+    fn not_fenced(&self) -> String {
+        let locked = &self.locked;
+        format!(
+            "WHEN NOT EXISTS (SELECT FROM {locks} WHERE {row} AND xmax OPERATOR(pg_catalog.=) \
+               pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.xid) \
+             THEN CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory' \
+               AND objsubid OPERATOR(pg_catalog.=) 2 AND classid::pg_catalog.int4 OPERATOR(pg_catalog.=) {WORK_KEY} \
+               AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()) THEN {taken} ELSE {ended} END",
+            locks = locked.tables.locks,
+            row = locked.own_row(),
+            taken = locked.raise(sqlstate::ROW_TAKEN),
+            ended = locked.raise(sqlstate::TRANSACTION_ENDED),
+        )
+    }
+}
+
+/// Between two parts of a file: a message is read under the setting that is in force when it arrives, and our splitting
+/// relies on it; the file's own choice holds while its statements run.
+const KEEP_STRINGS: &str = "SELECT pg_catalog.set_config('lockstep.strings', pg_catalog.current_setting('standard_conforming_strings'), true); \
+    SET LOCAL standard_conforming_strings TO on";
+const RESTORE_STRINGS: &str = "SELECT pg_catalog.set_config('standard_conforming_strings', \
+    pg_catalog.current_setting('lockstep.strings'), true)";
+
+impl Locked {
+    /// Takes note of the newest record, where the answer tells it.
+    fn learn(&mut self, answer: &Answer) {
+        let id = answer.last("history_id").and_then(|it| it.parse().ok());
+        self.newest = self.newest.max(id.unwrap_or(0));
+    }
+
+    fn fault(&self, cause: &postgres::error::DbError, ours: Option<&'static str>) -> Fault {
+        match ours {
+            Some(sqlstate::LOCK_LOST) => Fault::Error(self.lost()),
+            Some(sqlstate::OTHER_SERVER) => Fault::Error(Error::OtherServer),
+            Some(sqlstate::ALREADY_RECORDED | sqlstate::NO_LONGER_RECORDED) => Fault::DoneByOthers,
+            Some(code) => Fault::Refused(SqlError::ours(code, &self.tables.history)),
+            None => Fault::Refused(SqlError::from(cause)),
+        }
+    }
+}
