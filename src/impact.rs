@@ -1,31 +1,22 @@
 //! One statement's text → the table-level locks that it takes, and what about it hurts whoever uses the tables. Pure.
 //!
-//! The modes are those of PostgreSQL's manual, chapter "Explicit Locking", and of each command's own page, for
-//! PostgreSQL 15 to 18; `tests/it/commands/plan.rs` compares them with what a server really takes. Only tables from before the
-//! plan are of interest: nobody else can know the others. What the text does not tell is called unknown, never guessed:
-//! a `DO` block, a function's body, what a foreign key or a view leads to.
+//! It reads what people act on: commands that define things, and what they lock and rewrite. The modes are those of
+//! PostgreSQL's manual, chapter "Explicit Locking", and of each command's own page, for PostgreSQL 15 to 18;
+//! `tests/it/commands/plan.rs` compares them with what a server really takes. Only tables from before the plan are of
+//! interest: nobody else can know the others. What reads and what functions lock is not guessed: a rehearsal measures it.
 
 mod alter;
 pub mod catalog;
-mod create;
-mod drop;
-mod query;
-mod words;
+mod relations;
+mod types;
 mod world;
 
 use std::fmt;
-
-use self::query::Query;
-use self::words::{Parts, Words};
-use self::world::Effect;
-pub use self::world::{Name, World};
 use std::time::Duration;
 
-use crate::sql;
-use crate::sql::quote::bare_or_quoted as quoted;
-
-/// How many tokens of a statement are read. All of what matters stands before, unless somebody inserts megabytes.
-const TOKENS: usize = 50_000;
+pub use self::world::{Name, World};
+use crate::sql::quote::bare_or_quoted;
+use crate::sql::{Cursor, Parts};
 
 /// Table-level lock modes, the weakest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -127,25 +118,15 @@ pub struct Impact {
 
 /// Reads a statement, and changes the world as the statement would.
 pub fn read(statement: &str, world: &mut World) -> Impact {
-    let tokens = sql::tokens(statement, TOKENS);
-    let mut reader = Reader {
-        world,
-        impact: Impact::default(),
-        effects: Vec::new(),
-    };
-    reader.statement(Words::new(&tokens));
-    if tokens.len() == TOKENS {
-        reader.unknown("too long to be read to its end");
-    }
-    let (impact, effects) = (reader.impact, reader.effects);
-    effects.iter().for_each(|effect| world.apply(effect));
-    impact
+    let impact = Impact::default();
+    let mut reader = Reader { world, impact };
+    reader.statement(Cursor::new(statement));
+    reader.impact
 }
 
 struct Reader<'w> {
-    world: &'w World,
+    world: &'w mut World,
     impact: Impact,
-    effects: Vec<Effect>,
 }
 
 const SHORT: &str = "keep the file short: the lock lasts until it commits";
@@ -166,11 +147,18 @@ impl Reader<'_> {
             let shown = self.world.shown(name);
             let below = format!("partitions and children of {shown}");
             self.note(LockedThing::Table(shown), mode);
-            if self.world.parents.contains(name) {
+            self.world.hold(name, mode);
+            if self.world.children.iter().any(|it| it.parent == *name) {
                 self.related(below, mode);
             }
         }
         is_old
+    }
+
+    fn lock_all(&mut self, names: Vec<Name>, mode: Mode) {
+        for name in names {
+            self.lock_name(&name, mode);
+        }
     }
 
     /// Notes that tables which the text does not name may be locked too.
@@ -185,12 +173,15 @@ impl Reader<'_> {
         }
     }
 
-    fn unknown(&mut self, what: impl Into<String>) {
-        self.impact.unknown.push(what.into());
+    fn unknown(&mut self, what: &str) {
+        self.impact.unknown.push(what.to_owned());
     }
 
-    /// Warns; `message` speaks of the table as `{}`.
+    /// Warns, if the table is from before the plan; `message` speaks of it as `{}`.
     fn warn(&mut self, harm: Harm, table: &Name, message: &str, safer: &str) {
+        if !self.world.is_old(table) {
+            return;
+        }
         let table = self.world.shown(table);
         let warning = Warning {
             harm,
@@ -204,14 +195,9 @@ impl Reader<'_> {
         }
     }
 
-    /// Warns of a schema that goes, if there are tables in it.
-    fn breaks_schema(&mut self, schema: &str) {
-        if self.world.tables.iter().any(|table| table.schema == schema) {
-            self.breaks(format!(
-                "code that uses the schema {} fails",
-                quoted(schema)
-            ));
-        }
+    fn rewrites(&mut self, table: &Name, safer: &str) {
+        let message = "rewrites {}; nobody can read or write it meanwhile";
+        self.warn(Harm::Rewrite, table, message, safer);
     }
 
     fn breaks(&mut self, message: String) {
@@ -223,192 +209,134 @@ impl Reader<'_> {
         });
     }
 
-    fn creates(&mut self, parts: &Parts) -> Name {
-        let name = self.world.resolve_new(parts);
-        self.effects.push(Effect::Creates(name.clone()));
-        name
-    }
-
     // ---- The commands ----
 
-    fn statement(&mut self, mut words: Words<'_>) {
-        let all = words;
-        if words.at_symbol("(") {
-            return self.query(all);
-        }
-        match words.word().as_str() {
-            "select" | "insert" | "update" | "delete" | "merge" | "with" | "values" | "table" => {
-                self.query(all)
+    fn statement(&mut self, mut words: Cursor<'_>) {
+        match words.lower_word().as_str() {
+            "insert" | "merge" => {
+                let _ = words.takes("into");
+                self.writes(words);
             }
-            "explain" | "declare" | "prepare" => self.wrapped_query(words),
+            "update" => self.writes_all(words),
+            "delete" => {
+                let _ = words.takes("from");
+                self.writes_all(words);
+            }
+            "with" => self.with(words),
             "copy" => self.copy(words),
             "lock" => self.lock_table(words),
             "truncate" => self.truncate(words),
             "create" => self.create(words),
             "alter" => self.alter(words),
             "drop" => self.drop(words),
-            "comment" => self.comment(words),
-            "security" => self.unknown("depends on the label's provider"),
-            "analyze" | "analyse" => self.analyze(words),
             "vacuum" => self.vacuum(words),
             "cluster" => self.cluster(words),
             "reindex" => self.reindex(words),
             "refresh" => self.refresh(words),
             "do" | "call" => self.unknown("runs code"),
             "execute" => self.unknown("runs a prepared statement"),
-            "import" => self.unknown("creates what it finds on the foreign server"),
             "reassign" => self.related("everything that the role owns", Mode::AccessExclusive),
             "set" => self.set(words),
-            "reset" => self.reset(words),
-            "grant" | "revoke" | "show" | "begin" | "start" | "commit" | "end" | "rollback"
-            | "abort" | "savepoint" | "release" | "notify" | "listen" | "unlisten"
-            | "checkpoint" | "discard" | "deallocate" | "close" | "load" => {}
-            // The cursor's query is already open.
-            "fetch" | "move" => {}
-            _ => self.unknown("is a command that Lockstep does not know"),
+            "reset" if words.takes("search_path") || words.takes("all") => self.set_default_path(),
+            _ => {}
         }
     }
 
-    fn set(&mut self, mut words: Words<'_>) {
+    fn set(&mut self, mut words: Cursor<'_>) {
         let _ = words.takes("session") || words.takes("local");
         if !words.takes("search_path") {
             return;
         }
         let _ = words.takes("to") || words.symbol("=");
-        let schemas = words.rest().iter().filter(|token| !token.is_symbol(","));
-        let path: Vec<String> = schemas
-            .map(|token| token.stored_name().trim_matches('\'').to_owned())
-            .filter(|schema| {
-                !schema.is_empty()
-                    && schema != "$user"
-                    && schema != "pg_catalog"
-                    && schema != "pg_temp"
-            })
-            .collect();
-        let is_default = path == ["default"];
-        self.effects.push(match is_default {
-            true => Effect::DefaultSearchPath,
-            false => Effect::SearchPath(path),
-        });
+        if words.at_word("default") {
+            return self.set_default_path();
+        }
+        let schemas = words.elements().into_iter();
+        let schemas = schemas.filter_map(|mut it| it.name().or_else(|| it.literal()));
+        let ours = |schema: &String| !["", "$user", "pg_catalog", "pg_temp"].contains(&&**schema);
+        self.world.search_path = schemas.filter(ours).collect();
     }
 
-    fn reset(&mut self, mut words: Words<'_>) {
-        if words.takes("search_path") || words.takes("all") {
-            self.effects.push(Effect::DefaultSearchPath);
-        }
+    fn set_default_path(&mut self) {
+        self.world.reset_search_path();
     }
 
-    fn query(&mut self, words: Words<'_>) {
-        let query = Query::read(words);
-        for (parts, mode) in &query.tables {
-            self.lock(parts, *mode);
-        }
-        if let Some(parts) = &query.creates {
-            self.creates(parts);
-        }
-        // pg_dump's way of emptying the path.
-        if query.calls.is_empty() && words.rest().iter().any(|token| token.is_word("set_config")) {
-            let literals: Vec<&str> = words
-                .rest()
-                .iter()
-                .map(|token| token.text)
-                .filter(|it| it.starts_with('\''))
-                .collect();
-            if let ["'search_path'", path, ..] = literals.as_slice() {
-                let schemas = path
-                    .trim_matches('\'')
-                    .split(',')
-                    .map(|it| it.trim().to_owned());
-                let path = schemas
-                    .filter(|it| !it.is_empty() && it != "pg_catalog")
-                    .collect();
-                self.effects.push(Effect::SearchPath(path));
-            }
-        }
-        for call in query.calls {
-            self.unknown(format!("calls {}()", quoted(&call)));
-        }
+    /// `INSERT`, `MERGE`: other writers go on.
+    fn writes(&mut self, mut words: Cursor<'_>) -> Option<Name> {
+        let table = words.table()?;
+        self.lock(&table, Mode::RowExclusive)
     }
 
-    /// `EXPLAIN`, `DECLARE c CURSOR FOR` and `PREPARE p AS`: what is behind is locked as if it ran.
-    fn wrapped_query(&mut self, words: Words<'_>) {
-        let mut behind = words;
-        let verbs = [
-            "select", "insert", "update", "delete", "merge", "with", "values", "table", "create",
-            "refresh", "execute",
-        ];
-        while !behind.is_over() && !verbs.iter().any(|verb| behind.at_word(verb)) {
-            if behind.at_symbol("(") && Words::new(&behind.rest()[1..]).at_word("select") {
-                break;
-            }
-            if behind.group().is_none() {
-                behind = Words::new(&behind.rest()[1..]);
-            }
-        }
-        match behind.is_over() {
-            true => self.unknown("is a command that Lockstep does not know"),
-            false => {
-                let effects = self.effects.len();
-                self.statement(behind);
-                self.effects.truncate(effects);
-            }
-        }
+    /// `UPDATE`, `DELETE`: without `WHERE` it takes as long as the table is big, and a lock that the file has lasts as
+    /// long.
+    fn writes_all(&mut self, words: Cursor<'_>) {
+        let is_all = !words.has("where");
+        let Some(table) = self.writes(words).filter(|_| is_all) else {
+            return;
+        };
+        let harm = match self.world.held(&table) {
+            Some(Mode::AccessExclusive) => Harm::BlocksReads,
+            Some(mode) if mode >= Mode::Share => Harm::BlocksWrites,
+            _ => return,
+        };
+        let who = match harm {
+            Harm::BlocksReads => "readers and writers",
+            _ => "writers",
+        };
+        let message = format!(
+            "goes through all rows of {{}}, and an earlier statement of the file keeps {who} of it out meanwhile"
+        );
+        let safer = "do it in a file of its own, or in batches outside of migrations";
+        self.warn(harm, &table, &message, safer);
     }
 
-    fn copy(&mut self, mut words: Words<'_>) {
+    /// `WITH … INSERT`: what is behind the common table expressions.
+    fn with(&mut self, mut words: Cursor<'_>) {
+        let verbs = ["insert", "update", "delete", "merge"];
+        while !words.is_over() && !verbs.iter().any(|verb| words.at_word(verb)) {
+            if !words.skip_group() {
+                words.advance();
+            }
+        }
+        self.statement(words);
+    }
+
+    fn copy(&mut self, mut words: Cursor<'_>) {
         let _ = words.takes("binary");
-        if let Some(query) = words.group() {
-            return self.query(query);
-        }
         let Some(table) = words.parts() else { return };
-        let _columns = words.group();
-        let mode = if words.takes("from") {
-            Mode::RowExclusive
-        } else {
-            Mode::AccessShare
-        };
-        let _ = words.takes("to");
-        if words.takes("program") {
-            self.unknown("runs a program on the server");
+        words.skip_group();
+        if words.takes("from") {
+            self.lock(&table, Mode::RowExclusive);
         }
-        self.lock(&table, mode);
     }
 
-    fn lock_table(&mut self, mut words: Words<'_>) {
+    fn lock_table(&mut self, mut words: Cursor<'_>) {
         let _ = words.takes("table");
-        let tables = words.relations();
-        let mode = match words.takes("in") {
-            true => {
-                let found = Mode::ALL
-                    .iter()
-                    .find(|(_, name)| words.takes(&format!("{} mode", name.to_ascii_lowercase())));
-                found.map_or(Mode::AccessExclusive, |(mode, _)| *mode)
-            }
-            false => Mode::AccessExclusive,
+        let tables = words.tables();
+        let is_mode = |words: &mut Cursor<'_>, name: &str| {
+            words.takes(&format!("in {} mode", name.to_ascii_lowercase()))
         };
+        let mut modes = Mode::ALL.iter();
+        let mode = modes.find(|(_, name)| is_mode(&mut words, name));
+        let mode = mode.map_or(Mode::AccessExclusive, |(mode, _)| *mode);
         for table in &tables {
             let Some(name) = self.lock(table, mode) else {
                 continue;
             };
+            let (blocks_reads, blocks_writes) = (Harm::BlocksReads, Harm::BlocksWrites);
             match mode {
-                Mode::AccessExclusive => self.warn(
-                    Harm::BlocksReads,
-                    &name,
-                    "keeps readers and writers of {} out",
-                    SHORT,
-                ),
+                Mode::AccessExclusive => self.warn(blocks_reads, &name, KEEPS_ALL_OUT, SHORT),
                 Mode::Share | Mode::ShareRowExclusive | Mode::Exclusive => {
-                    self.warn(Harm::BlocksWrites, &name, "keeps writers of {} out", SHORT);
+                    self.warn(blocks_writes, &name, KEEPS_WRITERS_OUT, SHORT);
                 }
                 _ => {}
             }
         }
     }
 
-    fn truncate(&mut self, mut words: Words<'_>) {
+    fn truncate(&mut self, mut words: Cursor<'_>) {
         let _ = words.takes("table");
-        let tables = words.relations();
-        for table in &tables {
+        for table in &words.tables() {
             if let Some(name) = self.lock(table, Mode::AccessExclusive) {
                 self.warn(
                     Harm::BreaksOldCode,
@@ -423,56 +351,18 @@ impl Reader<'_> {
         }
     }
 
-    fn comment(&mut self, mut words: Words<'_>) {
-        if !words.takes("on") {
-            return;
-        }
-        if words.takes_one_of(&["table", "materialized view", "foreign table", "view"]) {
-            if let Some(table) = words.parts() {
-                self.lock(&table, Mode::ShareUpdateExclusive);
-            }
-        } else if words.takes("column") {
-            if let Some(mut column) = words.parts() {
-                column.pop();
-                self.lock(&column, Mode::ShareUpdateExclusive);
-            }
-        } else if words.takes_one_of(&["constraint", "trigger", "rule", "policy"])
-            && words.name().is_some()
-            && words.takes("on")
-            && !words.at_word("domain")
-            && let Some(table) = words.parts()
+    fn vacuum(&mut self, mut words: Cursor<'_>) {
+        let mut is_full = words.options().is_on("full");
+        while let Some(option) =
+            words.first_of(&["full", "freeze", "verbose", "analyze", "analyse"])
         {
-            self.lock(&table, Mode::AccessShare);
+            is_full |= option == "full";
         }
-    }
-
-    fn analyze(&mut self, mut words: Words<'_>) {
-        let _ = words.group();
-        let _ = words.takes("verbose") || words.takes("skip_locked");
-        let tables = words.relations();
-        if tables.is_empty() {
-            self.related("every table", Mode::ShareUpdateExclusive);
-        }
-        for table in &tables {
-            self.lock(table, Mode::ShareUpdateExclusive);
-        }
-    }
-
-    fn vacuum(&mut self, mut words: Words<'_>) {
-        let mut is_full = words.group().is_some_and(|options| options.has("full"));
-        while !words.is_over() {
-            if words.takes("full") {
-                is_full = true;
-            } else if !words.takes_one_of(&["freeze", "verbose", "analyze", "analyse"]) {
-                break;
-            }
-        }
-        let mode = if is_full {
-            Mode::AccessExclusive
-        } else {
-            Mode::ShareUpdateExclusive
+        let mode = match is_full {
+            true => Mode::AccessExclusive,
+            false => Mode::ShareUpdateExclusive,
         };
-        let tables = words.relations();
+        let tables = words.tables();
         if tables.is_empty() {
             self.related("every table", mode);
         }
@@ -483,40 +373,29 @@ impl Reader<'_> {
         }
     }
 
-    fn rewrites(&mut self, table: &Name, safer: &str) {
-        let message = "rewrites {}; nobody can read or write it meanwhile";
-        self.warn(Harm::Rewrite, table, message, safer);
-    }
-
-    fn cluster(&mut self, mut words: Words<'_>) {
-        let _ = words.group();
-        let _ = words.takes("verbose");
+    fn cluster(&mut self, mut words: Cursor<'_>) {
+        let _ = words.skip_group() || words.takes("verbose");
         let Some(first) = words.parts() else {
-            return self.related(
-                "every table that was clustered before",
-                Mode::AccessExclusive,
-            );
+            let what = "every table that was clustered before";
+            return self.related(what, Mode::AccessExclusive);
         };
         // CLUSTER index ON table is the old way to write it.
-        let table = if words.takes("on") {
-            words.parts().unwrap_or(first)
-        } else {
-            first
+        let table = match words.takes("on") {
+            true => words.parts().unwrap_or(first),
+            false => first,
         };
         if let Some(name) = self.lock(&table, Mode::AccessExclusive) {
             self.rewrites(&name, "pg_repack");
         }
     }
 
-    fn reindex(&mut self, mut words: Words<'_>) {
-        let options = words.group();
-        let kind = words.word();
-        let concurrently =
-            words.takes("concurrently") || options.is_some_and(|it| it.has("concurrently"));
-        let mode = if concurrently {
-            Mode::ShareUpdateExclusive
-        } else {
-            Mode::Share
+    fn reindex(&mut self, mut words: Cursor<'_>) {
+        let option = words.options().is_on("concurrently");
+        let kind = words.lower_word();
+        let concurrently = words.takes("concurrently") || option;
+        let mode = match concurrently {
+            true => Mode::ShareUpdateExclusive,
+            false => Mode::Share,
         };
         let Some(parts) = words.parts() else {
             return self.related("every table", mode);
@@ -528,49 +407,40 @@ impl Reader<'_> {
         };
         if let Some(name) = name.filter(|_| !concurrently) {
             let safer = "REINDEX … CONCURRENTLY, alone in its file";
-            self.warn(
-                Harm::BlocksWrites,
-                &name,
-                "keeps writers of {} out while the index is built",
-                safer,
-            );
+            self.warn(Harm::BlocksWrites, &name, BUILDS_INDEX, safer);
         }
     }
 
     fn lock_index(&mut self, index: &Parts, mode: Mode) -> Option<Name> {
-        match self.world.table_of_index(index).cloned() {
+        match self.world.table_of_index(index) {
             Some(table) => self.lock_name(&table, mode).then_some(table),
             None => {
-                let index = quoted(index.last().map_or("", String::as_str));
+                let index = bare_or_quoted(index.last().map_or("", String::as_str));
                 self.related(format!("the table of index {index}"), mode);
                 None
             }
         }
     }
 
-    fn refresh(&mut self, mut words: Words<'_>) {
+    fn refresh(&mut self, mut words: Cursor<'_>) {
         let _ = words.takes("materialized view");
         let concurrently = words.takes("concurrently");
-        let mode = if concurrently {
-            Mode::Exclusive
-        } else {
-            Mode::AccessExclusive
+        let mode = match concurrently {
+            true => Mode::Exclusive,
+            false => Mode::AccessExclusive,
         };
-        let Some(parts) = words.parts() else { return };
-        if let Some(name) = self.lock(&parts, mode) {
-            self.related("what its query reads", Mode::AccessShare);
-            if !concurrently {
-                let safer = "REFRESH MATERIALIZED VIEW CONCURRENTLY, which needs a unique index";
-                self.warn(
-                    Harm::BlocksReads,
-                    &name,
-                    "keeps readers of {} out while its query runs",
-                    safer,
-                );
-            }
+        let Some(view) = words.parts() else { return };
+        if let Some(name) = self.lock(&view, mode).filter(|_| !concurrently) {
+            let message = "keeps readers of {} out while its query runs";
+            let safer = "REFRESH MATERIALIZED VIEW CONCURRENTLY, which needs a unique index";
+            self.warn(Harm::BlocksReads, &name, message, safer);
         }
     }
 }
+
+const KEEPS_ALL_OUT: &str = "keeps readers and writers of {} out";
+const KEEPS_WRITERS_OUT: &str = "keeps writers of {} out";
+const BUILDS_INDEX: &str = "keeps writers of {} out while the index is built";
 
 /// What a statement did in a rehearsal.
 pub struct Measured {
@@ -583,227 +453,4 @@ pub struct Measured {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
-
-    use super::*;
-
-    /// A database with the tables `a`, `b` and `s.c`, and the index `a_x` of `a`.
-    fn world() -> World {
-        let name = |schema: &str, name: &str| Name {
-            schema: schema.to_owned(),
-            name: name.to_owned(),
-        };
-        let tables = [name("public", "a"), name("public", "b"), name("s", "c")];
-        World::new(
-            vec!["public".to_owned()],
-            BTreeSet::from(tables.clone()),
-            BTreeMap::from([(name("public", "a_x"), tables[0].clone())]),
-            BTreeSet::new(),
-        )
-    }
-
-    /// Locks, unknowns and kinds of warnings of the last of some statements, in short.
-    fn last(statements: &[&str]) -> String {
-        let mut world = world();
-        let mut found = String::new();
-        for statement in statements {
-            let impact = read(statement, &mut world);
-            let lock = |lock: &Lock| match &lock.on {
-                LockedThing::Table(table) => format!("{table} {:?}", lock.mode),
-                LockedThing::Related(_) => format!("related {:?}", lock.mode),
-            };
-            let locks = impact.locks.iter().map(lock);
-            let unknown = impact.unknown.iter().map(|it| format!("? {it}"));
-            let warnings = impact
-                .warnings
-                .iter()
-                .map(|it| format!("! {}", it.harm.word()));
-            let all: Vec<String> = locks.chain(unknown).chain(warnings).collect();
-            found = all.join(", ");
-        }
-        found
-    }
-
-    #[test]
-    fn names_are_looked_up_as_the_server_does() {
-        for (statements, expected) in [
-            (
-                &["LOCK public.\"a\" IN SHARE MODE"][..],
-                "a Share, ! blocks_writes",
-            ),
-            (
-                &["SELECT * FROM A, c, s.C"],
-                "a AccessShare, s.c AccessShare",
-            ),
-            (
-                &["SET search_path = s, public", "SELECT FROM c, a"],
-                "s.c AccessShare, a AccessShare",
-            ),
-            (
-                &[
-                    "SET search_path TO s",
-                    "SET search_path TO DEFAULT",
-                    "SELECT FROM a",
-                ],
-                "a AccessShare",
-            ),
-            (
-                &[
-                    "SELECT pg_catalog.set_config('search_path', '', false)",
-                    "SELECT FROM a",
-                ],
-                "",
-            ),
-            (
-                &[
-                    "SET search_path TO s",
-                    "RESET search_path",
-                    "SELECT FROM a, c",
-                ],
-                "a AccessShare",
-            ),
-            // A name that is given to something new.
-            (
-                &[
-                    "ALTER TABLE a RENAME TO old",
-                    "CREATE TABLE a (x int)",
-                    "INSERT INTO a TABLE old",
-                ],
-                "old AccessShare",
-            ),
-            (
-                &["DROP TABLE a", "CREATE TABLE a (x int)", "DROP INDEX a_x"],
-                "related AccessExclusive",
-            ),
-            (
-                &["ALTER SCHEMA s RENAME TO t", "TABLE t.c"],
-                "t.c AccessShare",
-            ),
-            (
-                &[
-                    "CREATE TABLE n (x int)",
-                    "CREATE INDEX n_x ON n (x)",
-                    "DROP INDEX n_x",
-                ],
-                "",
-            ),
-            (
-                &["CREATE TABLE IF NOT EXISTS a (x int)", "TABLE a"],
-                "a AccessShare",
-            ),
-            (&["DROP TABLE IF EXISTS nothing"], ""),
-        ] {
-            assert_eq!(last(statements), expected, "{statements:?}");
-        }
-    }
-
-    #[test]
-    fn a_query_is_known_from_what_looks_like_one() {
-        for (statement, expected) in [
-            (
-                "SELECT 1 FROM (a CROSS JOIN b), LATERAL unnest(ARRAY[1, 2]) AS u (x)",
-                "a AccessShare, b AccessShare",
-            ),
-            (
-                "WITH RECURSIVE a (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM a) SELECT * FROM a",
-                "",
-            ),
-            (
-                "SELECT trim(BOTH 'x' FROM a), a IS NOT DISTINCT FROM b FROM b",
-                "b AccessShare",
-            ),
-            (
-                "DELETE FROM a USING b JOIN s.c USING (id) WHERE true",
-                "a RowExclusive, b AccessShare, s.c AccessShare",
-            ),
-            (
-                "INSERT INTO a (b) VALUES ((SELECT max(x) FROM b)) ON CONFLICT (b) DO UPDATE SET b = 1",
-                "a RowExclusive, b AccessShare",
-            ),
-            (
-                "SELECT f(x), s.count(y), \"Count\"(z), count(*) FROM ROWS FROM (g(1)) r",
-                "? calls f(), ? calls count(), ? calls \"Count\"(), ? calls g()",
-            ),
-            ("SELECT 'FROM a', $$FROM b$$ -- FROM a", ""),
-            ("(SELECT * FROM a FOR UPDATE)", "a RowShare"),
-            (
-                "EXPLAIN (ANALYZE) WITH w AS (UPDATE a SET x = 1 RETURNING x) SELECT * FROM w, b",
-                "a RowExclusive, b AccessShare",
-            ),
-            ("frobnicate a", "? is a command that Lockstep does not know"),
-        ] {
-            assert_eq!(last(&[statement]), expected, "{statement}");
-        }
-    }
-
-    #[test]
-    fn set_not_null_is_harmless_once_a_check_proves_it() {
-        let (add, validate) = (
-            "ALTER TABLE a ADD CONSTRAINT c CHECK (x IS NOT NULL) NOT VALID",
-            "ALTER TABLE a VALIDATE CONSTRAINT c",
-        );
-        let set = "ALTER TABLE a ALTER COLUMN x SET NOT NULL";
-        assert_eq!(last(&[add, set]), "a AccessExclusive, ! scan");
-        assert_eq!(last(&[add, validate, set]), "a AccessExclusive");
-    }
-
-    #[test]
-    fn what_old_code_does_not_expect_is_warned_of() {
-        for (statement, expected) in [
-            (
-                "ALTER TABLE a ADD x int NOT NULL",
-                "a AccessExclusive, ! breaks_old_code",
-            ),
-            (
-                "ALTER TABLE a ADD x int NOT NULL DEFAULT 1",
-                "a AccessExclusive",
-            ),
-            (
-                "ALTER TABLE a ADD x int CHECK (y IS NOT NULL)",
-                "a AccessExclusive, ! scan",
-            ),
-            (
-                "ALTER TABLE a ADD x int NOT NULL GENERATED ALWAYS AS (1)",
-                "a AccessExclusive",
-            ),
-            (
-                "ALTER TABLE a ENABLE ROW LEVEL SECURITY",
-                "a AccessExclusive, ! breaks_old_code",
-            ),
-            (
-                "ALTER TABLE a DISABLE ROW LEVEL SECURITY",
-                "a AccessExclusive",
-            ),
-            (
-                "DROP FUNCTION IF EXISTS f(int), s.\"G\" (int, int)",
-                "! breaks_old_code, ! breaks_old_code",
-            ),
-            (
-                "DROP TYPE e CASCADE",
-                "related AccessExclusive, ! breaks_old_code",
-            ),
-            (
-                "DROP OWNED BY r",
-                "related AccessExclusive, ! breaks_old_code",
-            ),
-        ] {
-            assert_eq!(last(&[statement]), expected, "{statement}");
-        }
-        let new = ["CREATE TABLE n ()", "ALTER TABLE n ADD x int NOT NULL"];
-        assert_eq!(last(&new), "");
-        assert_eq!(last(&["CREATE TYPE e AS ENUM ()", "DROP TYPE e"]), "");
-    }
-
-    /// What is cut short, or wrong, is the server's to complain about.
-    #[test]
-    fn no_text_is_too_odd_to_be_read() {
-        let whole = "ALTER TABLE ONLY (a) ADD CONSTRAINT c CHECK (x IS NOT NULL), ADD y numeric(1, 2) DEFAULT f(1) REFERENCES b (id); \
-                     COMMENT ON COLUMN a.b IS 'x'; CREATE TRIGGER t AFTER INSERT ON a FROM b; MERGE INTO a USING b ON true; ) ) ( (";
-        for end in 0..whole.len() {
-            for start in (0..end).step_by(7) {
-                read(&whole[start..end], &mut world());
-            }
-        }
-    }
-}
+mod tests;

@@ -31,11 +31,11 @@ mod statements;
 mod verb;
 
 pub use checksum::Checksum;
-pub use cursor::identifiers;
+pub use cursor::{Cursor, Parts, identifiers};
 pub use enums::{added_enum_value, enum_use};
 pub use index::index_on;
 pub use kinds::{Kind, Outside, ReindexTarget};
-pub use lexer::{Token, TokenKind, tokens, without_comments};
+pub use lexer::without_comments;
 pub use obstacles::ObstacleKind;
 pub use statements::{Script, Statement, parse};
 pub use verb::verb;

@@ -22,7 +22,7 @@ pub fn run(context: &Context<'_>, format: Format, planning: Planning) -> Result<
     warn_of_tolerated(&plan);
     say_ahead(&plan);
     let runner = lock::at_work(&mut session, &observation)?;
-    let catalog = catalog::read(&mut session)?;
+    let catalog = catalog::read(&mut session, &plan.pending)?;
     let mut shown = report::plan::Answer::new(&plan, &migrations, catalog.world(), runner.clone());
     if planning == Planning::Rehearse && !plan.pending.is_empty() {
         refuse_what_cannot_be_written_to(&config, &observation, "migrations are pending")?;

@@ -1,26 +1,64 @@
-//! What exists when a statement runs: the tables from before the plan, as far as the statements before this one have
-//! left them. Pure.
+//! What exists when a statement runs: what the catalog told before the plan, as far as the statements before this one have
+//! left it. Pure.
 //!
-//! What did not exist before the plan can block nobody, so only that is kept.
+//! What did not exist before the plan can block nobody, so of that only what a name may mean is kept, and what links it to
+//! older tables.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::words::Parts;
-use crate::sql::quote::bare_or_quoted as quoted;
+use super::Mode;
+use super::types::Type;
+use crate::sql::Parts;
+use crate::sql::quote::bare_or_quoted;
 
 /// A table's, a view's or an index's name, with the schema where it was found.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name {
     pub schema: String,
     pub name: String,
 }
 
+impl Name {
+    pub fn new(schema: &str, name: &str) -> Name {
+        let (schema, name) = (schema.to_owned(), name.to_owned());
+        Name { schema, name }
+    }
+}
+
 impl fmt::Display for Name {
     /// Qualified and quoted as in SQL.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", quoted(&self.schema), quoted(&self.name))
+        let (schema, name) = (bare_or_quoted(&self.schema), bare_or_quoted(&self.name));
+        write!(f, "{schema}.{name}")
     }
+}
+
+/// A table and what it inherits from.
+#[derive(Clone, Debug)]
+pub struct Child {
+    pub table: Name,
+    pub parent: Name,
+    pub is_partition: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct ForeignKey {
+    pub name: String,
+    pub table: Name,
+    pub columns: BTreeSet<String>,
+    pub target: Name,
+    /// None are told where it references the primary key.
+    pub target_columns: BTreeSet<String>,
+}
+
+/// A constraint `CHECK (column IS NOT NULL)`, or, without a name, `NOT NULL`.
+#[derive(Clone, Debug)]
+pub struct Check {
+    pub name: String,
+    pub table: Name,
+    pub column: String,
+    pub is_valid: bool,
 }
 
 /// What statements can name.
@@ -30,68 +68,45 @@ pub struct World {
     pub search_path: Vec<String>,
     /// Tables, views and materialized views from before the plan, by the names they have now.
     pub tables: BTreeSet<Name>,
-    /// Those of them that have partitions or children.
-    pub parents: BTreeSet<Name>,
     /// The table of each index.
     pub indexes: BTreeMap<Name, Name>,
+    pub children: Vec<Child>,
+    pub foreign_keys: Vec<ForeignKey>,
+    pub checks: Vec<Check>,
+    /// Types of the columns of tables that the plan alters.
+    pub columns: BTreeMap<Name, BTreeMap<String, Type>>,
+    /// Domains, and whether a value must pass a check.
+    pub domains: BTreeMap<String, bool>,
+    /// Volatile functions, and whether all functions of the name are.
+    pub volatile: BTreeMap<String, bool>,
+    /// Pairs of types between which a value stays as it is.
+    pub coercible: BTreeSet<(String, String)>,
     /// What the plan has created meanwhile.
-    pub created: BTreeSet<Name>,
-    /// Types that the plan has created.
-    pub new_types: BTreeSet<String>,
-    /// Domains with constraints, from before the plan and since.
-    pub checked_domains: BTreeSet<String>,
-    /// `CHECK (column IS NOT NULL)` constraints that the plan has added without looking at the rows: table, constraint
-    /// and column.
-    pub unproven: Vec<(Name, String, String)>,
-    /// Table and column of those that it has looked at the rows for.
-    pub proven: Vec<(Name, String)>,
+    created: BTreeSet<Name>,
+    /// Types and functions that the plan has created.
+    new_names: BTreeSet<String>,
+    /// The strongest lock on each table since the file began.
+    held: BTreeMap<Name, Mode>,
     before_file: Vec<String>,
 }
 
-/// What a statement changes in the world.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    Creates(Name),
-    Drops(Name),
-    Renames(Name, Name),
-    CreatesIndex(Name, Name),
-    CreatesType(String),
-    CreatesCheckedDomain(String),
-    RenamesSchema(String, String),
-    SearchPath(Vec<String>),
-    DefaultSearchPath,
-    AddsCheck {
-        table: Name,
-        constraint: String,
-        column: String,
-        is_valid: bool,
-    },
-    Validates(Name, String),
-}
-
 impl World {
-    pub fn new(
-        search_path: Vec<String>,
-        tables: BTreeSet<Name>,
-        indexes: BTreeMap<Name, Name>,
-        checked_domains: BTreeSet<String>,
-    ) -> World {
+    /// The same, with this `search_path` at the beginning of each file.
+    pub fn with_search_path(self, search_path: Vec<String>) -> World {
         World {
             before_file: search_path.clone(),
             search_path,
-            tables,
-            indexes,
-            checked_domains,
-            ..World::default()
+            ..self
         }
     }
 
-    pub fn with_parents(self, parents: BTreeSet<Name>) -> World {
-        World { parents, ..self }
+    /// A file begins: what the one before has set is gone, and so are its locks.
+    pub fn begin_file(&mut self) {
+        self.reset_search_path();
+        self.held.clear();
     }
 
-    /// A file begins: what the one before has set is gone.
-    pub fn begin_file(&mut self) {
+    pub fn reset_search_path(&mut self) {
         self.search_path.clone_from(&self.before_file);
     }
 
@@ -108,11 +123,6 @@ impl World {
         })
     }
 
-    /// Where these parts of a name mean a thing to be created.
-    pub fn resolve_new(&self, parts: &Parts) -> Name {
-        self.look_up(parts, |_| true)
-    }
-
     /// Returns true if and only if there is such a table or view now.
     pub fn exists(&self, parts: &Parts) -> bool {
         let name = self.resolve(parts);
@@ -122,101 +132,131 @@ impl World {
     /// The name as a session with the role's `search_path` may write it.
     pub fn shown(&self, name: &Name) -> String {
         match self.before_file.contains(&name.schema) {
-            true => quoted(&name.name),
+            true => bare_or_quoted(&name.name),
             false => name.to_string(),
         }
     }
 
     /// The table of an index.
-    pub fn table_of_index(&self, parts: &Parts) -> Option<&Name> {
+    pub fn table_of_index(&self, parts: &Parts) -> Option<Name> {
         let index = self.look_up(parts, |name| self.indexes.contains_key(name));
-        self.indexes.get(&index)
+        self.indexes.get(&index).cloned()
     }
 
     fn look_up(&self, parts: &Parts, exists: impl Fn(&Name) -> bool) -> Name {
-        let name = parts.last().cloned().unwrap_or_default();
-        let within = |schema: &str| Name {
-            schema: schema.to_owned(),
-            name: name.clone(),
-        };
+        let name = parts.last().map_or("", String::as_str);
         if let [.., schema, _] = parts.as_slice() {
-            return within(schema);
+            return Name::new(schema, name);
         }
-        let found = self
-            .search_path
-            .iter()
-            .map(|schema| within(schema))
-            .find(exists);
+        let mut found = self.search_path.iter().map(|it| Name::new(it, name));
         let first = self.search_path.first().map_or("", String::as_str);
-        found.unwrap_or_else(|| within(first))
+        found.find(exists).unwrap_or_else(|| Name::new(first, name))
     }
 
-    pub fn apply(&mut self, effect: &Effect) {
-        match effect {
-            Effect::Creates(name) => drop(self.created.insert(name.clone())),
-            Effect::Drops(name) => {
-                self.tables.remove(name);
-                self.parents.remove(name);
-                self.created.remove(name);
-                self.indexes
-                    .retain(|index, table| index != name && table != name);
-            }
-            Effect::Renames(from, to) => self.rename(from, to),
-            Effect::CreatesIndex(index, table) => {
-                self.indexes.insert(index.clone(), table.clone());
-            }
-            Effect::CreatesType(name) => drop(self.new_types.insert(name.clone())),
-            Effect::CreatesCheckedDomain(name) => drop(self.checked_domains.insert(name.clone())),
-            Effect::RenamesSchema(from, to) => {
-                let all: Vec<Name> = self.tables.iter().chain(&self.created).cloned().collect();
-                for name in all.into_iter().filter(|name| name.schema == *from) {
-                    let renamed = Name {
-                        schema: to.clone(),
-                        name: name.name.clone(),
-                    };
-                    self.rename(&name, &renamed);
-                }
-            }
-            Effect::DefaultSearchPath => self.begin_file(),
-            Effect::SearchPath(path) => self.search_path.clone_from(path),
-            Effect::AddsCheck {
-                table,
-                column,
-                is_valid: true,
-                ..
-            } => self.proven.push((table.clone(), column.clone())),
-            Effect::AddsCheck {
-                table,
-                constraint,
-                column,
-                is_valid: false,
-            } => self
-                .unproven
-                .push((table.clone(), constraint.clone(), column.clone())),
-            Effect::Validates(table, constraint) => {
-                let validated = self
-                    .unproven
-                    .iter()
-                    .filter(|it| it.0 == *table && it.1 == *constraint);
-                self.proven
-                    .extend(validated.map(|it| (it.0.clone(), it.2.clone())));
-            }
-        }
+    /// Creates a table or a view, and says where.
+    pub fn create(&mut self, parts: &Parts) -> Name {
+        let name = self.look_up(parts, |_| true);
+        self.created.insert(name.clone());
+        name
     }
 
-    fn rename(&mut self, from: &Name, to: &Name) {
-        if self.parents.remove(from) {
-            self.parents.insert(to.clone());
-        }
-        if self.tables.remove(from) {
-            self.tables.insert(to.clone());
-        }
-        if self.created.remove(from) {
-            self.created.insert(to.clone());
-        }
+    /// Creates a type or a function.
+    pub fn create_name(&mut self, name: &str) {
+        self.new_names.insert(name.to_owned());
+    }
+
+    /// Returns true if and only if the plan has created a type or a function of that name.
+    pub fn is_new_name(&self, name: &str) -> bool {
+        self.new_names.contains(name)
+    }
+
+    pub fn drop(&mut self, name: &Name) {
+        self.tables.remove(name);
+        self.created.remove(name);
+        self.columns.remove(name);
         self.indexes
-            .values_mut()
-            .filter(|table| *table == from)
-            .for_each(|table| table.clone_from(to));
+            .retain(|index, table| index != name && table != name);
+        self.children
+            .retain(|it| it.table != *name && it.parent != *name);
+        self.foreign_keys
+            .retain(|it| it.table != *name && it.target != *name);
+        self.checks.retain(|it| it.table != *name);
+    }
+
+    pub fn rename(&mut self, from: &Name, to: &Name) {
+        for names in [&mut self.tables, &mut self.created] {
+            if names.remove(from) {
+                names.insert(to.clone());
+            }
+        }
+        if let Some(columns) = self.columns.remove(from) {
+            self.columns.insert(to.clone(), columns);
+        }
+        if let Some(mode) = self.held.remove(from) {
+            self.held.insert(to.clone(), mode);
+        }
+        let children = self.children.iter_mut();
+        let children = children.flat_map(|it| [&mut it.table, &mut it.parent]);
+        let keys = self.foreign_keys.iter_mut();
+        let keys = keys.flat_map(|it| [&mut it.table, &mut it.target]);
+        let checks = self.checks.iter_mut().map(|it| &mut it.table);
+        let indexes = self.indexes.values_mut();
+        let all = children.chain(keys).chain(checks).chain(indexes);
+        all.filter(|name| **name == *from)
+            .for_each(|name| name.clone_from(to));
+    }
+
+    pub fn hold(&mut self, table: &Name, mode: Mode) {
+        let held = self.held.entry(table.clone()).or_insert(mode);
+        *held = mode.max(*held);
+    }
+
+    /// The strongest lock that the file has on the table so far.
+    pub fn held(&self, table: &Name) -> Option<Mode> {
+        self.held.get(table).copied()
+    }
+
+    /// Returns true if and only if a valid constraint says that the column has no NULL.
+    pub fn is_proven(&self, table: &Name, column: &str) -> bool {
+        let mut checks = self.checks.iter();
+        checks.any(|it| it.is_valid && it.table == *table && it.column == column)
+    }
+
+    /// The tables that reference one of these columns of the table.
+    pub fn referencing(&self, table: &Name, column: &str) -> Vec<Name> {
+        let meets = |key: &&ForeignKey| {
+            let columns = &key.target_columns;
+            key.target == *table && (columns.is_empty() || columns.contains(column))
+        };
+        let keys = self.foreign_keys.iter().filter(meets);
+        keys.map(|key| key.table.clone()).collect()
+    }
+
+    /// The tables that the table's foreign keys reference: those keys that are asked for.
+    pub fn targets(&self, table: &Name, asked: impl Fn(&ForeignKey) -> bool) -> Vec<Name> {
+        let keys = self.foreign_keys.iter();
+        let keys = keys.filter(|key| key.table == *table && key.target != *table && asked(key));
+        keys.map(|key| key.target.clone()).collect()
+    }
+
+    /// Drops a constraint, or a column with what hangs on it.
+    pub fn forget(&mut self, table: &Name, name: &str, is_constraint: bool) {
+        self.foreign_keys.retain(|key| {
+            let goes = match is_constraint {
+                true => key.name == name,
+                false => key.columns.contains(name),
+            };
+            key.table != *table || !goes
+        });
+        self.checks.retain(|it| {
+            let found = match is_constraint {
+                true => &it.name,
+                false => &it.column,
+            };
+            it.table != *table || found != name
+        });
+        if !is_constraint && let Some(columns) = self.columns.get_mut(table) {
+            columns.remove(name);
+        }
     }
 }

@@ -119,8 +119,7 @@ impl<'a> Answer<'a> {
 
     fn summary(&self) -> String {
         let statements = self.files.iter().map(|file| file.statements.len()).sum();
-        let all = self.files.iter().flat_map(|file| &file.statements);
-        let shown = all.map(|it| it.warnings().count()).sum();
+        let shown = self.warnings();
         let mut summary = format!(
             "{}{} pending, {}, {}",
             if self.is_rehearsed {
@@ -152,8 +151,14 @@ impl<'a> Answer<'a> {
             .map(|statement| &statement.impact)
     }
 
+    /// How many warnings there are.
+    fn warnings(&self) -> usize {
+        let all = self.files.iter().flat_map(|file| &file.statements);
+        all.map(|it| it.warnings().count()).sum()
+    }
+
     pub fn json(&self) -> String {
-        let warnings = self.impacts().map(|impact| impact.warnings.len()).sum();
+        let warnings = self.warnings();
         Json::Object(vec![
             ("runner", Json::from(self.runner.clone())),
             ("rehearsed", Json::from(self.is_rehearsed)),
@@ -297,7 +302,7 @@ impl Statement {
             ("unknown", Json::from(impact.unknown.clone())),
             (
                 "warnings",
-                Json::List(impact.warnings.iter().map(warning_json).collect()),
+                Json::List(self.warnings().map(warning_json).collect()),
             ),
             (
                 "measured",

@@ -7,30 +7,44 @@ use super::quote;
 
 /// A place in a statement. Its methods take what they expect and go on, or take nothing and say so.
 #[derive(Clone)]
-pub(super) struct Cursor<'a> {
+pub struct Cursor<'a> {
     lexer: Lexer<'a>,
     pub(super) token: Option<Token<'a>>,
 }
 
+/// A name as the server stores it, each part of `schema.table`.
+pub type Parts = Vec<String>;
+
 impl<'a> Cursor<'a> {
-    pub(super) fn new(statement: &'a str) -> Self {
+    /// Before the statement's first token.
+    pub fn new(statement: &'a str) -> Self {
+        Cursor::within(statement, 0, statement.len())
+    }
+
+    /// Before the first token of a part of the text.
+    fn within(text: &'a str, begin: usize, end: usize) -> Self {
         let mut cursor = Cursor {
-            lexer: Lexer::new(statement, 0),
+            lexer: Lexer::new(&text[..end], begin),
             token: None,
         };
         cursor.advance();
         cursor
     }
 
-    pub(super) fn advance(&mut self) {
+    /// Returns true if and only if all is taken.
+    pub fn is_over(&self) -> bool {
+        self.token.is_none()
+    }
+
+    pub fn advance(&mut self) {
         self.token = self.lexer.find(|token| token.kind != TokenKind::Backslash);
     }
 
-    pub(super) fn at_word(&self, word: &str) -> bool {
+    pub fn at_word(&self, word: &str) -> bool {
         self.token.as_ref().is_some_and(|token| token.is_word(word))
     }
 
-    pub(super) fn at_symbol(&self, symbol: &str) -> bool {
+    pub fn at_symbol(&self, symbol: &str) -> bool {
         self.token
             .as_ref()
             .is_some_and(|token| token.is_symbol(symbol))
@@ -42,7 +56,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Takes these words, all of them or none.
-    pub(super) fn takes(&mut self, words: &str) -> bool {
+    pub fn takes(&mut self, words: &str) -> bool {
         let before = self.clone();
         for word in words.split(' ') {
             if !self.at_word(word) {
@@ -55,11 +69,11 @@ impl<'a> Cursor<'a> {
     }
 
     /// Takes the first of these phrases that stands here.
-    pub(super) fn first_of<'p>(&mut self, phrases: &[&'p str]) -> Option<&'p str> {
+    pub fn first_of<'p>(&mut self, phrases: &[&'p str]) -> Option<&'p str> {
         phrases.iter().copied().find(|phrase| self.takes(phrase))
     }
 
-    pub(super) fn symbol(&mut self, symbol: &str) -> bool {
+    pub fn symbol(&mut self, symbol: &str) -> bool {
         let found = self.at_symbol(symbol);
         if found {
             self.advance();
@@ -79,12 +93,12 @@ impl<'a> Cursor<'a> {
     }
 
     /// Takes a word, whatever it is, in lower case; empty if there is none.
-    pub(super) fn lower_word(&mut self) -> String {
+    pub fn lower_word(&mut self) -> String {
         self.upper_word().unwrap_or_default().to_ascii_lowercase()
     }
 
     /// Takes an identifier and returns it as the server would store it.
-    pub(super) fn name(&mut self) -> Option<String> {
+    pub fn name(&mut self) -> Option<String> {
         let token = self.token.clone().filter(Token::is_name)?;
         self.advance();
         let mut escape = '\\';
@@ -94,6 +108,22 @@ impl<'a> Cursor<'a> {
             self.advance();
         }
         Some(quote::stored_name(token.text, escape))
+    }
+
+    /// Takes a plain literal, and returns what it says.
+    pub fn literal(&mut self) -> Option<String> {
+        let token = self.token.as_ref();
+        let literal = token.and_then(|token| quote::unquoted_literal(token.text))?;
+        self.advance();
+        Some(literal)
+    }
+
+    /// Takes a whole number.
+    pub fn number(&mut self) -> Option<u32> {
+        let token = self.token.as_ref();
+        let number = token.and_then(|token| token.text.parse().ok())?;
+        self.advance();
+        Some(number)
     }
 
     /// Takes `[schema.]name` and returns it as written, so that `to_regclass` takes it. It knows
@@ -115,6 +145,36 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// Takes `[schema.]name`, part for part.
+    pub fn parts(&mut self) -> Option<Parts> {
+        let mut parts = vec![self.name()?];
+        while self.symbol(".") {
+            parts.extend(self.name());
+        }
+        Some(parts)
+    }
+
+    /// Takes `t, ONLY (u), v *`, each with what stands in parentheses behind it.
+    pub fn tables(&mut self) -> Vec<Parts> {
+        let mut tables = Vec::new();
+        while let Some(parts) = self.table() {
+            tables.push(parts);
+            self.skip_group();
+            if !self.symbol(",") {
+                break;
+            }
+        }
+        tables
+    }
+
+    /// Takes a table as most commands name it, part for part: `ONLY (t)`, `t *`.
+    pub fn table(&mut self) -> Option<Parts> {
+        let in_parens = self.takes("only") && self.symbol("(");
+        let parts = self.parts()?;
+        let _ = self.symbol(if in_parens { ")" } else { "*" });
+        Some(parts)
+    }
+
     /// Takes a table as `ALTER TABLE` and `CREATE INDEX … ON` name it: `ONLY (t)`, `t *`.
     pub(super) fn relation(&mut self) -> Option<String> {
         let in_parens = self.takes("only") && self.symbol("(");
@@ -127,73 +187,106 @@ impl<'a> Cursor<'a> {
         Some(name)
     }
 
-    /// Goes behind the next such word outside parentheses.
-    pub(super) fn seek(&mut self, word: &str) -> bool {
+    /// Goes behind the next of these words outside parentheses; where there is none, stays.
+    pub fn seek(&mut self, words: &str) -> bool {
+        let before = self.clone();
         while self.token.is_some() {
-            if self.takes(word) {
+            if self.takes(words) {
                 return true;
             }
             if !self.skip_group() {
                 self.advance();
             }
         }
+        *self = before;
         false
     }
 
-    pub(super) fn skip_group(&mut self) -> bool {
-        let mut depth = 0;
-        let found = self.at_symbol("(");
-        while let Some(token) = self.token.as_ref().filter(|_| found) {
-            depth = depth_after(depth, token);
+    /// Returns true if and only if these words stand anywhere from here on, outside parentheses.
+    pub fn has(&self, words: &str) -> bool {
+        self.clone().seek(words)
+    }
+
+    pub fn skip_group(&mut self) -> bool {
+        self.group().is_some()
+    }
+
+    /// Takes what is in the parentheses that open here, if any.
+    pub fn group(&mut self) -> Option<Cursor<'a>> {
+        if !self.at_symbol("(") {
+            return None;
+        }
+        let (text, begin) = (self.lexer.text, self.lexer.at);
+        let (mut depth, mut end) = (0, text.len());
+        while let Some(token) = self.token.take() {
+            depth = depth_after(depth, &token);
             self.advance();
             if depth == 0 {
+                end = token.start;
                 break;
+            }
+        }
+        Some(Cursor::within(text, begin, end))
+    }
+
+    /// What commas outside parentheses and brackets separate, from here on.
+    pub fn elements(mut self) -> Vec<Cursor<'a>> {
+        let (mut found, mut depth, mut begin) = (Vec::new(), 0_usize, None);
+        while let Some(token) = self.token.take() {
+            depth = match token.text {
+                "[" => depth + 1,
+                "]" => depth.saturating_sub(1),
+                _ => depth_after(depth, &token),
+            };
+            if depth == 0 && token.is_symbol(",") {
+                let begin = begin.take().unwrap_or(token.start);
+                found.push(Cursor::within(self.lexer.text, begin, token.start));
+            } else {
+                begin.get_or_insert(token.start);
+            }
+            self.advance();
+        }
+        let text = self.lexer.text;
+        found.extend(begin.map(|begin| Cursor::within(text, begin, text.len())));
+        found
+    }
+
+    /// The names directly before a parenthesis, from here on: functions that are called, and types with a length.
+    pub fn calls(mut self) -> Vec<String> {
+        let mut found = Vec::new();
+        while !self.is_over() {
+            match self.name() {
+                Some(name) if self.at_symbol("(") => found.push(name),
+                Some(_) => {}
+                None => self.advance(),
             }
         }
         found
     }
 
-    /// Takes what is in the parentheses that open here, if any.
-    pub(super) fn group(&mut self) -> Vec<Token<'a>> {
-        let mut tokens = Vec::new();
-        let mut behind = self.clone();
-        if behind.skip_group() {
-            let end = behind
-                .token
-                .as_ref()
-                .map_or(usize::MAX, |token| token.start);
-            self.advance();
-            while let Some(token) = self.token.take().filter(|token| token.start < end) {
-                tokens.push(token);
-                self.advance();
-            }
-            tokens.pop_if(|token| token.is_symbol(")"));
-            *self = behind;
-        }
-        tokens
-    }
-
     /// Takes a list of options, `(name value, name = value, name)`, if there is one.
-    pub(super) fn options(&mut self) -> Options {
-        let tokens = self.group();
+    pub fn options(&mut self) -> Options {
+        let elements = self.group().map(Cursor::elements).unwrap_or_default();
         let mut options = Vec::new();
-        for option in tokens.split(|token| token.is_symbol(",")) {
-            let [name, value @ ..] = option else { continue };
+        for mut option in elements {
+            let Some(name) = option.name() else { continue };
             // As defGetBoolean in the server's commands/define.c.
-            let off = value.last().is_some_and(|value| {
+            let mut is_on = true;
+            while let Some(value) = option.token.take() {
                 let value = value.text.trim_matches(['\'', '"']);
-                ["false", "off", "0"]
+                is_on = !["false", "off", "0"]
                     .iter()
-                    .any(|off| off.eq_ignore_ascii_case(value))
-            });
-            options.push((quote::stored_name(name.text, '\\'), !off));
+                    .any(|off| off.eq_ignore_ascii_case(value));
+                option.advance();
+            }
+            options.push((name, is_on));
         }
         Options(options)
     }
 }
 
 /// Options and whether each is on; of two with one name the last counts.
-pub(super) struct Options(Vec<(String, bool)>);
+pub struct Options(Vec<(String, bool)>);
 
 impl Options {
     pub(super) fn value(&self, name: &str) -> Option<bool> {
@@ -204,11 +297,11 @@ impl Options {
             .map(|&(_, on)| on)
     }
 
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub fn has(&self, name: &str) -> bool {
         self.value(name).is_some()
     }
 
-    pub(super) fn is_on(&self, name: &str) -> bool {
+    pub fn is_on(&self, name: &str) -> bool {
         self.value(name) == Some(true)
     }
 

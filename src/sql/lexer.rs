@@ -1,7 +1,5 @@
 //! Text → tokens, as PostgreSQL reads it (the manual's chapter 4.1 "Lexical Structure", the server's `scan.l`).
 
-use super::quote;
-
 /// One token of PostgreSQL's, or one command line of psql's.
 #[derive(Clone, Debug)]
 pub struct Token<'a> {
@@ -49,11 +47,6 @@ impl Token<'_> {
     pub fn is_name(&self) -> bool {
         matches!(self.kind, TokenKind::Word | TokenKind::QuotedName)
     }
-
-    /// The identifier as the server stores it.
-    pub fn stored_name(&self) -> String {
-        quote::stored_name(self.text, '\\')
-    }
 }
 
 /// Walks over a text, a token at a time. What is opened and never closed, a literal or a comment,
@@ -63,7 +56,7 @@ impl Token<'_> {
 /// begin and end between characters.
 #[derive(Clone)]
 pub(super) struct Lexer<'a> {
-    text: &'a str,
+    pub(super) text: &'a str,
     pub(super) at: usize,
     /// Up to here every byte is a `+` or `-` of its own; remembered, or a long row of them would be
     /// read over and over.
@@ -392,14 +385,6 @@ pub fn without_comments(statement: &str) -> String {
         end = token.start + token.text.len();
     }
     bare
-}
-
-/// The statement's tokens, the first `limit` of them.
-pub fn tokens(statement: &str, limit: usize) -> Vec<Token<'_>> {
-    Lexer::new(statement, 0)
-        .filter(|token| token.kind != TokenKind::Backslash)
-        .take(limit)
-        .collect()
 }
 
 #[cfg(test)]

@@ -1,0 +1,135 @@
+//! Types of columns: whether another type means that the rows are written anew (`ATColumnChangeRequiresRewrite` in the
+//! server's `commands/tablecmds.c`, and the support functions of the types with a length). Pure.
+
+use std::collections::BTreeSet;
+
+use crate::sql::Cursor;
+
+/// A type by the name that `format_type` gives it, without its schema.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Type {
+    pub name: String,
+    modifiers: Vec<u32>,
+    is_array: bool,
+}
+
+/// What SQL calls otherwise.
+const ALIASES: [(&str, &str); 15] = [
+    ("int", "integer"),
+    ("int4", "integer"),
+    ("int2", "smallint"),
+    ("int8", "bigint"),
+    ("bool", "boolean"),
+    ("float4", "real"),
+    ("float8", "double precision"),
+    ("float", "double precision"),
+    ("double", "double precision"),
+    ("decimal", "numeric"),
+    ("dec", "numeric"),
+    ("varchar", "character varying"),
+    ("char", "character"),
+    ("bpchar", "character"),
+    ("varbit", "bit varying"),
+];
+
+impl Type {
+    /// Takes a type as a column's definition has it.
+    pub fn read(words: &mut Cursor<'_>) -> Option<Type> {
+        let written = words.parts()?.pop()?;
+        let alias = ALIASES.iter().find(|(alias, _)| *alias == written);
+        let mut name = alias.map_or(written, |(_, name)| (*name).to_owned());
+        let _ = words.takes("precision");
+        if words.takes("varying") {
+            name.push_str(" varying");
+        }
+        let modifiers = words.group().map(Cursor::elements).unwrap_or_default();
+        let mut modifiers: Vec<u32> = modifiers
+            .into_iter()
+            .filter_map(|mut it| it.number())
+            .collect();
+        if ["character", "bit"].contains(&name.as_str()) && modifiers.is_empty() {
+            modifiers.push(1);
+        }
+        if ["timestamptz", "timetz"].contains(&name.as_str()) || words.takes("with time zone") {
+            name = format!("{} with time zone", name.trim_end_matches("tz"));
+        } else if ["timestamp", "time"].contains(&name.as_str()) {
+            let _ = words.takes("without time zone");
+            name.push_str(" without time zone");
+        }
+        let is_array = words.symbol("[") || words.takes("array");
+        let _ = words.number().is_some() | words.symbol("]");
+        Some(Type {
+            name,
+            modifiers,
+            is_array,
+        })
+    }
+
+    /// Returns true if and only if every value of this type is one of the new type as it stands on disk.
+    pub fn is_kept_by(&self, new: &Type, coercible: &BTreeSet<(String, String)>) -> bool {
+        if self.is_array || new.is_array {
+            return self == new;
+        }
+        if self.name != new.name {
+            let pair = (self.name.clone(), new.name.clone());
+            return new.modifiers.is_empty() && coercible.contains(&pair);
+        }
+        match (new.name.as_str(), &*self.modifiers, &*new.modifiers) {
+            (_, old, new) if old == new => true,
+            ("character varying" | "bit varying" | "numeric", _, []) => true,
+            ("character varying" | "bit varying", [old], [new]) => new >= old,
+            ("numeric", [old, old_scale @ ..], [new, new_scale @ ..]) => {
+                let scale = |it: &[u32]| it.first().copied().unwrap_or(0);
+                new >= old && scale(old_scale) == scale(new_scale)
+            }
+            (name, old, new) if name.starts_with("time") || name == "interval" => {
+                let precision = |it: &[u32]| it.first().copied().unwrap_or(6);
+                precision(new) >= precision(old)
+            }
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_which_values_stay_as_they_are() {
+        let pair = |old: &str, new: &str| (old.to_owned(), new.to_owned());
+        let coercible = BTreeSet::from([
+            pair("character varying", "text"),
+            pair("text", "character varying"),
+        ]);
+        for (old, new, stays) in [
+            ("character varying(10)", "text", true),
+            ("character varying(10)", "varchar(20)", true),
+            ("character varying(10)", "varchar", true),
+            ("character varying(10)", "varchar(9)", false),
+            ("text", "varchar", true),
+            ("text", "varchar(9)", false),
+            ("integer", "bigint", false),
+            ("integer", "int4", true),
+            ("character(1)", "char", true),
+            ("character(1)", "char(2)", false),
+            ("numeric(4,2)", "decimal(6, 2)", true),
+            ("numeric(4,2)", "numeric(6,3)", false),
+            ("numeric(4,0)", "numeric(6)", true),
+            ("numeric(4,2)", "numeric", true),
+            ("numeric", "numeric(6)", false),
+            ("timestamp(3) without time zone", "timestamp", true),
+            ("timestamp without time zone", "timestamp(3)", false),
+            ("timestamp with time zone", "timestamptz", true),
+            ("timestamp without time zone", "timestamptz", false),
+            ("double precision", "float", true),
+            ("text[]", "text[]", true),
+            ("character varying[]", "text[]", false),
+            ("public.mood", "mood", true),
+        ] {
+            let read = |text: &str| Type::read(&mut Cursor::new(text)).expect("a type");
+            let kept = read(old).is_kept_by(&read(new), &coercible);
+            assert_eq!(kept, stays, "{old} to {new}");
+        }
+    }
+}
