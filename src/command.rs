@@ -32,7 +32,7 @@ pub enum Command {
     Baseline(Version),
     /// Show the lock, or remove the row with this id.
     Unlock(Option<i64>),
-    /// The general page, or that of the command with this name.
+    /// The general page, that of the command, or the manual's page with this name.
     Help(Option<&'static str>),
     Version,
 }
@@ -169,10 +169,14 @@ static COMMANDS: [Entry; 10] = [
         options: &["--version", "-V"],
         read: |words| match words.operands.pop_front() {
             None => Ok(Command::Help(None)),
-            Some(topic) => match topic.to_str().and_then(entry) {
-                Some(entry) => Ok(Command::Help(Some(entry.name))),
-                None => Err(unknown_command(&topic)),
-            },
+            Some(word) => {
+                let name = word.to_str().unwrap_or_default();
+                let page = entry(name).map(|it| it.name).or_else(|| help::topic(name));
+                match page {
+                    Some(page) => Ok(Command::Help(Some(page))),
+                    None => Err(unknown_command(&word)),
+                }
+            }
         },
     },
 ];
@@ -449,7 +453,7 @@ mod tests {
     #[test]
     fn understands_what_there_is() {
         let version = Version::parse("20230314095813").expect("fourteen digits");
-        let table: [(&str, Command); 40] = [
+        let table: [(&str, Command); 41] = [
             ("", Command::Start),
             ("up", Command::Up),
             ("up --", Command::Up),
@@ -490,6 +494,7 @@ mod tests {
             ),
             ("help", Command::Help(None)),
             ("help up", Command::Help(Some("up"))),
+            ("help exit-codes", Command::Help(Some("exit-codes"))),
             ("help help", Command::Help(Some("help"))),
             ("help --help", Command::Help(None)),
             ("help up --help", Command::Help(Some("up"))),

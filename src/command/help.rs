@@ -1,14 +1,37 @@
-//! What `lockstep help` shows: one page about everything, one about each command. Text only; nothing here is computed,
-//! so a page can be read here as a person sees it.
+//! What `lockstep help` shows: one page about everything, one about each command, and the manual. Text only; nothing
+//! here is computed, so a page can be read here as a person sees it.
 //!
-//! A page fits a terminal of 24 lines and 80 columns. It says how the command is called, what it does, the variables
-//! that matter to it with their defaults, its exit codes, and an example. README tells the rest.
+//! A page about a command fits a terminal of 24 lines and 80 columns. It says how the command is called, what it does,
+//! the variables that matter to it with their defaults, its exit codes, and an example. The manual tells the rest.
 
-/// The page about a command, or the general one.
+/// The page about a command, that of the manual, or the general one.
 pub fn help(topic: Option<&str>) -> &'static str {
-    let page = PAGES.iter().find(|(name, _)| Some(*name) == topic);
+    let mut pages = PAGES.iter().chain(&MANUAL);
+    let page = pages.find(|(name, _)| Some(*name) == topic);
     page.map_or(GENERAL, |(_, page)| page)
 }
+
+/// The page's own name, if the manual has one of this name.
+pub fn topic(name: &str) -> Option<&'static str> {
+    let page = MANUAL.iter().find(|(topic, _)| *topic == name);
+    page.map(|(topic, _)| *topic)
+}
+
+/// The manual: the files that README links to, so that the program and the page on the web never part.
+static MANUAL: [(&str, &str); 12] = [
+    ("environment", include_str!("../manual/environment.md")),
+    ("exit-codes", include_str!("../manual/exit-codes.md")),
+    ("files", include_str!("../manual/files.md")),
+    ("refusals", include_str!("../manual/refusals.md")),
+    ("outside", include_str!("../manual/outside.md")),
+    ("logs", include_str!("../manual/logs.md")),
+    ("commands", include_str!("../manual/commands.md")),
+    ("recipes", include_str!("../manual/recipes.md")),
+    ("lock", include_str!("../manual/lock.md")),
+    ("limits", include_str!("../manual/limits.md")),
+    ("bun", include_str!("../manual/bun.md")),
+    ("contributing", include_str!("../manual/contributing.md")),
+];
 
 const GENERAL: &str = "\
 Lockstep applies PostgreSQL schema migrations. Environment variables set it up.
@@ -23,18 +46,18 @@ usage: lockstep [COMMAND]
   new NAME          create the files of a migration
   baseline VERSION  record all files up to VERSION without running them
   unlock [ID]       show the lock; remove a row of it whose owner is gone
-  help [COMMAND]    show this page, or one about COMMAND
+  help [COMMAND]    show this page, one about COMMAND, or one of the manual
   --version, -V     show the version
 
   DATABASE_URL           postgres://user:password@host/database or key=value ...
-  DATABASE_ENDPOINT_URL  host:port; with DATABASE_NAME, DATABASE_USERNAME and
-                         DATABASE_PASSWORD instead of a URL
   MIGRATIONS_DIR         where the files are (migrations)
   LOG_LEVEL, LOG_FORMAT  TRACE DEBUG INFO WARN ERROR (INFO); text or json
 
 exit codes: 0 done; 1 a migration failed, 2 unusable input, 5 history and files
 disagree: fix that first; 3 no connection, 4 no lock, 6 still pending, 130 and
-143 stopped by a signal: run again. README.md tells the rest.
+143 stopped by a signal: run again.
+the manual, `lockstep help TOPIC`: environment, exit-codes, files, refusals,
+outside, logs, commands, recipes, lock, limits, bun, contributing
 ";
 
 const PAGES: [(&str, &str); 10] = [
@@ -252,15 +275,15 @@ example, of a bun that died: lockstep unlock 7
 ";
 
 const HELP: &str = "\
-usage: lockstep help [COMMAND]
+usage: lockstep help [COMMAND | TOPIC]
 
-Shows a page about everything, or one about COMMAND: what it does, the variables
-that matter to it, its exit codes, and an example. `lockstep COMMAND --help` is
-the same. README.md tells the rest.
+Shows a page about everything, which lists the topics; one about COMMAND: what
+it does, the variables that matter to it, its exit codes, and an example, as
+`lockstep COMMAND --help` does; or the manual's page about TOPIC.
 
 exit codes:
   0  that is the page
-  2  there is no such command
+  2  there is no such command or topic
 
 example: lockstep help up
 ";
@@ -273,11 +296,9 @@ mod tests {
     use super::*;
     use crate::command::{COMMANDS, Command, parse};
 
-    const README: &str = include_str!("../../README.md");
-
-    /// The cells of each row of README's table with this header.
-    fn table(header: &str) -> Vec<Vec<&'static str>> {
-        let (_, rows) = README.split_once(header).expect("README has the table");
+    /// The cells of each row of the table with this header in a page of the manual.
+    fn table(topic: &str, header: &str) -> Vec<Vec<&'static str>> {
+        let (_, rows) = help(Some(topic)).split_once(header).expect("the table");
         let rows = rows.trim_start().lines().skip(1);
         let rows = rows.take_while(|row| row.starts_with('|'));
         rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect())
@@ -330,8 +351,8 @@ mod tests {
     }
 
     #[test]
-    fn each_variable_is_in_the_readme_with_the_same_default() {
-        let rows = table("| variable | default | meaning |");
+    fn each_variable_is_in_the_manual_with_the_same_default() {
+        let rows = table("environment", "| variable | default | meaning |");
         let defaults: BTreeMap<&str, &str> = rows
             .iter()
             .map(|row| (row[0].trim_matches('`'), row[1].trim_matches('`')))
@@ -361,8 +382,8 @@ mod tests {
     }
 
     #[test]
-    fn each_exit_code_is_in_the_readme() {
-        let rows = table("| code | meaning | try again? |");
+    fn each_exit_code_is_in_the_manual() {
+        let rows = table("exit-codes", "| code | meaning | try again? |");
         let known: Vec<&str> = rows.iter().flat_map(|row| row[0].split(", ")).collect();
         for (name, page) in PAGES {
             let (_, codes) = page.split_once("\nexit codes:\n").expect("exit codes");
@@ -385,6 +406,21 @@ mod tests {
             .map(|(_, codes)| codes.split(|c: char| !c.is_ascii_digit()).collect())
             .expect("exit codes");
         assert!(known.iter().all(|code| words.contains(code)), "{words:?}");
+    }
+
+    #[test]
+    fn the_general_page_lists_the_manual_which_is_all_there_is_of_it() {
+        let (_, listed) = GENERAL.split_once("TOPIC`: ").expect("the topics");
+        let listed: Vec<&str> = listed.split(',').map(str::trim).collect();
+        let topics = MANUAL.map(|(topic, _)| topic);
+        assert_eq!(listed, topics);
+        assert!(PAGES.iter().all(|(command, _)| topic(command).is_none()));
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/src/manual");
+        let files = std::fs::read_dir(directory).expect("the manual");
+        let files: Vec<_> = files
+            .map(|file| file.expect("a file").file_name())
+            .collect();
+        assert_eq!(files.len(), topics.len(), "{files:?}");
     }
 
     /// An example is taken as it stands, by the grammar, and is of its own command.

@@ -1,4 +1,4 @@
-//! The repository tests itself: who may touch what in `src`, README's tables against the code, the version against the
+//! The repository tests itself: who may touch what in `src`, the tables of README and manual against the code, the version against the
 //! changelog. Needs no database.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -534,16 +534,17 @@ fn modules(text: &str, folder: &str) -> Vec<String> {
 }
 
 /// The cells of the table with this header, row by row.
-fn table(readme: &str, header: &str) -> Vec<Vec<String>> {
-    let mut lines = readme.lines().skip_while(|line| line.trim() != header);
-    assert!(lines.next().is_some(), "README.md has no table {header}");
+fn table(path: &str, header: &str) -> Vec<Vec<String>> {
+    let text = text_of(path);
+    let mut lines = text.lines().skip_while(|line| line.trim() != header);
+    assert!(lines.next().is_some(), "{path} has no table {header}");
     let rows = lines.skip(1).take_while(|line| line.starts_with('|'));
     let cells = |row: &str| {
         let row = row.trim().trim_start_matches('|').trim_end_matches('|');
         row.split('|').map(|cell| cell.trim().to_owned()).collect()
     };
     let rows: Vec<Vec<String>> = rows.map(cells).collect();
-    assert!(!rows.is_empty(), "README.md's table {header} is empty");
+    assert!(!rows.is_empty(), "the table {header} of {path} is empty");
     rows
 }
 
@@ -569,10 +570,10 @@ const EXIT_CODES: [(u8, &str); 9] = [
     (143, "yes"),
 ];
 
-#[test]
-fn readme_and_code_have_the_same_exit_codes() {
+/// Code → whether to try again, as the table of this page has it.
+fn documented_exit_codes(path: &str) -> BTreeMap<u8, String> {
     let mut documented = BTreeMap::new();
-    for row in table(&text_of("README.md"), "| code | meaning | try again? |") {
+    for row in table(path, "| code | meaning | try again? |") {
         let [codes, meaning, again] = row.as_slice() else {
             panic!("three cells: {row:?}")
         };
@@ -591,14 +592,19 @@ fn readme_and_code_have_the_same_exit_codes() {
             assert_eq!(documented.insert(code, again), None, "{code} stands twice");
         }
     }
+    documented
+}
+
+#[test]
+fn readme_manual_and_code_have_the_same_exit_codes() {
     let contract: BTreeMap<u8, String> = EXIT_CODES
         .iter()
         .map(|(code, again)| (*code, (*again).to_owned()))
         .collect();
-    assert_eq!(
-        documented, contract,
-        "README.md (left), the contract (right)"
-    );
+    for path in ["README.md", "src/manual/exit-codes.md"] {
+        let documented = documented_exit_codes(path);
+        assert_eq!(documented, contract, "{path} (left), the contract (right)");
+    }
 
     let main = text_of("src/main.rs");
     let start = main.find("fn exit_code(").expect("main.rs has exit_code");
@@ -656,8 +662,9 @@ fn variables_in_code() -> BTreeSet<String> {
 }
 
 #[test]
-fn readme_and_code_have_the_same_variables() {
-    let rows = table(&text_of("README.md"), "| variable | default | meaning |");
+fn manual_and_code_have_the_same_variables() {
+    let header = "| variable | default | meaning |";
+    let rows = table("src/manual/environment.md", header);
     let named: Vec<String> = rows.iter().flat_map(|row| quoted(&row[0])).collect();
     let documented: BTreeSet<String> = named.iter().cloned().collect();
     assert_eq!(documented.len(), named.len(), "a variable stands twice");
@@ -666,8 +673,13 @@ fn readme_and_code_have_the_same_variables() {
     let invented: Vec<_> = documented.difference(&coded).collect();
     assert!(
         missing.is_empty() && invented.is_empty(),
-        "README.md lacks {missing:?}, and invents {invented:?}"
+        "the manual lacks {missing:?}, and invents {invented:?}"
     );
+
+    for row in table("README.md", header) {
+        let names = quoted(&row[0]);
+        assert!(names.iter().all(|it| coded.contains(it)), "{names:?}");
+    }
 
     // What `environment.rs` shows to be true of the binary.
     for (variable, default) in [
@@ -689,7 +701,7 @@ fn readme_and_code_have_the_same_variables() {
         let row = rows
             .iter()
             .find(|row| quoted(&row[0]).iter().any(|name| name == variable));
-        let row = row.unwrap_or_else(|| panic!("README.md lacks {variable}"));
+        let row = row.unwrap_or_else(|| panic!("the manual lacks {variable}"));
         assert_eq!(
             row[1].trim_matches('`'),
             default,
@@ -718,12 +730,48 @@ fn every_dependency_has_its_reason_in_the_readme() {
         !manifest.contains("[dependencies."),
         "one line each, or this test would miss it"
     );
-    let rows = table(&text_of("README.md"), "| crate | why |");
+    let rows = table("README.md", "| crate | why |");
     let explained: BTreeSet<String> = rows.iter().flat_map(|row| quoted(&row[0])).collect();
     assert_eq!(used, explained, "Cargo.toml (left), README.md (right)");
     for row in &rows {
         assert!(row[1].split_whitespace().count() >= 3, "a reason: {row:?}");
     }
+}
+
+/// What a heading is called in a link, as GitHub does it.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+    text.chars()
+        .filter(kept)
+        .collect::<String>()
+        .replace(' ', "-")
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let mut pages = vec![root().join("README.md")];
+    files_below(&root().join("src/manual"), &mut pages);
+    let mut links = 0;
+    for page in pages {
+        let text = fs::read_to_string(&page).expect("a page");
+        let targets = text.split("](").skip(1);
+        let targets = targets.filter_map(|rest| rest.split_once(')').map(|(target, _)| target));
+        for target in targets.filter(|it| !it.contains("://")) {
+            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+            let file = match file {
+                "" => page.clone(),
+                file => page.parent().expect("a directory").join(file),
+            };
+            let linked = fs::read_to_string(&file)
+                .unwrap_or_else(|error| panic!("{}: {target}: {error}", page.display()));
+            let mut headings = linked.lines().filter(|line| line.starts_with('#'));
+            let found = heading.is_empty() || headings.any(|line| anchor(line) == heading);
+            assert!(found, "{}: {target}", page.display());
+            links += 1;
+        }
+    }
+    assert!(links > 30, "{links}");
 }
 
 /// The value of a line `key = "value"` of the manifest's first section.
