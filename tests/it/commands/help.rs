@@ -38,7 +38,7 @@ fn the_general_page_is_one_screen() {
 fn the_manual_travels_with_the_program() {
     let scratch = Scratch::new();
     let general = scratch.lockstep(&["help"]).run().code(0).stdout.clone();
-    let (_, topics) = general.split_once("TOPIC`: ").expect("the topics");
+    let (_, topics) = general.split_once("TOPIC`:").expect("the topics");
     let topics: Vec<&str> = topics.split(',').map(str::trim).collect();
     assert!(topics.len() > 10, "{topics:?}");
     for topic in topics {

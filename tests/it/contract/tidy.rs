@@ -1,5 +1,5 @@
-//! The repository tests itself: who may touch what in `src`, the tables of README and manual against the code, the version against the
-//! changelog. Needs no database.
+//! The repository tests itself: who may touch what in `src`, the tables of README and manual against the code, the
+//! version against the changelog. Needs no database.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -36,7 +36,7 @@ const RULES: [Rule; 13] = [
     Rule {
         what: "reads the arguments",
         words: &["env::args", "env::args_os"],
-        allowed: &["main.rs", "command.rs"],
+        allowed: &["main.rs", "cli.rs"],
         broken_by: "for argument in env::args() {}",
     },
     Rule {
@@ -289,7 +289,7 @@ fn breaches(file: &str, text: &str) -> Vec<String> {
     let mut found = Vec::new();
     // To call `env::args`, one has to name it.
     let importing =
-        |line: &str| line.trim() == "use std::env;" && is_one_of(file, &["main.rs", "command.rs"]);
+        |line: &str| line.trim() == "use std::env;" && is_one_of(file, &["main.rs", "cli.rs"]);
     for line in code(text).lines().filter(|line| !importing(line)) {
         let mut breach = |what: &str| found.push(format!("src/{file} {what}: {}", line.trim()));
         for rule in &RULES {
@@ -329,7 +329,7 @@ fn breaches(file: &str, text: &str) -> Vec<String> {
 const ROOMS: [&str; 18] = [
     "main",
     "commands",
-    "command",
+    "cli",
     "apply",
     "report",
     "impact",
@@ -624,90 +624,6 @@ fn readme_manual_and_code_have_the_same_exit_codes() {
     coded.insert(0);
     let promised: BTreeSet<u8> = contract.into_keys().collect();
     assert_eq!(coded, promised, "src/main.rs (left), the contract (right)");
-}
-
-/// The variables that the code of `config` names.
-fn variables_in_code() -> BTreeSet<String> {
-    let sources = sources();
-    let config = sources
-        .iter()
-        .filter(|(file, _)| is_one_of(file, &["config.rs", "config/"]));
-    let mut found = BTreeSet::new();
-    for (_, text) in config.filter(|(file, _)| !file.ends_with("tests.rs")) {
-        for literal in code(text).split('"') {
-            let is_name = literal.len() > 3
-                && literal
-                    .bytes()
-                    .all(|byte| byte.is_ascii_uppercase() || byte == b'_');
-            let ours = [
-                "RUN_",
-                "DATABASE_",
-                "MIGRATION",
-                "DDL_",
-                "STATEMENT_",
-                "LOG_",
-                "PG",
-            ];
-            let others = ["HOME", "COLUMNS", "NO_COLOR", "TERM"];
-            if is_name
-                && (ours.iter().any(|start| literal.starts_with(start))
-                    || others.contains(&literal))
-            {
-                found.insert(literal.to_owned());
-            }
-        }
-    }
-    assert!(found.len() > 25, "{found:?}");
-    found
-}
-
-#[test]
-fn manual_and_code_have_the_same_variables() {
-    let header = "| variable | default | meaning |";
-    let rows = table("src/manual/environment.md", header);
-    let named: Vec<String> = rows.iter().flat_map(|row| quoted(&row[0])).collect();
-    let documented: BTreeSet<String> = named.iter().cloned().collect();
-    assert_eq!(documented.len(), named.len(), "a variable stands twice");
-    let coded = variables_in_code();
-    let missing: Vec<_> = coded.difference(&documented).collect();
-    let invented: Vec<_> = documented.difference(&coded).collect();
-    assert!(
-        missing.is_empty() && invented.is_empty(),
-        "the manual lacks {missing:?}, and invents {invented:?}"
-    );
-
-    for row in table("README.md", header) {
-        let names = quoted(&row[0]);
-        assert!(names.iter().all(|it| coded.contains(it)), "{names:?}");
-    }
-
-    // What `environment.rs` shows to be true of the binary.
-    for (variable, default) in [
-        ("RUN_DATABASE_MIGRATIONS", "false"),
-        ("MIGRATIONS_DIR", "migrations"),
-        ("MIGRATIONS_TABLE", "bun_migrations"),
-        ("MIGRATION_LOCKS_TABLE", "bun_migration_locks"),
-        ("DATABASE_WAIT_SECONDS", "60"),
-        ("MIGRATION_LOCK_WAIT_SECONDS", "300"),
-        ("MIGRATION_WAIT_SECONDS", "300"),
-        ("DDL_LOCK_TIMEOUT_SECONDS", "5"),
-        ("DDL_LOCK_RETRY_SECONDS", "120"),
-        ("STATEMENT_TIMEOUT_SECONDS", "0"),
-        ("MIGRATION_ORDER", "any"),
-        ("MIGRATION_DIVERGENCE", "refuse"),
-        ("LOG_LEVEL", "INFO"),
-        ("DATABASE_QUERY_LOGGING_ENABLED", "false"),
-    ] {
-        let row = rows
-            .iter()
-            .find(|row| quoted(&row[0]).iter().any(|name| name == variable));
-        let row = row.unwrap_or_else(|| panic!("the manual lacks {variable}"));
-        assert_eq!(
-            row[1].trim_matches('`'),
-            default,
-            "the default of {variable}"
-        );
-    }
 }
 
 #[test]
