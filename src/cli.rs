@@ -3,7 +3,7 @@
 
 mod help;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use lexopt::Arg;
 
@@ -84,7 +84,9 @@ static COMMANDS: [Entry; 10] = [
         page: help::DOWN,
         read: |words| {
             let what = format!("N is a whole number from 1 to {}", usize::MAX);
-            let count = words.optional(&what, |word| plain_number(word).filter(|it| *it > 0))?;
+            let count = words.optional(&what, |word| {
+                plain_number(word.to_str()?).filter(|it| *it > 0)
+            })?;
             let which = count.map_or(Rollback::NewestGroup, Rollback::Newest);
             Ok(Command::Down(which))
         },
@@ -133,7 +135,10 @@ static COMMANDS: [Entry; 10] = [
         options: &[],
         summary: "create the files of a migration",
         page: help::NEW,
-        read: |words| words.required().cloned().map(Command::New),
+        read: |words| {
+            let name = words.required("", |word| Some(word.to_owned()));
+            name.map(Command::New)
+        },
     },
     Entry {
         name: "baseline",
@@ -142,10 +147,9 @@ static COMMANDS: [Entry; 10] = [
         summary: "record all files up to VERSION without running them",
         page: help::BASELINE,
         read: |words| {
-            words.required()?;
             let what = "VERSION is 14 digits, those that a file's name begins with";
-            let version = words.optional(what, Version::parse)?;
-            version.map_or_else(|| Err(words.missing()), |it| Ok(Command::Baseline(it)))
+            let version = words.required(what, |word| Version::parse(word.to_str()?));
+            version.map(Command::Baseline)
         },
     },
     Entry {
@@ -156,7 +160,7 @@ static COMMANDS: [Entry; 10] = [
         page: help::UNLOCK,
         read: |words| {
             let what = "ID is the whole number that `lockstep unlock` shows";
-            let id = words.optional(what, |word| word.parse().ok())?;
+            let id = words.optional(what, |word| word.to_str()?.parse().ok())?;
             Ok(Command::Unlock(id))
         },
     },
@@ -184,13 +188,12 @@ static COMMANDS: [Entry; 10] = [
 pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, String> {
     let args: Vec<OsString> = args.collect();
     let mut rest = lexopt::Parser::from_args(args.iter().cloned());
-    let first = rest.next().map_err(|error| error.to_string() + SEE_HELP)?;
-    let entry = match first {
+    let entry = match rest.next().map_err(|it| see_help(&it.to_string(), None))? {
         None => return Ok(Command::Start),
         Some(Arg::Long("version") | Arg::Short('V')) => {
             return match args.get(1) {
                 None => Ok(Command::Version),
-                Some(word) => Err(unexpected(word, &args[0].to_string_lossy()) + SEE_HELP),
+                Some(word) => Err(unexpected(word, "--version", None)),
             };
         }
         Some(Arg::Long("help") | Arg::Short('h')) => entry("help"),
@@ -198,7 +201,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, String> {
             let known = entry(&name.to_string_lossy());
             Some(known.ok_or_else(|| unknown_command(&name))?)
         }
-        Some(option) => return Err(unknown_option(&option)),
+        Some(option) => return Err(unknown_option(&option, None)),
     };
     let entry = entry.expect("the table has the command `help`");
     // Who asks for help gets it, whatever else is wrong.
@@ -244,13 +247,13 @@ impl Words {
             };
             match arg {
                 Arg::Value(word) if entry.operand.is_empty() || words.operand.is_some() => {
-                    return Err(words.wrong(&unexpected(&word, entry.name)));
+                    return Err(unexpected(&word, entry.name, Some(entry)));
                 }
                 Arg::Value(word) => words.operand = Some(word),
                 Arg::Long("help") | Arg::Short('h') => {}
                 option => {
                     let known = entry.options.iter().find(|it| option == Arg::Long(it));
-                    let unknown = || words.unknown_option(&option);
+                    let unknown = || unknown_option(&option, Some(entry));
                     words.options.push(known.copied().ok_or_else(unknown)?);
                 }
             }
@@ -272,48 +275,30 @@ impl Words {
     fn optional<T>(
         &self,
         what: &str,
-        read: impl Fn(&str) -> Option<T>,
+        read: impl Fn(&OsStr) -> Option<T>,
     ) -> Result<Option<T>, String> {
         let Some(word) = &self.operand else {
             return Ok(None);
         };
-        let value = word.to_str().and_then(read).ok_or_else(|| {
-            let (word, name) = (quoted(word), self.entry.name);
-            self.wrong(&format!("unusable argument {word} after {name:?}: {what}"))
-        });
-        value.map(Some)
+        let (shown, name) = (quoted(word), self.entry.name);
+        let unusable = || self.wrong(&format!("unusable argument {shown} after {name:?}: {what}"));
+        read(word).map(Some).ok_or_else(unusable)
     }
 
-    fn required(&self) -> Result<&OsString, String> {
-        self.operand.as_ref().ok_or_else(|| self.missing())
-    }
-
-    fn missing(&self) -> String {
+    /// Like [`Words::optional`], of an operand that must not be missing.
+    fn required<T>(&self, what: &str, read: impl Fn(&OsStr) -> Option<T>) -> Result<T, String> {
         let (name, operand) = (self.entry.name, self.entry.operand);
-        self.wrong(&format!("missing argument: {name:?} needs {operand}"))
+        let missing = || self.wrong(&format!("missing argument: {name:?} needs {operand}"));
+        self.optional(what, read)?.ok_or_else(missing)
     }
 
-    fn unknown_option(&self, option: &Arg<'_>) -> String {
-        let (shown, name) = (shown(option), self.entry.name);
-        let problem = format!("unknown option {shown:?} after {name:?}");
-        if let Some(command) = known_elsewhere(&shown) {
-            return self.wrong(&format!("{problem}: did you mean \"lockstep {command}\"?"));
-        }
-        let known = self.entry.options.iter().chain(&["help"]);
-        let known: Vec<String> = known.map(|option| format!("--{option}")).collect();
-        self.wrong(&format!("{problem}: it takes only {}", known.join(", ")))
-    }
-
-    /// What is wrong, and where to read on.
     fn wrong(&self, problem: &str) -> String {
-        format!("{problem} (see `lockstep help {}`)", self.entry.name)
+        see_help(problem, Some(self.entry))
     }
 }
 
-const SEE_HELP: &str = " (see `lockstep help`)";
-
 /// Returns true if and only if the word is a number with a minus sign.
-fn is_negative_number(word: &std::ffi::OsStr) -> bool {
+fn is_negative_number(word: &OsStr) -> bool {
     let digits = word.to_str().and_then(|word| word.strip_prefix('-'));
     digits.is_some_and(|it| !it.is_empty() && it.bytes().all(|byte| byte.is_ascii_digit()))
 }
@@ -325,40 +310,57 @@ fn plain_number(text: &str) -> Option<usize> {
 }
 
 fn unknown_command(word: &OsString) -> String {
-    let unknown = format!("unknown command {}", quoted(word));
-    if let Some(name) = known_elsewhere(&word.to_string_lossy()) {
-        return format!("{unknown}: did you mean {name:?}?{SEE_HELP}");
-    }
     let names: Vec<&str> = COMMANDS.iter().map(|entry| entry.name).collect();
-    format!("{unknown}: use one of {}{SEE_HELP}", names.join(", "))
+    let instead = match known_elsewhere(&word.to_string_lossy()) {
+        Some(name) => format!("did you mean {name:?}?"),
+        None => format!("use one of {}", names.join(", ")),
+    };
+    see_help(
+        &format!("unknown command {}: {instead}", quoted(word)),
+        None,
+    )
 }
 
-/// An option that no command stands before.
-fn unknown_option(option: &Arg<'_>) -> String {
-    let shown = shown(option);
+/// An option that the command does not take, or that no command stands before.
+fn unknown_option(option: &Arg<'_>, entry: Option<&Entry>) -> String {
+    let shown = match option {
+        Arg::Long(name) => format!("--{name}"),
+        Arg::Short(letter) => format!("-{letter}"),
+        Arg::Value(word) => word.to_string_lossy().into_owned(),
+    };
+    let known = entry.map_or(&["version"][..], |entry| entry.options);
+    let known: Vec<String> = known.iter().map(|option| format!("--{option}, ")).collect();
     let instead = match known_elsewhere(&shown) {
         Some(command) => format!("did you mean \"lockstep {command}\"?"),
-        None => "before a command stand only --help and --version".to_owned(),
+        None => format!("use one of {}--help", known.concat()),
     };
-    format!("unknown option {shown:?}: {instead}{SEE_HELP}")
+    let after = entry.map(|entry| format!(" after {:?}", entry.name));
+    let problem = format!(
+        "unknown option {shown:?}{}: {instead}",
+        after.unwrap_or_default()
+    );
+    see_help(&problem, entry)
 }
 
-fn unexpected(word: &OsString, after: &str) -> String {
-    format!("unexpected argument {} after {after:?}", quoted(word))
+fn unexpected(word: &OsString, after: &str, entry: Option<&Entry>) -> String {
+    see_help(
+        &format!("unexpected argument {} after {after:?}", quoted(word)),
+        entry,
+    )
+}
+
+/// A complaint, and where to read on.
+fn see_help(problem: &str, entry: Option<&Entry>) -> String {
+    let page = entry.map(|entry| format!(" {}", entry.name));
+    format!(
+        "{problem} (see `lockstep help{}`)",
+        page.unwrap_or_default()
+    )
 }
 
 /// The argument in quotes, on one line whatever it holds.
 fn quoted(argument: &OsString) -> String {
     format!("{:?}", argument.to_string_lossy())
-}
-
-/// The option as it was written.
-fn shown(option: &Arg<'_>) -> String {
-    match option {
-        Arg::Long(name) => format!("--{name}"),
-        Arg::Short(letter) => format!("-{letter}"),
-        Arg::Value(word) => word.to_string_lossy().into_owned(),
-    }
 }
 
 /// Our command for what other tools call otherwise.
@@ -469,12 +471,12 @@ mod tests {
             ),
             (
                 "--json status",
-                "unknown option \"--json\": before a command stand only --help and --version (see `lockstep help`)"
+                "unknown option \"--json\": use one of --version, --help (see `lockstep help`)"
                     .to_owned(),
             ),
             (
                 "-v",
-                "unknown option \"-v\": before a command stand only --help and --version (see `lockstep help`)"
+                "unknown option \"-v\": use one of --version, --help (see `lockstep help`)"
                     .to_owned(),
             ),
             (
@@ -484,11 +486,11 @@ mod tests {
             ),
             (
                 "up --json",
-                "unknown option \"--json\" after \"up\": it takes only --help (see `lockstep help up`)".to_owned(),
+                "unknown option \"--json\" after \"up\": use one of --help (see `lockstep help up`)".to_owned(),
             ),
             (
                 "plan -x",
-                "unknown option \"-x\" after \"plan\": it takes only --json, --rehearse, --help (see `lockstep help plan`)"
+                "unknown option \"-x\" after \"plan\": use one of --json, --rehearse, --help (see `lockstep help plan`)"
                     .to_owned(),
             ),
             (

@@ -64,41 +64,16 @@ usage: lockstep [COMMAND]
         page += &format!("  {call:16}  {}\n", entry.summary);
     }
     page += "  --version, -V     show the version\n\n";
-    page += &table(&[
-        &variables::URL,
-        &variables::MIGRATIONS_DIR.variable,
-        &variables::LOCK_WAIT.variable,
-    ]);
+    page += &table(&[&variables::URL, &variables::MIGRATIONS_DIR.variable]);
     page += "
 exit codes: 0 done; 1 a migration failed, 2 unusable input, 5 history and files
 disagree: fix that first; 3 no connection, 4 no lock, 6 still pending, 130 and
 143 stopped by a signal: run again.
-the manual, `lockstep help TOPIC`:";
-    let topics: Vec<&str> = MANUAL.iter().map(|(topic, _)| *topic).collect();
-    page + &wrapped(&topics, "the manual, `lockstep help TOPIC`:".len())
-}
-
-/// The words with commas between, on lines of 80 columns, the first of which has `used` already.
-fn wrapped(words: &[&str], used: usize) -> String {
-    const COLUMNS: usize = 80;
-    let (mut text, mut column) = (String::new(), used);
-    for (number, word) in (1..).zip(words) {
-        let mark = if number < words.len() { "," } else { "" };
-        let length = word.len() + mark.len();
-        match column + 1 + length > COLUMNS {
-            true => {
-                text += "\n";
-                column = length;
-            }
-            false => {
-                text += " ";
-                column += 1 + length;
-            }
-        }
-        text += word;
-        text += mark;
-    }
-    text + "\n"
+the manual, `lockstep help TOPIC`:
+";
+    let topics = MANUAL.map(|(topic, _)| topic);
+    let (first, last) = topics.split_at(topics.len() / 2);
+    page + &format!("  {},\n  {}\n", first.join(", "), last.join(", "))
 }
 
 fn page(entry: &Entry) -> String {
@@ -108,17 +83,14 @@ fn page(entry: &Entry) -> String {
         codes,
         example,
     } = &entry.page;
-    let mut usage = format!("usage: lockstep {}", entry.name);
-    for option in entry.options {
-        usage += &format!(" [--{option}]");
-    }
-    if !entry.operand.is_empty() {
-        usage += &format!(" {}", entry.operand);
-    }
+    let options = entry.options.iter().map(|option| format!("[--{option}] "));
+    let rest = options.collect::<String>() + entry.operand;
+    let usage = format!("usage: lockstep {} {rest}", entry.name);
     let table = match variables {
         [] => String::new(),
         variables => format!("\n{}", table(variables)),
     };
+    let usage = usage.trim_end();
     format!("{usage}\n\n{about}{table}\nexit codes:\n{codes}\nexample{example}\n")
 }
 
@@ -137,6 +109,7 @@ fn table(variables: &[&Variable]) -> String {
     variables.iter().map(line).collect()
 }
 
+#[rustfmt::skip]
 pub const UP: Page = Page {
     about: "\
 Applies all that is pending, in the order of the versions, each file in one
@@ -144,12 +117,8 @@ transaction together with its record. Any number may start at once: one works,
 the others wait. Running it again is always right.
 ",
     variables: &[
-        &variables::URL,
-        &variables::MIGRATIONS_DIR.variable,
-        &variables::DATABASE_WAIT.variable,
-        &variables::LOCK_WAIT.variable,
-        &variables::DDL_LOCK_TIMEOUT.variable,
-        &variables::DDL_LOCK_RETRY.variable,
+        &variables::URL, &variables::MIGRATIONS_DIR.variable, &variables::DATABASE_WAIT.variable,
+        &variables::LOCK_WAIT.variable, &variables::DDL_LOCK_TIMEOUT.variable, &variables::DDL_LOCK_RETRY.variable,
         &variables::ORDER.variable,
     ],
     codes: "\
@@ -163,6 +132,7 @@ the others wait. Running it again is always right.
     example: ": DATABASE_URL=postgres://app@localhost/app lockstep up",
 };
 
+#[rustfmt::skip]
 pub const DOWN: Page = Page {
     about: "\
 Rolls back what the newest run of `up` applied, or the newest N migrations, the
@@ -170,11 +140,8 @@ newest first: each by its .down.sql file, in one transaction with the removal of
 its record. If any of these files is missing, nothing is run.
 ",
     variables: &[
-        &variables::URL,
-        &variables::MIGRATIONS_DIR.variable,
-        &variables::LOCK_WAIT.variable,
-        &variables::DDL_LOCK_TIMEOUT.variable,
-        &variables::DDL_LOCK_RETRY.variable,
+        &variables::URL, &variables::MIGRATIONS_DIR.variable, &variables::LOCK_WAIT.variable,
+        &variables::DDL_LOCK_TIMEOUT.variable, &variables::DDL_LOCK_RETRY.variable,
     ],
     codes: "\
   0         rolled back, or there was nothing to roll back
@@ -187,6 +154,7 @@ its record. If any of these files is missing, nothing is run.
     example: ": lockstep down 2",
 };
 
+#[rustfmt::skip]
 pub const STATUS: Page = Page {
     about: "\
 Shows the database, the lock and who has it, and every migration with its state:
@@ -194,9 +162,7 @@ applied, pending, out-of-order, modified, missing, ahead or archived. It only
 reads, needs no right beyond SELECT, and answers while another runner works.
 ",
     variables: &[
-        &variables::URL,
-        &variables::MIGRATIONS_DIR.variable,
-        &variables::DATABASE_WAIT.variable,
+        &variables::URL, &variables::MIGRATIONS_DIR.variable, &variables::DATABASE_WAIT.variable,
         &variables::NO_COLOR,
     ],
     codes: "\
@@ -208,17 +174,15 @@ reads, needs no right beyond SELECT, and answers while another runner works.
     example: ", for a program to read: lockstep status --json",
 };
 
+#[rustfmt::skip]
 pub const CHECK: Page = Page {
     about: "\
 Tells by its exit code whether the database is where the files are: for CI and
 probes. It only reads, needs no right beyond SELECT, and waits for no runner.
 ",
     variables: &[
-        &variables::URL,
-        &variables::MIGRATIONS_DIR.variable,
-        &variables::DATABASE_WAIT.variable,
-        &variables::ORDER.variable,
-        &variables::DIVERGENCE.variable,
+        &variables::URL, &variables::MIGRATIONS_DIR.variable, &variables::DATABASE_WAIT.variable,
+        &variables::ORDER.variable, &variables::DIVERGENCE.variable,
     ],
     codes: "\
   0         up to date
@@ -231,6 +195,7 @@ probes. It only reads, needs no right beyond SELECT, and waits for no runner.
     example: ": lockstep check",
 };
 
+#[rustfmt::skip]
 pub const WAIT: Page = Page {
     about: "\
 Waits until `lockstep check` would exit 0: for a program whose schema somebody
@@ -238,9 +203,7 @@ else migrates. It waits for a server that starts up, refuses or has no name yet;
 not for a wrong password to be right. It only reads, with no right but SELECT.
 ",
     variables: &[
-        &variables::URL,
-        &variables::MIGRATIONS_DIR.variable,
-        &variables::MIGRATION_WAIT.variable,
+        &variables::URL, &variables::MIGRATIONS_DIR.variable, &variables::MIGRATION_WAIT.variable,
     ],
     codes: "\
   0         up to date
@@ -253,6 +216,7 @@ not for a wrong password to be right. It only reads, with no right but SELECT.
     example: ", in a container's start: lockstep wait",
 };
 
+#[rustfmt::skip]
 pub const PLAN: Page = Page {
     about: "\
 Shows what `up` would run, in order: the files, their statements, the strongest
@@ -261,9 +225,7 @@ table or keep others waiting. It only reads; with --rehearse it runs the files
 in one transaction, tells what they really lock, and rolls that back.
 ",
     variables: &[
-        &variables::URL,
-        &variables::MIGRATIONS_DIR.variable,
-        &variables::DATABASE_WAIT.variable,
+        &variables::URL, &variables::MIGRATIONS_DIR.variable, &variables::DATABASE_WAIT.variable,
         &variables::DDL_LOCK_TIMEOUT.variable,
     ],
     codes: "\
@@ -277,6 +239,7 @@ in one transaction, tells what they really lock, and rolls that back.
     example: ", before a release: lockstep plan --rehearse",
 };
 
+#[rustfmt::skip]
 pub const NEW: Page = Page {
     about: "\
 Creates <version>_<name>.up.sql and .down.sql, for you to fill, and prints their
@@ -292,6 +255,7 @@ what is no letter, digit or dash becomes an underscore. It needs no database.
     example: ": lockstep new \"add author to notes\"",
 };
 
+#[rustfmt::skip]
 pub const BASELINE: Page = Page {
     about: "\
 Records every file up to VERSION, which is one of theirs, as applied without
@@ -299,9 +263,7 @@ running it: to adopt a database that was made in another way. What is recorded
 already stays as it is, so doing it twice changes nothing.
 ",
     variables: &[
-        &variables::URL,
-        &variables::MIGRATIONS_DIR.variable,
-        &variables::LOCK_WAIT.variable,
+        &variables::URL, &variables::MIGRATIONS_DIR.variable, &variables::LOCK_WAIT.variable,
     ],
     codes: "\
   0         recorded; `lockstep check` tells what is left to apply
@@ -313,6 +275,7 @@ already stays as it is, so doing it twice changes nothing.
     example: ": lockstep baseline 20230320161721",
 };
 
+#[rustfmt::skip]
 pub const UNLOCK: Page = Page {
     about: "\
 Shows who has the lock and what that is doing, and removes a row of the locks
@@ -321,9 +284,7 @@ can tell, which is so for bun's; but never that of a living runner. Lockstep's
 own rows need none of this: they end with their owner.
 ",
     variables: &[
-        &variables::URL,
-        &variables::HISTORY_TABLE.variable,
-        &variables::LOCKS_TABLE.variable,
+        &variables::URL, &variables::HISTORY_TABLE.variable, &variables::LOCKS_TABLE.variable,
         &variables::DATABASE_WAIT.variable,
     ],
     codes: "\
@@ -336,6 +297,7 @@ own rows need none of this: they end with their owner.
     example: ", of a bun that died: lockstep unlock 7",
 };
 
+#[rustfmt::skip]
 pub const HELP: Page = Page {
     about: "\
 Shows a page about everything, which lists the topics; a page about a command:

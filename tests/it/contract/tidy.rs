@@ -382,6 +382,14 @@ fn imports_go_down() {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
+#[test]
+fn the_manual_lists_the_rooms_in_this_order() {
+    let header = "| room | does | may touch |";
+    let rows = table("src/manual/contributing.md", header);
+    let listed: Vec<String> = rows.iter().flat_map(|row| quoted(&row[0])).collect();
+    assert_eq!(listed, ROOMS, "the manual (left), the order (right)");
+}
+
 /// What a file names of other rooms, behind `crate::`.
 fn imports(text: &str) -> Vec<String> {
     let text = code(text);
