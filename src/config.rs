@@ -5,9 +5,14 @@
 //! parameters, and repeat a value only where it can hold no secret.
 
 mod conninfo;
+mod parameters;
 mod pgpass;
+mod places;
 mod server;
+mod sources;
 mod table_name;
+mod values;
+pub mod variables;
 
 use std::collections::BTreeMap;
 use std::env;
@@ -17,12 +22,13 @@ use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use log::LevelFilter;
-
 use crate::logging;
 use crate::text::terminal;
+use values::shown;
+use variables::{Setting, Variable};
 
-pub use server::{Server, place};
+pub use places::place;
+pub use server::Server;
 pub use table_name::TableName;
 
 /// Everything `up` needs to know.
@@ -69,7 +75,7 @@ pub enum DivergencePolicy {
 /// What is wrong with one variable.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Complaint {
-    pub variable: String,
+    pub variable: &'static str,
     pub problem: String,
 }
 
@@ -83,35 +89,21 @@ impl fmt::Display for Complaint {
 ///
 /// # Errors
 ///
-/// Every complaint at once, in the order of [`VARIABLES`].
+/// Every complaint at once, in the order of [`variables::all`].
 pub fn load(environment: &Environment) -> Result<Config, Vec<Complaint>> {
-    let mut inquiry = Inquiry {
-        environment,
-        complaints: Vec::new(),
-        warnings: Vec::new(),
-    };
-    inquiry.setting(RUN, false, boolean);
+    let mut inquiry = Inquiry::of(environment);
+    inquiry.setting(&variables::RUN);
     let server = inquiry.server();
-    let migrations_dir = inquiry.migrations_dir();
+    let migrations_dir = inquiry.setting(&variables::MIGRATIONS_DIR);
     let (history_table, locks_table) = inquiry.tables();
-    let database_wait = inquiry.setting("DATABASE_WAIT_SECONDS", secs(60), wait);
-    let lock_wait = inquiry.setting("MIGRATION_LOCK_WAIT_SECONDS", secs(300), wait);
-    let migration_wait = inquiry.setting("MIGRATION_WAIT_SECONDS", secs(300), wait);
-    let ddl_lock_timeout = inquiry.setting("DDL_LOCK_TIMEOUT_SECONDS", secs(5), server_timeout);
-    let ddl_lock_retry = inquiry.setting("DDL_LOCK_RETRY_SECONDS", secs(120), wait);
-    let statement_timeout = inquiry.setting("STATEMENT_TIMEOUT_SECONDS", secs(0), server_timeout);
-    let order = inquiry.setting("MIGRATION_ORDER", Order::Any, |text| {
-        choice(text, &[("any", Order::Any), ("strict", Order::Strict)])
-    });
-    let divergence = inquiry.setting("MIGRATION_DIVERGENCE", DivergencePolicy::Refuse, |text| {
-        choice(
-            text,
-            &[
-                ("refuse", DivergencePolicy::Refuse),
-                ("warn", DivergencePolicy::Warn),
-            ],
-        )
-    });
+    let database_wait = inquiry.setting(&variables::DATABASE_WAIT);
+    let lock_wait = inquiry.setting(&variables::LOCK_WAIT);
+    let migration_wait = inquiry.setting(&variables::MIGRATION_WAIT);
+    let ddl_lock_timeout = inquiry.setting(&variables::DDL_LOCK_TIMEOUT);
+    let ddl_lock_retry = inquiry.setting(&variables::DDL_LOCK_RETRY);
+    let statement_timeout = inquiry.setting(&variables::STATEMENT_TIMEOUT);
+    let order = inquiry.setting(&variables::ORDER);
+    let divergence = inquiry.setting(&variables::DIVERGENCE);
     inquiry.logging();
 
     let Inquiry {
@@ -136,7 +128,7 @@ pub fn load(environment: &Environment) -> Result<Config, Vec<Complaint>> {
             warnings,
         }),
         _ => {
-            complaints.sort_by_key(|complaint| position(&complaint.variable));
+            complaints.sort_by_key(|complaint| position(complaint.variable));
             Err(complaints)
         }
     }
@@ -144,12 +136,7 @@ pub fn load(environment: &Environment) -> Result<Config, Vec<Complaint>> {
 
 /// What the log should be, with the defaults where a value is unusable: [`load`] complains of those.
 pub fn logging(environment: &Environment) -> logging::Settings {
-    Inquiry {
-        environment,
-        complaints: Vec::new(),
-        warnings: Vec::new(),
-    }
-    .logging()
+    Inquiry::of(environment).logging()
 }
 
 /// How an answer on stdout is laid out.
@@ -173,9 +160,8 @@ pub fn layout(environment: &Environment) -> terminal::Layout {
 ///
 /// The value is not a boolean.
 pub fn switch(environment: &Environment) -> Result<bool, Complaint> {
-    environment
-        .value(RUN, boolean)
-        .map(|value| value.unwrap_or(false))
+    let value = environment.value(&variables::RUN)?;
+    Ok(value.unwrap_or_else(|| variables::RUN.default()))
 }
 
 /// Where the files are. Judges nothing else: whoever only makes files needs no database.
@@ -184,57 +170,17 @@ pub fn switch(environment: &Environment) -> Result<bool, Complaint> {
 ///
 /// The value is not a path.
 pub fn migrations_dir(environment: &Environment) -> Result<PathBuf, Vec<Complaint>> {
-    let mut inquiry = Inquiry {
-        environment,
-        complaints: Vec::new(),
-        warnings: Vec::new(),
-    };
-    let directory = inquiry.migrations_dir();
+    let mut inquiry = Inquiry::of(environment);
+    let directory = inquiry.setting(&variables::MIGRATIONS_DIR);
     match inquiry.complaints.is_empty() {
         true => Ok(directory),
         false => Err(inquiry.complaints),
     }
 }
 
-const RUN: &str = "RUN_DATABASE_MIGRATIONS";
-
-/// The order of complaints: README's table. libpq's variables stand where [`PG`] does.
-const VARIABLES: [&str; 24] = [
-    RUN,
-    "DATABASE_URL",
-    "DATABASE_URL_FILE",
-    "DATABASE_ENDPOINT_URL",
-    "DATABASE_NAME",
-    "DATABASE_USERNAME",
-    "DATABASE_PASSWORD",
-    "DATABASE_PASSWORD_FILE",
-    "DATABASE_SSL_ENABLED",
-    PG,
-    "MIGRATIONS_DIR",
-    "MIGRATIONS_TABLE",
-    "MIGRATION_LOCKS_TABLE",
-    "DATABASE_WAIT_SECONDS",
-    "MIGRATION_LOCK_WAIT_SECONDS",
-    "MIGRATION_WAIT_SECONDS",
-    "DDL_LOCK_TIMEOUT_SECONDS",
-    "DDL_LOCK_RETRY_SECONDS",
-    "STATEMENT_TIMEOUT_SECONDS",
-    "MIGRATION_ORDER",
-    "MIGRATION_DIVERGENCE",
-    "LOG_LEVEL",
-    "LOG_FORMAT",
-    "DATABASE_QUERY_LOGGING_ENABLED",
-];
-
-const PG: &str = "PG";
-
+/// Where the variable stands in the table.
 fn position(variable: &str) -> Option<usize> {
-    let variable = if variable.starts_with(PG) {
-        PG
-    } else {
-        variable
-    };
-    VARIABLES.iter().position(|name| *name == variable)
+    variables::all().position(|it| it.name == variable)
 }
 
 /// The variables, and what else of the surroundings a default depends on.
@@ -256,7 +202,7 @@ impl Environment {
         let variables: BTreeMap<String, OsString> = env::vars_os().filter_map(named).collect();
         Environment {
             home: variables
-                .get("HOME")
+                .get(variables::HOME.name)
                 .filter(|home| !home.is_empty())
                 .map(PathBuf::from),
             variables,
@@ -271,21 +217,21 @@ impl Environment {
     }
 
     /// The variable's value; one that is empty counts as unset.
-    fn get(&self, name: &str) -> Option<&OsStr> {
+    fn get(&self, variable: &Variable) -> Option<&OsStr> {
         self.variables
-            .get(name)
+            .get(variable.name)
             .map(OsString::as_os_str)
             .filter(|value| !value.is_empty())
     }
 
-    fn text(&self, name: &str) -> Result<Option<&str>, Complaint> {
-        let Some(value) = self.get(name) else {
+    fn text(&self, variable: &'static Variable) -> Result<Option<&str>, Complaint> {
+        let Some(value) = self.get(variable) else {
             return Ok(None);
         };
         value
             .to_str()
             .map(Some)
-            .ok_or_else(|| complaint(name, "is not valid UTF-8"))
+            .ok_or_else(|| complaint(variable, "is not valid UTF-8"))
     }
 
     /// What the log is shown on.
@@ -304,33 +250,30 @@ impl Environment {
 
     /// How wide a terminal is. No value is wrong here: what is no number of columns is none.
     fn columns(&self) -> usize {
-        /// What a terminal has that does not say.
+        /// What a terminal has that does not say; the manual's default.
         const USUAL: usize = 80;
-        let columns = self.text("COLUMNS").ok().flatten();
+        let columns = self.text(&variables::COLUMNS).ok().flatten();
         let columns = columns.and_then(|it| it.parse().ok());
         columns.filter(|&it| it > 0).unwrap_or(USUAL)
     }
 
     /// See <https://no-color.org>.
     fn wants_colours(&self) -> bool {
-        self.get("NO_COLOR").is_none() && !self.is_dumb()
+        self.get(&variables::NO_COLOR).is_none() && !self.is_dumb()
     }
 
     fn is_dumb(&self) -> bool {
-        self.get("TERM").is_some_and(|term| term == "dumb")
+        self.get(&variables::TERM)
+            .is_some_and(|term| term == "dumb")
     }
 
-    fn value<T>(
-        &self,
-        name: &str,
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> Result<Option<T>, Complaint> {
-        let Some(text) = self.text(name)? else {
+    fn value<T>(&self, setting: &'static Setting<T>) -> Result<Option<T>, Complaint> {
+        let Some(text) = self.text(&setting.variable)? else {
             return Ok(None);
         };
-        parse(text)
+        (setting.parse)(text)
             .map(Some)
-            .map_err(|problem| complaint(name, problem))
+            .map_err(|problem| complaint(&setting.variable, problem))
     }
 }
 
@@ -341,16 +284,24 @@ struct Inquiry<'a> {
     warnings: Vec<String>,
 }
 
-impl Inquiry<'_> {
+impl<'a> Inquiry<'a> {
+    fn of(environment: &'a Environment) -> Inquiry<'a> {
+        Inquiry {
+            environment,
+            complaints: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
     /// The variable's value, or the default if it is unset or, after a complaint, unusable.
-    fn setting<T>(
-        &mut self,
-        name: &str,
-        default: T,
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> T {
-        let value = self.environment.value(name, parse);
-        self.keep(value).flatten().unwrap_or(default)
+    fn setting<T>(&mut self, setting: &'static Setting<T>) -> T {
+        self.given(setting).unwrap_or_else(|| setting.default())
+    }
+
+    /// The variable's value; none if it is unset or, after a complaint, unusable.
+    fn given<T>(&mut self, setting: &'static Setting<T>) -> Option<T> {
+        let value = self.environment.value(setting);
+        self.keep(value).flatten()
     }
 
     fn keep<T>(&mut self, result: Result<T, Complaint>) -> Option<T> {
@@ -359,170 +310,44 @@ impl Inquiry<'_> {
             .ok()
     }
 
-    fn migrations_dir(&mut self) -> PathBuf {
-        self.setting("MIGRATIONS_DIR", PathBuf::from("migrations"), |text| {
-            Ok(text.into())
-        })
-    }
-
-    fn complain(&mut self, variable: &str, problem: impl Into<String>) {
+    fn complain(&mut self, variable: &'static Variable, problem: impl Into<String>) {
         self.complaints.push(complaint(variable, problem));
     }
 
-    /// The history table's name leaves room for the journal's, which appends `_journal` to it.
+    /// The history table's name leaves room for the journal's.
     fn tables(&mut self) -> (TableName, TableName) {
-        const LOCKS: &str = "MIGRATION_LOCKS_TABLE";
-        let suffix = "_journal";
-        let longest = table_name::LONGEST_IDENTIFIER;
-        let history = self.setting(
-            "MIGRATIONS_TABLE",
-            TableName::plain("bun_migrations"),
-            |text| TableName::parse(text, longest - suffix.len()),
-        );
-        let locks = self.setting(LOCKS, TableName::plain("bun_migration_locks"), |text| {
-            TableName::parse(text, longest)
-        });
-        let taken = [history.name.clone(), format!("{}{suffix}", history.name)];
-        if locks.schema == history.schema && taken.contains(&locks.name) {
+        let history = self.setting(&variables::HISTORY_TABLE);
+        let locks = self.setting(&variables::LOCKS_TABLE);
+        let journal = format!("{}{}", history.name, variables::JOURNAL_SUFFIX);
+        if locks.schema == history.schema && [&history.name, &journal].contains(&&locks.name) {
             let problem = format!(
                 "{} is the history's table or its journal's: give the locks their own",
                 shown(&locks.setting)
             );
-            self.complain(LOCKS, problem);
+            self.complain(&variables::LOCKS_TABLE.variable, problem);
         }
         (history, locks)
     }
 
     fn logging(&mut self) -> logging::Settings {
-        let default = if self.environment.stderr_is_terminal {
-            logging::Format::Text
-        } else {
-            logging::Format::Json
+        let format = match self.environment.stderr_is_terminal {
+            true => logging::Format::Text,
+            false => logging::Format::Json,
         };
-        let format = self.setting("LOG_FORMAT", default, |text| {
-            choice(
-                text,
-                &[
-                    ("text", logging::Format::Text),
-                    ("json", logging::Format::Json),
-                ],
-            )
-        });
         logging::Settings {
-            level: self.setting("LOG_LEVEL", LevelFilter::Info, level),
-            format,
-            queries: self.setting("DATABASE_QUERY_LOGGING_ENABLED", false, boolean),
+            format: self.given(&variables::LOG_FORMAT).unwrap_or(format),
+            level: self.setting(&variables::LOG_LEVEL),
+            queries: self.setting(&variables::QUERIES),
             screen: self.environment.screen(),
         }
     }
 }
 
-fn complaint(variable: &str, problem: impl Into<String>) -> Complaint {
+fn complaint(variable: &'static Variable, problem: impl Into<String>) -> Complaint {
     Complaint {
-        variable: variable.to_owned(),
+        variable: variable.name,
         problem: problem.into(),
     }
-}
-
-/// A value that can hold no secret, in quotes and on one line.
-fn shown(value: &str) -> String {
-    /// Enough to recognise a value by.
-    const LONGEST: usize = 80;
-    match value.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{:?}…", &value[..end]),
-        None => format!("{value:?}"),
-    }
-}
-
-/// What Go's `strconv.ParseBool` takes, and nothing else.
-fn boolean(text: &str) -> Result<bool, String> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(format!(
-            "{} is not a boolean: use one of 1 t T true TRUE True, 0 f F false FALSE False",
-            shown(text)
-        )),
-    }
-}
-
-fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
-    choices
-        .iter()
-        .find(|(name, _)| *name == text)
-        .map(|(_, value)| *value)
-        .ok_or_else(|| {
-            let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-            format!("{} is not one of {}", shown(text), names.join(", "))
-        })
-}
-
-fn level(text: &str) -> Result<LevelFilter, String> {
-    let levels = [
-        LevelFilter::Trace,
-        LevelFilter::Debug,
-        LevelFilter::Info,
-        LevelFilter::Warn,
-        LevelFilter::Error,
-    ];
-    choice(
-        &text.to_ascii_uppercase(),
-        &levels.map(|level| (level.as_str(), level)),
-    )
-    .map_err(|_| {
-        format!(
-            "{} is not one of TRACE, DEBUG, INFO, WARN, ERROR (in any case)",
-            shown(text)
-        )
-    })
-}
-
-fn secs(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
-
-/// A time that Lockstep itself waits: at most ten years, so that a deadline can always be computed.
-fn wait(text: &str) -> Result<Duration, String> {
-    const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
-    seconds(text, LONGEST)
-}
-
-/// A timeout that the server keeps: whole milliseconds in 31 bits (PostgreSQL manual, "Client Connection Defaults"). A
-/// fraction of a millisecond is rounded up, because zero would mean none.
-fn server_timeout(text: &str) -> Result<Duration, String> {
-    const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
-    let timeout = seconds(text, LONGEST)?;
-    let odd = timeout.subsec_nanos() % 1_000_000;
-    Ok(if odd == 0 {
-        timeout
-    } else {
-        timeout + Duration::from_nanos(u64::from(1_000_000 - odd))
-    })
-}
-
-/// A decimal number of seconds, without sign or exponent; what is finer than a nanosecond is rounded up.
-fn seconds(text: &str, longest: Duration) -> Result<Duration, String> {
-    let parsed = || {
-        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-        let digits =
-            |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-        if !digits(whole) || !digits(fraction) {
-            return None;
-        }
-        let (fine, finer) = fraction.split_at(fraction.len().min(9));
-        let nanos: u64 = format!("{fine:0<9}").parse().ok()?;
-        let rest = u64::from(finer.bytes().any(|digit| digit != b'0'));
-        secs(whole.parse().ok()?)
-            .checked_add(Duration::from_nanos(nanos + rest))
-            .filter(|value| *value <= longest)
-    };
-    parsed().ok_or_else(|| {
-        let longest = longest.as_secs_f64();
-        format!(
-            "{} is not a number of seconds: use a decimal from 0 to {longest}, such as 30 or 0.5",
-            shown(text)
-        )
-    })
 }
 
 #[cfg(test)]

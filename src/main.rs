@@ -5,7 +5,7 @@
 //! under it, the plan is made and applied, the lock is released; and the exit code says what happened.
 
 mod apply;
-mod command;
+mod cli;
 mod commands;
 mod config;
 mod error;
@@ -28,7 +28,7 @@ use std::process::ExitCode;
 
 use log::{info, warn};
 
-use crate::command::Command;
+use crate::cli::Command;
 use crate::commands::{Answer, Context};
 use crate::config::Environment;
 use crate::error::Error;
@@ -59,8 +59,8 @@ fn run(environment: &Environment, signals: io::Result<Signals>) -> Result<Answer
         environment,
         signals,
     };
-    match command::parse(env::args_os().skip(1)).map_err(Error::Usage)? {
-        Command::Help(topic) => Ok(Answer::Asked(command::help(topic).to_owned())),
+    match cli::parse(env::args_os().skip(1)).map_err(Error::Usage)? {
+        Command::Help(topic) => Ok(Answer::Asked(cli::help(topic))),
         Command::Version => Ok(Answer::Asked(format!(
             "lockstep {}\n",
             env!("CARGO_PKG_VERSION")
@@ -121,7 +121,7 @@ fn print(text: &str) -> io::Result<()> {
     })
 }
 
-/// The number of each error, as README's table has it. There is no `_` arm: a new kind of error must choose its number.
+/// The number of each error, as the manual's table has it. There is no `_` arm: a new kind of error must choose its number.
 fn exit_code(error: &Error) -> u8 {
     match error {
         Error::Migration(_) => 1,

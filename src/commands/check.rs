@@ -3,7 +3,7 @@
 
 use super::run::{judge, look, warn_of_tolerated};
 use super::{Answer, Context};
-use crate::command::Format;
+use crate::cli::Format;
 use crate::config;
 use crate::error::Error;
 use crate::files;

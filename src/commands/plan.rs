@@ -5,7 +5,7 @@ mod rehearse;
 use super::run::{look, plan_for, refuse_what_cannot_be_written_to, say_ahead};
 use super::run::{warn_of_odd_versions, warn_of_tolerated};
 use super::{Answer, Context};
-use crate::command::{Format, Planning};
+use crate::cli::{Format, Planning};
 use crate::error::Error;
 use crate::files;
 use crate::impact::catalog;

@@ -2,7 +2,7 @@
 //! work.
 
 use super::{Answer, Context};
-use crate::command::Format;
+use crate::cli::Format;
 use crate::config;
 use crate::error::Error;
 use crate::files;

@@ -8,86 +8,7 @@
 //! Any password that breaks the URL apart contains a `/` or a `?` before that `@`, or an `@` of its own; so with this
 //! rule it is always noticed, and no part of it can be taken for a host, a port or a database.
 
-/// What a known parameter is to us.
-enum Treatment {
-    Used,
-    /// Harmless: it is about TLS files or Kerberos, which this build has not, or about keepalives, which the lock's
-    /// promises rest on and which are therefore set by us.
-    Ignored,
-    /// It asks for something that would be wrong to ignore.
-    Refused(&'static str),
-}
-
-use Treatment::{Ignored, Refused, Used};
-
-const NOT_SUPPORTED: &str = "is not supported: leave it out";
-
-/// Every parameter that libpq knows.
-const KEYS: [(&str, Treatment); 52] = [
-    ("host", Used),
-    ("hostaddr", Used),
-    ("port", Used),
-    ("dbname", Used),
-    ("user", Used),
-    ("password", Used),
-    ("passfile", Used),
-    ("connect_timeout", Used),
-    ("application_name", Used),
-    ("fallback_application_name", Used),
-    ("options", Used),
-    ("client_encoding", Used),
-    ("target_session_attrs", Used),
-    ("load_balance_hosts", Used),
-    ("sslmode", Used),
-    ("sslnegotiation", Used),
-    ("channel_binding", Used),
-    ("gssencmode", Used),
-    ("keepalives", Ignored),
-    ("keepalives_idle", Ignored),
-    ("keepalives_interval", Ignored),
-    ("keepalives_count", Ignored),
-    ("tcp_user_timeout", Ignored),
-    ("sslcompression", Ignored),
-    ("sslcert", Ignored),
-    ("sslkey", Ignored),
-    ("sslkeylogfile", Ignored),
-    ("sslpassword", Ignored),
-    ("sslcertmode", Ignored),
-    ("sslrootcert", Ignored),
-    ("sslcrl", Ignored),
-    ("sslcrldir", Ignored),
-    ("sslsni", Ignored),
-    ("ssl_min_protocol_version", Ignored),
-    ("ssl_max_protocol_version", Ignored),
-    ("krbsrvname", Ignored),
-    ("gsslib", Ignored),
-    ("gssdelegation", Ignored),
-    ("max_protocol_version", Ignored),
-    ("min_protocol_version", Refused(NOT_SUPPORTED)),
-    ("service", Refused(SERVICE)),
-    ("servicefile", Refused(SERVICE)),
-    ("require_auth", Refused(NOT_SUPPORTED)),
-    ("requirepeer", Refused(NOT_SUPPORTED)),
-    ("replication", Refused(NOT_SUPPORTED)),
-    ("scram_client_key", Refused(NOT_SUPPORTED)),
-    ("scram_server_key", Refused(NOT_SUPPORTED)),
-    ("oauth_issuer", Refused(NOT_SUPPORTED)),
-    ("oauth_client_id", Refused(NOT_SUPPORTED)),
-    ("oauth_client_secret", Refused(NOT_SUPPORTED)),
-    ("oauth_scope", Refused(NOT_SUPPORTED)),
-    ("oauth_ca_file", Refused(NOT_SUPPORTED)),
-];
-
-pub(super) const SERVICE: &str =
-    "is not supported: say in DATABASE_URL, as key=value pairs, what the service file says";
-
-const SECRET_KEYS: [&str; 5] = [
-    "password",
-    "sslpassword",
-    "scram_client_key",
-    "scram_server_key",
-    "oauth_client_secret",
-];
+use super::parameters::{self, SECRETS, Treatment};
 
 /// A parameter with its value, which may be any bytes where they came percent-encoded.
 pub(super) type Parameter = (&'static str, Vec<u8>);
@@ -146,17 +67,18 @@ impl Gatherer {
     }
 
     fn add(&mut self, key: &[u8], value: Vec<u8>) {
-        let Some((key, treatment)) = KEYS.iter().find(|(name, _)| name.as_bytes() == key) else {
+        let Some(parameter) = parameters::find(key) else {
             self.gathered.problems.push(self.unknown(key));
             return;
         };
-        self.after_secret = SECRET_KEYS.contains(key);
-        match treatment {
-            Used => self.gathered.parameters.push((key, value)),
-            Refused(why) if !value.is_empty() => {
+        let key = parameter.key;
+        self.after_secret = SECRETS.contains(&key);
+        match parameter.treatment {
+            Treatment::Used => self.gathered.parameters.push((key, value)),
+            Treatment::Refused(why, _) if !value.is_empty() => {
                 self.gathered.problems.push(format!("{key} {why}"))
             }
-            Refused(_) | Ignored => {}
+            Treatment::Refused(..) | Treatment::Ignored => {}
         }
     }
 

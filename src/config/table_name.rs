@@ -1,6 +1,6 @@
 //! The name of a table, as a user writes it in a variable and as SQL must spell it.
 
-use super::shown;
+use super::values::shown;
 use crate::sql::quote::identifier;
 
 /// PostgreSQL cuts longer identifiers (`NAMEDATALEN` - 1).
@@ -23,15 +23,6 @@ impl TableName {
         match &self.schema {
             Some(schema) => format!("{}.{}", identifier(schema), identifier(&self.name)),
             None => identifier(&self.name),
-        }
-    }
-
-    /// A name that stands for itself.
-    pub(super) fn plain(name: &str) -> TableName {
-        TableName {
-            setting: name.to_owned(),
-            schema: None,
-            name: name.to_owned(),
         }
     }
 

@@ -1,14 +1,15 @@
-//! Every variable unset, empty and wrong; precedence; every complaint to the letter; no secret in anything.
+//! Every variable unset, empty and wrong; every complaint to the letter. What tests of the connection share.
 
+use super::values::secs;
 use super::*;
-use postgres::config::{Host, TargetSessionAttrs};
+use log::LevelFilter;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 impl Environment {
     /// These variables, on a machine without sockets where the user is called `tester` and has no home.
-    fn of<V: Into<OsString> + Clone>(variables: &[(&str, V)]) -> Environment {
+    pub(super) fn of<V: Into<OsString> + Clone>(variables: &[(&str, V)]) -> Environment {
         Environment {
             variables: variables
                 .iter()
@@ -27,23 +28,23 @@ impl Environment {
     }
 }
 
-fn loaded(variables: &[(&str, &str)]) -> Config {
+pub(super) fn loaded(variables: &[(&str, &str)]) -> Config {
     load(&Environment::of(variables))
         .unwrap_or_else(|complaints| panic!("{variables:?}: {complaints:?}"))
 }
 
-fn refused(variables: &[(&str, &str)]) -> Vec<String> {
+pub(super) fn refused(variables: &[(&str, &str)]) -> Vec<String> {
     match load(&Environment::of(variables)) {
         Ok(config) => panic!("{variables:?}: {config:?}"),
         Err(complaints) => complaints.iter().map(Complaint::to_string).collect(),
     }
 }
 
-fn described(variables: &[(&str, &str)]) -> String {
+pub(super) fn described(variables: &[(&str, &str)]) -> String {
     loaded(variables).server.description
 }
 
-fn password(variables: &[(&str, &str)]) -> Option<String> {
+pub(super) fn password(variables: &[(&str, &str)]) -> Option<String> {
     loaded(variables)
         .server
         .client
@@ -52,10 +53,10 @@ fn password(variables: &[(&str, &str)]) -> Option<String> {
 }
 
 /// A directory that is gone when the test ends.
-struct Directory(PathBuf);
+pub(super) struct Directory(pub PathBuf);
 
 impl Directory {
-    fn new() -> Directory {
+    pub(super) fn new() -> Directory {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!(
             "lockstep-config-{}-{}",
@@ -67,7 +68,7 @@ impl Directory {
         Directory(path)
     }
 
-    fn file(&self, name: &str, content: &[u8]) -> PathBuf {
+    pub(super) fn file(&self, name: &str, content: &[u8]) -> PathBuf {
         use std::os::unix::fs::PermissionsExt as _;
         let path = self.0.join(name);
         fs::write(&path, content).expect("the directory is ours");
@@ -82,53 +83,21 @@ impl Drop for Directory {
     }
 }
 
-fn text(path: &Path) -> &str {
+pub(super) fn text(path: &Path) -> &str {
     path.to_str()
         .expect("the temporary directory's name is UTF-8")
 }
 
-const ALL: [&str; 23] = [
-    "RUN_DATABASE_MIGRATIONS",
-    "DATABASE_URL",
-    "DATABASE_URL_FILE",
-    "DATABASE_ENDPOINT_URL",
-    "DATABASE_NAME",
-    "DATABASE_USERNAME",
-    "DATABASE_PASSWORD",
-    "DATABASE_PASSWORD_FILE",
-    "DATABASE_SSL_ENABLED",
-    "MIGRATIONS_DIR",
-    "MIGRATIONS_TABLE",
-    "MIGRATION_LOCKS_TABLE",
-    "DATABASE_WAIT_SECONDS",
-    "MIGRATION_LOCK_WAIT_SECONDS",
-    "MIGRATION_WAIT_SECONDS",
-    "DDL_LOCK_TIMEOUT_SECONDS",
-    "DDL_LOCK_RETRY_SECONDS",
-    "STATEMENT_TIMEOUT_SECONDS",
-    "MIGRATION_ORDER",
-    "MIGRATION_DIVERGENCE",
-    "LOG_LEVEL",
-    "LOG_FORMAT",
-    "DATABASE_QUERY_LOGGING_ENABLED",
-];
-
-const PG_ALL: [&str; 10] = [
-    "PGHOST",
-    "PGPORT",
-    "PGUSER",
-    "PGPASSWORD",
-    "PGDATABASE",
-    "PGSSLMODE",
-    "PGCONNECT_TIMEOUT",
-    "PGAPPNAME",
-    "PGPASSFILE",
-    "PGSERVICE",
-];
+/// Every variable whose value is judged.
+fn judged() -> impl Iterator<Item = &'static str> {
+    let surroundings = ["HOME", "COLUMNS", "NO_COLOR", "TERM"];
+    let names = variables::all().map(|it| it.name);
+    names.filter(move |name| !surroundings.contains(name))
+}
 
 #[test]
 fn unset_and_empty_are_the_defaults() {
-    let empty: Vec<(&str, &str)> = ALL.iter().chain(&PG_ALL).map(|name| (*name, "")).collect();
+    let empty: Vec<(&str, &str)> = variables::all().map(|it| (it.name, "")).collect();
     for environment in [Environment::none(), Environment::of(&empty)] {
         assert_eq!(switch(&environment), Ok(false));
         let settings = logging(&environment);
@@ -480,25 +449,18 @@ fn each_complaint_comes_alone_too() {
 fn what_is_not_utf8_is_named_except_in_passwords() {
     use std::os::unix::ffi::OsStringExt as _;
     let bytes = || OsString::from_vec(vec![b'a', 0xff]);
-    for name in ALL
-        .iter()
-        .filter(|name| !name.contains("PASSWORD") && **name != "DATABASE_URL_FILE")
-    {
+    // A path may be any bytes, and what is refused is not looked at.
+    let others = [
+        "PASSWORD",
+        "PGPASSFILE",
+        "DATABASE_URL_FILE",
+        "PGSERVICE",
+        "PGREQUIRE",
+    ];
+    for name in judged().filter(|name| !others.iter().any(|it| name.contains(it))) {
         let complaints = load(&Environment::of(&[(name, bytes())])).expect_err(name);
-        assert_eq!(complaints, [complaint(name, "is not valid UTF-8")]);
-    }
-    for name in [
-        "PGHOST",
-        "PGUSER",
-        "PGDATABASE",
-        "PGPORT",
-        "PGAPPNAME",
-        "PGOPTIONS",
-        "PGSSLMODE",
-        "PGCONNECT_TIMEOUT",
-    ] {
-        let complaints = load(&Environment::of(&[(name, bytes())])).expect_err(name);
-        assert_eq!(complaints, [complaint(name, "is not valid UTF-8")]);
+        let told: Vec<String> = complaints.iter().map(Complaint::to_string).collect();
+        assert_eq!(told, [format!("{name}: is not valid UTF-8")]);
     }
     for name in ["DATABASE_PASSWORD", "PGPASSWORD"] {
         let config =
@@ -526,99 +488,12 @@ fn the_switch_judges_nothing_else() {
     ];
     assert_eq!(switch(&Environment::of(&wrong)), Ok(false));
     for (value, expected) in [("true", Ok(true)), ("0", Ok(false))] {
-        assert_eq!(switch(&Environment::of(&[(RUN, value)])), expected);
-    }
-    let problem =
-        "\"yes\" is not a boolean: use one of 1 t T true TRUE True, 0 f F false FALSE False";
-    assert_eq!(
-        switch(&Environment::of(&[(RUN, "yes")])),
-        Err(complaint(RUN, problem))
-    );
-}
-
-#[test]
-fn booleans_are_gos() {
-    for text in ["1", "t", "T", "true", "TRUE", "True"] {
-        assert_eq!(boolean(text), Ok(true));
-    }
-    for text in ["0", "f", "F", "false", "FALSE", "False"] {
-        assert_eq!(boolean(text), Ok(false));
-    }
-    for text in [
-        "yes", "no", "on", "off", "tRUE", "TrUe", " true", "true ", "2", "01", "truetrue", "è",
-    ] {
-        assert!(boolean(text).is_err(), "{text}");
-    }
-}
-
-#[test]
-fn seconds_may_have_a_fraction() {
-    for (text, nanos) in [
-        ("0", 0),
-        ("0.0", 0),
-        ("5", 5_000_000_000),
-        ("005", 5_000_000_000),
-        ("0.5", 500_000_000),
-        ("1.000000001", 1_000_000_001),
-        ("0.0000000001", 1),
-        ("1.9999999999", 2_000_000_000),
-        ("315360000", 315_360_000_000_000_000),
-    ] {
-        assert_eq!(wait(text), Ok(Duration::from_nanos(nanos)), "{text}");
-    }
-    for text in [
-        "x",
-        "-1",
-        "-0",
-        "+1",
-        "1.",
-        ".5",
-        ".",
-        "1.2.3",
-        "1e3",
-        "1,5",
-        "NaN",
-        "inf",
-        "infinity",
-        "0x10",
-        " 1",
-        "1 ",
-        "1s",
-        "1_0",
-        "315360000.1",
-        "315360001",
-        "18446744073709551616",
-        "99999999999999999999999999",
-        "٣",
-    ] {
-        assert!(wait(text).is_err(), "{text}");
-    }
-    for (text, millis) in [
-        ("0", 0),
-        ("0.000", 0),
-        ("0.0000000000000001", 1),
-        ("0.0004", 1),
-        ("0.001", 1),
-        ("0.0011", 2),
-        ("5", 5000),
-        ("2147483.647", 2_147_483_647),
-    ] {
         assert_eq!(
-            server_timeout(text),
-            Ok(Duration::from_millis(millis)),
-            "{text}"
+            switch(&Environment::of(&[("RUN_DATABASE_MIGRATIONS", value)])),
+            expected
         );
     }
-    for text in ["2147483.6471", "2147483.648", "2147484", "-1"] {
-        assert!(server_timeout(text).is_err(), "{text}");
-    }
-}
-
-#[test]
-fn long_values_are_shown_in_part_and_on_one_line() {
-    assert_eq!(shown("a\nb\u{1b}"), "\"a\\nb\\u{1b}\"");
-    assert_eq!(shown(&"x".repeat(80)), format!("\"{}\"", "x".repeat(80)));
-    assert_eq!(shown(&"é".repeat(81)), format!("\"{}\"…", "é".repeat(80)));
+    assert!(switch(&Environment::of(&[("RUN_DATABASE_MIGRATIONS", "yes")])).is_err());
 }
 
 #[test]
@@ -712,583 +587,4 @@ fn logging_has_defaults_where_a_value_is_unusable() {
     }
     assert!(settings(&[("DATABASE_QUERY_LOGGING_ENABLED", "1")], false).queries);
     assert!(!settings(&[("DATABASE_QUERY_LOGGING_ENABLED", "x")], false).queries);
-}
-
-#[test]
-fn the_first_source_that_names_something_wins() {
-    let url = ("DATABASE_URL", "postgres://url:urlpw@url.example:1/urldb");
-    let parts = [
-        ("DATABASE_ENDPOINT_URL", "part.example:2"),
-        ("DATABASE_NAME", "partdb"),
-        ("DATABASE_USERNAME", "part"),
-        ("DATABASE_PASSWORD", "partpw"),
-    ];
-    let pg = [
-        ("PGHOST", "pg.example"),
-        ("PGPORT", "3"),
-        ("PGDATABASE", "pgdb"),
-        ("PGUSER", "pg"),
-        ("PGPASSWORD", "pgpw"),
-        ("PGAPPNAME", "pgapp"),
-        ("PGCONNECT_TIMEOUT", "9"),
-    ];
-    let with = |extra: &[(&'static str, &'static str)]| [extra, &parts, &pg].concat();
-
-    assert_eq!(described(&with(&[url])), "url.example:1/urldb as url");
-    assert_eq!(password(&with(&[url])).as_deref(), Some("urlpw"));
-    assert_eq!(described(&with(&[])), "part.example:2/partdb as part");
-    assert_eq!(password(&with(&[])).as_deref(), Some("partpw"));
-    assert_eq!(described(&pg), "pg.example:3/pgdb as pg");
-    assert_eq!(password(&pg).as_deref(), Some("pgpw"));
-
-    // What the URL leaves open, the parts say, and then libpq's variables; but a host's port is not another host's.
-    for (text, expected) in [
-        ("postgres://", "part.example:2/partdb as part"),
-        ("postgres://url@", "part.example:2/partdb as url"),
-        ("postgres://url.example", "url.example:3/partdb as part"),
-        (
-            "postgres://url.example/urldb",
-            "url.example:3/urldb as part",
-        ),
-        ("postgres://:7/urldb", "part.example:7/urldb as part"),
-        ("hostaddr=::1", "[::1]:3/partdb as part"),
-        ("host='' port=7", "part.example:7/partdb as part"),
-    ] {
-        assert_eq!(
-            described(&with(&[("DATABASE_URL", text)])),
-            expected,
-            "{text}"
-        );
-    }
-    let config = loaded(&with(&[(
-        "DATABASE_URL",
-        "application_name=mine connect_timeout=4",
-    )]));
-    assert_eq!(config.server.application_name.as_deref(), Some("mine"));
-    assert_eq!(config.server.connect_timeout, Some(secs(4)));
-    let config = loaded(&with(&[(
-        "DATABASE_URL",
-        "fallback_application_name=mine connect_timeout=0",
-    )]));
-    assert_eq!(config.server.application_name.as_deref(), Some("pgapp"));
-    assert_eq!(config.server.connect_timeout, None);
-    let config = loaded(&[(
-        "DATABASE_URL",
-        "fallback_application_name=mine connect_timeout=-1",
-    )]);
-    assert_eq!(config.server.application_name.as_deref(), Some("mine"));
-    assert_eq!(config.server.connect_timeout, None);
-    // An endpoint without a port is completed by PGPORT; a service is no matter if a host is named.
-    assert_eq!(
-        described(&[("DATABASE_ENDPOINT_URL", "h"), ("PGPORT", "3")]),
-        "h:3/tester as tester"
-    );
-    assert_eq!(
-        described(&[("DATABASE_ENDPOINT_URL", "h"), ("PGSERVICE", "x")]),
-        "h:5432/tester as tester"
-    );
-    // libpq's variables that are not used are not judged.
-    assert_eq!(
-        described(&[url, ("PGPORT", "x"), ("PGHOST", " "), ("PGHOSTADDR", "x")]),
-        "url.example:1/urldb as url"
-    );
-}
-
-#[test]
-fn endpoints() {
-    for (text, expected) in [
-        ("h", "h:5432"),
-        ("h.example:6", "h.example:6"),
-        ("10.0.0.1:6", "10.0.0.1:6"),
-        ("[::1]:6", "[::1]:6"),
-        ("[::1]", "[::1]:5432"),
-        ("::1", "[::1]:5432"),
-        ("/run/postgresql", "/run/postgresql:5432"),
-        ("/odd:dir", "/odd:dir:5432"),
-        ("bücher.example", "bücher.example:5432"),
-    ] {
-        assert_eq!(
-            described(&[("DATABASE_ENDPOINT_URL", text)]),
-            format!("{expected}/tester as tester"),
-            "{text}"
-        );
-    }
-}
-
-#[test]
-fn the_driver_gets_what_was_said() {
-    let config = loaded(&[
-        (
-            "DATABASE_URL",
-            "postgres://u%40x:p%ff@a:1,[::1],%2Frun%2Fpg:3/d%2Fe?target_session_attrs=read-write&options=-c%20a%3Db",
-        ),
-        ("PGLOADBALANCEHOSTS", "random"),
-    ]);
-    let client = &config.server.client;
-    let hosts = [
-        Host::Tcp("a".to_owned()),
-        Host::Tcp("::1".to_owned()),
-        Host::Unix("/run/pg".into()),
-    ];
-    assert_eq!(client.get_hosts(), hosts);
-    assert_eq!(client.get_ports(), [1, 5432, 3]);
-    assert_eq!(
-        (client.get_user(), client.get_dbname()),
-        (Some("u@x"), Some("d/e"))
-    );
-    assert_eq!(client.get_password(), Some(&[b'p', 0xff][..]));
-    assert_eq!(client.get_options(), Some("-c a=b"));
-    assert_eq!(
-        client.get_target_session_attrs(),
-        TargetSessionAttrs::ReadWrite
-    );
-    assert_eq!(client.get_ssl_mode(), postgres::config::SslMode::Disable);
-    assert_eq!(
-        (client.get_application_name(), client.get_connect_timeout()),
-        (None, None)
-    );
-    assert_eq!(
-        config.server.description,
-        "a:1,[::1]:5432,/run/pg:3/d/e as u@x"
-    );
-    assert_eq!(
-        format!("{:?}", config.server),
-        "Server { description: \"a:1,[::1]:5432,/run/pg:3/d/e as u@x\", application_name: None, connect_timeout: None, .. }"
-    );
-
-    let config = loaded(&[(
-        "DATABASE_URL",
-        "hostaddr=127.0.0.1,::1 host=a,b port=6 user='x\ny'",
-    )]);
-    assert_eq!(config.server.client.get_hostaddrs().len(), 2);
-    assert_eq!(config.server.client.get_ports(), [6, 6]);
-    assert_eq!(
-        config.server.description,
-        "a:6,b:6/x\u{fffd}y as x\u{fffd}y"
-    );
-}
-
-#[test]
-fn without_tls_a_demand_for_it_is_refused() {
-    let tls = |asked: &str, instead: &str| {
-        format!(
-            "TLS was asked for ({asked}), but there is none in this release; \
-             use {instead} only where the network is trusted"
-        )
-    };
-    for mode in ["disable", "allow", "prefer"] {
-        assert_eq!(
-            described(&[("DATABASE_URL", &format!("host=h sslmode={mode}"))]),
-            "h:5432/tester as tester"
-        );
-        assert_eq!(
-            described(&[("PGSSLMODE", mode)]),
-            "localhost:5432/tester as tester"
-        );
-    }
-    for mode in ["require", "verify-ca", "verify-full"] {
-        let problem = tls(&format!("sslmode={mode}"), "sslmode=disable");
-        let url = format!("postgres://h/d?sslmode={mode}");
-        assert_eq!(
-            refused(&[("DATABASE_URL", &url)]),
-            [format!("DATABASE_URL: {problem}")]
-        );
-        assert_eq!(
-            refused(&[("PGSSLMODE", mode)]),
-            [format!("PGSSLMODE: {problem}")]
-        );
-        assert_eq!(
-            described(&[("PGSSLMODE", mode), ("DATABASE_SSL_ENABLED", "false")]),
-            "localhost:5432/tester as tester"
-        );
-        assert_eq!(
-            described(&[("PGSSLMODE", mode), ("DATABASE_URL", "sslmode=allow")]),
-            "localhost:5432/tester as tester"
-        );
-        // A local socket is never encrypted, whatever is asked for.
-        assert_eq!(
-            described(&[("PGSSLMODE", mode), ("PGHOST", "/run")]),
-            "/run:5432/tester as tester"
-        );
-    }
-    let problem = tls("true", "false");
-    assert_eq!(
-        refused(&[("DATABASE_SSL_ENABLED", "true")]),
-        [format!("DATABASE_SSL_ENABLED: {problem}")]
-    );
-    assert_eq!(
-        refused(&[("DATABASE_SSL_ENABLED", "true"), ("PGSSLMODE", "disable")]),
-        [format!("DATABASE_SSL_ENABLED: {problem}")]
-    );
-    let over = [
-        ("DATABASE_SSL_ENABLED", "true"),
-        ("DATABASE_URL", "sslmode=disable"),
-    ];
-    assert_eq!(described(&over), "localhost:5432/tester as tester");
-    for (text, asked) in [
-        ("channel_binding=require", "channel_binding=require"),
-        ("sslnegotiation=direct", "sslnegotiation=direct"),
-        ("postgres://?ssl=true", "sslmode=require"),
-    ] {
-        assert_eq!(
-            refused(&[("DATABASE_URL", text)]),
-            [format!("DATABASE_URL: {}", tls(asked, "sslmode=disable"))]
-        );
-    }
-}
-
-#[test]
-fn secrets_may_stand_in_files() {
-    let directory = Directory::new();
-    for (name, content, expected) in [
-        ("plain", &b"p w"[..], Some("p w")),
-        ("newline", b"pw\n", Some("pw")),
-        ("crlf", b"pw\r\n", Some("pw")),
-        ("two", b"pw\n\n", Some("pw\\n")),
-        ("cr", b"pw\r", Some("pw\\r")),
-        ("bytes", b"\xff\xfe", Some("\\xff\\xfe")),
-        ("nul", b"p\0w", None),
-        ("empty", b"", None),
-        ("only", b"\n", None),
-    ] {
-        let path = directory.file(name, content);
-        let variables = [("DATABASE_PASSWORD_FILE", text(&path))];
-        match expected {
-            Some(expected) => assert_eq!(password(&variables).as_deref(), Some(expected), "{name}"),
-            None if name == "nul" => {
-                assert_eq!(
-                    refused(&variables),
-                    ["DATABASE_PASSWORD_FILE: holds a NUL, which PostgreSQL cannot take"]
-                )
-            }
-            None => assert_eq!(
-                refused(&variables),
-                [format!(
-                    "DATABASE_PASSWORD_FILE: {} is empty",
-                    path.display()
-                )]
-            ),
-        }
-    }
-    let url = directory.file("url", b"postgres://u:p@h/d\n");
-    assert_eq!(
-        described(&[("DATABASE_URL_FILE", text(&url))]),
-        "h:5432/d as u"
-    );
-    assert_eq!(
-        refused(&[
-            ("DATABASE_URL_FILE", text(&url)),
-            ("DATABASE_URL", "host=h"),
-            ("DATABASE_PASSWORD_FILE", text(&url)),
-            ("DATABASE_PASSWORD", "x"),
-        ]),
-        [
-            "DATABASE_URL_FILE: is set, and so is DATABASE_URL: set one of them",
-            "DATABASE_PASSWORD_FILE: is set, and so is DATABASE_PASSWORD: set one of them"
-        ]
-    );
-    let bytes = directory.file("bytes", b"postgres://u:\xff@h/d");
-    assert_eq!(
-        refused(&[("DATABASE_URL_FILE", text(&bytes))]),
-        ["DATABASE_URL_FILE: is not valid UTF-8"]
-    );
-}
-
-#[test]
-fn the_password_file_is_the_last_resort() {
-    use std::os::unix::fs::PermissionsExt as _;
-    let directory = Directory::new();
-    let file = directory.file(
-        ".pgpass",
-        b"a:1:d:u:one\nb:2:d:u:two\nlocalhost:*:*:*:local\n",
-    );
-    let file = text(&file);
-    let from = |url| loaded(&[("DATABASE_URL", url), ("PGPASSFILE", file)]);
-    let found = |config: &Config| {
-        config
-            .server
-            .client
-            .get_password()
-            .map(|bytes| bytes.escape_ascii().to_string())
-    };
-
-    assert_eq!(found(&from("postgres://u@a:1/d")).as_deref(), Some("one"));
-    assert_eq!(found(&from("postgres://u@a:2/d")), None);
-    assert_eq!(
-        found(&from("postgres://u:own@a:1/d")).as_deref(),
-        Some("own")
-    );
-    assert_eq!(
-        found(&from("postgres://u@%2Fsome%2Fsocket/d")).as_deref(),
-        Some("local")
-    );
-    assert_eq!(found(&from("postgres://u@c,b:2/d")).as_deref(), Some("two"));
-    assert_eq!(from("postgres://u@c,b:2/d").warnings, Vec::<String>::new());
-    let several = from("postgres://u@a:1,b:2/d");
-    assert_eq!(found(&several).as_deref(), Some("one"));
-    assert_eq!(
-        several.warnings,
-        [format!(
-            "the password file {file} has different passwords for the hosts; only the first is used"
-        )]
-    );
-    assert_eq!(
-        password(&[(
-            "DATABASE_URL",
-            &format!("host=a port=1 user=u dbname=d passfile={file}")
-        )])
-        .as_deref(),
-        Some("one")
-    );
-
-    let home = |variables: &[(&str, &str)]| {
-        let home = Some(directory.0.clone());
-        load(&Environment {
-            user: None,
-            home,
-            ..Environment::of(variables)
-        })
-        .expect("nothing is wrong")
-    };
-    assert_eq!(found(&home(&[("PGUSER", "x")])).as_deref(), Some("local"));
-    assert_eq!(
-        found(&home(&[("PGUSER", "x"), ("PGPASSFILE", "/nowhere")])),
-        None
-    );
-    assert_eq!(
-        found(&home(&[("PGUSER", "x"), ("PGPASSWORD", "pg")])).as_deref(),
-        Some("pg")
-    );
-
-    for mode in [0o640, 0o604] {
-        fs::set_permissions(file, fs::Permissions::from_mode(mode)).expect("the file is ours");
-        let open = from("postgres://u@a:1/d");
-        assert_eq!(found(&open), None);
-        assert_eq!(
-            open.warnings,
-            [format!(
-                "the password file {file} is ignored: group or others have access to it; its mode should be 0600"
-            )]
-        );
-    }
-    let config = loaded(&[("PGPASSFILE", text(&directory.0))]);
-    assert_eq!(
-        config.warnings,
-        [format!(
-            "the password file {} is ignored: it is not a plain file",
-            text(&directory.0)
-        )]
-    );
-}
-
-#[test]
-fn a_local_socket_is_found_and_the_user_is_the_systems() {
-    let directory = Directory::new();
-    directory.file(".s.PGSQL.6000", b"");
-    let environment = |variables: &[(&str, &str)]| Environment {
-        socket_directories: vec!["/nowhere".into(), directory.0.clone()],
-        ..Environment::of(variables)
-    };
-    let described = |variables| {
-        load(&environment(variables))
-            .expect("nothing is wrong")
-            .server
-            .description
-    };
-    assert_eq!(described(&[]), "localhost:5432/tester as tester");
-    assert_eq!(
-        described(&[("PGPORT", "6000")]),
-        format!("{}:6000/tester as tester", text(&directory.0))
-    );
-    assert_eq!(
-        described(&[("PGPORT", "6000"), ("PGHOST", "h")]),
-        "h:6000/tester as tester"
-    );
-
-    let nobody = |variables: &[(&str, &str)]| {
-        load(&Environment {
-            user: None,
-            ..Environment::of(variables)
-        })
-    };
-    let problem = "is needed: no user is given, and the one that runs this has no name";
-    assert_eq!(
-        nobody(&[]).expect_err("no user"),
-        [complaint("DATABASE_USERNAME", problem)]
-    );
-    assert_eq!(
-        nobody(&[("PGUSER", "u")])
-            .expect("there is a user")
-            .server
-            .description,
-        "localhost:5432/u as u"
-    );
-}
-
-#[test]
-fn no_text_ever_shows_a_part_of_a_password() {
-    let directory = Directory::new();
-    let mut separators: Vec<String> = (1..=0x7f_u8)
-        .map(|byte| char::from(byte).to_string())
-        .collect();
-    separators.extend(
-        [
-            "%zz",
-            "%4",
-            "%41",
-            "%00",
-            "%ff",
-            "@@",
-            "@/",
-            "/@",
-            "@1/",
-            "/1?",
-            "?a=b&",
-            "&a=b",
-            "&a=",
-            "=&",
-            " = ",
-            "= ",
-            " =",
-            " a=b ",
-            "a b=",
-            "' ",
-            "'='",
-            "\\' ",
-            "\\",
-            "\\\\",
-            "://",
-            "@[",
-            "]:",
-            "@[::1]:",
-            ":1,",
-            ",",
-            "@h:1/d?x=",
-            "1/",
-            "é",
-            "ไ",
-            "postgres://",
-            "\r\n",
-            "::",
-            "@:1/?",
-            "/?",
-            "?/",
-            "#@",
-            "@#",
-            "?#",
-            "%40",
-            "&ssl=",
-            "?ssl=",
-            "' x='",
-            "\\'",
-            "*:*",
-        ]
-        .map(str::to_owned),
-    );
-    let encoded = |text: &str| {
-        text.bytes()
-            .map(|byte| format!("%{byte:02x}"))
-            .collect::<String>()
-    };
-    let quoted = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
-    let (mut taken, mut refused) = (0, 0);
-    for separator in &separators {
-        for password in [
-            format!("qzx{separator}qzx"),
-            format!("{separator}qzx{separator}qzx{separator}"),
-            format!("1{separator}qzx{separator}1"),
-        ] {
-            let escaped = password.replace('\\', "\\\\").replace(':', "\\:");
-            let file = directory.file("password", password.as_bytes());
-            let pgpass = directory.file("pgpass", format!("*:*:*:*:{escaped}").as_bytes());
-            let url_file = directory.file("url", format!("postgres://u:{password}@h/d").as_bytes());
-            let whole: [(&str, String); 6] = [
-                ("DATABASE_PASSWORD", password.clone()),
-                ("PGPASSWORD", password.clone()),
-                ("DATABASE_PASSWORD_FILE", text(&file).to_owned()),
-                ("PGPASSFILE", text(&pgpass).to_owned()),
-                (
-                    "DATABASE_URL",
-                    format!("postgres://u:{}@h/d", encoded(&password)),
-                ),
-                (
-                    "DATABASE_URL",
-                    format!("user=u password={} host=h", quoted(&password)),
-                ),
-            ];
-            // Without an `@` what stands here is a host and its port, and only what cannot be a port can be noticed.
-            let hostless = if password.starts_with("qzx") {
-                password.replace('@', "")
-            } else {
-                "qzx".to_owned()
-            };
-            let raw: [(&str, String); 13] = [
-                (
-                    "DATABASE_URL",
-                    format!("postgres://u:{password}@h:1/d?application_name=a"),
-                ),
-                ("DATABASE_URL", format!("postgres://u:{password}@/d?hots=h")),
-                ("DATABASE_URL", format!("postgres://u:{password}@h")),
-                ("DATABASE_URL", format!("postgres://:{password}@h")),
-                ("DATABASE_URL", format!("postgres://u:{hostless}")),
-                (
-                    "DATABASE_URL",
-                    format!("postgres://h/d?password={password}"),
-                ),
-                (
-                    "DATABASE_URL",
-                    format!("postgres://h/d?password={password}&sslmode=require"),
-                ),
-                ("DATABASE_URL", format!("mysql://u:{password}@h")),
-                ("DATABASE_URL", format!("password={password}")),
-                ("DATABASE_URL", format!("host=h password={password} user=u")),
-                (
-                    "DATABASE_URL",
-                    format!("host=h password='{password}' user=u"),
-                ),
-                ("DATABASE_URL_FILE", text(&url_file).to_owned()),
-                ("DATABASE_ENDPOINT_URL", format!("u:{password}@h:5432")),
-            ];
-            for (index, (variable, value)) in whole.iter().chain(&raw).enumerate() {
-                let trailing = variable.ends_with("FILE") && password.contains(['\r', '\n']);
-                // A second wrong variable, so that the complaints' path is walked too.
-                for more in [
-                    ("LOG_LEVEL", "INFO"),
-                    ("LOG_LEVEL", "LOUD"),
-                    ("PGSSLMODE", "require"),
-                ] {
-                    let environment = Environment::of(&[(*variable, value.as_str()), more]);
-                    let texts = match load(&environment) {
-                        Ok(config) => {
-                            let got = config.server.client.get_password().unwrap_or_default();
-                            if index < whole.len() && !trailing {
-                                assert_eq!(got, password.as_bytes(), "{variable}={value}");
-                            }
-                            taken += 1;
-                            format!(
-                                "{config:?} {} {:?}",
-                                config.server.description, config.server.client
-                            )
-                        }
-                        Err(complaints) => {
-                            assert!(
-                                index >= whole.len() || more.1 != "INFO",
-                                "{variable}={value:?}: {complaints:?}"
-                            );
-                            refused += 1;
-                            complaints
-                                .iter()
-                                .map(|complaint| format!("{complaint} {complaint:?}"))
-                                .collect()
-                        }
-                    };
-                    assert!(!texts.contains("qzx"), "{variable}={value:?} shows {texts}");
-                }
-            }
-        }
-    }
-    assert!(
-        taken > 5000 && refused > 5000,
-        "{taken} taken, {refused} refused"
-    );
 }

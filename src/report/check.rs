@@ -1,4 +1,4 @@
-//! The answer of `lockstep check`, as text for people or JSON for programs. README documents the fields; they stay.
+//! The answer of `lockstep check`, as text for people or JSON for programs. the manual (`logs`) has the fields; they stay.
 
 use crate::config::Order;
 use crate::error::Error;

@@ -1,4 +1,4 @@
-//! The answer of `lockstep status`, as text for people or JSON for programs. README documents the fields; they stay.
+//! The answer of `lockstep status`, as text for people or JSON for programs. the manual (`logs`) has the fields; they stay.
 
 use std::collections::BTreeMap;
 

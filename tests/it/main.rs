@@ -7,7 +7,7 @@
 /// What users and the project itself are promised: the rules that README opens with, exit codes, variables, the cost
 /// of a run; and what the repository keeps to.
 mod contract {
-    mod environment;
+    pub mod environment;
     mod exit_codes;
     mod resources;
     mod rules;
@@ -52,10 +52,12 @@ mod outside {
     mod server_list;
 }
 
-/// What is between a run and its database: the wire, poolers, standbys, hostile settings, and signals while it waits.
+/// What is between a run and its database: how it is named, the wire, poolers, standbys, hostile settings, and signals
+/// while it waits.
 mod connection {
     mod hostile;
     mod network;
+    mod parameters;
     mod pooler;
     mod signals;
     mod standby;

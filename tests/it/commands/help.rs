@@ -1,65 +1,59 @@
-//! What the help pages are to somebody at a terminal. What they say is held against README by unit tests beside them.
+//! What the help pages are to somebody at a terminal. What they say is held against the manual by unit tests beside them.
+
+use std::fs;
 
 use crate::support::Scratch;
 
-/// As a person sees it. Whoever adds a command decides here what has to go.
-const GENERAL: &str = "\
-Lockstep applies PostgreSQL schema migrations. Environment variables set it up.
-usage: lockstep [COMMAND]
-  (none)            as `up`, but only if RUN_DATABASE_MIGRATIONS is true
-  up                apply all that is pending
-  down [N]          roll back the newest run of `up`, or the newest N migrations
-  status [--json]   show the database, the lock, and every migration
-  check [--json]    exit 0 if up to date, 6 if pending, 5 if diverged
-  wait              wait until `check` would exit 0
-  plan [--json]     show what `up` would run and lock; --rehearse tries it
-  new NAME          create the files of a migration
-  baseline VERSION  record all files up to VERSION without running them
-  unlock [ID]       show the lock; remove a row of it whose owner is gone
-  help [COMMAND]    show this page, or one about COMMAND
-  --version, -V     show the version
-
-  DATABASE_URL           postgres://user:password@host/database or key=value ...
-  DATABASE_ENDPOINT_URL  host:port; with DATABASE_NAME, DATABASE_USERNAME and
-                         DATABASE_PASSWORD instead of a URL
-  MIGRATIONS_DIR         where the files are (migrations)
-  LOG_LEVEL, LOG_FORMAT  TRACE DEBUG INFO WARN ERROR (INFO); text or json
-
-exit codes: 0 done; 1 a migration failed, 2 unusable input, 5 history and files
-disagree: fix that first; 3 no connection, 4 no lock, 6 still pending, 130 and
-143 stopped by a signal: run again. README.md tells the rest.
-";
-
-/// The commands in the general page's list.
-fn listed() -> Vec<&'static str> {
-    let words = GENERAL.lines().filter_map(|line| line.strip_prefix("  "));
-    words
-        .take_while(|line| !line.starts_with("--version"))
-        .filter_map(|line| line.split(' ').next())
-        .filter(|word| *word != "(none)")
-        .collect()
-}
+/// What the general page lists, in this order.
+const COMMANDS: [&str; 10] = [
+    "up", "down", "status", "check", "wait", "plan", "new", "baseline", "unlock", "help",
+];
 
 #[test]
 fn the_general_page_is_one_screen() {
     let scratch = Scratch::new();
-    for arguments in [&["help"][..], &["--help"], &["-h"], &["help", "--help"]] {
+    let page = scratch.lockstep(&["help"]).run().code(0).stdout.clone();
+    for arguments in [&["--help"][..], &["-h"], &["help", "--help"]] {
         let outcome = scratch.lockstep(arguments).without("DATABASE_URL").run();
         outcome.code(0);
-        assert_eq!(outcome.stdout, GENERAL);
+        assert_eq!(outcome.stdout, page);
         assert_eq!(outcome.stderr, "");
     }
-    assert!(GENERAL.lines().count() <= 24);
-    assert!(GENERAL.lines().all(|line| line.chars().count() <= 80));
+    let words = page.lines().filter_map(|line| line.strip_prefix("  "));
+    let listed: Vec<&str> = words
+        .skip_while(|line| !line.starts_with("up "))
+        .take_while(|line| !line.starts_with("--version"))
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    assert_eq!(listed, COMMANDS);
+    assert!(page.lines().count() <= 24, "{page}");
+    assert!(
+        page.lines().all(|line| line.chars().count() <= 80),
+        "{page}"
+    );
+}
+
+/// Each word behind `TOPIC` on the general page has a page, which is the manual's file of that name.
+#[test]
+fn the_manual_travels_with_the_program() {
+    let scratch = Scratch::new();
+    let general = scratch.lockstep(&["help"]).run().code(0).stdout.clone();
+    let (_, topics) = general.split_once("TOPIC`:").expect("the topics");
+    let topics: Vec<&str> = topics.split(',').map(str::trim).collect();
+    assert!(topics.len() > 10, "{topics:?}");
+    for topic in topics {
+        let file = format!("{}/src/manual/{topic}.md", env!("CARGO_MANIFEST_DIR"));
+        let page = scratch.lockstep(&["help", topic]).run();
+        let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
+        assert_eq!(page.code(0).stdout, text);
+    }
 }
 
 #[test]
 fn each_command_has_a_page_by_every_spelling() {
     let scratch = Scratch::new();
-    let commands = listed();
-    assert!(commands.len() >= 10, "{commands:?}");
     let mut pages = Vec::new();
-    for command in commands {
+    for command in COMMANDS {
         let page = scratch.lockstep(&["help", command]).run();
         let page = page.code(0).stdout.clone();
         assert!(

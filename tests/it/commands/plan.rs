@@ -142,7 +142,7 @@ fn the_json_tells_the_same() {
 }
 
 #[test]
-fn the_fields_and_their_types_are_those_of_the_readme() {
+fn the_fields_and_their_types_are_those_of_the_manual() {
     let scratch = with_pending_files();
     let read = scratch.lockstep(&["plan", "--json"]).run();
     for cannot_run in ["20240106000000_many.up.sql", "20240107000000_index.up.sql"] {
@@ -152,7 +152,7 @@ fn the_fields_and_their_types_are_those_of_the_readme() {
     assert_documented("plan", &[read.code(0), rehearsed.code(0)]);
 }
 
-/// Every object has these members and no others, of these types: as README's table, object for object.
+/// Every object has these members and no others, of these types: as the manual's table, object for object.
 fn assert_follows_the_schema(scratch: &Scratch, document: &str) {
     let members = |object: &str, path: &str| {
         let query = format!(

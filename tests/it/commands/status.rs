@@ -504,9 +504,9 @@ fn what_is_unusable_is_told_before_connecting() {
 
 // ----------------------------------------------------------------------------------------------- the schema
 
-/// README's table is the schema: each document holds these fields, of these types, and no other.
+/// The manual's table is the schema: each document holds these fields, of these types, and no other.
 #[test]
-fn the_fields_and_their_types_are_those_of_the_readme() {
+fn the_fields_and_their_types_are_those_of_the_manual() {
     let scratch = every_state();
     let mut gate = Gate::closed(&scratch);
     let plain = scratch.lockstep(&["status", "--json"]).run();
@@ -537,13 +537,13 @@ fn the_fields_and_their_types_are_those_of_the_readme() {
     assert_documented("check", &[&refuse, &warn]);
 }
 
-/// Path → types, of the README's table about a command's document.
+/// Path → types, of the manual's table about a command's document.
 fn documented(command: &str) -> BTreeMap<String, Vec<String>> {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = fs::read_to_string(readme).expect("README.md");
+    let manual = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/manual/logs.md");
+    let manual = fs::read_to_string(manual).expect("the manual");
     let header = format!("| field of `{command} --json` | type | meaning |");
-    let mut lines = readme.lines().skip_while(|line| *line != header);
-    assert!(lines.next().is_some(), "README.md has no table {header}");
+    let mut lines = manual.lines().skip_while(|line| *line != header);
+    assert!(lines.next().is_some(), "the manual has no table {header}");
     let rows = lines.skip(1).take_while(|line| line.starts_with('|'));
     let rows = rows.flat_map(|row| {
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
@@ -559,7 +559,7 @@ fn documented(command: &str) -> BTreeMap<String, Vec<String>> {
     rows.collect()
 }
 
-/// The fields of these documents, taken together, are those of README's table about the command's document, and so are
+/// The fields of these documents, taken together, are those of the manual's table about the command's document, and so are
 /// their types.
 #[track_caller]
 pub fn assert_documented(command: &str, documents: &[&Outcome]) {
@@ -572,13 +572,13 @@ pub fn assert_documented(command: &str, documents: &[&Outcome]) {
     assert_eq!(
         names(documented.keys().collect()),
         names(seen.keys().collect()),
-        "README.md (left), the documents (right)"
+        "the manual (left), the documents (right)"
     );
     for (path, types) in &seen {
         for kind in types {
             assert!(
                 documented[path].iter().any(|it| it == kind),
-                "{path} is {kind}, README.md says {:?}",
+                "{path} is {kind}, the manual says {:?}",
                 documented[path]
             );
         }

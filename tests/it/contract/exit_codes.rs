@@ -183,10 +183,6 @@ fn exit_2_when_the_command_line_is_not_understood() {
         assert_eq!(outcome.stdout, "");
         assert_eq!(outcome.stderr.lines().count(), 1, "one line\n{outcome}");
     }
-    scratch
-        .lockstep(&["upp"])
-        .run()
-        .says("unknown command \\\"upp\\\": did you mean \\\"up\\\"?");
     assert_eq!(scratch.history(), [""; 0]);
 }
 

@@ -1,5 +1,5 @@
-//! The repository tests itself: who may touch what in `src`, README's tables against the code, the version against the
-//! changelog. Needs no database.
+//! The repository tests itself: who may touch what in `src`, the tables of README and manual against the code, the
+//! version against the changelog. Needs no database.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -36,7 +36,7 @@ const RULES: [Rule; 13] = [
     Rule {
         what: "reads the arguments",
         words: &["env::args", "env::args_os"],
-        allowed: &["main.rs", "command.rs"],
+        allowed: &["main.rs", "cli.rs"],
         broken_by: "for argument in env::args() {}",
     },
     Rule {
@@ -289,7 +289,7 @@ fn breaches(file: &str, text: &str) -> Vec<String> {
     let mut found = Vec::new();
     // To call `env::args`, one has to name it.
     let importing =
-        |line: &str| line.trim() == "use std::env;" && is_one_of(file, &["main.rs", "command.rs"]);
+        |line: &str| line.trim() == "use std::env;" && is_one_of(file, &["main.rs", "cli.rs"]);
     for line in code(text).lines().filter(|line| !importing(line)) {
         let mut breach = |what: &str| found.push(format!("src/{file} {what}: {}", line.trim()));
         for rule in &RULES {
@@ -329,7 +329,7 @@ fn breaches(file: &str, text: &str) -> Vec<String> {
 const ROOMS: [&str; 18] = [
     "main",
     "commands",
-    "command",
+    "cli",
     "apply",
     "report",
     "impact",
@@ -380,6 +380,14 @@ fn imports_go_down() {
     }
     println!("from the top down: {}", ROOMS.join(" → "));
     assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn the_manual_lists_the_rooms_in_this_order() {
+    let header = "| room | does | may touch |";
+    let rows = table("src/manual/contributing.md", header);
+    let listed: Vec<String> = rows.iter().flat_map(|row| quoted(&row[0])).collect();
+    assert_eq!(listed, ROOMS, "the manual (left), the order (right)");
 }
 
 /// What a file names of other rooms, behind `crate::`.
@@ -534,16 +542,17 @@ fn modules(text: &str, folder: &str) -> Vec<String> {
 }
 
 /// The cells of the table with this header, row by row.
-fn table(readme: &str, header: &str) -> Vec<Vec<String>> {
-    let mut lines = readme.lines().skip_while(|line| line.trim() != header);
-    assert!(lines.next().is_some(), "README.md has no table {header}");
+fn table(path: &str, header: &str) -> Vec<Vec<String>> {
+    let text = text_of(path);
+    let mut lines = text.lines().skip_while(|line| line.trim() != header);
+    assert!(lines.next().is_some(), "{path} has no table {header}");
     let rows = lines.skip(1).take_while(|line| line.starts_with('|'));
     let cells = |row: &str| {
         let row = row.trim().trim_start_matches('|').trim_end_matches('|');
         row.split('|').map(|cell| cell.trim().to_owned()).collect()
     };
     let rows: Vec<Vec<String>> = rows.map(cells).collect();
-    assert!(!rows.is_empty(), "README.md's table {header} is empty");
+    assert!(!rows.is_empty(), "the table {header} of {path} is empty");
     rows
 }
 
@@ -569,10 +578,10 @@ const EXIT_CODES: [(u8, &str); 9] = [
     (143, "yes"),
 ];
 
-#[test]
-fn readme_and_code_have_the_same_exit_codes() {
+/// Code → whether to try again, as the table of this page has it.
+fn documented_exit_codes(path: &str) -> BTreeMap<u8, String> {
     let mut documented = BTreeMap::new();
-    for row in table(&text_of("README.md"), "| code | meaning | try again? |") {
+    for row in table(path, "| code | meaning | try again? |") {
         let [codes, meaning, again] = row.as_slice() else {
             panic!("three cells: {row:?}")
         };
@@ -591,14 +600,19 @@ fn readme_and_code_have_the_same_exit_codes() {
             assert_eq!(documented.insert(code, again), None, "{code} stands twice");
         }
     }
+    documented
+}
+
+#[test]
+fn readme_manual_and_code_have_the_same_exit_codes() {
     let contract: BTreeMap<u8, String> = EXIT_CODES
         .iter()
         .map(|(code, again)| (*code, (*again).to_owned()))
         .collect();
-    assert_eq!(
-        documented, contract,
-        "README.md (left), the contract (right)"
-    );
+    for path in ["README.md", "src/manual/exit-codes.md"] {
+        let documented = documented_exit_codes(path);
+        assert_eq!(documented, contract, "{path} (left), the contract (right)");
+    }
 
     let main = text_of("src/main.rs");
     let start = main.find("fn exit_code(").expect("main.rs has exit_code");
@@ -618,84 +632,6 @@ fn readme_and_code_have_the_same_exit_codes() {
     coded.insert(0);
     let promised: BTreeSet<u8> = contract.into_keys().collect();
     assert_eq!(coded, promised, "src/main.rs (left), the contract (right)");
-}
-
-/// The variables that the code of `config` names.
-fn variables_in_code() -> BTreeSet<String> {
-    let sources = sources();
-    let config = sources
-        .iter()
-        .filter(|(file, _)| is_one_of(file, &["config.rs", "config/"]));
-    let mut found = BTreeSet::new();
-    for (_, text) in config.filter(|(file, _)| !file.ends_with("tests.rs")) {
-        for literal in code(text).split('"') {
-            let is_name = literal.len() > 3
-                && literal
-                    .bytes()
-                    .all(|byte| byte.is_ascii_uppercase() || byte == b'_');
-            let ours = [
-                "RUN_",
-                "DATABASE_",
-                "MIGRATION",
-                "DDL_",
-                "STATEMENT_",
-                "LOG_",
-                "PG",
-            ];
-            let others = ["HOME", "COLUMNS", "NO_COLOR", "TERM"];
-            if is_name
-                && (ours.iter().any(|start| literal.starts_with(start))
-                    || others.contains(&literal))
-            {
-                found.insert(literal.to_owned());
-            }
-        }
-    }
-    assert!(found.len() > 25, "{found:?}");
-    found
-}
-
-#[test]
-fn readme_and_code_have_the_same_variables() {
-    let rows = table(&text_of("README.md"), "| variable | default | meaning |");
-    let named: Vec<String> = rows.iter().flat_map(|row| quoted(&row[0])).collect();
-    let documented: BTreeSet<String> = named.iter().cloned().collect();
-    assert_eq!(documented.len(), named.len(), "a variable stands twice");
-    let coded = variables_in_code();
-    let missing: Vec<_> = coded.difference(&documented).collect();
-    let invented: Vec<_> = documented.difference(&coded).collect();
-    assert!(
-        missing.is_empty() && invented.is_empty(),
-        "README.md lacks {missing:?}, and invents {invented:?}"
-    );
-
-    // What `environment.rs` shows to be true of the binary.
-    for (variable, default) in [
-        ("RUN_DATABASE_MIGRATIONS", "false"),
-        ("MIGRATIONS_DIR", "migrations"),
-        ("MIGRATIONS_TABLE", "bun_migrations"),
-        ("MIGRATION_LOCKS_TABLE", "bun_migration_locks"),
-        ("DATABASE_WAIT_SECONDS", "60"),
-        ("MIGRATION_LOCK_WAIT_SECONDS", "300"),
-        ("MIGRATION_WAIT_SECONDS", "300"),
-        ("DDL_LOCK_TIMEOUT_SECONDS", "5"),
-        ("DDL_LOCK_RETRY_SECONDS", "120"),
-        ("STATEMENT_TIMEOUT_SECONDS", "0"),
-        ("MIGRATION_ORDER", "any"),
-        ("MIGRATION_DIVERGENCE", "refuse"),
-        ("LOG_LEVEL", "INFO"),
-        ("DATABASE_QUERY_LOGGING_ENABLED", "false"),
-    ] {
-        let row = rows
-            .iter()
-            .find(|row| quoted(&row[0]).iter().any(|name| name == variable));
-        let row = row.unwrap_or_else(|| panic!("README.md lacks {variable}"));
-        assert_eq!(
-            row[1].trim_matches('`'),
-            default,
-            "the default of {variable}"
-        );
-    }
 }
 
 #[test]
@@ -718,12 +654,48 @@ fn every_dependency_has_its_reason_in_the_readme() {
         !manifest.contains("[dependencies."),
         "one line each, or this test would miss it"
     );
-    let rows = table(&text_of("README.md"), "| crate | why |");
+    let rows = table("README.md", "| crate | why |");
     let explained: BTreeSet<String> = rows.iter().flat_map(|row| quoted(&row[0])).collect();
     assert_eq!(used, explained, "Cargo.toml (left), README.md (right)");
     for row in &rows {
         assert!(row[1].split_whitespace().count() >= 3, "a reason: {row:?}");
     }
+}
+
+/// What a heading is called in a link, as GitHub does it.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+    text.chars()
+        .filter(kept)
+        .collect::<String>()
+        .replace(' ', "-")
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let mut pages = vec![root().join("README.md")];
+    files_below(&root().join("src/manual"), &mut pages);
+    let mut links = 0;
+    for page in pages {
+        let text = fs::read_to_string(&page).expect("a page");
+        let targets = text.split("](").skip(1);
+        let targets = targets.filter_map(|rest| rest.split_once(')').map(|(target, _)| target));
+        for target in targets.filter(|it| !it.contains("://")) {
+            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+            let file = match file {
+                "" => page.clone(),
+                file => page.parent().expect("a directory").join(file),
+            };
+            let linked = fs::read_to_string(&file)
+                .unwrap_or_else(|error| panic!("{}: {target}: {error}", page.display()));
+            let mut headings = linked.lines().filter(|line| line.starts_with('#'));
+            let found = heading.is_empty() || headings.any(|line| anchor(line) == heading);
+            assert!(found, "{}: {target}", page.display());
+            links += 1;
+        }
+    }
+    assert!(links > 30, "{links}");
 }
 
 /// The value of a line `key = "value"` of the manifest's first section.

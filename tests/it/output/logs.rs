@@ -574,29 +574,16 @@ fn help_and_version_go_to_stdout_whatever_the_environment_is() {
 }
 
 #[test]
-fn what_is_unknown_gets_one_line_with_the_nearest() {
+fn what_is_unknown_gets_one_line() {
     let scratch = Scratch::new();
     for (arguments, complaint) in [
-        (
-            &["upp"][..],
-            "unknown command \"upp\": did you mean \"up\"? (see `lockstep help`)",
-        ),
-        (
-            &["hlep"],
-            "unknown command \"hlep\": did you mean \"help\"? (see `lockstep help`)",
-        ),
-        (
-            &["--hepl"],
-            "unknown option \"--hepl\": did you mean \"--help\"? (see `lockstep help`)",
-        ),
+        (&["upp"][..], "unknown command \"upp\": "),
+        (&["--hepl"], "unknown option \"--hepl\": "),
         (
             &["a\nb\u{1b}\"x"],
-            "unknown command \"a\\nb\\u{1b}\\\"x\": use one of ",
+            "unknown command \"a\\nb\\u{1b}\\\"x\": ",
         ),
-        (
-            &["up", "now"],
-            "unexpected argument \"now\" after \"up\" (see `lockstep help up`)",
-        ),
+        (&["up", "now"], "unexpected argument \"now\" after \"up\""),
     ] {
         for format in ["text", "json"] {
             let outcome = scratch.lockstep(arguments).env("LOG_FORMAT", format).run();

@@ -1,0 +1,552 @@
+//! The command line → [`Command`], or one line that says what is not understood. Prints nothing and reads nothing else.
+//! [`COMMANDS`] is the one table of commands: the parser, the help pages and the complaints are made of it.
+
+mod help;
+
+use std::ffi::{OsStr, OsString};
+
+use lexopt::Arg;
+
+use crate::migration::Version;
+use crate::plan::rollback::Rollback;
+
+pub use help::help;
+
+/// What the user asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// No command: the start of a service, which migrates only if it is switched on.
+    Start,
+    /// Apply all that is pending.
+    Up,
+    Down(Rollback),
+    /// Show where we are connected, the lock, and every migration with its state.
+    Status(Format),
+    /// Tell by the exit code whether the database is where the files are.
+    Check(Format),
+    /// Poll until `check` would say yes.
+    Wait,
+    Plan(Format, Planning),
+    /// Create the two files of a migration with this name.
+    New(OsString),
+    /// Record every file up to this version as applied, without running it.
+    Baseline(Version),
+    /// Show the lock, or remove the row with this id.
+    Unlock(Option<i64>),
+    /// The general page, that of the command, or the manual's page with this name.
+    Help(Option<&'static str>),
+    Version,
+}
+
+/// How a command's answer is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Format {
+    Text,
+    Json,
+}
+
+/// How `plan` finds out what would happen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Planning {
+    /// By reading the files.
+    Read,
+    /// By running them, and rolling back.
+    Rehearse,
+}
+
+/// A command: how it is called, what its line in the list says, its page, and how what follows it is read.
+struct Entry {
+    name: &'static str,
+    /// In brackets if it may be left out; empty: there is none.
+    operand: &'static str,
+    /// Beside `--help`, which all have.
+    options: &'static [&'static str],
+    summary: &'static str,
+    page: help::Page,
+    read: fn(&Words) -> Result<Command, String>,
+}
+
+/// Every command that has a name, in the order of the help text.
+static COMMANDS: [Entry; 10] = [
+    Entry {
+        name: "up",
+        operand: "",
+        options: &[],
+        summary: "apply all that is pending",
+        page: help::UP,
+        read: |_| Ok(Command::Up),
+    },
+    Entry {
+        name: "down",
+        operand: "[N]",
+        options: &[],
+        summary: "roll back the newest run of `up`, or the newest N migrations",
+        page: help::DOWN,
+        read: |words| {
+            let what = format!("N is a whole number from 1 to {}", usize::MAX);
+            let count = words.optional(&what, |word| {
+                plain_number(word.to_str()?).filter(|it| *it > 0)
+            })?;
+            let which = count.map_or(Rollback::NewestGroup, Rollback::Newest);
+            Ok(Command::Down(which))
+        },
+    },
+    Entry {
+        name: "status",
+        operand: "",
+        options: &["json"],
+        summary: "show the database, the lock, and every migration",
+        page: help::STATUS,
+        read: |words| Ok(Command::Status(words.format())),
+    },
+    Entry {
+        name: "check",
+        operand: "",
+        options: &["json"],
+        summary: "exit 0 if up to date, 6 if pending, 5 if diverged",
+        page: help::CHECK,
+        read: |words| Ok(Command::Check(words.format())),
+    },
+    Entry {
+        name: "wait",
+        operand: "",
+        options: &[],
+        summary: "wait until `check` would exit 0",
+        page: help::WAIT,
+        read: |_| Ok(Command::Wait),
+    },
+    Entry {
+        name: "plan",
+        operand: "",
+        options: &["json", "rehearse"],
+        summary: "show what `up` would run and lock; --rehearse tries it",
+        page: help::PLAN,
+        read: |words| {
+            let planning = match words.has("rehearse") {
+                true => Planning::Rehearse,
+                false => Planning::Read,
+            };
+            Ok(Command::Plan(words.format(), planning))
+        },
+    },
+    Entry {
+        name: "new",
+        operand: "NAME",
+        options: &[],
+        summary: "create the files of a migration",
+        page: help::NEW,
+        read: |words| {
+            let name = words.required("", |word| Some(word.to_owned()));
+            name.map(Command::New)
+        },
+    },
+    Entry {
+        name: "baseline",
+        operand: "VERSION",
+        options: &[],
+        summary: "record all files up to VERSION without running them",
+        page: help::BASELINE,
+        read: |words| {
+            let what = "VERSION is 14 digits, those that a file's name begins with";
+            let version = words.required(what, |word| Version::parse(word.to_str()?));
+            version.map(Command::Baseline)
+        },
+    },
+    Entry {
+        name: "unlock",
+        operand: "[ID]",
+        options: &[],
+        summary: "show the lock; remove a row of it whose owner is gone",
+        page: help::UNLOCK,
+        read: |words| {
+            let what = "ID is the whole number that `lockstep unlock` shows";
+            let id = words.optional(what, |word| word.to_str()?.parse().ok())?;
+            Ok(Command::Unlock(id))
+        },
+    },
+    Entry {
+        name: "help",
+        operand: "[TOPIC]",
+        options: &[],
+        summary: "show this page, or one about a command or a topic",
+        page: help::HELP,
+        read: |words| match &words.operand {
+            None => Ok(Command::Help(None)),
+            Some(word) => help::topic(&word.to_string_lossy())
+                .map(|topic| Command::Help(Some(topic)))
+                .ok_or_else(|| unknown_command(word)),
+        },
+    },
+];
+
+/// Reads the arguments that follow the program's name. Options may stand before and behind operands; behind `--` all is
+/// an operand, and so is a negative number.
+///
+/// # Errors
+///
+/// One line that names what is not understood.
+pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, String> {
+    let args: Vec<OsString> = args.collect();
+    let mut rest = lexopt::Parser::from_args(args.iter().cloned());
+    let entry = match rest.next().map_err(|it| see_help(&it.to_string(), None))? {
+        None => return Ok(Command::Start),
+        Some(Arg::Long("version") | Arg::Short('V')) => {
+            return match args.get(1) {
+                None => Ok(Command::Version),
+                Some(word) => Err(unexpected(word, "--version", None)),
+            };
+        }
+        Some(Arg::Long("help") | Arg::Short('h')) => entry("help"),
+        Some(Arg::Value(name)) => {
+            let known = entry(&name.to_string_lossy());
+            Some(known.ok_or_else(|| unknown_command(&name))?)
+        }
+        Some(option) => return Err(unknown_option(&option, None)),
+    };
+    let entry = entry.expect("the table has the command `help`");
+    // Who asks for help gets it, whatever else is wrong.
+    let mut options = args.iter().skip(1).take_while(|word| *word != "--");
+    if entry.name != "help" && options.any(|word| word == "--help" || word == "-h") {
+        return Ok(Command::Help(Some(entry.name)));
+    }
+    (entry.read)(&Words::read(entry, rest)?)
+}
+
+fn entry(name: &str) -> Option<&'static Entry> {
+    COMMANDS.iter().find(|entry| entry.name == name)
+}
+
+/// The words that follow a command.
+struct Words {
+    entry: &'static Entry,
+    options: Vec<&'static str>,
+    operand: Option<OsString>,
+}
+
+impl Words {
+    fn read(entry: &'static Entry, mut rest: lexopt::Parser) -> Result<Words, String> {
+        let mut words = Words {
+            entry,
+            options: Vec::new(),
+            operand: None,
+        };
+        loop {
+            // To lexopt a negative number is an option.
+            let number = rest
+                .try_raw_args()
+                .and_then(|mut raw| raw.next_if(is_negative_number));
+            let arg = match number {
+                Some(number) => Arg::Value(number),
+                None => match rest
+                    .next()
+                    .map_err(|error| words.wrong(&error.to_string()))?
+                {
+                    Some(arg) => arg,
+                    None => return Ok(words),
+                },
+            };
+            match arg {
+                Arg::Value(word) if entry.operand.is_empty() || words.operand.is_some() => {
+                    return Err(unexpected(&word, entry.name, Some(entry)));
+                }
+                Arg::Value(word) => words.operand = Some(word),
+                Arg::Long("help") | Arg::Short('h') => {}
+                option => {
+                    let known = entry.options.iter().find(|it| option == Arg::Long(it));
+                    let unknown = || unknown_option(&option, Some(entry));
+                    words.options.push(known.copied().ok_or_else(unknown)?);
+                }
+            }
+        }
+    }
+
+    fn has(&self, option: &str) -> bool {
+        self.options.contains(&option)
+    }
+
+    fn format(&self) -> Format {
+        match self.has("json") {
+            true => Format::Json,
+            false => Format::Text,
+        }
+    }
+
+    /// The operand as `read` reads it, if there is one; `what` says what it is.
+    fn optional<T>(
+        &self,
+        what: &str,
+        read: impl Fn(&OsStr) -> Option<T>,
+    ) -> Result<Option<T>, String> {
+        let Some(word) = &self.operand else {
+            return Ok(None);
+        };
+        let (shown, name) = (quoted(word), self.entry.name);
+        let unusable = || self.wrong(&format!("unusable argument {shown} after {name:?}: {what}"));
+        read(word).map(Some).ok_or_else(unusable)
+    }
+
+    /// Like [`Words::optional`], of an operand that must not be missing.
+    fn required<T>(&self, what: &str, read: impl Fn(&OsStr) -> Option<T>) -> Result<T, String> {
+        let (name, operand) = (self.entry.name, self.entry.operand);
+        let missing = || self.wrong(&format!("missing argument: {name:?} needs {operand}"));
+        self.optional(what, read)?.ok_or_else(missing)
+    }
+
+    fn wrong(&self, problem: &str) -> String {
+        see_help(problem, Some(self.entry))
+    }
+}
+
+/// Returns true if and only if the word is a number with a minus sign.
+fn is_negative_number(word: &OsStr) -> bool {
+    let digits = word.to_str().and_then(|word| word.strip_prefix('-'));
+    digits.is_some_and(|it| !it.is_empty() && it.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// A number without a sign.
+fn plain_number(text: &str) -> Option<usize> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| digits)
+}
+
+fn unknown_command(word: &OsString) -> String {
+    let names: Vec<&str> = COMMANDS.iter().map(|entry| entry.name).collect();
+    let instead = match known_elsewhere(&word.to_string_lossy()) {
+        Some(name) => format!("did you mean {name:?}?"),
+        None => format!("use one of {}", names.join(", ")),
+    };
+    see_help(
+        &format!("unknown command {}: {instead}", quoted(word)),
+        None,
+    )
+}
+
+/// An option that the command does not take, or that no command stands before.
+fn unknown_option(option: &Arg<'_>, entry: Option<&Entry>) -> String {
+    let shown = match option {
+        Arg::Long(name) => format!("--{name}"),
+        Arg::Short(letter) => format!("-{letter}"),
+        Arg::Value(word) => word.to_string_lossy().into_owned(),
+    };
+    let known = entry.map_or(&["version"][..], |entry| entry.options);
+    let known: Vec<String> = known.iter().map(|option| format!("--{option}, ")).collect();
+    let instead = match known_elsewhere(&shown) {
+        Some(command) => format!("did you mean \"lockstep {command}\"?"),
+        None => format!("use one of {}--help", known.concat()),
+    };
+    let after = entry.map(|entry| format!(" after {:?}", entry.name));
+    let problem = format!(
+        "unknown option {shown:?}{}: {instead}",
+        after.unwrap_or_default()
+    );
+    see_help(&problem, entry)
+}
+
+fn unexpected(word: &OsString, after: &str, entry: Option<&Entry>) -> String {
+    see_help(
+        &format!("unexpected argument {} after {after:?}", quoted(word)),
+        entry,
+    )
+}
+
+/// A complaint, and where to read on.
+fn see_help(problem: &str, entry: Option<&Entry>) -> String {
+    let page = entry.map(|entry| format!(" {}", entry.name));
+    format!(
+        "{problem} (see `lockstep help{}`)",
+        page.unwrap_or_default()
+    )
+}
+
+/// The argument in quotes, on one line whatever it holds.
+fn quoted(argument: &OsString) -> String {
+    format!("{:?}", argument.to_string_lossy())
+}
+
+/// Our command for what other tools call otherwise.
+fn known_elsewhere(word: &str) -> Option<&'static str> {
+    const WORDS: [(&str, &[&str]); 7] = [
+        ("up", &["migrate", "apply", "run", "deploy", "upgrade"]),
+        ("down", &["rollback", "undo", "revert", "back", "downgrade"]),
+        ("status", &["info", "list", "show", "history"]),
+        ("check", &["validate", "verify", "pending"]),
+        ("plan", &["dry-run", "dryrun", "preview", "diff"]),
+        ("new", &["create", "generate", "add", "make"]),
+        ("unlock", &["force", "release", "repair"]),
+    ];
+    let word = word.trim_start_matches('-').to_lowercase();
+    let found = WORDS.iter().find(|(_, others)| others.contains(&&*word));
+    found.map(|(name, _)| *name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &[&str]) -> Result<Command, String> {
+        parse(line.iter().map(OsString::from))
+    }
+
+    #[test]
+    fn understands_what_there_is() {
+        let version = Version::parse("20230314095813").expect("fourteen digits");
+        let text = Format::Text;
+        let json = Format::Json;
+        let table = [
+            ("", Command::Start),
+            ("up", Command::Up),
+            ("up --", Command::Up),
+            ("down", Command::Down(Rollback::NewestGroup)),
+            ("down 1", Command::Down(Rollback::Newest(1))),
+            ("down 0013", Command::Down(Rollback::Newest(13))),
+            ("status", Command::Status(text)),
+            ("status --json", Command::Status(json)),
+            ("status --json --json", Command::Status(json)),
+            ("check", Command::Check(text)),
+            ("check --json", Command::Check(json)),
+            ("wait", Command::Wait),
+            ("plan", Command::Plan(text, Planning::Read)),
+            ("plan --json", Command::Plan(json, Planning::Read)),
+            ("plan --rehearse", Command::Plan(text, Planning::Rehearse)),
+            (
+                "plan --rehearse --json",
+                Command::Plan(json, Planning::Rehearse),
+            ),
+            (
+                "plan --json --rehearse",
+                Command::Plan(json, Planning::Rehearse),
+            ),
+            ("new add_column", Command::New("add_column".into())),
+            ("new -- --json", Command::New("--json".into())),
+            ("new -5", Command::New("-5".into())),
+            ("baseline 20230314095813", Command::Baseline(version)),
+            ("baseline -- 20230314095813", Command::Baseline(version)),
+            ("unlock", Command::Unlock(None)),
+            ("unlock -7", Command::Unlock(Some(-7))),
+            ("unlock 7", Command::Unlock(Some(7))),
+            ("unlock -- -7", Command::Unlock(Some(-7))),
+            (
+                "unlock -9223372036854775808",
+                Command::Unlock(Some(i64::MIN)),
+            ),
+            ("help", Command::Help(None)),
+            ("help up", Command::Help(Some("up"))),
+            ("help exit-codes", Command::Help(Some("exit-codes"))),
+            ("help help", Command::Help(Some("help"))),
+            ("help --help", Command::Help(None)),
+            ("help up --help", Command::Help(Some("up"))),
+            ("--help", Command::Help(None)),
+            ("--help up", Command::Help(Some("up"))),
+            ("-h", Command::Help(None)),
+            ("up --help", Command::Help(Some("up"))),
+            ("up -h", Command::Help(Some("up"))),
+            ("down --json x --help", Command::Help(Some("down"))),
+            ("--version", Command::Version),
+            ("-V", Command::Version),
+        ];
+        for (line, command) in table {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            assert_eq!(parsed(&words), Ok(command), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn names_what_it_does_not_understand() {
+        let commands = "use one of up, down, status, check, wait, plan, new, baseline, unlock, help (see `lockstep help`)";
+        let version = "VERSION is 14 digits, those that a file's name begins with (see `lockstep help baseline`)";
+        let id = "ID is the whole number that `lockstep unlock` shows (see `lockstep help unlock`)";
+        let table = [
+            ("upp", format!("unknown command \"upp\": {commands}")),
+            (" up", format!("unknown command \"\": {commands}")),
+            ("-", format!("unknown command \"-\": {commands}")),
+            ("help ไทย", format!("unknown command \"ไทย\": {commands}")),
+            ("a\nb\u{1b}", format!("unknown command \"a\\nb\\u{{1b}}\": {commands}")),
+            (
+                "Migrate",
+                "unknown command \"Migrate\": did you mean \"up\"? (see `lockstep help`)".to_owned(),
+            ),
+            (
+                "--dry-run",
+                "unknown option \"--dry-run\": did you mean \"lockstep plan\"? (see `lockstep help`)".to_owned(),
+            ),
+            (
+                "--json status",
+                "unknown option \"--json\": use one of --version, --help (see `lockstep help`)"
+                    .to_owned(),
+            ),
+            (
+                "-v",
+                "unknown option \"-v\": use one of --version, --help (see `lockstep help`)"
+                    .to_owned(),
+            ),
+            (
+                "up --dry-run",
+                "unknown option \"--dry-run\" after \"up\": did you mean \"lockstep plan\"? (see `lockstep help up`)"
+                    .to_owned(),
+            ),
+            (
+                "up --json",
+                "unknown option \"--json\" after \"up\": use one of --help (see `lockstep help up`)".to_owned(),
+            ),
+            (
+                "plan -x",
+                "unknown option \"-x\" after \"plan\": use one of --json, --rehearse, --help (see `lockstep help plan`)"
+                    .to_owned(),
+            ),
+            (
+                "status --json=1",
+                "unexpected argument for option '--json': \"1\" (see `lockstep help status`)".to_owned(),
+            ),
+            ("up now", "unexpected argument \"now\" after \"up\" (see `lockstep help up`)".to_owned()),
+            ("up ", "unexpected argument \"\" after \"up\" (see `lockstep help up`)".to_owned()),
+            ("up -5", "unexpected argument \"-5\" after \"up\" (see `lockstep help up`)".to_owned()),
+            ("up -", "unexpected argument \"-\" after \"up\" (see `lockstep help up`)".to_owned()),
+            ("new a b", "unexpected argument \"b\" after \"new\" (see `lockstep help new`)".to_owned()),
+            ("--version up", "unexpected argument \"up\" after \"--version\" (see `lockstep help`)".to_owned()),
+            ("new", "missing argument: \"new\" needs NAME (see `lockstep help new`)".to_owned()),
+            (
+                "baseline",
+                "missing argument: \"baseline\" needs VERSION (see `lockstep help baseline`)".to_owned(),
+            ),
+            ("baseline 2023", format!("unusable argument \"2023\" after \"baseline\": {version}")),
+            ("unlock x", format!("unusable argument \"x\" after \"unlock\": {id}")),
+        ];
+        for (line, complaint) in table {
+            let words: Vec<&str> = line.split(' ').collect();
+            assert!(!complaint.contains('\n'));
+            assert_eq!(parsed(&words), Err(complaint), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn an_operand_is_of_its_kind() {
+        for word in ["0", "-5", "+5", "x", "1.5", "", "99999999999999999999", "२"] {
+            assert!(parsed(&["down", word]).is_err(), "{word}");
+        }
+        for word in ["x", "", "9223372036854775808", "1.0", "-"] {
+            assert!(parsed(&["unlock", word]).is_err(), "{word}");
+        }
+        for word in [
+            "",
+            "-5",
+            "2023031409581",
+            "202303140958130",
+            "20230314095813_a.up.sql",
+        ] {
+            assert!(parsed(&["baseline", word]).is_err(), "{word}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn bytes_that_are_no_text_are_shown_and_a_name_keeps_them() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let odd = || OsString::from_vec(vec![b'u', 0xff]);
+        let line = |words: Vec<OsString>| parse(words.into_iter());
+        let shown = |words| line(words).is_err_and(|it| it.contains("\"u\u{fffd}\""));
+        assert!(shown(vec![odd()]));
+        assert!(shown(vec!["up".into(), odd()]));
+        assert!(shown(vec!["down".into(), odd()]));
+        assert_eq!(line(vec!["new".into(), odd()]), Ok(Command::New(odd())));
+    }
+}

@@ -1,0 +1,89 @@
+//! Where the server may be: hosts, addresses and ports, as an endpoint or libpq's lists name them.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+/// What libpq takes where no port is given.
+pub(super) const DEFAULT_PORT: u16 = 5432;
+
+/// As many names, addresses and ports as there are places, but either names or addresses may be missing.
+pub(super) struct Places {
+    pub hosts: Vec<String>,
+    pub addresses: Vec<IpAddr>,
+    pub ports: Vec<u16>,
+}
+
+impl Places {
+    /// What messages call each of them.
+    pub fn names(&self) -> Vec<String> {
+        match self.hosts.is_empty() {
+            true => self.addresses.iter().map(IpAddr::to_string).collect(),
+            false => self.hosts.clone(),
+        }
+    }
+
+    /// Each with its port.
+    pub fn named(&self) -> impl Iterator<Item = (String, u16)> {
+        self.names().into_iter().zip(self.ports.iter().copied())
+    }
+
+    pub fn all_are_sockets(&self) -> bool {
+        self.addresses.is_empty() && self.hosts.iter().all(|host| host.starts_with('/'))
+    }
+}
+
+/// Reads `host:port`, `host`, `[::1]:port`, an address, or a socket directory. Its text is not repeated: who took it
+/// for a URL may have put a password into it.
+pub(super) fn endpoint(text: &str) -> Result<(String, Option<u16>), String> {
+    const FORMS: &str = "host:port, host, [::1]:port or a socket directory";
+    if text.contains("://") {
+        return Err(format!(
+            "is a URL, which belongs into DATABASE_URL: use {FORMS}"
+        ));
+    }
+    let whole = text.starts_with('/') || text.parse::<Ipv6Addr>().is_ok();
+    let (host, port) = match text.strip_prefix('[') {
+        _ if whole => (text, None),
+        Some(bracketed) => match bracketed.split_once(']') {
+            Some((host, "")) => (host, None),
+            Some((host, rest)) => (host, Some(rest.strip_prefix(':').unwrap_or_default())),
+            None => (text, None),
+        },
+        None => text
+            .split_once(':')
+            .map_or((text, None), |(host, port)| (host, Some(port))),
+    };
+    if !is_host(host) || host.contains(',') {
+        return Err(format!("is not {FORMS}"));
+    }
+    let port = port
+        .map(|text| port_number(text).ok_or(format!("its port is not {PORT_NUMBER}: use {FORMS}")));
+    Ok((host.to_owned(), port.transpose()?))
+}
+
+pub(super) const PORT_NUMBER: &str = "a number from 1 to 65535";
+
+pub(super) fn port_number(text: &str) -> Option<u16> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|port| digits && *port > 0)
+}
+
+/// Returns true if and only if the text can be a host's name or address, or a directory with sockets.
+pub(super) fn is_host(text: &str) -> bool {
+    if text.starts_with('/') {
+        return true;
+    }
+    if text.contains(':') {
+        let (address, _zone) = text.split_once('%').unwrap_or((text, ""));
+        return address.parse::<Ipv6Addr>().is_ok();
+    }
+    let belongs = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
+    !text.is_empty() && text.chars().all(belongs)
+}
+
+/// A host and its port in one word.
+pub fn place(name: &str, port: u16) -> String {
+    match name.contains(':') && !name.starts_with('/') {
+        true => format!("[{name}]:{port}"),
+        false => format!("{name}:{port}"),
+    }
+}

@@ -1,0 +1,177 @@
+//! Who says what about the connection: the connection string, the parts, libpq's variables. Each parameter is taken from
+//! the first of these that names it. A host goes with its address and its port: a source whose host is not taken does
+//! not give a port to another's host, except `PGPORT`, as with libpq.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use super::parameters::PARAMETERS;
+use super::variables::{self, Variable};
+use super::{Inquiry, conninfo};
+
+/// A value, and where it stands.
+pub(super) struct Given {
+    pub variable: &'static Variable,
+    /// It is one of a connection string's parameters, and may be a piece of a secret: complaints do not repeat it.
+    pub in_string: bool,
+    pub value: Vec<u8>,
+}
+
+/// What one source says: parameter → value. Nothing in it is empty.
+pub(super) type Layer = BTreeMap<&'static str, Given>;
+
+impl Inquiry<'_> {
+    /// What is given of each parameter; none if that cannot be told, after a complaint.
+    pub(super) fn given_parameters(&mut self) -> Option<Layer> {
+        let url = self.url_layer();
+        let mut parts = self.parts_layer();
+        // Without the connection string nobody can say which of libpq's variables matter.
+        let url = url?;
+        let mut given = self.pg_layer();
+        let names_host = |it: &Layer| it.contains_key("host") || it.contains_key("hostaddr");
+        if names_host(&url) {
+            parts.retain(|key, _| !["host", "port"].contains(key));
+        }
+        if names_host(&url) || names_host(&parts) {
+            given.retain(|key, _| !["host", "hostaddr", "service"].contains(key));
+        }
+        // The later ones give way to the earlier ones.
+        given.extend(parts);
+        given.extend(url);
+        Some(given)
+    }
+
+    /// The connection string's parameters; none at all if it is unusable.
+    fn url_layer(&mut self) -> Option<Layer> {
+        let (variable, text) = match self.value_or_file(&variables::URL, &variables::URL_FILE)? {
+            (_, None) => return Some(Layer::new()),
+            (variable, Some(text)) => (variable, text),
+        };
+        let text = String::from_utf8(text).map_err(|_| "is not valid UTF-8".to_owned());
+        let parsed = text
+            .and_then(|text| conninfo::parse(&text))
+            .map_err(|problem| self.complain(variable, problem))
+            .ok()?;
+        for problem in parsed.problems {
+            self.complain(variable, problem);
+        }
+        let mut layer = Layer::new();
+        for (key, value) in parsed.parameters {
+            if value.is_empty() {
+                layer.remove(key);
+            } else {
+                let in_string = true;
+                layer.insert(
+                    key,
+                    Given {
+                        variable,
+                        in_string,
+                        value,
+                    },
+                );
+            }
+        }
+        Some(layer)
+    }
+
+    fn parts_layer(&mut self) -> Layer {
+        let mut layer = Layer::new();
+        let mut add =
+            |key, variable, value: &[u8]| layer.insert(key, Given::whole(variable, value));
+        if let Some((host, port)) = self.given(&variables::ENDPOINT) {
+            let variable = &variables::ENDPOINT.variable;
+            add("host", variable, host.as_bytes());
+            port.map(|port| add("port", variable, port.to_string().as_bytes()));
+        }
+        for (key, setting) in [
+            ("dbname", &variables::DATABASE),
+            ("user", &variables::USERNAME),
+        ] {
+            if let Some(text) = self.given(setting) {
+                add(key, &setting.variable, text.as_bytes());
+            }
+        }
+        let password = self.value_or_file(&variables::PASSWORD, &variables::PASSWORD_FILE);
+        if let Some((variable, Some(password))) = password {
+            if password.contains(&0) {
+                self.complain(variable, "holds a NUL, which PostgreSQL cannot take");
+            }
+            add("password", variable, &password);
+        }
+        if let Some(enabled) = self.given(&variables::SSL) {
+            let mode = if enabled { "verify-full" } else { "disable" };
+            add("sslmode", &variables::SSL.variable, mode.as_bytes());
+        }
+        layer
+    }
+
+    fn pg_layer(&self) -> Layer {
+        let given = PARAMETERS.iter().filter_map(|parameter| {
+            let variable = parameter.variable.as_ref()?;
+            let value = self.environment.get(variable)?.as_encoded_bytes();
+            Some((parameter.key, Given::whole(variable, value)))
+        });
+        given.collect()
+    }
+
+    /// The value of the one that is set of a variable and its `_FILE` variant; none after a complaint.
+    fn value_or_file(
+        &mut self,
+        variable: &'static Variable,
+        file: &'static Variable,
+    ) -> Option<(&'static Variable, Option<Vec<u8>>)> {
+        let value = self.environment.get(variable);
+        let value = value.map(|value| value.as_encoded_bytes().to_vec());
+        let Some(path) = self.environment.get(file) else {
+            return Some((variable, value));
+        };
+        let text = match value {
+            Some(_) => Err(format!(
+                "is set, and so is {}: set one of them",
+                variable.name
+            )),
+            None => secret_file(Path::new(path)),
+        };
+        let text = text.map_err(|problem| self.complain(file, problem)).ok()?;
+        Some((file, Some(text)))
+    }
+}
+
+impl Given {
+    /// The value that a variable of its own has.
+    fn whole(variable: &'static Variable, value: &[u8]) -> Given {
+        Given {
+            variable,
+            in_string: false,
+            value: value.to_vec(),
+        }
+    }
+}
+
+/// Reads a file whose whole text, without one line break at its end, is a value.
+fn secret_file(path: &Path) -> Result<Vec<u8>, String> {
+    /// Far more than any connection string or password; a wrong path, such as a device, must not fill the memory.
+    const LARGEST: u64 = 64 * 1024;
+    let shown = path.display();
+    let mut text = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(LARGEST + 1).read_to_end(&mut text))
+        .map_err(|error| format!("cannot read {shown}: {error}"))?;
+    if text.len() as u64 > LARGEST {
+        return Err(format!("{shown} is larger than {LARGEST} bytes"));
+    }
+    if text.ends_with(b"\n") {
+        text.pop();
+        text.pop_if(|byte| *byte == b'\r');
+    }
+    if text.is_empty() {
+        Err(format!("{shown} is empty"))
+    } else {
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests;
