@@ -5,12 +5,13 @@ pub mod cluster;
 pub mod json;
 pub mod pgbouncer;
 pub mod proxy;
+pub mod site;
 pub mod steps;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -288,6 +289,16 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < end, "waited in vain until {what}");
         thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Prints a line that a passing test would not show otherwise.
+pub fn tell(text: &str) {
+    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
+}
+
+/// Returns true if and only if this is the long version.
+pub fn is_soak() -> bool {
+    std::env::var_os("LOCKSTEP_SOAK").is_some_and(|it| it == "1")
 }
 
 /// An invocation of the binary.

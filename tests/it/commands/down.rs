@@ -6,8 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::lock::kill_matrix::{Moment, Site, moments};
 use crate::support::proxy::{Proxy, Seen, Side};
+use crate::support::site::{Moment, Site, moments};
 use crate::support::steps::{old_snapshot, version};
 use crate::support::{Gate, Outcome, Running, Scratch, text, wait_until};
 

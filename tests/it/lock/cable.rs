@@ -22,12 +22,12 @@ use std::time::{Duration, Instant};
 
 use postgres::NoTls;
 
-use crate::lock::kill_matrix::{
-    FILES, Moment, Site, Staged, Tally, assert_retry_helps, in_parallel, is_soak, moments, tell,
+use crate::support::cluster::{Cluster, in_another_process};
+use crate::support::site::{
+    FILES, Moment, Site, Staged, Tally, assert_retry_helps, in_parallel, moments,
     undisturbed_messages,
 };
-use crate::support::cluster::{Cluster, in_another_process};
-use crate::support::{Running, server, wait_until};
+use crate::support::{Running, is_soak, server, tell, wait_until};
 
 /// Told in the README: how soon a waiting runner is at work after a cut. What is asserted is generous, since machines are
 /// busy; the figure is printed.

@@ -11,11 +11,10 @@ use std::time::{Duration, Instant};
 
 use postgres::Client;
 
-use crate::lock::kill_matrix::{is_soak, tell};
 use crate::support::cluster::{Cluster, in_another_process};
 use crate::support::pgbouncer::{Mode, PgBouncer};
 use crate::support::steps::{file, old_snapshot, unrecord, version};
-use crate::support::{Outcome, Running, Scratch, wait_until};
+use crate::support::{Outcome, Running, Scratch, is_soak, tell, wait_until};
 
 // ----------------------------------------------------------------- the table of interruptions × statements
 
