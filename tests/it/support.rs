@@ -291,6 +291,16 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Sends a signal, by its name without `SIG`: `TERM`, `KILL`, `STOP`. Each shell has a `kill` of its own, so this needs
+/// neither the program, which slim images lack, nor a crate.
+pub fn send_signal(name: &str, pid: impl fmt::Display) {
+    let status = Command::new("sh")
+        .args(["-c", "kill -s \"$0\" \"$1\"", name, &pid.to_string()])
+        .status()
+        .expect("sh");
+    assert!(status.success(), "kill -s {name} {pid}");
+}
+
 /// Prints a line that a passing test would not show otherwise.
 pub fn tell(text: &str) {
     let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
@@ -428,13 +438,9 @@ impl Running {
         }
     }
 
-    /// Sends a signal, by its name as `kill` takes it: `TERM`, `KILL`, `STOP`.
+    /// Sends a signal, as [`send_signal`] does.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill")
-            .args([&format!("-{name}"), &self.pid().to_string()])
-            .status()
-            .expect("kill");
-        assert!(status.success(), "kill -{name} {}", self.pid());
+        send_signal(name, self.pid());
     }
 
     pub fn kill(mut self) -> Outcome {

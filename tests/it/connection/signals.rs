@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 
-use crate::support::{DEADLINE, Gate, Running, Scratch, wait_until};
+use crate::support::{DEADLINE, Gate, Running, Scratch, send_signal, wait_until};
 
 // ------------------------------------------------------------------------------------------- while waiting
 
@@ -303,11 +303,7 @@ fn signals_work_as_process_1() {
     );
     let children =
         fs::read_to_string(format!("/proc/{0}/task/{0}/children", unshare.id())).expect("/proc");
-    let status = Command::new("kill")
-        .args(["-TERM", children.trim()])
-        .status()
-        .expect("kill");
-    assert!(status.success());
+    send_signal("TERM", children.trim());
     wait_until("the signal is delivered", || !is_pending(children.trim()));
     gate.open();
     wait_until("it has ended", || {

@@ -27,7 +27,7 @@ use crate::support::site::{
     FILES, Moment, Site, Staged, Tally, assert_retry_helps, in_parallel, moments,
     undisturbed_messages,
 };
-use crate::support::{Running, is_soak, server, tell, wait_until};
+use crate::support::{Running, is_soak, send_signal, server, tell, wait_until};
 
 /// Told in the README: how soon a waiting runner is at work after a cut. What is asserted is generous, since machines are
 /// busy; the figure is printed.
@@ -242,9 +242,9 @@ impl Network {
 impl Drop for Network {
     fn drop(&mut self) {
         // Not a SIGKILL: its children would be there for a moment longer.
-        let _ = Command::new("kill")
-            .args(["-QUIT", &self.server.id().to_string()])
-            .status();
+        if self.server.try_wait().is_ok_and(|ended| ended.is_none()) {
+            send_signal("QUIT", self.server.id());
+        }
         let _ = self.server.wait();
     }
 }

@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use crate::support::{Gate, Lockstep, Outcome, Scratch, wait_until};
+use crate::support::{Gate, Lockstep, Outcome, Scratch, send_signal, wait_until};
 
 /// Where these tests cannot be made, they say so.
 fn has_script() -> bool {
@@ -250,10 +250,7 @@ fn a_second_signal_leaves_no_line_half_written() {
         "SELECT substring(application_name FROM '/([0-9]+)( .*)?$') FROM pg_stat_activity
          WHERE datname = current_database() AND application_name LIKE 'lockstep/%' LIMIT 1",
     );
-    let interrupt = || {
-        let status = Command::new("kill").args(["-INT", &pid]).status();
-        assert!(status.is_ok_and(|it| it.success()), "kill -INT {pid}");
-    };
+    let interrupt = || send_signal("INT", &pid);
     interrupt();
     run.wait_for_log("a second signal stops at once");
     interrupt();
