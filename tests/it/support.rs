@@ -82,6 +82,25 @@ impl Scratch {
         }
     }
 
+    /// With these files below `migrations`.
+    pub fn with(files: impl IntoIterator<Item = (impl AsRef<str>, impl AsRef<[u8]>)>) -> Scratch {
+        let scratch = Scratch::new();
+        for (name, text) in files {
+            scratch.file(name.as_ref(), text);
+        }
+        scratch
+    }
+
+    /// With these files, all of them applied.
+    #[track_caller]
+    pub fn migrated(
+        files: impl IntoIterator<Item = (impl AsRef<str>, impl AsRef<[u8]>)>,
+    ) -> Scratch {
+        let scratch = Scratch::with(files);
+        scratch.up().code(0);
+        scratch
+    }
+
     pub fn url(&self) -> String {
         let server = server();
         format!(

@@ -74,8 +74,7 @@ fn what_is_continued_ends_where_a_fresh_database_does() {
 
 #[test]
 fn a_database_that_bun_has_migrated_to_the_end_is_left_as_it_is() {
-    let scratch = Scratch::new();
-    scratch.file("20240101000000_a.up.sql", "CREATE TABLE a ();");
+    let scratch = Scratch::with([("20240101000000_a.up.sql", "CREATE TABLE a ();")]);
     create_buns_tables(&scratch, "bun_migrations", "bun_migration_locks");
     scratch.sql("INSERT INTO bun_migrations (name, group_id) VALUES ('20240101000000', 1)");
     let state = || {
@@ -119,8 +118,7 @@ fn tables_of_other_names_are_continued_too() {
 /// bun records a migration before it runs it: the newest may be running, or may never have run. There is no journal yet.
 #[test]
 fn a_history_that_looks_complete_is_not_believed_while_buns_row_stands() {
-    let scratch = Scratch::new();
-    scratch.file("20240101000000_a.up.sql", "CREATE TABLE a ();");
+    let scratch = Scratch::with([("20240101000000_a.up.sql", "CREATE TABLE a ();")]);
     create_buns_tables(&scratch, "bun_migrations", "bun_migration_locks");
     scratch.sql(
         "INSERT INTO bun_migrations (name, group_id) VALUES ('20240101000000', 1); \

@@ -21,7 +21,7 @@ fn while_bun_works_we_wait_name_its_row_and_end_at_the_deadline_with_4() {
     let row = scratch.value("SELECT id FROM bun_migration_locks");
     let brief = scratch
         .lockstep(&["up"])
-        .env("MIGRATION_LOCK_WAIT_SECONDS", "0.5")
+        .env("MIGRATION_LOCK_WAIT_SECONDS", "3")
         .run();
     brief.code(4).says(&format!(
         "waiting for bun's lock, row {row} of public.bun_migration_locks"

@@ -1223,10 +1223,7 @@ fn assert_no_journal(scratch: &Scratch) {
 
 /// The first migration makes a table, the second, of another group, an index.
 fn indexed() -> Scratch {
-    let scratch = Scratch::new();
-    scratch.file(&up(1), TABLE);
-    scratch.file(&down_file(1), "DROP TABLE t1");
-    scratch.up().code(0);
+    let scratch = Scratch::migrated([(&up(1), TABLE), (&down_file(1), "DROP TABLE t1")]);
     scratch.file(&up(2), INDEX);
     scratch.file(&down_file(2), DROP);
     scratch.up().code(0);
@@ -1235,12 +1232,10 @@ fn indexed() -> Scratch {
 
 /// A partition that the second migration has attached, and whose way back detaches it concurrently.
 fn attached() -> Scratch {
-    let scratch = Scratch::new();
-    scratch.file(
+    let scratch = Scratch::migrated([(
         &up(1),
         "CREATE TABLE p (a int) PARTITION BY LIST (a); CREATE TABLE p1 (a int)",
-    );
-    scratch.up().code(0);
+    )]);
     scratch.file(
         &up(2),
         "ALTER TABLE p ATTACH PARTITION p1 FOR VALUES IN (1)",

@@ -265,9 +265,7 @@ fn a_runner_in_a_long_statement_is_shown_and_nobody_waits_for_it() {
 
 #[test]
 fn an_index_build_is_shown_with_its_phase_and_as_running_not_as_left_behind() {
-    let scratch = Scratch::new();
-    scratch.file("20240101000000_a.up.sql", "CREATE TABLE a (c int);");
-    scratch.up().code(0);
+    let scratch = Scratch::migrated([("20240101000000_a.up.sql", "CREATE TABLE a (c int);")]);
     scratch.file(
         "20240101000001_i.up.sql",
         "CREATE INDEX CONCURRENTLY a_c_idx ON a (c)",
@@ -402,8 +400,7 @@ fn the_row_of_a_dead_runner_is_shown_as_no_obstacle() {
 /// All three commands, for a role that may do nothing else, on a database with and without our tables.
 #[test]
 fn a_role_that_may_only_select_suffices_and_nothing_is_changed() {
-    let scratch = Scratch::new();
-    scratch.file("20240101000000_a.up.sql", "CREATE TABLE a ();");
+    let scratch = Scratch::with([("20240101000000_a.up.sql", "CREATE TABLE a ();")]);
     let role = scratch.reader();
     let all = |code: i32| {
         let before = scratch.schema();
@@ -492,8 +489,7 @@ fn a_history_that_is_locked_against_readers_is_named_and_the_wait_for_it_ends() 
 
 #[test]
 fn what_is_unusable_is_told_before_connecting() {
-    let scratch = Scratch::new();
-    scratch.file("notes.sql", "");
+    let scratch = Scratch::with([("notes.sql", "")]);
     for command in ["status", "check", "wait"] {
         let run = scratch
             .lockstep(&[command])
@@ -589,10 +585,7 @@ pub fn assert_documented(command: &str, documents: &[&Outcome]) {
 
 /// One file, applied.
 fn migrated() -> Scratch {
-    let scratch = Scratch::new();
-    scratch.file("20240101000000_a.up.sql", "CREATE TABLE a ();");
-    scratch.up().code(0);
-    scratch
+    Scratch::migrated([("20240101000000_a.up.sql", "CREATE TABLE a ();")])
 }
 
 /// A history with all that there can be, at times that do not depend on now.

@@ -333,6 +333,7 @@ fn a_rollback_killed_in_a_drop_is_finished_through_the_pool_in_either_direction(
         wait_until("the index is INVALID", || {
             !is_valid(&scratch, "ran_version_idx")
         });
+        let killed = first.pid();
         first.kill();
         let mut second = through(command).spawn();
         second.wait_for_log("an earlier run did not finish it");
@@ -346,7 +347,10 @@ fn a_rollback_killed_in_a_drop_is_finished_through_the_pool_in_either_direction(
         through(&["down"]).run().code(0);
         assert_eq!(scratch.history(), [""; 0]);
         scratch.assert_unlocked();
-        assert_eq!(complaints(&scratch), [""; 0]);
+        // Whether the server notices the death while the statement still waits, and says so, is a matter of time.
+        let mut complaints = complaints(&scratch);
+        complaints.retain(|line| !line.contains(&format!("/{killed} ")));
+        assert_eq!(complaints, [""; 0]);
     }
 }
 
@@ -558,7 +562,7 @@ fn the_wait_of_a_runner_that_gets_no_connection_from_the_pool_has_a_deadline() {
     let holder = up(&scratch, &pgbouncer).spawn();
     gate.wait_for_visitor();
     let mut waiter = up(&scratch, &pgbouncer)
-        .env("MIGRATION_LOCK_WAIT_SECONDS", "3")
+        .env("MIGRATION_LOCK_WAIT_SECONDS", "8")
         .spawn();
     waiter.wait_for_log("waiting for another runner");
     let other = occupy(&pgbouncer);

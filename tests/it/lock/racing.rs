@@ -15,7 +15,7 @@
 //! 9. None of this depends on the settings of the role, the database or the session.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::bun_client::{self, LOCK as BUN_LOCK, UNLOCK as BUN_UNLOCK};
 use crate::support::steps::{assert_applied_once, file, steps, version};
@@ -183,9 +183,10 @@ fn a_runner_that_may_not_wait_does_not_begin_anew() {
     steps(&scratch, &[Gate::SQL]);
     let first = scratch.patient_up().spawn();
     gate.wait_for_visitor();
+    let started = Instant::now();
     let mut second = scratch
         .patient_up()
-        .env("MIGRATION_LOCK_WAIT_SECONDS", "2")
+        .env("MIGRATION_LOCK_WAIT_SECONDS", "5")
         .spawn();
     second.wait_for_log("waiting for another runner");
     second.freeze();
@@ -194,8 +195,9 @@ fn a_runner_that_may_not_wait_does_not_begin_anew() {
          AND application_name LIKE 'lockstep/%/{}'",
         second.pid()
     ));
-    // Not to wait for anything: to let its time pass.
-    thread::sleep(Duration::from_secs(2));
+    wait_until("its time has passed", || {
+        started.elapsed() > Duration::from_secs(6)
+    });
     second.thaw();
     let outcome = second.wait();
     outcome.code(3).says("the connection was lost");
@@ -209,8 +211,7 @@ fn a_runner_that_may_not_wait_does_not_begin_anew() {
 /// The statement would sleep for ten minutes; every wait of a test is shorter.
 #[test]
 fn the_server_ends_an_orphaned_statement_by_itself() {
-    let scratch = Scratch::new();
-    scratch.file(&file(1), "SELECT pg_sleep(600)");
+    let scratch = Scratch::with([(&file(1), "SELECT pg_sleep(600)")]);
     let run = scratch.lockstep(&["up"]).spawn();
     let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()";
     wait_until("the statement sleeps", || scratch.value(sleeping) == "1");
@@ -390,14 +391,14 @@ fn a_row_of_buns_is_waited_for_until_the_deadline() {
     steps(&scratch, &["", ""]);
     let outcome = scratch
         .lockstep(&["up"])
-        .env("MIGRATION_LOCK_WAIT_SECONDS", "0.5")
+        .env("MIGRATION_LOCK_WAIT_SECONDS", "3")
         .run();
     outcome.code(4).says(&format!(
         "waiting for bun's lock, row {id} of public.bun_migration_locks"
     ));
     let error = outcome.error();
     let (waited, rest) = split_at_duration(&error, "bun's lock is still there after ");
-    assert!(waited >= 0.5, "{error}");
+    assert!(waited >= 3.0, "{error}");
     assert_eq!(
         rest,
         format!(
@@ -523,7 +524,7 @@ fn at_the_deadline_the_exit_code_is_4_and_the_holder_is_named() {
     let guard = scratch.guard().expect("a guard");
     let outcome = scratch
         .lockstep(&["up"])
-        .env("MIGRATION_LOCK_WAIT_SECONDS", "0.5")
+        .env("MIGRATION_LOCK_WAIT_SECONDS", "3")
         .run();
     outcome.code(4).says("waiting for another runner");
     let error = outcome.error();
@@ -531,7 +532,7 @@ fn at_the_deadline_the_exit_code_is_4_and_the_holder_is_named() {
         &error,
         "another runner still holds the migration lock after ",
     );
-    assert!(waited >= 0.5, "{error}");
+    assert!(waited >= 3.0, "{error}");
     let mut rest = holder;
     for part in [
         format!("pid {guard}, lockstep/{} ", env!("CARGO_PKG_VERSION")),

@@ -241,8 +241,7 @@ fn a_second_signal_leaves_no_line_half_written() {
     if !has_script() {
         return;
     }
-    let scratch = Scratch::new();
-    scratch.file("20240101000001_slow.up.sql", Gate::SQL);
+    let scratch = Scratch::with([("20240101000001_slow.up.sql", Gate::SQL)]);
     let _gate = Gate::closed(&scratch);
     let mut run = on_a_terminal(&scratch).spawn();
     run.wait_for_log("SELECT, for 2 s");
@@ -272,8 +271,7 @@ fn an_error_stands_on_lines_of_its_own() {
     if !has_script() {
         return;
     }
-    let scratch = Scratch::new();
-    scratch.file("20240101000001_a.up.sql", "CREATE TABLE a ();");
+    let scratch = Scratch::with([("20240101000001_a.up.sql", "CREATE TABLE a ();")]);
     let path = scratch.file("20240101000002_b.up.sql", "SELECT 1;\nSELECT 1/0;");
     let outcome = on_a_terminal(&scratch).run();
     outcome.code(1);
@@ -302,8 +300,7 @@ fn an_error_stands_on_lines_of_its_own() {
 /// What cannot move a cursor, or need not, gets lines: nothing is rewritten, nothing coloured, nothing left out.
 #[test]
 fn without_a_terminal_that_can_there_are_lines_only() {
-    let scratch = Scratch::new();
-    scratch.file("20240101000001_a.up.sql", "CREATE TABLE a ();");
+    let scratch = Scratch::with([("20240101000001_a.up.sql", "CREATE TABLE a ();")]);
     let check = |outcome: &Outcome| {
         outcome.code(0);
         assert!(!outcome.stderr.contains('\u{1b}'), "{outcome}");
@@ -324,10 +321,10 @@ fn the_way_back_is_shown_as_the_way_up_is() {
     if !has_script() {
         return;
     }
-    let scratch = Scratch::new();
-    scratch.file("20240101000001_a.up.sql", "CREATE TABLE a ();");
-    scratch.file("20240101000001_a.down.sql", "DROP TABLE a;");
-    scratch.up().code(0);
+    let scratch = Scratch::migrated([
+        ("20240101000001_a.up.sql", "CREATE TABLE a ();"),
+        ("20240101000001_a.down.sql", "DROP TABLE a;"),
+    ]);
     let outcome = command_on_a_terminal(&scratch, "down").run();
     outcome.code(0);
     let screen = Screen::of(&outcome.stderr);

@@ -685,10 +685,7 @@ fn a_row_deleted_by_hand_during_a_build_leaves_it_unrecorded_and_the_next_run_re
 
 /// A database whose first migration has created the table `t`.
 fn with_table() -> Scratch {
-    let scratch = Scratch::new();
-    scratch.file(&file(1), TABLE);
-    scratch.up().code(0);
-    scratch
+    Scratch::migrated([(&file(1), TABLE)])
 }
 
 /// A database in whose journal the build of the index has begun, but it has not.

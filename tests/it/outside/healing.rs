@@ -871,12 +871,10 @@ fn a_file_split_as_the_hint_says_is_applied_in_the_same_order() {
 
 #[test]
 fn a_file_that_uses_an_enum_value_it_adds_is_explained_before_it_runs_and_when_it_fails() {
-    let scratch = Scratch::new();
-    scratch.file(
+    let scratch = Scratch::migrated([(
         &file(1),
         "CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE TABLE person (m mood, n text)",
-    );
-    scratch.up().code(0);
+    )]);
     scratch.file(
         &file(2),
         "SELECT 1;\nALTER TYPE mood ADD VALUE 'happy';\nINSERT INTO person VALUES ('happy')",
@@ -922,14 +920,12 @@ fn a_file_that_uses_an_enum_value_it_adds_is_explained_before_it_runs_and_when_i
 
 #[test]
 fn a_runner_that_waits_tells_phase_and_per_cent_of_the_build() {
-    let scratch = Scratch::new();
-    scratch.file(
+    let scratch = Scratch::migrated([(
         &file(1),
         "CREATE TABLE big (a int); INSERT INTO big SELECT g FROM generate_series(1, 20000) g; \
          CREATE FUNCTION slow(int) RETURNS int IMMUTABLE LANGUAGE plpgsql \
          AS 'BEGIN IF $1 % 20 = 0 THEN PERFORM pg_sleep(0.02); END IF; RETURN $1; END'",
-    );
-    scratch.up().code(0);
+    )]);
     scratch.file(&file(2), "CREATE INDEX CONCURRENTLY i ON big (slow(a))");
     let build = scratch.up_spawned();
     let scanning = "SELECT FROM pg_stat_progress_create_index WHERE datname = current_database() AND blocks_done > 1 \
@@ -1121,10 +1117,7 @@ const T: &str = "CREATE TABLE t (gone int, a int, b text, c text)";
 
 /// A database whose first migration has created the table `t`.
 fn with_t() -> Scratch {
-    let scratch = Scratch::new();
-    scratch.file(&file(1), T);
-    scratch.up().code(0);
-    scratch
+    Scratch::migrated([(&file(1), T)])
 }
 
 /// Makes history, journal and catalog what they were when the build of this migration's index had been begun, by a

@@ -86,11 +86,8 @@ impl Site {
     }
 
     /// With other files. They work on the tables `ran` and `item`, which the first of them creates.
-    pub fn with(files: impl IntoIterator<Item = (impl AsRef<str>, impl AsRef<str>)>) -> Site {
-        let scratch = Scratch::new();
-        for (name, text) in files {
-            scratch.file(name.as_ref(), text.as_ref());
-        }
+    pub fn with(files: impl IntoIterator<Item = (impl AsRef<str>, impl AsRef<[u8]>)>) -> Site {
+        let scratch = Scratch::with(files);
         let server = server();
         let mut addresses = (server.host.as_str(), server.port)
             .to_socket_addrs()
