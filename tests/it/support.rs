@@ -7,6 +7,7 @@ pub mod pgbouncer;
 pub mod proxy;
 pub mod site;
 pub mod steps;
+pub mod words;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use crate::support::words::WAITS_FOR_BUN;
 use crate::support::{Scratch, text};
 
 #[test]
@@ -21,7 +22,8 @@ fn a_database_that_bun_migrated_up_to_the_sixth_file_is_continued_at_the_seventh
         .run();
     up.code(0)
         .says("1/7 applying 20230413090544_add_origin.up.sql")
-        .says("13 migrations, 7 applied now");
+        .is_up_to_date(13)
+        .applied_now(7);
 
     let versions: Vec<String> = files().iter().map(|path| version(path)).collect();
     assert_eq!(scratch.history(), versions);
@@ -132,9 +134,9 @@ fn a_history_that_looks_complete_is_not_believed_while_buns_row_stands() {
         .says("20240101000000, the newest record, may be running, or may never have run");
     // It failed, and bun was told to take the record back: then the migration is pending.
     let mut running = scratch.lockstep(&["up"]).spawn();
-    running.wait_for_log("waiting for bun's lock");
+    running.wait_for_log(WAITS_FOR_BUN);
     scratch.sql("DELETE FROM bun_migrations; DELETE FROM bun_migration_locks");
-    running.wait().code(0).says("1 applied now");
+    running.wait().code(0).applied_now(1);
     assert_eq!(scratch.value("SELECT to_regclass('a') IS NOT NULL"), "t");
 }
 

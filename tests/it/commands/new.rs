@@ -68,7 +68,7 @@ fn makes_both_files_with_the_time_in_utc_and_prints_their_paths() {
     let expected = ["down", "up"].map(|way| format!("{version}_add_author.{way}.sql"));
     assert_eq!(names(&scratch.migrations()), expected.into());
     // They are migrations as they are: what they hold is for a person to fill.
-    scratch.up().code(0).says("1 migration, 1 applied now");
+    scratch.up().code(0).is_up_to_date(1).applied_now(1);
     scratch.up().code(0);
 }
 

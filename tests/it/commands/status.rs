@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::{env, fs};
 
+use crate::support::words::WAITS_FOR_BUN;
 use crate::support::{Gate, Lockstep, Outcome, Scratch, rows, server, wait_until};
 
 // --------------------------------------------------------------------------------------------- goldens
@@ -360,7 +361,7 @@ fn a_row_of_buns_is_shown_with_its_doubts_and_whose_it_may_be() {
     // A runner of ours that waits for the row is shown beside it.
     scratch.file("20240101000001_b.up.sql", "CREATE TABLE b ();");
     let mut run = scratch.lockstep(&["up"]).spawn();
-    run.wait_for_log("waiting for bun's lock");
+    run.wait_for_log(WAITS_FOR_BUN);
     let outcome = scratch.lockstep(&["status"]).run();
     let guard = scratch.guard().expect("a guard");
     assert_eq!(

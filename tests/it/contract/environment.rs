@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
 
+use crate::support::words::WAITS_FOR_BUN;
 use crate::support::{Lockstep, Outcome, Scratch, server, text};
 
 const FILE: &str = "20240101000000_a.up.sql";
@@ -407,9 +408,7 @@ fn every_spelling_of_true_switches_migrations_on() {
             .lockstep(&[])
             .env("RUN_DATABASE_MIGRATIONS", value)
             .run();
-        outcome
-            .code(0)
-            .says("the database is up to date: 1 migration");
+        outcome.code(0).is_up_to_date(1);
     }
     assert_eq!(scratch.history().len(), 1);
 }
@@ -980,7 +979,7 @@ fn waits_for_another_runner_as_long_as_it_is_told() {
     assert_deadline(&outcome, 3.0);
 
     let mut running = scratch.lockstep(&["up"]).spawn();
-    running.wait_for_log("waiting for bun's lock");
+    running.wait_for_log(WAITS_FOR_BUN);
     scratch.sql("DELETE FROM bun_migration_locks");
     let outcome = running.wait();
     outcome.code(0);

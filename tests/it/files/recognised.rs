@@ -292,7 +292,7 @@ fn an_older_file_that_was_merged_late_is_applied_with_a_warning() {
     let up = scratch.up();
     let expected = "20240102000000 is out-of-order: older than what is applied; it is applied now";
     assert_eq!(warnings(&up), [expected]);
-    up.code(0).says("2 applied now");
+    up.code(0).applied_now(2);
     assert_eq!(scratch.sql("SELECT n FROM notes"), ["3", "2", "4"]);
     assert_eq!(
         scratch.history(),
@@ -323,11 +323,7 @@ fn a_database_that_is_ahead_of_the_files_is_fine_and_said_once() {
     scratch.file("20231231000000_late.up.sql", "SELECT 1;");
     let up = scratch.up();
     assert_eq!(
-        up.code(0)
-            .says("1 applied now")
-            .stderr
-            .matches(ahead)
-            .count(),
+        up.code(0).applied_now(1).stderr.matches(ahead).count(),
         1,
         "{up}"
     );

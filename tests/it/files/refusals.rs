@@ -353,10 +353,7 @@ fn what_would_be_refused_in_a_pending_file_is_no_matter_in_an_applied_one() {
             "INSERT INTO bun_migrations (name, group_id) VALUES ('2024010200000{number}', 2)"
         ));
     }
-    scratch
-        .up()
-        .code(0)
-        .says("the database is up to date: 7 migrations");
+    scratch.up().code(0).is_up_to_date(7);
     scratch.file("20240103000000_pending.up.sql", "CREATE TABLE pending ();");
     scratch.up().code(0);
 }
@@ -520,7 +517,7 @@ fn with_the_policy_to_warn_a_divergence_is_a_warning_and_what_is_pending_runs() 
             "{text}: {warnings:#?}"
         );
     }
-    first.code(0).says("2 applied now");
+    first.code(0).applied_now(2);
     assert_eq!(
         scratch.value("SELECT to_regclass('late') IS NOT NULL AND to_regclass('new') IS NOT NULL"),
         "t"

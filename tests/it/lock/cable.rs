@@ -27,6 +27,7 @@ use crate::support::site::{
     FILES, Moment, Site, Staged, Tally, assert_retry_helps, in_parallel, moments,
     undisturbed_messages,
 };
+use crate::support::words::WAITS_FOR_A_RUNNER;
 use crate::support::{Running, is_soak, send_signal, server, tell, wait_until};
 
 /// Told in the README: how soon a waiting runner is at work after a cut. What is asserted is generous, since machines are
@@ -113,7 +114,7 @@ fn follow_after(site: &Site, strike: impl FnOnce(&Running)) -> Duration {
         .lockstep(&["up"])
         .env("MIGRATIONS_DIR", other.display().to_string());
     let mut second = second.spawn();
-    second.wait_for_log("waiting for another runner");
+    second.wait_for_log(WAITS_FOR_A_RUNNER);
     let struck = Instant::now();
     strike(&first);
     second.wait_for_log("1/1 applying");

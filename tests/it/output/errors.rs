@@ -570,7 +570,7 @@ fn a_lock_timeout_names_who_is_in_the_way() {
     });
     let pid = pid.expect("a pid");
     let run = scratch.up_here().env("DDL_LOCK_TIMEOUT_SECONDS", "0.05");
-    let outcome = run.env("DDL_LOCK_RETRY_SECONDS", "0.2").run();
+    let outcome = run.env("DDL_LOCK_RETRY_SECONDS", "3").run();
     outcome.code(4);
     let error = outcome.error();
     let lines: Vec<&str> = error.lines().collect();

@@ -5,6 +5,7 @@
 //! CONCURRENTLY waits for those.
 
 use crate::support::steps::{file, old_snapshot, unrecord, version};
+use crate::support::words::{DROPS_THE_INVALID_INDEX, FINDS_THE_WORK_DONE, WAITS_FOR_THE_SESSION};
 use crate::support::{Gate, Scratch, wait_until};
 
 const TABLE: &str = "CREATE TABLE t (a int, b text); INSERT INTO t SELECT g, g::text FROM generate_series(1, 100) g";
@@ -16,7 +17,7 @@ const INDEX: &str = "CREATE INDEX CONCURRENTLY t_a_idx ON t (a)";
 fn an_index_is_built_concurrently_and_recorded_in_history_and_journal() {
     let scratch = with_table();
     scratch.file(&file(2), INDEX);
-    scratch.up().code(0).says("1/1 applied");
+    scratch.up().code(0).applied_one(1, 1);
     assert_eq!(scratch.history(), [version(1), version(2)]);
     assert_eq!(validity(&scratch, "t_a_idx"), "t");
     let journal = scratch.value(&format!(
@@ -219,7 +220,7 @@ fn an_invalid_index_left_by_a_killed_runner_is_dropped_and_built_again() {
         .up()
         .code(0)
         .says("an earlier run did not finish it (lockstep/")
-        .says("dropping the INVALID index");
+        .says(DROPS_THE_INVALID_INDEX);
     assert_eq!(validity(&scratch, "t_a_idx"), "t");
     assert_ne!(
         scratch.value("SELECT 't_a_idx'::regclass::oid"),
@@ -263,10 +264,7 @@ fn an_index_that_was_complete_but_not_recorded_is_recorded_without_building() {
     scratch.up().code(0);
     let oid = scratch.value("SELECT 't_a_idx'::regclass::oid");
     unrecord(&scratch, 2);
-    scratch
-        .up()
-        .code(0)
-        .says("the earlier run had done its work");
+    scratch.up().code(0).says(FINDS_THE_WORK_DONE);
     assert_eq!(
         scratch.value("SELECT 't_a_idx'::regclass::oid"),
         oid,
@@ -297,7 +295,7 @@ fn the_orphaned_session_of_an_interrupted_run_is_waited_for() {
         .batch_execute("SET application_name = 'a dead runner'; BEGIN; SELECT FROM t")
         .expect("an orphan");
     let mut run = scratch.lockstep(&["up"]).spawn();
-    run.wait_for_log("waiting for the session of an interrupted run, pid");
+    run.wait_for_log(WAITS_FOR_THE_SESSION);
     assert_eq!(
         scratch.value("SELECT to_regclass('t_a_idx') IS NULL"),
         "t",
@@ -442,7 +440,7 @@ fn duplicates_are_named_and_once_they_are_gone_the_next_run_builds_the_index() {
     scratch.up().code(1).says("could not create unique index");
 
     scratch.sql("DELETE FROM t WHERE b = 'again'");
-    scratch.up().code(0).says("dropping the INVALID index");
+    scratch.up().code(0).says(DROPS_THE_INVALID_INDEX);
     assert_eq!(validity(&scratch, "t_a_idx"), "t");
     assert_eq!(scratch.history().len(), 3);
 }
@@ -477,10 +475,7 @@ fn a_drop_that_was_complete_but_not_recorded_is_recorded() {
     scratch.file(&file(2), "DROP INDEX CONCURRENTLY t_a_idx");
     scratch.up().code(0);
     unrecord(&scratch, 2);
-    scratch
-        .up()
-        .code(0)
-        .says("the earlier run had done its work");
+    scratch.up().code(0).says(FINDS_THE_WORK_DONE);
     assert_eq!(scratch.history(), [version(1), version(2)]);
 }
 
@@ -495,17 +490,11 @@ fn a_database_that_was_created_or_dropped_but_not_recorded_is_recorded() {
     );
     scratch.up().code(0);
     unrecord(&scratch, 2);
-    scratch
-        .up()
-        .code(0)
-        .says("the earlier run had done its work");
+    scratch.up().code(0).says(FINDS_THE_WORK_DONE);
     scratch.file(&file(3), format!("DROP DATABASE {database}"));
     scratch.up().code(0);
     unrecord(&scratch, 3);
-    scratch
-        .up()
-        .code(0)
-        .says("the earlier run had done its work");
+    scratch.up().code(0).says(FINDS_THE_WORK_DONE);
     assert_eq!(scratch.history(), [version(1), version(2), version(3)]);
 }
 
@@ -665,14 +654,11 @@ fn a_row_deleted_by_hand_during_a_build_leaves_it_unrecorded_and_the_next_run_re
     wait_until_building(&scratch);
     scratch.sql("DELETE FROM bun_migration_locks");
     drop(old);
-    run.wait().code(4).says("the migration lock was lost");
+    run.wait().code(4);
     assert_eq!(scratch.history(), [version(1)]);
     assert_eq!(validity(&scratch, "t_a_idx"), "t");
     let oid = scratch.value("SELECT 't_a_idx'::regclass::oid");
-    scratch
-        .up()
-        .code(0)
-        .says("the earlier run had done its work");
+    scratch.up().code(0).says(FINDS_THE_WORK_DONE);
     assert_eq!(
         scratch.value("SELECT 't_a_idx'::regclass::oid"),
         oid,

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::proxy::{Proxy, Seen, Side};
+use crate::support::words::WAITS_FOR_A_RUNNER;
 use crate::support::{
     Outcome, Running, Scratch, is_soak, rows, schema_of, server, tell, wait_until,
 };
@@ -135,7 +136,7 @@ impl Site {
         let mut second = self.direct();
         let mut waits = false;
         wait_until("the second runner waits, or is done", || {
-            waits = second.log().contains("waiting for another runner");
+            waits = second.log().contains(WAITS_FOR_A_RUNNER);
             waits || second.has_ended()
         });
         Staged {
