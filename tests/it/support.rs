@@ -696,6 +696,15 @@ impl Gate {
         visitor.expect("a visitor")
     }
 
+    /// Starts a runner, waits until it stands here, and starts a second one that waits for it.
+    pub fn queue(&mut self, first: &Lockstep, second: &Lockstep) -> (Running, Running) {
+        let first = first.spawn();
+        self.wait_for_visitor();
+        let mut second = second.spawn();
+        second.wait_for_log(words::WAITS_FOR_A_RUNNER);
+        (first, second)
+    }
+
     /// Lets whoever stands here go on, and all that come later.
     pub fn open(&mut self) {
         self.client

@@ -2,7 +2,6 @@
 //! was migrated from the start.
 
 use crate::support::steps::{file, version};
-use crate::support::words::WAITS_FOR_A_RUNNER;
 use crate::support::{Gate, Outcome, Scratch};
 
 #[test]
@@ -115,10 +114,10 @@ fn waits_for_another_runner_and_finds_what_that_has_left() {
     with_more(&scratch, 3..=3);
     scratch.sql("CREATE TABLE t3 (a int)");
     let mut gate = Gate::closed(&scratch);
-    let up = scratch.patient_up().spawn();
-    gate.wait_for_visitor();
-    let mut recording = scratch.lockstep(&["baseline", &version(3)]).spawn();
-    recording.wait_for_log(WAITS_FOR_A_RUNNER);
+    let (up, recording) = gate.queue(
+        &scratch.patient_up(),
+        &scratch.lockstep(&["baseline", &version(3)]),
+    );
     gate.open();
     // The third fails, for its table is there; and is recorded.
     up.wait().code(1);

@@ -11,7 +11,7 @@ use crate::support::site::{Moment, Site, moments};
 use crate::support::steps::{old_snapshot, version};
 use crate::support::words::{
     DROPS_THE_INVALID_INDEX, FINDS_THE_WORK_DONE, TAKES_A_ROLLBACK_BACK, TRIES_AGAIN,
-    WAITS_FOR_A_RUNNER, WAITS_FOR_BUN, WAITS_FOR_THE_SESSION,
+    WAITS_FOR_BUN, WAITS_FOR_THE_SESSION,
 };
 use crate::support::{Gate, Outcome, Running, Scratch, text, wait_until};
 
@@ -453,10 +453,7 @@ fn of_two_that_run_at_once_one_rolls_back_and_the_other_takes_no_further_group()
     }
     scratch.file(&down_file(2), format!("{} DROP TABLE t2", Gate::SQL));
     let mut gate = Gate::closed(&scratch);
-    let first = patient_down(&scratch).spawn();
-    gate.wait_for_visitor();
-    let mut second = patient_down(&scratch).spawn();
-    second.wait_for_log(WAITS_FOR_A_RUNNER);
+    let (first, second) = gate.queue(&patient_down(&scratch), &patient_down(&scratch));
     gate.open();
     first.wait().code(0).rolled_back(1);
     second
@@ -474,10 +471,7 @@ fn what_was_applied_while_it_waited_is_not_rolled_back() {
     scratch.file(&up(2), format!("CREATE TABLE t2 (a int); {}", Gate::SQL));
     scratch.file(&down_file(2), "DROP TABLE t2");
     let mut gate = Gate::closed(&scratch);
-    let apply = scratch.patient_up().spawn();
-    gate.wait_for_visitor();
-    let mut back = patient_down(&scratch).spawn();
-    back.wait_for_log(WAITS_FOR_A_RUNNER);
+    let (apply, back) = gate.queue(&scratch.patient_up(), &patient_down(&scratch));
     gate.open();
     apply.wait().code(0);
     let outcome = back.wait();
@@ -505,8 +499,8 @@ fn a_row_of_buns_is_waited_for() {
 
 // ------------------------------------------------------------------------------------- outside a transaction
 
-const TABLE: &str = "CREATE TABLE t1 (a int); INSERT INTO t1 SELECT generate_series(1, 100)";
-const INDEX: &str = "CREATE INDEX CONCURRENTLY t1_a_idx ON t1 (a)";
+const CREATE_TABLE: &str = "CREATE TABLE t1 (a int); INSERT INTO t1 SELECT generate_series(1, 100)";
+const BUILD_INDEX: &str = "CREATE INDEX CONCURRENTLY t1_a_idx ON t1 (a)";
 const DROP: &str = "DROP INDEX CONCURRENTLY t1_a_idx";
 
 #[test]
@@ -611,7 +605,7 @@ fn after_a_drop_that_was_cut_short_no_other_run_gets_its_group() {
     }
     steps(&scratch, 3..=3);
     scratch.up().code(0);
-    scratch.file(&up(2), INDEX);
+    scratch.file(&up(2), BUILD_INDEX);
     scratch.file(&down_file(2), DROP);
     down(&scratch)
         .code(0)
@@ -736,7 +730,7 @@ fn a_build_on_the_way_back_that_was_cut_short_is_finished_by_down_and_undone_by_
     for command in [&["down", "1"][..], &["up"]] {
         let scratch = indexed();
         scratch.file(&up(3), DROP);
-        scratch.file(&down_file(3), INDEX);
+        scratch.file(&down_file(3), BUILD_INDEX);
         scratch.up().code(0);
         assert_eq!(index(&scratch), "absent");
         let old = old_snapshot(&scratch);
@@ -973,11 +967,11 @@ fn a_journal_without_a_column_for_the_statement_serves_as_well() {
     scratch.lockstep(&["down", "1"]).run().code(0);
     assert_eq!(index(&scratch), "absent");
     assert_eq!(scratch.value(columns), "1");
-    let commented = INDEX.replace("t1_a_idx", "/* a secret */ t1_a_idx -- another\n");
+    let commented = BUILD_INDEX.replace("t1_a_idx", "/* a secret */ t1_a_idx -- another\n");
     scratch.file(&up(2), format!("-- first\n{commented}"));
     scratch.up().code(0);
     let noted = "SELECT statement FROM bun_migrations_journal WHERE statement IS NOT NULL";
-    assert_eq!(scratch.sql(noted), [INDEX]);
+    assert_eq!(scratch.sql(noted), [BUILD_INDEX]);
 }
 
 // -------------------------------------------------------------------------------- struck at any message
@@ -989,7 +983,7 @@ const WAYS: [(&str, &str, &str); 4] = [
         "CREATE TABLE t1 (a int); INSERT INTO t1 SELECT generate_series(1, 100); CREATE INDEX old_idx ON t1 (a)",
         "DROP TABLE t1",
     ),
-    ("20230101000002_index", INDEX, DROP),
+    ("20230101000002_index", BUILD_INDEX, DROP),
     (
         "20230101000003_column",
         "ALTER TABLE t1 ADD COLUMN b int",
@@ -1211,8 +1205,8 @@ fn assert_no_journal(scratch: &Scratch) {
 
 /// The first migration makes a table, the second, of another group, an index.
 fn indexed() -> Scratch {
-    let scratch = Scratch::migrated([(&up(1), TABLE), (&down_file(1), "DROP TABLE t1")]);
-    scratch.file(&up(2), INDEX);
+    let scratch = Scratch::migrated([(&up(1), CREATE_TABLE), (&down_file(1), "DROP TABLE t1")]);
+    scratch.file(&up(2), BUILD_INDEX);
     scratch.file(&down_file(2), DROP);
     scratch.up().code(0);
     scratch

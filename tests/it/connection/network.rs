@@ -11,7 +11,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::support::words::{DROPS_THE_INVALID_INDEX, LEAVES_THE_LOCK, WAITS_FOR_A_RUNNER};
+use crate::support::words::{DROPS_THE_INVALID_INDEX, LEAVES_THE_LOCK};
 use crate::support::{Gate, Lockstep, Scratch, server, wait_until};
 
 /// The connection's start-up.
@@ -94,10 +94,7 @@ fn no_path_uses_the_extended_protocol() {
     let up = through(&proxy, &scratch)
         .env("DDL_LOCK_TIMEOUT_SECONDS", "0")
         .env("DATABASE_QUERY_LOGGING_ENABLED", "true");
-    let run = up.spawn();
-    gate.wait_for_visitor();
-    let mut waiter = up.spawn();
-    waiter.wait_for_log(WAITS_FOR_A_RUNNER);
+    let (run, waiter) = gate.queue(&up, &up);
     gate.open();
     run.wait().code(1);
     waiter.wait().code(1);

@@ -251,10 +251,8 @@ fn a_killed_runner_is_succeeded(mode: Mode) {
     let pgbouncer = PgBouncer::start(&scratch, mode, 5);
     let mut gate = Gate::closed(&scratch);
     steps(&scratch, &["", Gate::SQL, ""]);
-    let first = up(&scratch, &pgbouncer).spawn();
+    let (first, second) = gate.queue(&up(&scratch, &pgbouncer), &up(&scratch, &pgbouncer));
     let orphan = gate.wait_for_visitor();
-    let mut second = up(&scratch, &pgbouncer).spawn();
-    second.wait_for_log(WAITS_FOR_A_RUNNER);
     first.kill();
     wait_until("the second runner has come to the same migration", || {
         gate.visitor().is_some_and(|it| it != orphan)
@@ -500,10 +498,7 @@ fn a_runner_that_waits_for_another_outlives_a_restart_of_pgbouncer() {
     let mut pgbouncer = PgBouncer::start(&scratch, Mode::Transaction, 2);
     let mut gate = Gate::closed(&scratch);
     steps(&scratch, &[Gate::SQL, ""]);
-    let holder = scratch.patient_up().spawn();
-    gate.wait_for_visitor();
-    let mut waiter = up(&scratch, &pgbouncer).spawn();
-    waiter.wait_for_log(WAITS_FOR_A_RUNNER);
+    let (holder, mut waiter) = gate.queue(&scratch.patient_up(), &up(&scratch, &pgbouncer));
     pgbouncer.kill();
     waiter.wait_for_log(BEGINS_ANEW);
     pgbouncer.run();
@@ -540,10 +535,7 @@ fn a_pgbouncer_that_restarts_in_a_migration_is_a_lost_connection_and_the_next_ru
 fn a_signal_ends_the_wait_of_a_runner_that_gets_no_connection_from_the_pool() {
     let scratch = Scratch::new();
     let (mut gate, pgbouncer) = full_pool(&scratch);
-    let holder = up(&scratch, &pgbouncer).spawn();
-    gate.wait_for_visitor();
-    let mut waiter = up(&scratch, &pgbouncer).spawn();
-    waiter.wait_for_log(WAITS_FOR_A_RUNNER);
+    let (holder, waiter) = gate.queue(&up(&scratch, &pgbouncer), &up(&scratch, &pgbouncer));
     let other = occupy(&pgbouncer);
     pgbouncer.wait_for_waiting(1);
     waiter.signal("TERM");
@@ -558,12 +550,10 @@ fn a_signal_ends_the_wait_of_a_runner_that_gets_no_connection_from_the_pool() {
 fn the_wait_of_a_runner_that_gets_no_connection_from_the_pool_has_a_deadline() {
     let scratch = Scratch::new();
     let (mut gate, pgbouncer) = full_pool(&scratch);
-    let holder = up(&scratch, &pgbouncer).spawn();
-    gate.wait_for_visitor();
-    let mut waiter = up(&scratch, &pgbouncer)
-        .env("MIGRATION_LOCK_WAIT_SECONDS", "8")
-        .spawn();
-    waiter.wait_for_log(WAITS_FOR_A_RUNNER);
+    let (holder, waiter) = gate.queue(
+        &up(&scratch, &pgbouncer),
+        &up(&scratch, &pgbouncer).env("MIGRATION_LOCK_WAIT_SECONDS", "8"),
+    );
     let other = occupy(&pgbouncer);
     let outcome = waiter.wait();
     assert!(

@@ -9,9 +9,7 @@ use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 
-use crate::support::words::{
-    TRIES_AGAIN, WAITS_FOR_A_RUNNER, WAITS_FOR_BUN, WAITS_FOR_THE_DATABASE,
-};
+use crate::support::words::{TRIES_AGAIN, WAITS_FOR_BUN, WAITS_FOR_THE_DATABASE};
 use crate::support::{DEADLINE, Gate, Running, Scratch, send_signal, wait_until};
 
 // ------------------------------------------------------------------------------------------- while waiting
@@ -22,10 +20,7 @@ fn ends_the_wait_for_another_runner_at_once() {
         let scratch = Scratch::new();
         let mut gate = Gate::closed(&scratch);
         three_steps(&scratch, Gate::SQL);
-        let holder = scratch.patient_up().spawn();
-        gate.wait_for_visitor();
-        let mut waiter = scratch.patient_up().spawn();
-        waiter.wait_for_log(WAITS_FOR_A_RUNNER);
+        let (holder, waiter) = gate.queue(&scratch.patient_up(), &scratch.patient_up());
         waiter.signal(signal);
         // The gate is still closed: it did not wait for the holder.
         waiter.wait().code(code).says(&format!(

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use postgres::Client;
 
-use crate::support::words::{DROPS_THE_INVALID_INDEX, WAITS_FOR_A_RUNNER};
+use crate::support::words::DROPS_THE_INVALID_INDEX;
 use crate::support::{Gate, Lockstep, Scratch, rows, wait_until};
 
 // 1. Exactly once.
@@ -194,10 +194,7 @@ fn the_lock_of_a_killed_runner_is_taken_over_without_help() {
 fn a_second_runner_waits_for_the_first_and_finds_its_work_done() {
     let scratch = with_a_gate();
     let mut gate = Gate::closed(&scratch);
-    let first = patient(&scratch).spawn();
-    gate.wait_for_visitor();
-    let mut second = scratch.lockstep(&["up"]).spawn();
-    second.wait_for_log(WAITS_FOR_A_RUNNER);
+    let (first, mut second) = gate.queue(&patient(&scratch), &scratch.lockstep(&["up"]));
     // It names the first, and what that is doing.
     second.wait_for_log(&format!("/{}, from 127.0.0.1", first.pid()));
     second.wait_for_log("running 20240101000001_gate.up.sql");

@@ -85,10 +85,8 @@ fn a_waiting_runner_takes_over_when_the_holder_is_killed_in_a_migration() {
     let scratch = Scratch::new();
     let mut gate = Gate::closed(&scratch);
     steps(&scratch, &["", Gate::SQL, ""]);
-    let first = scratch.patient_up().spawn();
+    let (first, second) = gate.queue(&scratch.patient_up(), &scratch.patient_up());
     let orphan = gate.wait_for_visitor();
-    let mut second = scratch.patient_up().spawn();
-    second.wait_for_log(WAITS_FOR_A_RUNNER);
     first.kill();
 
     wait_until("the second runner has come to the same migration", || {
@@ -117,11 +115,9 @@ fn the_guard_is_free_at_once_and_an_orphans_commit_is_waited_for_and_not_repeate
             "",
         ],
     );
-    let first = scratch.patient_up().spawn();
+    let (first, mut second) = gate.queue(&scratch.patient_up(), &scratch.patient_up());
     let orphan = gate.wait_for_visitor();
     let dead = scratch.guard();
-    let mut second = scratch.patient_up().spawn();
-    second.wait_for_log(WAITS_FOR_A_RUNNER);
     first.kill();
 
     wait_until("the guard has a new holder", || {
@@ -161,10 +157,7 @@ fn a_waiting_runner_that_loses_its_sessions_goes_on_waiting_and_takes_over() {
     let scratch = Scratch::new();
     let mut gate = Gate::closed(&scratch);
     steps(&scratch, &["", Gate::SQL, ""]);
-    let first = scratch.patient_up().spawn();
-    gate.wait_for_visitor();
-    let mut second = scratch.patient_up().spawn();
-    second.wait_for_log(WAITS_FOR_A_RUNNER);
+    let (first, mut second) = gate.queue(&scratch.patient_up(), &scratch.patient_up());
     let sessions = format!(
         "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = current_database() \
          AND application_name LIKE 'lockstep/%/{}'",
@@ -185,14 +178,11 @@ fn a_runner_that_may_not_wait_does_not_begin_anew() {
     let scratch = Scratch::new();
     let mut gate = Gate::closed(&scratch);
     steps(&scratch, &[Gate::SQL]);
-    let first = scratch.patient_up().spawn();
-    gate.wait_for_visitor();
+    let (first, second) = gate.queue(
+        &scratch.patient_up(),
+        &scratch.patient_up().env("MIGRATION_LOCK_WAIT_SECONDS", "5"),
+    );
     let started = Instant::now();
-    let mut second = scratch
-        .patient_up()
-        .env("MIGRATION_LOCK_WAIT_SECONDS", "5")
-        .spawn();
-    second.wait_for_log(WAITS_FOR_A_RUNNER);
     second.freeze();
     scratch.sql(&format!(
         "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = current_database() \
@@ -247,10 +237,7 @@ fn a_run_that_loses_its_guard_to_another_stops_before_its_next_migration() {
     let scratch = Scratch::new();
     let mut gate = Gate::closed(&scratch);
     steps(&scratch, &[Gate::SQL, "", ""]);
-    let first = scratch.patient_up().spawn();
-    gate.wait_for_visitor();
-    let mut second = scratch.patient_up().spawn();
-    second.wait_for_log(WAITS_FOR_A_RUNNER);
+    let (first, mut second) = gate.queue(&scratch.patient_up(), &scratch.patient_up());
     let token = scratch.value("SELECT id FROM bun_migration_locks");
     first.freeze();
     terminate(&scratch, scratch.guard().expect("a guard"));
@@ -484,10 +471,8 @@ fn neither_the_guard_nor_a_waiter_keeps_a_snapshot_or_a_transaction_id() {
     let scratch = Scratch::new();
     let mut gate = Gate::closed(&scratch);
     steps(&scratch, &[Gate::SQL]);
-    let run = scratch.patient_up().spawn();
+    let (run, waiter) = gate.queue(&scratch.patient_up(), &scratch.patient_up());
     let work = gate.wait_for_visitor();
-    let mut waiter = scratch.patient_up().spawn();
-    waiter.wait_for_log(WAITS_FOR_A_RUNNER);
     let guard = scratch.guard().expect("a guard");
     let horizons = "SELECT state, backend_xid, backend_xmin FROM pg_stat_activity WHERE pid";
     assert_eq!(
@@ -692,10 +677,8 @@ fn hostile_settings_of_the_role_change_nothing() {
     );
     let mut gate = Gate::closed(&scratch);
     let up = scratch.patient_up().env("DATABASE_URL", role.url());
-    let mut run = up.spawn();
+    let (mut run, waiter) = gate.queue(&up, &up);
     let work = gate.wait_for_visitor();
-    let mut waiter = up.spawn();
-    waiter.wait_for_log(WAITS_FOR_A_RUNNER);
     let lasting = format!(
         "SELECT clock_timestamp() - query_start > '1.5 s' AND wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = {work}"
     );
@@ -773,10 +756,7 @@ fn terminate(scratch: &Scratch, pid: i32) {
 fn frozen_after_the_first_migration(scratch: &Scratch) -> (Running, Running) {
     let mut gate = Gate::closed(scratch);
     steps(scratch, &[Gate::SQL, "", ""]);
-    let first = scratch.patient_up().spawn();
-    gate.wait_for_visitor();
-    let mut second = scratch.patient_up().spawn();
-    second.wait_for_log(WAITS_FOR_A_RUNNER);
+    let (first, second) = gate.queue(&scratch.patient_up(), &scratch.patient_up());
     first.freeze();
     gate.open();
     wait_until("the first migration is committed", || {

@@ -8,15 +8,15 @@ use crate::support::steps::{file, old_snapshot, unrecord, version};
 use crate::support::words::{DROPS_THE_INVALID_INDEX, FINDS_THE_WORK_DONE, WAITS_FOR_THE_SESSION};
 use crate::support::{Gate, Scratch, wait_until};
 
-const TABLE: &str = "CREATE TABLE t (a int, b text); INSERT INTO t SELECT g, g::text FROM generate_series(1, 100) g";
-const INDEX: &str = "CREATE INDEX CONCURRENTLY t_a_idx ON t (a)";
+const CREATE_TABLE: &str = "CREATE TABLE t (a int, b text); INSERT INTO t SELECT g, g::text FROM generate_series(1, 100) g";
+const BUILD_INDEX: &str = "CREATE INDEX CONCURRENTLY t_a_idx ON t (a)";
 
 // ------------------------------------------------------------------------------------ without interruption
 
 #[test]
 fn an_index_is_built_concurrently_and_recorded_in_history_and_journal() {
     let scratch = with_table();
-    scratch.file(&file(2), INDEX);
+    scratch.file(&file(2), BUILD_INDEX);
     scratch.up().code(0).applied_one(1, 1);
     assert_eq!(scratch.history(), [version(1), version(2)]);
     assert_eq!(validity(&scratch, "t_a_idx"), "t");
@@ -34,7 +34,7 @@ fn an_index_is_built_concurrently_and_recorded_in_history_and_journal() {
 #[test]
 fn a_build_is_in_the_journal_from_its_start_and_in_the_history_only_at_its_end() {
     let scratch = with_table();
-    scratch.file(&file(2), INDEX);
+    scratch.file(&file(2), BUILD_INDEX);
     let old = old_snapshot(&scratch);
     let run = scratch.lockstep(&["up"]).spawn();
     wait_until_building(&scratch);
@@ -85,7 +85,7 @@ fn an_index_of_the_same_name_in_another_schema_is_another_index() {
     let scratch = with_table();
     scratch.sql("CREATE SCHEMA s; CREATE TABLE s.t (a int); CREATE INDEX t_a_idx ON s.t (a)");
     scratch.sql("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 's.t_a_idx'::regclass");
-    scratch.file(&file(2), INDEX);
+    scratch.file(&file(2), BUILD_INDEX);
     scratch.up().code(0);
     assert_eq!(validity(&scratch, "public.t_a_idx"), "t");
     assert_eq!(validity(&scratch, "s.t_a_idx"), "f");
@@ -151,7 +151,7 @@ fn no_timeout_of_the_role_or_of_migrations_ends_a_build() {
     let scratch = Scratch::new();
     let role = scratch.role("hasty", "LOGIN");
     scratch.sql(&format!("GRANT CREATE ON SCHEMA public TO {}", role.name));
-    scratch.file(&file(1), TABLE);
+    scratch.file(&file(1), CREATE_TABLE);
     scratch
         .lockstep(&["up"])
         .env("DATABASE_URL", role.url())
@@ -165,7 +165,7 @@ fn no_timeout_of_the_role_or_of_migrations_ends_a_build() {
     let up = up
         .env("DDL_LOCK_TIMEOUT_SECONDS", "1")
         .env("STATEMENT_TIMEOUT_SECONDS", "1");
-    scratch.file(&file(2), INDEX);
+    scratch.file(&file(2), BUILD_INDEX);
     let old = old_snapshot(&scratch);
     let run = up.spawn();
     wait_until("the build has waited for long", || {
@@ -182,7 +182,7 @@ fn no_timeout_of_the_role_or_of_migrations_ends_a_build() {
 #[test]
 fn the_settings_of_a_build_are_not_those_of_the_next_migration() {
     let scratch = with_table();
-    scratch.file(&file(2), INDEX);
+    scratch.file(&file(2), BUILD_INDEX);
     scratch.file(
         &file(3),
         "DO $$ BEGIN ASSERT current_setting('default_transaction_read_only') = 'on'; END $$",
@@ -200,7 +200,7 @@ fn the_settings_of_a_build_are_not_those_of_the_next_migration() {
 #[test]
 fn an_invalid_index_left_by_a_killed_runner_is_dropped_and_built_again() {
     let scratch = with_table();
-    scratch.file(&file(2), INDEX);
+    scratch.file(&file(2), BUILD_INDEX);
     let old = old_snapshot(&scratch);
     let run = scratch.lockstep(&["up"]).spawn();
     let build = wait_until_building(&scratch);
@@ -260,7 +260,7 @@ fn an_invalid_index_left_by_a_terminated_session_is_dropped_and_built_again() {
 #[test]
 fn an_index_that_was_complete_but_not_recorded_is_recorded_without_building() {
     let scratch = with_table();
-    scratch.file(&file(2), INDEX);
+    scratch.file(&file(2), BUILD_INDEX);
     scratch.up().code(0);
     let oid = scratch.value("SELECT 't_a_idx'::regclass::oid");
     unrecord(&scratch, 2);
@@ -328,7 +328,7 @@ fn another_sessions_build_of_the_same_index_is_waited_for_and_not_dropped() {
     let scratch = interrupted_before_the_build();
     let old = old_snapshot(&scratch);
     let mut person = scratch.client();
-    let building = std::thread::spawn(move || person.batch_execute(INDEX));
+    let building = std::thread::spawn(move || person.batch_execute(BUILD_INDEX));
     wait_until_building(&scratch);
     let mut run = scratch.lockstep(&["up"]).spawn();
     run.wait_for_log("waiting for another session that builds the index");
@@ -348,7 +348,7 @@ fn another_sessions_build_of_the_same_index_is_waited_for_and_not_dropped() {
 #[test]
 fn if_not_exists_over_an_invalid_index_that_is_not_ours_is_refused_and_the_index_left_alone() {
     let scratch = with_table();
-    scratch.sql(INDEX);
+    scratch.sql(BUILD_INDEX);
     scratch.sql("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 't_a_idx'::regclass");
     let oid = scratch.value("SELECT 't_a_idx'::regclass::oid");
     let path = scratch.file(
@@ -385,7 +385,7 @@ fn if_not_exists_over_an_invalid_index_that_is_not_ours_is_refused_and_the_index
 #[test]
 fn if_not_exists_over_a_valid_index_is_recorded() {
     let scratch = with_table();
-    scratch.sql(INDEX);
+    scratch.sql(BUILD_INDEX);
     scratch.file(
         &file(2),
         "CREATE INDEX CONCURRENTLY IF NOT EXISTS t_a_idx ON t (a)",
@@ -471,7 +471,7 @@ fn a_failed_file_may_be_edited() {
 #[test]
 fn a_drop_that_was_complete_but_not_recorded_is_recorded() {
     let scratch = with_table();
-    scratch.sql(INDEX);
+    scratch.sql(BUILD_INDEX);
     scratch.file(&file(2), "DROP INDEX CONCURRENTLY t_a_idx");
     scratch.up().code(0);
     unrecord(&scratch, 2);
@@ -510,7 +510,7 @@ fn a_database_that_was_there_before_is_an_error() {
 #[test]
 fn a_drop_that_was_interrupted_midway_is_done_again() {
     let scratch = with_table();
-    scratch.sql(INDEX);
+    scratch.sql(BUILD_INDEX);
     scratch.file(&file(2), "DROP INDEX CONCURRENTLY t_a_idx");
     let old = old_snapshot(&scratch);
     // It waits for whoever uses the table, and not only for snapshots.
@@ -626,8 +626,8 @@ fn a_pending_detach_is_finalized_by_the_next_run() {
 fn a_run_that_has_lost_its_guard_begins_no_statement_outside_a_transaction() {
     let scratch = Scratch::new();
     let mut gate = Gate::closed(&scratch);
-    scratch.file(&file(1), format!("{TABLE}; {}", Gate::SQL));
-    scratch.file(&file(2), INDEX);
+    scratch.file(&file(1), format!("{CREATE_TABLE}; {}", Gate::SQL));
+    scratch.file(&file(2), BUILD_INDEX);
     let run = scratch.patient_up().spawn();
     gate.wait_for_visitor();
     let guard = scratch.guard().expect("a guard");
@@ -647,7 +647,7 @@ fn a_run_that_has_lost_its_guard_begins_no_statement_outside_a_transaction() {
 #[test]
 fn a_row_deleted_by_hand_during_a_build_leaves_it_unrecorded_and_the_next_run_records_it() {
     let scratch = with_table();
-    scratch.file(&file(2), INDEX);
+    scratch.file(&file(2), BUILD_INDEX);
     scratch.file(&file(3), "CREATE TABLE later (c int)");
     let old = old_snapshot(&scratch);
     let run = scratch.lockstep(&["up"]).spawn();
@@ -671,13 +671,13 @@ fn a_row_deleted_by_hand_during_a_build_leaves_it_unrecorded_and_the_next_run_re
 
 /// A database whose first migration has created the table `t`.
 fn with_table() -> Scratch {
-    Scratch::migrated([(&file(1), TABLE)])
+    Scratch::migrated([(&file(1), CREATE_TABLE)])
 }
 
 /// A database in whose journal the build of the index has begun, but it has not.
 fn interrupted_before_the_build() -> Scratch {
     let scratch = with_table();
-    scratch.file(&file(2), INDEX);
+    scratch.file(&file(2), BUILD_INDEX);
     scratch.up().code(0);
     unrecord(&scratch, 2);
     scratch.sql("DROP INDEX t_a_idx");
