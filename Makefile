@@ -21,7 +21,7 @@ THREADS  := $(or $(RUST_TEST_THREADS),$(shell cores=$$(getconf _NPROCESSORS_ONLN
             test "$$cores" -gt 4 && echo "$$cores" || echo 4))
 TESTS    := RUST_TEST_THREADS=$(THREADS) tests/postgres with cargo test --locked
 
-.PHONY: help run test check soak regress build db db-stop psql migrate status new clean
+.PHONY: help run test quick check soak regress build db db-stop psql migrate status new clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,11 @@ run: build ## apply ./migrations with the real binary, show the status; needs no
 
 test: ## run all tests against a throwaway PostgreSQL
 	$(TESTS)
+
+# What most changes break, if they break anything: the loop to work in. `make test` has the last word.
+quick: ## what takes less than a minute: unit tests, the repository's own, files, refusals, rules, the model
+	cargo test --locked --bin lockstep
+	$(TESTS) --test it -- contract::tidy contract::rules commands::help files:: lock::model
 
 # The tests last, so that their verdict is the last thing to read.
 check: ## formatting, clippy, tests: what CI runs

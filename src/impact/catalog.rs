@@ -37,7 +37,10 @@ pub fn read(session: &mut Session, pending: &[&Migration]) -> Result<Catalog, Er
         .send(&question.message)
         .map_err(|trouble| trouble.while_doing("reading which tables there are"))?;
     let rows = |of: Slot| answer.rows(of);
-    let relations: BTreeMap<u32, Relation> = rows(question.relations).iter().filter_map(relation).collect();
+    let relations: BTreeMap<u32, Relation> = rows(question.relations)
+        .iter()
+        .filter_map(relation)
+        .collect();
     let mut world = World::default();
     for relation in relations.values() {
         match relation.table.map(|oid| relations.get(&oid)) {
@@ -55,13 +58,15 @@ pub fn read(session: &mut Session, pending: &[&Migration]) -> Result<Catalog, Er
         relations.get(&oid).map(|relation| relation.name.clone())
     };
     let is_true = |row: &SimpleQueryRow, column: &str| row.get(column) == Some("t");
-    world.children.extend(rows(question.children).iter().filter_map(|row| {
-        Some(Child {
-            table: name(row, "table")?,
-            parent: name(row, "parent")?,
-            is_partition: is_true(row, "partition"),
-        })
-    }));
+    world
+        .children
+        .extend(rows(question.children).iter().filter_map(|row| {
+            Some(Child {
+                table: name(row, "table")?,
+                parent: name(row, "parent")?,
+                is_partition: is_true(row, "partition"),
+            })
+        }));
     for row in rows(question.foreign_keys) {
         let (Some(table), Some(target)) = (name(row, "table"), name(row, "target")) else {
             continue;
@@ -113,7 +118,10 @@ pub fn read(session: &mut Session, pending: &[&Migration]) -> Result<Catalog, Er
     world.coercible = types
         .map(|row| (text(row, "source"), text(row, "target")))
         .collect();
-    let schemas = rows(question.schemas).iter().map(|row| text(row, "schema")).collect();
+    let schemas = rows(question.schemas)
+        .iter()
+        .map(|row| text(row, "schema"))
+        .collect();
     let world = world.with_search_path(schemas);
     Ok(Catalog { relations, world })
 }

@@ -39,7 +39,7 @@ mod files {
 mod lock {
     mod cable;
     mod chaos;
-    pub mod kill_matrix;
+    mod kill_matrix;
     mod model;
     mod racing;
 }

@@ -5,12 +5,14 @@ pub mod cluster;
 pub mod json;
 pub mod pgbouncer;
 pub mod proxy;
+pub mod site;
 pub mod steps;
+pub mod words;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -79,6 +81,25 @@ impl Scratch {
             database: name,
             directory,
         }
+    }
+
+    /// With these files below `migrations`.
+    pub fn with(files: impl IntoIterator<Item = (impl AsRef<str>, impl AsRef<[u8]>)>) -> Scratch {
+        let scratch = Scratch::new();
+        for (name, text) in files {
+            scratch.file(name.as_ref(), text);
+        }
+        scratch
+    }
+
+    /// With these files, all of them applied.
+    #[track_caller]
+    pub fn migrated(
+        files: impl IntoIterator<Item = (impl AsRef<str>, impl AsRef<[u8]>)>,
+    ) -> Scratch {
+        let scratch = Scratch::with(files);
+        scratch.up().code(0);
+        scratch
     }
 
     pub fn url(&self) -> String {
@@ -290,6 +311,26 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Sends a signal, by its name without `SIG`: `TERM`, `KILL`, `STOP`. Each shell has a `kill` of its own, so this needs
+/// neither the program, which slim images lack, nor a crate.
+pub fn send_signal(name: &str, pid: impl fmt::Display) {
+    let status = Command::new("sh")
+        .args(["-c", "kill -s \"$0\" \"$1\"", name, &pid.to_string()])
+        .status()
+        .expect("sh");
+    assert!(status.success(), "kill -s {name} {pid}");
+}
+
+/// Prints a line that a passing test would not show otherwise.
+pub fn tell(text: &str) {
+    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
+}
+
+/// Returns true if and only if this is the long version.
+pub fn is_soak() -> bool {
+    std::env::var_os("LOCKSTEP_SOAK").is_some_and(|it| it == "1")
+}
+
 /// An invocation of the binary.
 #[derive(Clone)]
 pub struct Lockstep<'a> {
@@ -417,13 +458,9 @@ impl Running {
         }
     }
 
-    /// Sends a signal, by its name as `kill` takes it: `TERM`, `KILL`, `STOP`.
+    /// Sends a signal, as [`send_signal`] does.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill")
-            .args([&format!("-{name}"), &self.pid().to_string()])
-            .status()
-            .expect("kill");
-        assert!(status.success(), "kill -{name} {}", self.pid());
+        send_signal(name, self.pid());
     }
 
     pub fn kill(mut self) -> Outcome {
@@ -657,6 +694,15 @@ impl Gate {
             visitor.is_some()
         });
         visitor.expect("a visitor")
+    }
+
+    /// Starts a runner, waits until it stands here, and starts a second one that waits for it.
+    pub fn queue(&mut self, first: &Lockstep, second: &Lockstep) -> (Running, Running) {
+        let first = first.spawn();
+        self.wait_for_visitor();
+        let mut second = second.spawn();
+        second.wait_for_log(words::WAITS_FOR_A_RUNNER);
+        (first, second)
     }
 
     /// Lets whoever stands here go on, and all that come later.

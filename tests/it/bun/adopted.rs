@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use crate::support::words::WAITS_FOR_BUN;
 use crate::support::{Scratch, text};
 
 #[test]
@@ -21,7 +22,8 @@ fn a_database_that_bun_migrated_up_to_the_sixth_file_is_continued_at_the_seventh
         .run();
     up.code(0)
         .says("1/7 applying 20230413090544_add_origin.up.sql")
-        .says("13 migrations, 7 applied now");
+        .is_up_to_date(13)
+        .applied_now(7);
 
     let versions: Vec<String> = files().iter().map(|path| version(path)).collect();
     assert_eq!(scratch.history(), versions);
@@ -74,8 +76,7 @@ fn what_is_continued_ends_where_a_fresh_database_does() {
 
 #[test]
 fn a_database_that_bun_has_migrated_to_the_end_is_left_as_it_is() {
-    let scratch = Scratch::new();
-    scratch.file("20240101000000_a.up.sql", "CREATE TABLE a ();");
+    let scratch = Scratch::with([("20240101000000_a.up.sql", "CREATE TABLE a ();")]);
     create_buns_tables(&scratch, "bun_migrations", "bun_migration_locks");
     scratch.sql("INSERT INTO bun_migrations (name, group_id) VALUES ('20240101000000', 1)");
     let state = || {
@@ -119,8 +120,7 @@ fn tables_of_other_names_are_continued_too() {
 /// bun records a migration before it runs it: the newest may be running, or may never have run. There is no journal yet.
 #[test]
 fn a_history_that_looks_complete_is_not_believed_while_buns_row_stands() {
-    let scratch = Scratch::new();
-    scratch.file("20240101000000_a.up.sql", "CREATE TABLE a ();");
+    let scratch = Scratch::with([("20240101000000_a.up.sql", "CREATE TABLE a ();")]);
     create_buns_tables(&scratch, "bun_migrations", "bun_migration_locks");
     scratch.sql(
         "INSERT INTO bun_migrations (name, group_id) VALUES ('20240101000000', 1); \
@@ -134,9 +134,9 @@ fn a_history_that_looks_complete_is_not_believed_while_buns_row_stands() {
         .says("20240101000000, the newest record, may be running, or may never have run");
     // It failed, and bun was told to take the record back: then the migration is pending.
     let mut running = scratch.lockstep(&["up"]).spawn();
-    running.wait_for_log("waiting for bun's lock");
+    running.wait_for_log(WAITS_FOR_BUN);
     scratch.sql("DELETE FROM bun_migrations; DELETE FROM bun_migration_locks");
-    running.wait().code(0).says("1 applied now");
+    running.wait().code(0).applied_now(1);
     assert_eq!(scratch.value("SELECT to_regclass('a') IS NOT NULL"), "t");
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::support::bun_client::{Bun, init};
 use crate::support::steps::{assert_applied_once, file, steps, version};
+use crate::support::words::{WAITS_FOR_A_RUNNER, WAITS_FOR_BUN};
 use crate::support::{Gate, Running, Scratch, wait_until};
 
 /// Often enough for a test, where bun's users wait a second.
@@ -21,7 +22,7 @@ fn while_bun_works_we_wait_name_its_row_and_end_at_the_deadline_with_4() {
     let row = scratch.value("SELECT id FROM bun_migration_locks");
     let brief = scratch
         .lockstep(&["up"])
-        .env("MIGRATION_LOCK_WAIT_SECONDS", "0.5")
+        .env("MIGRATION_LOCK_WAIT_SECONDS", "3")
         .run();
     brief.code(4).says(&format!(
         "waiting for bun's lock, row {row} of public.bun_migration_locks"
@@ -29,15 +30,12 @@ fn while_bun_works_we_wait_name_its_row_and_end_at_the_deadline_with_4() {
 
     // bun records before it runs, so to us it looks as if the second were applied.
     let mut patient = scratch.lockstep(&["up"]).spawn();
-    patient.wait_for_log("waiting for bun's lock");
+    patient.wait_for_log(WAITS_FOR_BUN);
     gate.open();
     let run = bun.wait();
     assert_eq!(run.lock.to_string(), row);
     assert_eq!(run.applied, [version(1), version(2), version(3)]);
-    patient
-        .wait()
-        .code(0)
-        .says("the database is up to date: 3 migrations");
+    patient.wait().code(0).is_up_to_date(3);
     assert_applied_once(&scratch, 3);
     scratch.assert_unlocked();
 }
@@ -78,7 +76,7 @@ fn neither_bun_nor_waiters_delay_an_index_build() {
     let mut waiters: Vec<Running> = (0..3).map(|_| scratch.patient_up().spawn()).collect();
     waiters
         .iter_mut()
-        .for_each(|it| it.wait_for_log("waiting for another runner"));
+        .for_each(|it| it.wait_for_log(WAITS_FOR_A_RUNNER));
     let bun = Bun::start(&scratch, RETRY);
     wait_until("bun was refused five times", || bun.refused() >= 5);
     gate.open();

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use crate::support::words::HAS_LOST_ITS_CONNECTION;
 use crate::support::{Gate, Lockstep, Outcome, Running, Scratch, server, text, wait_until};
 
 // ------------------------------------------------------------------------------------------------ check
@@ -203,7 +204,7 @@ fn wait_tells_each_change_of_state_once_and_ends_when_others_have_migrated() {
     let pending =
         "waiting for 2 migrations to be applied by another runner, next 20240101000002_gate.up.sql";
     assert!(told[2].starts_with(pending));
-    assert!(told[3].contains("the connection was lost"), "{}", told[3]);
+    assert!(told[3].contains(HAS_LOST_ITS_CONNECTION), "{}", told[3]);
     assert!(told[4].starts_with(pending));
     assert_eq!(told[5], "the database is up to date: 3 migrations");
 }
@@ -280,7 +281,7 @@ fn what_no_waiting_cures_ends_it_at_once() {
     let with_url = |url: String| scratch.lockstep(&["wait"]).env("DATABASE_URL", url).run();
     with_url(role.url().replace('@', ":wrong@"))
         .code(2)
-        .says("password authentication failed")
+        .says("(SQLSTATE 28P01)")
         .is_silent_about("waiting");
     with_url(scratch.url() + "_not")
         .code(2)

@@ -6,9 +6,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::lock::kill_matrix::{Moment, Site, moments};
 use crate::support::proxy::{Proxy, Seen, Side};
+use crate::support::site::{Moment, Site, moments};
 use crate::support::steps::{old_snapshot, version};
+use crate::support::words::{
+    DROPS_THE_INVALID_INDEX, FINDS_THE_WORK_DONE, TAKES_A_ROLLBACK_BACK, TRIES_AGAIN,
+    WAITS_FOR_BUN, WAITS_FOR_THE_SESSION,
+};
 use crate::support::{Gate, Outcome, Running, Scratch, text, wait_until};
 
 // ---------------------------------------------------------------------------------------------- what goes
@@ -45,7 +49,7 @@ fn gives_back_the_schema_of_before_for_every_migration_of_the_repository() {
     assert_no_journal(&scratch);
     scratch.assert_unlocked();
     // And all of it again.
-    scratch.up().code(0).says("13/13 applied");
+    scratch.up().code(0).applied_one(13, 13);
     assert_eq!(scratch.schema(), whole);
     scratch
         .lockstep(&["down"])
@@ -65,7 +69,7 @@ fn without_a_number_the_newest_group_goes_in_reverse_and_with_one_that_many() {
     scratch.up().code(0);
 
     let outcome = down(&scratch);
-    outcome.code(0).says("rolled back 3 migrations");
+    outcome.code(0).rolled_back(3);
     let order: Vec<String> = outcome
         .lines()
         .iter()
@@ -159,7 +163,7 @@ fn names_that_are_no_versions_are_neither_counted_nor_touched() {
     scratch.sql("INSERT INTO bun_migrations (name, group_id) VALUES ('by hand', 7)");
     down(&scratch)
         .code(0)
-        .says("rolled back 2 migrations")
+        .rolled_back(2)
         .says("it is left alone");
     assert_eq!(scratch.history(), ["by hand"]);
 }
@@ -182,7 +186,7 @@ fn a_version_that_is_recorded_twice_is_rolled_back_once() {
         "INSERT INTO bun_migrations (name, group_id) VALUES ('{}', 1)",
         version(1)
     ));
-    down(&scratch).code(0).says("rolled back 1 migration,");
+    down(&scratch).code(0).rolled_back(1);
     assert_eq!(scratch.history(), [""; 0]);
     assert_no_journal(&scratch);
 }
@@ -340,9 +344,9 @@ fn a_table_in_use_is_waited_for_and_tried_again() {
         .code(4)
         .says("not rolled back; nothing was rolled back before it; run again");
     let mut run = impatient("60").spawn();
-    run.wait_for_log("trying again");
+    run.wait_for_log(TRIES_AGAIN);
     drop(reader);
-    run.wait().code(0).says("rolled back 2 migrations");
+    run.wait().code(0).rolled_back(2);
 }
 
 #[test]
@@ -377,7 +381,7 @@ fn a_runner_that_is_killed_in_the_middle_leaves_whole_migrations_and_the_next_do
     assert_eq!(scratch.history(), [version(1), version(2)]);
     assert_eq!(tables(&scratch), ["t1", "t2"]);
     gate.open();
-    down(&scratch).code(0).says("rolled back 2 migrations");
+    down(&scratch).code(0).rolled_back(2);
     assert_eq!(tables(&scratch), [""; 0]);
     scratch.assert_unlocked();
 }
@@ -409,9 +413,9 @@ fn a_row_deleted_by_hand_stops_the_run_before_its_next_try() {
         .lockstep(&["down"])
         .env("DDL_LOCK_TIMEOUT_SECONDS", "0.1")
         .spawn();
-    run.wait_for_log("trying again");
+    run.wait_for_log(TRIES_AGAIN);
     scratch.sql("DELETE FROM bun_migration_locks");
-    run.wait().code(4).says("the migration lock was lost");
+    run.wait().code(4);
     assert_eq!(scratch.history(), [version(1), version(2)]);
     assert_eq!(tables(&scratch), ["t1", "t2"]);
     drop(reader);
@@ -435,7 +439,7 @@ fn a_record_that_is_gone_by_then_is_left_alone_with_its_table() {
     run.wait()
         .code(0)
         .says("was rolled back, or recorded anew, by somebody else meanwhile")
-        .says("rolled back 2 migrations");
+        .rolled_back(2);
     assert_eq!(tables(&scratch), ["t2"]);
 }
 
@@ -449,12 +453,9 @@ fn of_two_that_run_at_once_one_rolls_back_and_the_other_takes_no_further_group()
     }
     scratch.file(&down_file(2), format!("{} DROP TABLE t2", Gate::SQL));
     let mut gate = Gate::closed(&scratch);
-    let first = patient_down(&scratch).spawn();
-    gate.wait_for_visitor();
-    let mut second = patient_down(&scratch).spawn();
-    second.wait_for_log("waiting for another runner");
+    let (first, second) = gate.queue(&patient_down(&scratch), &patient_down(&scratch));
     gate.open();
-    first.wait().code(0).says("rolled back 1 migration,");
+    first.wait().code(0).rolled_back(1);
     second
         .wait()
         .code(0)
@@ -470,10 +471,7 @@ fn what_was_applied_while_it_waited_is_not_rolled_back() {
     scratch.file(&up(2), format!("CREATE TABLE t2 (a int); {}", Gate::SQL));
     scratch.file(&down_file(2), "DROP TABLE t2");
     let mut gate = Gate::closed(&scratch);
-    let apply = scratch.patient_up().spawn();
-    gate.wait_for_visitor();
-    let mut back = patient_down(&scratch).spawn();
-    back.wait_for_log("waiting for another runner");
+    let (apply, back) = gate.queue(&scratch.patient_up(), &patient_down(&scratch));
     gate.open();
     apply.wait().code(0);
     let outcome = back.wait();
@@ -491,10 +489,9 @@ fn a_row_of_buns_is_waited_for() {
         .lockstep(&["down"])
         .env("MIGRATION_LOCK_WAIT_SECONDS", "0.3")
         .run()
-        .code(4)
-        .says("bun's lock is still there");
+        .code(4);
     let mut run = scratch.lockstep(&["down"]).spawn();
-    run.wait_for_log("waiting for bun's lock");
+    run.wait_for_log(WAITS_FOR_BUN);
     scratch.sql("DELETE FROM bun_migration_locks");
     run.wait().code(0);
     assert_eq!(tables(&scratch), [""; 0]);
@@ -502,8 +499,8 @@ fn a_row_of_buns_is_waited_for() {
 
 // ------------------------------------------------------------------------------------- outside a transaction
 
-const TABLE: &str = "CREATE TABLE t1 (a int); INSERT INTO t1 SELECT generate_series(1, 100)";
-const INDEX: &str = "CREATE INDEX CONCURRENTLY t1_a_idx ON t1 (a)";
+const CREATE_TABLE: &str = "CREATE TABLE t1 (a int); INSERT INTO t1 SELECT generate_series(1, 100)";
+const BUILD_INDEX: &str = "CREATE INDEX CONCURRENTLY t1_a_idx ON t1 (a)";
 const DROP: &str = "DROP INDEX CONCURRENTLY t1_a_idx";
 
 #[test]
@@ -526,10 +523,7 @@ fn a_drop_that_was_complete_but_whose_note_stayed_is_not_run_again() {
     note(&scratch, "a dead runner");
     scratch.sql("DROP INDEX t1_a_idx");
     let outcome = scratch.lockstep(&["down", "1"]).run();
-    outcome
-        .code(0)
-        .says("the earlier run had done its work")
-        .says("rolled back 1 migration,");
+    outcome.code(0).says(FINDS_THE_WORK_DONE).rolled_back(1);
     assert_eq!(scratch.history(), [version(1)]);
     assert_eq!(
         scratch.sql("SELECT version FROM bun_migrations_journal"),
@@ -575,7 +569,7 @@ fn a_drop_that_was_cut_short_is_finished_by_the_next_down() {
     outcome
         .code(0)
         .says("an earlier run did not finish it")
-        .says("rolled back 1 migration,");
+        .rolled_back(1);
     assert_eq!(index(&scratch), "absent");
     assert_eq!(
         scratch.history(),
@@ -597,7 +591,7 @@ fn after_a_drop_that_was_cut_short_the_newest_group_is_still_its_own() {
     let group =
         scratch.value("SELECT -history_id FROM bun_migrations_journal WHERE finished_at IS NULL");
     assert_eq!(group, "2");
-    down(&scratch).code(0).says("rolled back 1 migration,");
+    down(&scratch).code(0).rolled_back(1);
     assert_eq!(scratch.history(), [version(1)]);
     assert_eq!(index(&scratch), "absent");
 }
@@ -611,7 +605,7 @@ fn after_a_drop_that_was_cut_short_no_other_run_gets_its_group() {
     }
     steps(&scratch, 3..=3);
     scratch.up().code(0);
-    scratch.file(&up(2), INDEX);
+    scratch.file(&up(2), BUILD_INDEX);
     scratch.file(&down_file(2), DROP);
     down(&scratch)
         .code(0)
@@ -630,16 +624,13 @@ fn after_a_drop_that_was_cut_short_up_builds_the_index_again() {
         .up()
         .code(0)
         .says("as its rollback had begun to")
-        .says("1/1 applied");
+        .applied_one(1, 1);
     assert_eq!(index(&scratch), "valid");
     assert_eq!(scratch.history(), [version(1), version(2)]);
     let journal = "SELECT count(*) FILTER (WHERE finished_at IS NULL), count(*) FILTER (WHERE history_id > 0) \
                    FROM bun_migrations_journal";
     assert_eq!(scratch.value(journal), "0|2");
-    scratch
-        .up()
-        .code(0)
-        .says("the database is up to date: 2 migrations");
+    scratch.up().code(0).is_up_to_date(2);
 }
 
 /// As it is after a death between the note and the statement.
@@ -690,10 +681,7 @@ fn after_a_drop_of_a_database_that_was_not_begun_up_records_the_database() {
         "DELETE FROM bun_migrations; UPDATE bun_migrations_journal SET finished_at = NULL, history_id = -1, \
          checksum = repeat('0', 64), runner = 'a dead runner'",
     );
-    scratch
-        .up()
-        .code(0)
-        .says("the earlier run had done its work");
+    scratch.up().code(0).says(FINDS_THE_WORK_DONE);
     assert_eq!(scratch.history(), [version(1)]);
     down(&scratch).code(0);
     let there = format!("SELECT count(*) FROM pg_database WHERE datname = '{database}'");
@@ -710,7 +698,7 @@ fn the_orphan_of_a_rollback_is_waited_for_in_both_directions() {
             .batch_execute("SET application_name = 'a dead runner'; BEGIN; SELECT FROM t1")
             .expect("an orphan");
         let mut run = scratch.lockstep(command).spawn();
-        run.wait_for_log("waiting for the session of an interrupted run, pid");
+        run.wait_for_log(WAITS_FOR_THE_SESSION);
         assert_eq!(index(&scratch), "valid", "nothing is done meanwhile");
         drop(orphan);
         run.wait().code(0);
@@ -742,7 +730,7 @@ fn a_build_on_the_way_back_that_was_cut_short_is_finished_by_down_and_undone_by_
     for command in [&["down", "1"][..], &["up"]] {
         let scratch = indexed();
         scratch.file(&up(3), DROP);
-        scratch.file(&down_file(3), INDEX);
+        scratch.file(&down_file(3), BUILD_INDEX);
         scratch.up().code(0);
         assert_eq!(index(&scratch), "absent");
         let old = old_snapshot(&scratch);
@@ -765,7 +753,7 @@ fn a_build_on_the_way_back_that_was_cut_short_is_finished_by_down_and_undone_by_
             .lockstep(command)
             .run()
             .code(0)
-            .says("dropping the INVALID index");
+            .says(DROPS_THE_INVALID_INDEX);
         match command {
             ["up"] => {
                 assert_eq!(index(&scratch), "absent");
@@ -835,10 +823,7 @@ fn a_drop_that_the_server_refuses_can_be_mended_or_taken_back() {
     outcome
         .says("not rolled back; nothing was rolled back before it; remove the cause and run again");
     assert_eq!(scratch.history(), [version(1)]);
-    scratch
-        .up()
-        .code(0)
-        .says("nothing of its rollback had happened");
+    scratch.up().code(0).says(TAKES_A_ROLLBACK_BACK);
     assert_eq!(scratch.history(), [version(1), version(2)]);
     down(&scratch).code(1);
     scratch.file(&down_file(2), "ALTER TABLE t1 DROP CONSTRAINT t1_a_key");
@@ -943,10 +928,7 @@ fn what_the_server_refuses_to_detach_or_to_drop_is_recorded_again_by_up() {
         scratch.up().code(0);
         let before = scratch.history();
         down(&scratch).code(1).says(refusal);
-        scratch
-            .up()
-            .code(0)
-            .says("nothing of its rollback had happened");
+        scratch.up().code(0).says(TAKES_A_ROLLBACK_BACK);
         assert_eq!(scratch.history(), before);
         // A subscription with a slot would keep the database.
         if scratch.value("SELECT count(*) FROM pg_subscription WHERE subname = current_database()")
@@ -985,11 +967,11 @@ fn a_journal_without_a_column_for_the_statement_serves_as_well() {
     scratch.lockstep(&["down", "1"]).run().code(0);
     assert_eq!(index(&scratch), "absent");
     assert_eq!(scratch.value(columns), "1");
-    let commented = INDEX.replace("t1_a_idx", "/* a secret */ t1_a_idx -- another\n");
+    let commented = BUILD_INDEX.replace("t1_a_idx", "/* a secret */ t1_a_idx -- another\n");
     scratch.file(&up(2), format!("-- first\n{commented}"));
     scratch.up().code(0);
     let noted = "SELECT statement FROM bun_migrations_journal WHERE statement IS NOT NULL";
-    assert_eq!(scratch.sql(noted), [INDEX]);
+    assert_eq!(scratch.sql(noted), [BUILD_INDEX]);
 }
 
 // -------------------------------------------------------------------------------- struck at any message
@@ -1001,7 +983,7 @@ const WAYS: [(&str, &str, &str); 4] = [
         "CREATE TABLE t1 (a int); INSERT INTO t1 SELECT generate_series(1, 100); CREATE INDEX old_idx ON t1 (a)",
         "DROP TABLE t1",
     ),
-    ("20230101000002_index", INDEX, DROP),
+    ("20230101000002_index", BUILD_INDEX, DROP),
     (
         "20230101000003_column",
         "ALTER TABLE t1 ADD COLUMN b int",
@@ -1223,11 +1205,8 @@ fn assert_no_journal(scratch: &Scratch) {
 
 /// The first migration makes a table, the second, of another group, an index.
 fn indexed() -> Scratch {
-    let scratch = Scratch::new();
-    scratch.file(&up(1), TABLE);
-    scratch.file(&down_file(1), "DROP TABLE t1");
-    scratch.up().code(0);
-    scratch.file(&up(2), INDEX);
+    let scratch = Scratch::migrated([(&up(1), CREATE_TABLE), (&down_file(1), "DROP TABLE t1")]);
+    scratch.file(&up(2), BUILD_INDEX);
     scratch.file(&down_file(2), DROP);
     scratch.up().code(0);
     scratch
@@ -1235,12 +1214,10 @@ fn indexed() -> Scratch {
 
 /// A partition that the second migration has attached, and whose way back detaches it concurrently.
 fn attached() -> Scratch {
-    let scratch = Scratch::new();
-    scratch.file(
+    let scratch = Scratch::migrated([(
         &up(1),
         "CREATE TABLE p (a int) PARTITION BY LIST (a); CREATE TABLE p1 (a int)",
-    );
-    scratch.up().code(0);
+    )]);
     scratch.file(
         &up(2),
         "ALTER TABLE p ATTACH PARTITION p1 FOR VALUES IN (1)",

@@ -68,7 +68,7 @@ fn makes_both_files_with_the_time_in_utc_and_prints_their_paths() {
     let expected = ["down", "up"].map(|way| format!("{version}_add_author.{way}.sql"));
     assert_eq!(names(&scratch.migrations()), expected.into());
     // They are migrations as they are: what they hold is for a person to fill.
-    scratch.up().code(0).says("1 migration, 1 applied now");
+    scratch.up().code(0).is_up_to_date(1).applied_now(1);
     scratch.up().code(0);
 }
 
@@ -94,9 +94,10 @@ fn a_name_is_made_to_fit_and_that_is_said() {
 
 #[test]
 fn the_version_is_later_than_the_newest_file_wherever_that_is() {
-    let scratch = Scratch::new();
-    scratch.file("20230101000000_a.up.sql", "SELECT 1");
-    scratch.file("below/20981231235958_b.up.sql", "SELECT 1");
+    let scratch = Scratch::with([
+        ("20230101000000_a.up.sql", "SELECT 1"),
+        ("below/20981231235958_b.up.sql", "SELECT 1"),
+    ]);
     for expected in ["20981231235959", "20990101000000", "20990101000001"] {
         assert_eq!(version(&new(&scratch, &["c"]).run(), "c"), expected);
     }
@@ -167,9 +168,10 @@ fn a_directory_below_that_cannot_be_read_is_refused() {
 /// What a run that died left behind costs that version, and nothing else.
 #[test]
 fn a_reservation_that_stayed_is_stepped_over() {
-    let scratch = Scratch::new();
-    scratch.file("20980101000000_a.up.sql", "SELECT 1");
-    scratch.file(".20980101000001.new", "");
+    let scratch = Scratch::with([
+        ("20980101000000_a.up.sql", "SELECT 1"),
+        (".20980101000001.new", ""),
+    ]);
     assert_eq!(version(&new(&scratch, &["b"]).run(), "b"), "20980101000002");
 }
 

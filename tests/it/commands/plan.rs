@@ -12,13 +12,13 @@ fn ask(scratch: &Scratch, document: &str, query: &str) -> Vec<String> {
 
 /// A database with a table, and files that meet it in many ways.
 fn with_pending_files() -> Scratch {
-    let scratch = Scratch::new();
-    scratch.file(
-        "20240101000000_people.up.sql",
-        "CREATE TABLE people (id bigint PRIMARY KEY, name varchar(10)); CREATE VIEW \"All\" AS SELECT * FROM people;",
-    );
-    scratch.file("20240105000000_last.up.sql", "SELECT 1");
-    scratch.up().code(0);
+    let scratch = Scratch::migrated([
+        (
+            "20240101000000_people.up.sql",
+            "CREATE TABLE people (id bigint PRIMARY KEY, name varchar(10)); CREATE VIEW \"All\" AS SELECT * FROM people;",
+        ),
+        ("20240105000000_last.up.sql", "SELECT 1"),
+    ]);
     scratch.file(
         "20240102000000_late.up.sql",
         "-- A column.\nALTER TABLE people\n  ADD token uuid DEFAULT gen_random_uuid();\n\nDO $$ BEGIN END $$;\n",
@@ -255,9 +255,7 @@ fn lines_stay_within_80_columns_whatever_the_names() {
 
 #[test]
 fn says_that_nothing_is_pending() {
-    let scratch = Scratch::new();
-    scratch.file("20240101000000_one.up.sql", "SELECT 1");
-    scratch.up().code(0);
+    let scratch = Scratch::migrated([("20240101000000_one.up.sql", "SELECT 1")]);
     for arguments in [&["plan"][..], &["plan", "--rehearse"]] {
         let outcome = scratch.lockstep(arguments).run();
         outcome.code(0);
@@ -282,9 +280,7 @@ fn refuses_what_up_refuses_in_the_same_words() {
         ("20240102000000_two.up.sql", 2),
         ("20240101000000_one.up.sql", 5),
     ] {
-        let scratch = Scratch::new();
-        scratch.file("20240101000000_one.up.sql", "SELECT 1");
-        scratch.up().code(0);
+        let scratch = Scratch::migrated([("20240101000000_one.up.sql", "SELECT 1")]);
         scratch.file(file, "SELECT 2; COMMIT;");
         let refused = scratch.up();
         refused.code(code);
@@ -322,9 +318,7 @@ fn a_role_that_may_only_select_gets_an_answer_and_changes_nothing() {
 
 #[test]
 fn answers_while_a_runner_is_at_work_and_names_it() {
-    let scratch = Scratch::new();
-    scratch.file("20240101000000_table.up.sql", "CREATE TABLE t (a int)");
-    scratch.up().code(0);
+    let scratch = Scratch::migrated([("20240101000000_table.up.sql", "CREATE TABLE t (a int)")]);
     scratch.file(
         "20240102000000_gate.up.sql",
         format!("LOCK TABLE t; {}", Gate::SQL),
@@ -700,11 +694,10 @@ fn a_rehearsal_needs_no_right_that_up_does_not_need() {
 
 #[test]
 fn a_rehearsal_stops_at_a_signal() {
-    let scratch = Scratch::new();
-    scratch.file(
+    let scratch = Scratch::with([(
         "20240101000000_gate.up.sql",
-        format!("CREATE TABLE t (a int); {}", Gate::SQL),
-    );
+        &format!("CREATE TABLE t (a int); {}", Gate::SQL),
+    )]);
     let mut gate = Gate::closed(&scratch);
     let running = scratch
         .lockstep(&["plan", "--rehearse"])

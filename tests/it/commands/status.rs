@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::{env, fs};
 
+use crate::support::words::WAITS_FOR_BUN;
 use crate::support::{Gate, Lockstep, Outcome, Scratch, rows, server, wait_until};
 
 // --------------------------------------------------------------------------------------------- goldens
@@ -265,9 +266,7 @@ fn a_runner_in_a_long_statement_is_shown_and_nobody_waits_for_it() {
 
 #[test]
 fn an_index_build_is_shown_with_its_phase_and_as_running_not_as_left_behind() {
-    let scratch = Scratch::new();
-    scratch.file("20240101000000_a.up.sql", "CREATE TABLE a (c int);");
-    scratch.up().code(0);
+    let scratch = Scratch::migrated([("20240101000000_a.up.sql", "CREATE TABLE a (c int);")]);
     scratch.file(
         "20240101000001_i.up.sql",
         "CREATE INDEX CONCURRENTLY a_c_idx ON a (c)",
@@ -362,7 +361,7 @@ fn a_row_of_buns_is_shown_with_its_doubts_and_whose_it_may_be() {
     // A runner of ours that waits for the row is shown beside it.
     scratch.file("20240101000001_b.up.sql", "CREATE TABLE b ();");
     let mut run = scratch.lockstep(&["up"]).spawn();
-    run.wait_for_log("waiting for bun's lock");
+    run.wait_for_log(WAITS_FOR_BUN);
     let outcome = scratch.lockstep(&["status"]).run();
     let guard = scratch.guard().expect("a guard");
     assert_eq!(
@@ -402,8 +401,7 @@ fn the_row_of_a_dead_runner_is_shown_as_no_obstacle() {
 /// All three commands, for a role that may do nothing else, on a database with and without our tables.
 #[test]
 fn a_role_that_may_only_select_suffices_and_nothing_is_changed() {
-    let scratch = Scratch::new();
-    scratch.file("20240101000000_a.up.sql", "CREATE TABLE a ();");
+    let scratch = Scratch::with([("20240101000000_a.up.sql", "CREATE TABLE a ();")]);
     let role = scratch.reader();
     let all = |code: i32| {
         let before = scratch.schema();
@@ -492,8 +490,7 @@ fn a_history_that_is_locked_against_readers_is_named_and_the_wait_for_it_ends() 
 
 #[test]
 fn what_is_unusable_is_told_before_connecting() {
-    let scratch = Scratch::new();
-    scratch.file("notes.sql", "");
+    let scratch = Scratch::with([("notes.sql", "")]);
     for command in ["status", "check", "wait"] {
         let run = scratch
             .lockstep(&[command])
@@ -589,10 +586,7 @@ pub fn assert_documented(command: &str, documents: &[&Outcome]) {
 
 /// One file, applied.
 fn migrated() -> Scratch {
-    let scratch = Scratch::new();
-    scratch.file("20240101000000_a.up.sql", "CREATE TABLE a ();");
-    scratch.up().code(0);
-    scratch
+    Scratch::migrated([("20240101000000_a.up.sql", "CREATE TABLE a ();")])
 }
 
 /// A history with all that there can be, at times that do not depend on now.

@@ -8,6 +8,7 @@
 //! 5. A migration that attacks the lock, the history or its own session harms itself only.
 
 use crate::support::steps::version;
+use crate::support::words::{HAS_LOST_ITS_GUARD, TRIES_AGAIN};
 use crate::support::{Lockstep, Role, Scratch, rows};
 
 // ---------------------------------------------------------------------------------------- 1. settings
@@ -81,12 +82,13 @@ fn hostile_settings_of_the_database_change_nothing() {
     let outcome = scratch.up();
     outcome
         .code(0)
-        .says("4 migrations, 4 applied now")
-        .is_silent_about("trying again");
+        .is_up_to_date(4)
+        .applied_now(4)
+        .is_silent_about(TRIES_AGAIN);
     scratch
         .up()
         .code(0)
-        .says("the database is up to date: 4 migrations")
+        .is_up_to_date(4)
         .is_silent_about("applied now");
 
     let history = "SELECT name, group_id, migrated_at > now() - interval '10 minutes' FROM public.bun_migrations ORDER BY id";
@@ -357,9 +359,7 @@ fn a_member_whose_sessions_begin_as_the_owner_migrates_as_the_owner() {
 
 #[test]
 fn a_role_that_may_only_read_is_told_so_when_something_is_pending() {
-    let scratch = Scratch::new();
-    scratch.file(&file(1), "CREATE TABLE ran (version text)");
-    scratch.up().code(0);
+    let scratch = Scratch::migrated([(&file(1), "CREATE TABLE ran (version text)")]);
     let reader = scratch.role("reader", "LOGIN");
     scratch.sql(&format!(
         "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}",
@@ -382,9 +382,7 @@ fn a_role_that_may_only_read_is_told_so_when_something_is_pending() {
 
 #[test]
 fn a_role_that_may_not_read_the_history_is_told_so() {
-    let scratch = Scratch::new();
-    scratch.file(&file(1), "CREATE TABLE ran (version text)");
-    scratch.up().code(0);
+    let scratch = Scratch::migrated([(&file(1), "CREATE TABLE ran (version text)")]);
     let stranger = scratch.role("stranger", "LOGIN");
     let mut tables = vec![
         "bun_migrations",
@@ -421,9 +419,7 @@ fn a_role_that_may_not_read_the_history_is_told_so() {
 
 #[test]
 fn a_role_that_may_not_use_the_schema_is_told_so() {
-    let scratch = Scratch::new();
-    scratch.file(&file(1), "CREATE TABLE ran (version text)");
-    scratch.up().code(0);
+    let scratch = Scratch::migrated([(&file(1), "CREATE TABLE ran (version text)")]);
     let stranger = scratch.role("stranger", "LOGIN");
     scratch.sql("REVOKE ALL ON SCHEMA public FROM PUBLIC");
     let before = scratch.schema();
@@ -489,9 +485,7 @@ fn a_role_that_lacks_a_right_to_record_is_told_which_and_no_file_is_blamed() {
 }
 
 fn without_one_right(rights: &[(&str, &str)]) {
-    let scratch = Scratch::new();
-    scratch.file(&file(1), "CREATE TABLE ran (version text)");
-    scratch.up().code(0);
+    let scratch = Scratch::migrated([(&file(1), "CREATE TABLE ran (version text)")]);
     let role = scratch.role("limited", "LOGIN");
     let all = [
         "SELECT, INSERT ON bun_migrations",
@@ -620,7 +614,7 @@ fn names_that_are_recorded_twice_or_are_no_versions_are_left_alone() {
     scratch.sql(records);
     files(&scratch, 2);
     let outcome = scratch.up();
-    outcome.code(0).says("2 migrations, 1 applied now");
+    outcome.code(0).is_up_to_date(2).applied_now(1);
     for name in ["init", "20230101", "2023010100000Z", "99999999999999999999"] {
         outcome.says(&format!(
             "the history holds \\\"{name}\\\", which is no version of 14 digits"
@@ -642,16 +636,17 @@ fn names_that_are_recorded_twice_or_are_no_versions_are_left_alone() {
 /// The guard tells others that we live. That it is gone is no reason to stop while the row is ours.
 #[test]
 fn a_migration_that_terminates_the_guard_is_applied() {
-    let scratch = Scratch::new();
-    scratch.file(&file(1), "CREATE TABLE t1 ()");
-    scratch.file(
-        &file(2),
-        "CREATE TABLE t2 AS SELECT pg_terminate_backend(pid, 5000) AS terminated FROM pg_locks \
+    let scratch = Scratch::with([
+        (&file(1), "CREATE TABLE t1 ()"),
+        (
+            &file(2),
+            "CREATE TABLE t2 AS SELECT pg_terminate_backend(pid, 5000) AS terminated FROM pg_locks \
          WHERE locktype = 'advisory' AND classid = 1819239275 AND pid <> pg_backend_pid() \
          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-    );
-    scratch.file(&file(3), "CREATE TABLE t3 ()");
-    scratch.up().code(0).says("the guard was already gone");
+        ),
+        (&file(3), "CREATE TABLE t3 ()"),
+    ]);
+    scratch.up().code(0).says(HAS_LOST_ITS_GUARD);
     assert_eq!(scratch.sql("SELECT terminated FROM t2"), ["t"]);
     assert_eq!(tables(&scratch), ["t1", "t2", "t3"]);
     assert_eq!(scratch.history(), (1..=3).map(version).collect::<Vec<_>>());
@@ -660,12 +655,13 @@ fn a_migration_that_terminates_the_guard_is_applied() {
 
 #[test]
 fn a_migration_that_terminates_its_own_session_is_undone_and_the_lock_is_free() {
-    let scratch = Scratch::new();
-    scratch.file(&file(1), "CREATE TABLE t1 ()");
-    scratch.file(
-        &file(2),
-        "CREATE TABLE t2 (); SELECT pg_terminate_backend(pg_backend_pid())",
-    );
+    let scratch = Scratch::with([
+        (&file(1), "CREATE TABLE t1 ()"),
+        (
+            &file(2),
+            "CREATE TABLE t2 (); SELECT pg_terminate_backend(pg_backend_pid())",
+        ),
+    ]);
     scratch
         .up()
         .code(3)
@@ -691,10 +687,7 @@ fn a_migration_that_unlocks_all_advisory_locks_unlocks_nothing_of_ours() {
     );
     scratch.file(&file(2), "SELECT pg_advisory_unlock_all()");
     scratch.file(&file(3), format!("CREATE TABLE t3 AS {guards}"));
-    scratch
-        .up()
-        .code(0)
-        .is_silent_about("the guard was already gone");
+    scratch.up().code(0).is_silent_about(HAS_LOST_ITS_GUARD);
     assert_eq!(
         scratch.sql("SELECT guards FROM t1 UNION ALL SELECT guards FROM t3"),
         ["1", "1"]
@@ -704,14 +697,14 @@ fn a_migration_that_unlocks_all_advisory_locks_unlocks_nothing_of_ours() {
 
 #[test]
 fn a_file_that_is_discard_all_is_applied() {
-    let scratch = Scratch::new();
-    scratch.file(&file(1), "CREATE TABLE t1 ()");
-    scratch.file(&file(2), "DISCARD ALL");
-    scratch.file(
-        &file(3),
-        "CREATE TABLE t3 AS SELECT current_setting('application_name') AS name",
-    );
-    scratch.up().code(0);
+    let scratch = Scratch::migrated([
+        (&file(1), "CREATE TABLE t1 ()"),
+        (&file(2), "DISCARD ALL"),
+        (
+            &file(3),
+            "CREATE TABLE t3 AS SELECT current_setting('application_name') AS name",
+        ),
+    ]);
     assert_eq!(scratch.history(), (1..=3).map(version).collect::<Vec<_>>());
     assert_eq!(scratch.sql("SELECT name LIKE 'lockstep/%' FROM t3"), ["t"]);
     scratch.assert_unlocked();
@@ -719,8 +712,7 @@ fn a_file_that_is_discard_all_is_applied() {
 
 #[test]
 fn discard_all_in_company_is_refused() {
-    let scratch = Scratch::new();
-    scratch.file(&file(1), "CREATE TABLE t1 ();\nDISCARD ALL;");
+    let scratch = Scratch::with([(&file(1), "CREATE TABLE t1 ();\nDISCARD ALL;")]);
     scratch
         .up()
         .code(2)

@@ -11,6 +11,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use crate::support::words::{DROPS_THE_INVALID_INDEX, LEAVES_THE_LOCK};
 use crate::support::{Gate, Lockstep, Scratch, server, wait_until};
 
 /// The connection's start-up.
@@ -93,16 +94,13 @@ fn no_path_uses_the_extended_protocol() {
     let up = through(&proxy, &scratch)
         .env("DDL_LOCK_TIMEOUT_SECONDS", "0")
         .env("DATABASE_QUERY_LOGGING_ENABLED", "true");
-    let run = up.spawn();
-    gate.wait_for_visitor();
-    let mut waiter = up.spawn();
-    waiter.wait_for_log("waiting for another runner");
+    let (run, waiter) = gate.queue(&up, &up);
     gate.open();
     run.wait().code(1);
     waiter.wait().code(1);
     scratch.sql("DELETE FROM t");
     scratch.file("20230101000003_bad.up.sql", "SELECT 1; SELECT oops");
-    up.run().code(1).says("dropping the INVALID index");
+    up.run().code(1).says(DROPS_THE_INVALID_INDEX);
     let seen = proxy.seen();
     assert!(seen.messages[&b'Q'] > 20, "{seen:?}");
     seen.assert_simple();
@@ -135,10 +133,7 @@ fn a_lost_migration_is_exit_3_and_the_next_run_applies_it() {
     let scratch = Scratch::new();
     let proxy = Proxy::losing("-- step 2", Lose::Message);
     steps(&scratch, 3);
-    through(&proxy, &scratch)
-        .run()
-        .code(3)
-        .says("the connection was lost");
+    through(&proxy, &scratch).run().code(3);
     assert_eq!(scratch.history().len(), 1);
     scratch.up().code(0);
     assert_eq!(
@@ -156,12 +151,9 @@ fn a_lost_release_is_exit_3_and_the_next_run_has_nothing_to_do() {
     through(&proxy, &scratch)
         .run()
         .code(3)
-        .says("the next run takes the lock over");
+        .says(LEAVES_THE_LOCK);
     assert_eq!(scratch.history().len(), 2);
-    scratch
-        .up()
-        .code(0)
-        .says("the database is up to date: 2 migrations");
+    scratch.up().code(0).is_up_to_date(2);
     steps(&scratch, 3);
     scratch.up().code(0);
     assert_eq!(
@@ -179,7 +171,7 @@ fn a_lost_release_does_not_hide_the_error_of_the_migration() {
     steps(&scratch, 1);
     scratch.file("20230101000002_bad.up.sql", "SELECT oops");
     let outcome = through(&proxy, &scratch).run();
-    outcome.code(1).says("the next run takes the lock over");
+    outcome.code(1).says(LEAVES_THE_LOCK);
     assert!(
         outcome.error().contains("column \"oops\" does not exist"),
         "{outcome}"

@@ -7,6 +7,10 @@ use postgres::{Client, NoTls};
 
 use crate::support::pgbouncer::{MODES, Mode, PgBouncer};
 use crate::support::steps::{assert_applied_once, file, steps, version};
+use crate::support::words::{
+    BEGINS_ANEW, DROPS_THE_INVALID_INDEX, HAS_LOST_ITS_CONNECTION, WAITS_FOR_A_RUNNER,
+    WAITS_FOR_THE_DATABASE,
+};
 use crate::support::{Gate, Lockstep, Outcome, Running, Scratch, rows, wait_until};
 
 // ------------------------------------------------------------------------------------------- applying
@@ -36,11 +40,9 @@ fn two_connections_are_enough(mode: Mode) {
     up(&scratch, &pgbouncer)
         .run()
         .code(0)
-        .says("7 migrations, 7 applied now");
-    up(&scratch, &pgbouncer)
-        .run()
-        .code(0)
-        .says("the database is up to date: 7 migrations");
+        .is_up_to_date(7)
+        .applied_now(7);
+    up(&scratch, &pgbouncer).run().code(0).is_up_to_date(7);
 
     assert_eq!(scratch.history(), (1..=7).map(version).collect::<Vec<_>>());
     assert_eq!(
@@ -102,10 +104,7 @@ fn a_pool_of_one_is_a_clear_error_and_no_hang() {
         assert_eq!(complaints(scratch), [""; 0]);
         wait_until("its connection is free again", || pgbouncer.waiting() == 0);
         scratch.up().code(0);
-        up(scratch, pgbouncer)
-            .run()
-            .code(0)
-            .says("the database is up to date: 2 migrations");
+        up(scratch, pgbouncer).run().code(0).is_up_to_date(2);
     }
 }
 
@@ -156,7 +155,7 @@ fn of_fifty_at_once_one_works_and_if_nothing_is_pending_nobody_writes_or_locks()
     for outcome in at_once(&scratch, &pgbouncer, 50) {
         outcome
             .code(0)
-            .says("the database is up to date: 5 migrations")
+            .is_up_to_date(5)
             .is_silent_about("applied now");
     }
     let log = scratch.server_log();
@@ -252,10 +251,8 @@ fn a_killed_runner_is_succeeded(mode: Mode) {
     let pgbouncer = PgBouncer::start(&scratch, mode, 5);
     let mut gate = Gate::closed(&scratch);
     steps(&scratch, &["", Gate::SQL, ""]);
-    let first = up(&scratch, &pgbouncer).spawn();
+    let (first, second) = gate.queue(&up(&scratch, &pgbouncer), &up(&scratch, &pgbouncer));
     let orphan = gate.wait_for_visitor();
-    let mut second = up(&scratch, &pgbouncer).spawn();
-    second.wait_for_log("waiting for another runner");
     first.kill();
     wait_until("the second runner has come to the same migration", || {
         gate.visitor().is_some_and(|it| it != orphan)
@@ -294,9 +291,9 @@ fn a_runner_killed_in_an_index_build_is_succeeded(mode: Mode) {
     let first = up(&scratch, &pgbouncer).spawn();
     wait_until("the build waits", || scratch.value(builds) == "1");
     let mut second = up(&scratch, &pgbouncer).spawn();
-    second.wait_for_log("waiting for another runner");
+    second.wait_for_log(WAITS_FOR_A_RUNNER);
     first.kill();
-    second.wait_for_log("dropping the INVALID index");
+    second.wait_for_log(DROPS_THE_INVALID_INDEX);
     drop(old);
     second.wait().code(0);
     assert!(is_valid(&scratch, "ran_version_idx"));
@@ -333,6 +330,7 @@ fn a_rollback_killed_in_a_drop_is_finished_through_the_pool_in_either_direction(
         wait_until("the index is INVALID", || {
             !is_valid(&scratch, "ran_version_idx")
         });
+        let killed = first.pid();
         first.kill();
         let mut second = through(command).spawn();
         second.wait_for_log("an earlier run did not finish it");
@@ -346,7 +344,10 @@ fn a_rollback_killed_in_a_drop_is_finished_through_the_pool_in_either_direction(
         through(&["down"]).run().code(0);
         assert_eq!(scratch.history(), [""; 0]);
         scratch.assert_unlocked();
-        assert_eq!(complaints(&scratch), [""; 0]);
+        // Whether the server notices the death while the statement still waits, and says so, is a matter of time.
+        let mut complaints = complaints(&scratch);
+        complaints.retain(|line| !line.contains(&format!("/{killed} ")));
+        assert_eq!(complaints, [""; 0]);
     }
 }
 
@@ -405,7 +406,7 @@ fn nothing_leaks(mode: Mode) {
     up(&scratch, &pgbouncer)
         .run()
         .code(1)
-        .says("division by zero");
+        .says("(SQLSTATE 22012)");
     assert_clean(&scratch, &pgbouncer);
 }
 
@@ -471,7 +472,7 @@ fn a_pgbouncer_that_is_not_there_yet_is_waited_for() {
     pgbouncer.kill();
     steps(&scratch, &["", ""]);
     let mut run = up(&scratch, &pgbouncer).spawn();
-    run.wait_for_log("waiting for the database");
+    run.wait_for_log(WAITS_FOR_THE_DATABASE);
     pgbouncer.run();
     run.wait().code(0);
     assert_applied_once(&scratch, 2);
@@ -497,16 +498,13 @@ fn a_runner_that_waits_for_another_outlives_a_restart_of_pgbouncer() {
     let mut pgbouncer = PgBouncer::start(&scratch, Mode::Transaction, 2);
     let mut gate = Gate::closed(&scratch);
     steps(&scratch, &[Gate::SQL, ""]);
-    let holder = scratch.patient_up().spawn();
-    gate.wait_for_visitor();
-    let mut waiter = up(&scratch, &pgbouncer).spawn();
-    waiter.wait_for_log("waiting for another runner");
+    let (holder, mut waiter) = gate.queue(&scratch.patient_up(), &up(&scratch, &pgbouncer));
     pgbouncer.kill();
-    waiter.wait_for_log("nothing was begun, so once more from the start");
+    waiter.wait_for_log(BEGINS_ANEW);
     pgbouncer.run();
     gate.open();
     holder.wait().code(0);
-    waiter.wait().code(0).says("the connection was lost");
+    waiter.wait().code(0).says(HAS_LOST_ITS_CONNECTION);
     assert_applied_once(&scratch, 2);
     scratch.assert_unlocked();
 }
@@ -537,10 +535,7 @@ fn a_pgbouncer_that_restarts_in_a_migration_is_a_lost_connection_and_the_next_ru
 fn a_signal_ends_the_wait_of_a_runner_that_gets_no_connection_from_the_pool() {
     let scratch = Scratch::new();
     let (mut gate, pgbouncer) = full_pool(&scratch);
-    let holder = up(&scratch, &pgbouncer).spawn();
-    gate.wait_for_visitor();
-    let mut waiter = up(&scratch, &pgbouncer).spawn();
-    waiter.wait_for_log("waiting for another runner");
+    let (holder, waiter) = gate.queue(&up(&scratch, &pgbouncer), &up(&scratch, &pgbouncer));
     let other = occupy(&pgbouncer);
     pgbouncer.wait_for_waiting(1);
     waiter.signal("TERM");
@@ -555,12 +550,10 @@ fn a_signal_ends_the_wait_of_a_runner_that_gets_no_connection_from_the_pool() {
 fn the_wait_of_a_runner_that_gets_no_connection_from_the_pool_has_a_deadline() {
     let scratch = Scratch::new();
     let (mut gate, pgbouncer) = full_pool(&scratch);
-    let holder = up(&scratch, &pgbouncer).spawn();
-    gate.wait_for_visitor();
-    let mut waiter = up(&scratch, &pgbouncer)
-        .env("MIGRATION_LOCK_WAIT_SECONDS", "3")
-        .spawn();
-    waiter.wait_for_log("waiting for another runner");
+    let (holder, waiter) = gate.queue(
+        &up(&scratch, &pgbouncer),
+        &up(&scratch, &pgbouncer).env("MIGRATION_LOCK_WAIT_SECONDS", "8"),
+    );
     let other = occupy(&pgbouncer);
     let outcome = waiter.wait();
     assert!(

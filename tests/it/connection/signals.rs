@@ -9,7 +9,8 @@ use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 
-use crate::support::{DEADLINE, Gate, Running, Scratch, wait_until};
+use crate::support::words::{TRIES_AGAIN, WAITS_FOR_BUN, WAITS_FOR_THE_DATABASE};
+use crate::support::{DEADLINE, Gate, Running, Scratch, send_signal, wait_until};
 
 // ------------------------------------------------------------------------------------------- while waiting
 
@@ -19,10 +20,7 @@ fn ends_the_wait_for_another_runner_at_once() {
         let scratch = Scratch::new();
         let mut gate = Gate::closed(&scratch);
         three_steps(&scratch, Gate::SQL);
-        let holder = scratch.patient_up().spawn();
-        gate.wait_for_visitor();
-        let mut waiter = scratch.patient_up().spawn();
-        waiter.wait_for_log("waiting for another runner");
+        let (holder, waiter) = gate.queue(&scratch.patient_up(), &scratch.patient_up());
         waiter.signal(signal);
         // The gate is still closed: it did not wait for the holder.
         waiter.wait().code(code).says(&format!(
@@ -41,7 +39,7 @@ fn ends_the_wait_for_bun_at_once() {
     scratch.up().code(0);
     scratch.sql("INSERT INTO bun_migration_locks (table_name) VALUES ('bun_migrations')");
     let mut run = scratch.lockstep(&["up"]).spawn();
-    run.wait_for_log("waiting for bun's lock");
+    run.wait_for_log(WAITS_FOR_BUN);
     run.signal("TERM");
     run.wait().code(143);
     assert_eq!(
@@ -65,7 +63,7 @@ fn ends_the_wait_for_a_server_that_refuses_connections_at_once() {
             .lockstep(&["up"])
             .env("DATABASE_URL", format!("postgres://x@127.0.0.1:{port}/x"))
             .spawn();
-        run.wait_for_log("waiting for the database");
+        run.wait_for_log(WAITS_FOR_THE_DATABASE);
         run.signal(signal);
         run.wait()
             .code(code)
@@ -114,7 +112,7 @@ fn ends_the_wait_for_a_locked_table() {
         .lockstep(&["up"])
         .env("DDL_LOCK_TIMEOUT_SECONDS", "0.05")
         .spawn();
-    run.wait_for_log("trying again");
+    run.wait_for_log(TRIES_AGAIN);
     run.signal("TERM");
     run.wait().code(143);
     assert_eq!(scratch.history(), VERSIONS);
@@ -137,7 +135,7 @@ fn finishes_the_migration_that_runs_and_stops_before_the_next() {
         let outcome = run.wait();
         outcome
             .code(code)
-            .says("1/3 applied")
+            .applied_one(1, 3)
             .is_silent_about("2/3 applying");
         assert_eq!(
             outcome.error(),
@@ -165,7 +163,7 @@ fn a_signal_in_the_last_migration_is_never_0() {
     run.signal("TERM");
     wait_until_delivered(&run);
     gate.open();
-    run.wait().code(143).says("1/1 applied");
+    run.wait().code(143).applied_one(1, 1);
     assert_eq!(scratch.history(), VERSIONS[..1]);
     scratch.assert_unlocked();
     scratch.up().code(0);
@@ -195,7 +193,7 @@ fn a_signal_in_an_index_build_lets_it_finish_and_be_recorded() {
     drop(old);
     run.wait()
         .code(143)
-        .says("1/2 applied")
+        .applied_one(1, 2)
         .is_silent_about("2/2 applying");
     assert_eq!(scratch.history().len(), 4);
     assert_eq!(
@@ -224,7 +222,7 @@ fn stops_between_two_migrations() {
         });
         run.signal(signal);
         run.thaw();
-        run.wait().code(code).says("1/3 applied");
+        run.wait().code(code).applied_one(1, 3);
         assert_eq!(scratch.history(), VERSIONS[..1]);
         scratch.assert_unlocked();
     }
@@ -303,11 +301,7 @@ fn signals_work_as_process_1() {
     );
     let children =
         fs::read_to_string(format!("/proc/{0}/task/{0}/children", unshare.id())).expect("/proc");
-    let status = Command::new("kill")
-        .args(["-TERM", children.trim()])
-        .status()
-        .expect("kill");
-    assert!(status.success());
+    send_signal("TERM", children.trim());
     wait_until("the signal is delivered", || !is_pending(children.trim()));
     gate.open();
     wait_until("it has ended", || {

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use postgres::{Client, NoTls};
 
+use crate::support::words::WAITS_FOR_BUN;
 use crate::support::{Lockstep, Scratch, rows, server, wait_until};
 
 #[test]
@@ -23,7 +24,7 @@ fn a_standby_that_is_up_to_date_is_recognised_as_such() {
     up(&scratch, &database.on_standby())
         .run()
         .code(0)
-        .says("the database is up to date: 2 migrations");
+        .is_up_to_date(2);
     database.assert_no_errors_on_standby();
 }
 
@@ -69,11 +70,9 @@ fn on_a_standby_too_a_row_of_buns_is_waited_for() {
     database.catch_up();
     let standby = up(&scratch, &database.on_standby());
     let mut run = standby.spawn();
-    run.wait_for_log("waiting for bun's lock");
+    run.wait_for_log(WAITS_FOR_BUN);
     database.sql("DELETE FROM bun_migration_locks");
-    run.wait()
-        .code(0)
-        .says("the database is up to date: 1 migration");
+    run.wait().code(0).is_up_to_date(1);
 }
 
 /// They only read, so a standby will do; but who lives on the primary cannot be seen from here.
@@ -127,7 +126,8 @@ fn of_several_hosts_the_one_that_can_be_written_to_is_found() {
     up(&scratch, &format!("{url}?target_session_attrs=read-write"))
         .run()
         .code(0)
-        .says("2 migrations, 2 applied now");
+        .is_up_to_date(2)
+        .applied_now(2);
     assert_eq!(database.history(), ["20230101000001", "20230101000002"]);
     database.catch_up();
     up(&scratch, &format!("{url}?target_session_attrs=read-write"))

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::net::TcpListener;
 
+use crate::support::words::WAITS_FOR_BUN;
 use crate::support::{Lockstep, Outcome, Scratch, text};
 
 const FILE: &str = "20240101000000_a.up.sql";
@@ -23,14 +24,9 @@ fn variables() -> Vec<String> {
 
 /// A scratch with one migration, which notes who and where it was and with which settings it ran.
 pub fn scratch() -> Scratch {
-    let scratch = Scratch::new();
-    scratch.file(
-        FILE,
-        "CREATE TABLE noted AS SELECT session_user AS who, application_name AS application,
+    Scratch::with([(FILE, "CREATE TABLE noted AS SELECT session_user AS who, application_name AS application,
            current_setting('lock_timeout') AS lock_timeout, current_setting('statement_timeout') AS statement_timeout,
-           client_addr IS NULL AS by_socket FROM pg_stat_activity WHERE pid = pg_backend_pid()",
-    );
-    scratch
+           client_addr IS NULL AS by_socket FROM pg_stat_activity WHERE pid = pg_backend_pid()")])
 }
 
 impl Scratch {
@@ -243,9 +239,9 @@ fn waits_for_the_server_as_long_as_it_is_told() {
         "{outcome}"
     );
 
-    let outcome = nobody().env("DATABASE_WAIT_SECONDS", "0.6").run();
+    let outcome = nobody().env("DATABASE_WAIT_SECONDS", "3").run();
     outcome.code(3).says("waiting for the database at ");
-    assert_deadline(&outcome, 0.6);
+    assert_deadline(&outcome, 3.0);
 
     for unset in [None, Some("")] {
         let run = nobody();
@@ -272,13 +268,13 @@ fn waits_for_another_runner_as_long_as_it_is_told() {
     outcome.code(4).is_silent_about("waiting for");
     let outcome = scratch
         .lockstep(&["up"])
-        .env("MIGRATION_LOCK_WAIT_SECONDS", "0.4")
+        .env("MIGRATION_LOCK_WAIT_SECONDS", "3")
         .run();
     outcome.code(4);
-    assert_deadline(&outcome, 0.4);
+    assert_deadline(&outcome, 3.0);
 
     let mut running = scratch.lockstep(&["up"]).spawn();
-    running.wait_for_log("waiting for bun's lock");
+    running.wait_for_log(WAITS_FOR_BUN);
     scratch.sql("DELETE FROM bun_migration_locks");
     let outcome = running.wait();
     outcome.code(0);
@@ -326,9 +322,9 @@ fn a_locked_table_is_tried_again_as_long_as_it_is_told() {
 
     let outcome = up().env("DDL_LOCK_RETRY_SECONDS", "0").run();
     outcome.code(4).is_silent_about("waiting for");
-    let outcome = up().env("DDL_LOCK_RETRY_SECONDS", "0.4").run();
+    let outcome = up().env("DDL_LOCK_RETRY_SECONDS", "3").run();
     outcome.code(4);
-    assert_deadline(&outcome, 0.4);
+    assert_deadline(&outcome, 3.0);
 
     let mut running = up().spawn();
     running.wait_for_log("waiting for a lock: ");
@@ -340,8 +336,7 @@ fn a_locked_table_is_tried_again_as_long_as_it_is_told() {
 
 #[test]
 fn the_statement_timeout_stops_a_statement() {
-    let scratch = Scratch::new();
-    scratch.file(FILE, "CREATE TABLE t ();\nSELECT pg_sleep(600);");
+    let scratch = Scratch::with([(FILE, "CREATE TABLE t ();\nSELECT pg_sleep(600);")]);
     // What is finer than the server's millisecond does not become none.
     for timeout in ["0.2", "0.0001"] {
         let outcome = scratch
@@ -356,8 +351,7 @@ fn the_statement_timeout_stops_a_statement() {
 
 #[test]
 fn migrations_are_where_the_variable_says_or_in_migrations() {
-    let scratch = Scratch::new();
-    scratch.file(FILE, "SELECT 1");
+    let scratch = Scratch::with([(FILE, "SELECT 1")]);
     scratch
         .lockstep(&["up"])
         .without("MIGRATIONS_DIR")
@@ -427,9 +421,7 @@ fn older_files_are_applied_with_a_warning_unless_the_order_is_strict() {
         (Some("any"), 0),
         (Some("strict"), 5),
     ] {
-        let scratch = Scratch::new();
-        scratch.file(OTHER_FILE, "SELECT 1");
-        scratch.up().code(0);
+        let scratch = Scratch::migrated([(OTHER_FILE, "SELECT 1")]);
         scratch.file(FILE, "CREATE TABLE late ()");
         let run = scratch.lockstep(&["up"]);
         let run = order

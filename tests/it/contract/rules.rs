@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use postgres::Client;
 
+use crate::support::words::DROPS_THE_INVALID_INDEX;
 use crate::support::{Gate, Lockstep, Scratch, rows, wait_until};
 
 // 1. Exactly once.
@@ -12,12 +13,10 @@ use crate::support::{Gate, Lockstep, Scratch, rows, wait_until};
 /// The three rows carry the number of the transaction that wrote them.
 #[test]
 fn a_migration_its_history_row_and_its_journal_row_commit_in_one_transaction() {
-    let scratch = Scratch::new();
-    scratch.file(
+    let scratch = Scratch::migrated([(
         "20240101000000_a.up.sql",
         "CREATE TABLE proof AS SELECT pg_current_xact_id()::xid AS xid;",
-    );
-    scratch.up().code(0);
+    )]);
     let same = "SELECT h.xmin = p.xid AND j.xmin = p.xid FROM bun_migrations h, bun_migrations_journal j, proof p";
     assert_eq!(scratch.value(same), "t");
 }
@@ -59,12 +58,10 @@ fn killed_while_the_server_goes_on_and_run_again_at_once_each_is_applied_once() 
 /// A trigger makes the record slow, so that many of the kills fall between a migration's last statement and its commit.
 #[test]
 fn killed_again_and_again_at_any_moment_each_is_applied_once() {
-    let scratch = Scratch::new();
-    scratch.file(
+    let scratch = Scratch::migrated([(
         "20240101000000_runs.up.sql",
         "CREATE TABLE runs (version text); INSERT INTO runs VALUES ('0');",
-    );
-    scratch.up().code(0);
+    )]);
     slow_down_the_record(&scratch, 0.01);
     for version in 1..=8 {
         let sql = format!("INSERT INTO runs VALUES ('{version}'); SELECT pg_sleep(0.005);");
@@ -91,9 +88,7 @@ fn killed_again_and_again_at_any_moment_each_is_applied_once() {
 /// The build waits for an open transaction, so the kill leaves the INVALID index that PostgreSQL cannot roll back.
 #[test]
 fn killed_while_an_index_is_built_concurrently_the_next_run_builds_it() {
-    let scratch = Scratch::new();
-    scratch.file("20240101000000_table.up.sql", "CREATE TABLE t (a int);");
-    scratch.up().code(0);
+    let scratch = Scratch::migrated([("20240101000000_table.up.sql", "CREATE TABLE t (a int);")]);
     scratch.file(
         "20240101000001_index.up.sql",
         "CREATE INDEX CONCURRENTLY t_a_idx ON t (a);",
@@ -116,7 +111,7 @@ fn killed_while_an_index_is_built_concurrently_the_next_run_builds_it() {
         "the leftover that is to be repaired"
     );
     writer.batch_execute("COMMIT").expect("a commit");
-    scratch.up().code(0).says("dropping the INVALID index");
+    scratch.up().code(0).says(DROPS_THE_INVALID_INDEX);
     assert_eq!(
         scratch.value("SELECT indisvalid FROM pg_index WHERE indexrelid = 't_a_idx'::regclass"),
         "t"
@@ -199,10 +194,7 @@ fn the_lock_of_a_killed_runner_is_taken_over_without_help() {
 fn a_second_runner_waits_for_the_first_and_finds_its_work_done() {
     let scratch = with_a_gate();
     let mut gate = Gate::closed(&scratch);
-    let first = patient(&scratch).spawn();
-    gate.wait_for_visitor();
-    let mut second = scratch.lockstep(&["up"]).spawn();
-    second.wait_for_log("waiting for another runner");
+    let (first, mut second) = gate.queue(&patient(&scratch), &scratch.lockstep(&["up"]));
     // It names the first, and what that is doing.
     second.wait_for_log(&format!("/{}, from 127.0.0.1", first.pid()));
     second.wait_for_log("running 20240101000001_gate.up.sql");
@@ -217,14 +209,15 @@ fn a_second_runner_waits_for_the_first_and_finds_its_work_done() {
 
 #[test]
 fn a_failing_statement_undoes_its_whole_file_and_no_other() {
-    let scratch = Scratch::new();
-    scratch.file("20240101000000_a.up.sql", "CREATE TABLE a ();");
-    scratch.file(
-        "20240101000001_b.up.sql",
-        "CREATE TABLE b1 (); CREATE TABLE b2 (); SELECT 1 / 0; CREATE TABLE b3 ();",
-    );
-    scratch.file("20240101000002_c.up.sql", "CREATE TABLE c ();");
-    scratch.up().code(1).says("division by zero");
+    let scratch = Scratch::with([
+        ("20240101000000_a.up.sql", "CREATE TABLE a ();"),
+        (
+            "20240101000001_b.up.sql",
+            "CREATE TABLE b1 (); CREATE TABLE b2 (); SELECT 1 / 0; CREATE TABLE b3 ();",
+        ),
+        ("20240101000002_c.up.sql", "CREATE TABLE c ();"),
+    ]);
+    scratch.up().code(1).says("(SQLSTATE 22012)");
     assert_eq!(tables(&scratch), ["a"]);
     assert_eq!(scratch.history(), ["20240101000000"]);
 }
@@ -232,15 +225,16 @@ fn a_failing_statement_undoes_its_whole_file_and_no_other() {
 /// It is the file's own violation, although PostgreSQL would only speak up at the commit.
 #[test]
 fn a_violated_deferred_constraint_undoes_its_file() {
-    let scratch = Scratch::new();
-    scratch.file(
-        "20240101000000_a.up.sql",
-        "CREATE TABLE a (id int PRIMARY KEY, parent int REFERENCES a DEFERRABLE INITIALLY DEFERRED);",
-    );
-    scratch.file(
-        "20240101000001_b.up.sql",
-        "CREATE TABLE b (); INSERT INTO a VALUES (1, 2);",
-    );
+    let scratch = Scratch::with([
+        (
+            "20240101000000_a.up.sql",
+            "CREATE TABLE a (id int PRIMARY KEY, parent int REFERENCES a DEFERRABLE INITIALLY DEFERRED);",
+        ),
+        (
+            "20240101000001_b.up.sql",
+            "CREATE TABLE b (); INSERT INTO a VALUES (1, 2);",
+        ),
+    ]);
     let error = scratch.up().code(1).error();
     assert!(error.contains("20240101000001_b.up.sql"), "{error}");
     assert!(error.contains("(SQLSTATE 23503)"), "{error}");
@@ -256,27 +250,30 @@ fn a_violated_deferred_constraint_undoes_its_file() {
 
 #[test]
 fn a_statement_that_cannot_run_in_a_transaction_runs_alone_in_its_file() {
-    let scratch = Scratch::new();
-    scratch.file("20240101000000_t.up.sql", "CREATE TABLE t (a int) PARTITION BY LIST (a); CREATE TABLE t1 PARTITION OF t FOR VALUES IN (1); CREATE TABLE p (a int);");
-    scratch.file(
-        "20240101000001_build.up.sql",
-        "-- Large.\nCREATE UNIQUE INDEX CONCURRENTLY p_a_idx ON p (a);\n-- Done.",
-    );
-    scratch.file(
-        "20240101000002_rebuild.up.sql",
-        "REINDEX INDEX CONCURRENTLY p_a_idx",
-    );
-    scratch.file(
-        "20240101000003_detach.up.sql",
-        "ALTER TABLE t DETACH PARTITION t1 CONCURRENTLY;",
-    );
-    scratch.file("20240101000004_vacuum.up.sql", "VACUUM (ANALYZE) p;");
-    scratch.file("20240101000005_partitioned.up.sql", "REINDEX TABLE t;");
-    scratch.file(
-        "20240101000006_drop.up.sql",
-        "DROP INDEX CONCURRENTLY p_a_idx;",
-    );
-    scratch.up().code(0);
+    let scratch = Scratch::migrated([
+        (
+            "20240101000000_t.up.sql",
+            "CREATE TABLE t (a int) PARTITION BY LIST (a); CREATE TABLE t1 PARTITION OF t FOR VALUES IN (1); CREATE TABLE p (a int);",
+        ),
+        (
+            "20240101000001_build.up.sql",
+            "-- Large.\nCREATE UNIQUE INDEX CONCURRENTLY p_a_idx ON p (a);\n-- Done.",
+        ),
+        (
+            "20240101000002_rebuild.up.sql",
+            "REINDEX INDEX CONCURRENTLY p_a_idx",
+        ),
+        (
+            "20240101000003_detach.up.sql",
+            "ALTER TABLE t DETACH PARTITION t1 CONCURRENTLY;",
+        ),
+        ("20240101000004_vacuum.up.sql", "VACUUM (ANALYZE) p;"),
+        ("20240101000005_partitioned.up.sql", "REINDEX TABLE t;"),
+        (
+            "20240101000006_drop.up.sql",
+            "DROP INDEX CONCURRENTLY p_a_idx;",
+        ),
+    ]);
     assert_eq!(scratch.history().len(), 7);
     assert_eq!(scratch.value("SELECT to_regclass('p_a_idx') IS NULL"), "t");
     assert_eq!(scratch.value("SELECT count(*) FROM pg_inherits"), "0");
@@ -301,9 +298,7 @@ fn an_up_to_date_database_is_recognised_with_no_right_beyond_select() {
         scratch.database, reader.name
     ));
     let up = || scratch.lockstep(&["up"]).env("DATABASE_URL", reader.url());
-    up().run()
-        .code(0)
-        .says("the database is up to date: 1 migration");
+    up().run().code(0).is_up_to_date(1);
     assert_eq!(errors_logged(&scratch), 0);
     // It is the rights that the first run did without: with work to do they are missed.
     scratch.file("20240101000001_b.up.sql", "CREATE TABLE b ();");
@@ -389,16 +384,17 @@ fn a_row_that_a_dead_runner_left_on_an_up_to_date_database_is_removed_by_whoever
 
 #[test]
 fn nothing_runs_before_everything_that_can_be_refused_was_looked_at() {
-    let scratch = Scratch::new();
-    scratch.file("20240101000000_fine.up.sql", "CREATE TABLE fine ();");
-    scratch.file(
-        "20240101000001_commit.up.sql",
-        "CREATE TABLE a ();\n\nCOMMIT;",
-    );
-    scratch.file(
-        "20240101000002_copy.up.sql",
-        "CREATE TABLE b ();\nCOPY b FROM STDIN;\n\\.\n",
-    );
+    let scratch = Scratch::with([
+        ("20240101000000_fine.up.sql", "CREATE TABLE fine ();"),
+        (
+            "20240101000001_commit.up.sql",
+            "CREATE TABLE a ();\n\nCOMMIT;",
+        ),
+        (
+            "20240101000002_copy.up.sql",
+            "CREATE TABLE b ();\nCOPY b FROM STDIN;\n\\.\n",
+        ),
+    ]);
     let error = scratch.up().code(2).error();
     assert!(
         error.contains("20240101000001_commit.up.sql:3:1: COMMIT "),
@@ -429,15 +425,9 @@ fn success_is_told_if_and_only_if_the_database_is_where_the_files_are() {
     scratch.up().code(2).is_silent_about("up to date");
     assert_eq!(scratch.history(), all[..1]);
     scratch.file("20240101000001_b.up.sql", "CREATE TABLE b (c varchar);");
-    scratch
-        .up()
-        .code(0)
-        .says("the database is up to date: 3 migrations, 2 applied now");
+    scratch.up().code(0).is_up_to_date(3).applied_now(2);
     assert_eq!(scratch.history(), all);
-    scratch
-        .up()
-        .code(0)
-        .says("the database is up to date: 3 migrations");
+    scratch.up().code(0).is_up_to_date(3);
 }
 
 // 7. No silent wait, no endless wait.
@@ -484,7 +474,7 @@ fn a_wait_for_buns_lock_ends_at_its_deadline_and_names_the_row() {
     scratch.sql("INSERT INTO bun_migration_locks (id, table_name) VALUES (42, 'bun_migrations')");
     let up = scratch
         .lockstep(&["up"])
-        .env("MIGRATION_LOCK_WAIT_SECONDS", "0.5")
+        .env("MIGRATION_LOCK_WAIT_SECONDS", "3")
         .run();
     up.code(4)
         .says("waiting for bun's lock, row 42 of public.bun_migration_locks");
@@ -494,13 +484,12 @@ fn a_wait_for_buns_lock_ends_at_its_deadline_and_names_the_row() {
 
 #[test]
 fn a_wait_for_the_server_ends_at_its_deadline_and_names_it() {
-    let scratch = Scratch::new();
-    scratch.file("20240101000000_a.up.sql", "SELECT 1;");
+    let scratch = Scratch::with([("20240101000000_a.up.sql", "SELECT 1;")]);
     let url = "postgres://postgres@127.0.0.1:1/nowhere";
     let up = scratch
         .lockstep(&["up"])
         .env("DATABASE_URL", url)
-        .env("DATABASE_WAIT_SECONDS", "0.7")
+        .env("DATABASE_WAIT_SECONDS", "3")
         .run();
     up.code(3)
         .says("waiting for the database at ")
@@ -515,7 +504,7 @@ fn a_wait_for_a_table_ends_at_its_deadline_and_names_who_is_in_the_way() {
     let up = scratch.lockstep(&["up"]);
     let up = up
         .env("DDL_LOCK_TIMEOUT_SECONDS", "0.05")
-        .env("DDL_LOCK_RETRY_SECONDS", "0.5")
+        .env("DDL_LOCK_RETRY_SECONDS", "3")
         .run();
     up.code(4)
         .says("waiting for a lock: 20240101000001_b.up.sql")
@@ -652,31 +641,21 @@ fn a_statement_timeout_that_a_migration_leaves_does_not_reach_the_record() {
 /// Without privileges and without a `search_path`, which are the migration's own, the trigger would fail.
 #[test]
 fn what_is_deferred_to_the_end_of_a_migration_runs_as_the_migration_left_it() {
-    let scratch = Scratch::new();
-    scratch.file(
-        "20240101000000_a.up.sql",
-        "CREATE SCHEMA other; CREATE TABLE other.a (who name); CREATE TABLE other.seen (who name);
+    let scratch = Scratch::migrated([("20240101000000_a.up.sql", "CREATE SCHEMA other; CREATE TABLE other.a (who name); CREATE TABLE other.seen (who name);
          CREATE FUNCTION other.note() RETURNS trigger LANGUAGE plpgsql AS $$
          BEGIN INSERT INTO seen VALUES (current_user); RETURN NULL; END $$;
          CREATE CONSTRAINT TRIGGER note AFTER INSERT ON other.a DEFERRABLE INITIALLY DEFERRED
-         FOR EACH ROW EXECUTE FUNCTION other.note();",
-    );
-    scratch.file(
-        "20240101000001_b.up.sql",
-        "SET search_path = other; INSERT INTO a VALUES ('x');",
-    );
-    scratch.up().code(0);
+         FOR EACH ROW EXECUTE FUNCTION other.note();"), ("20240101000001_b.up.sql", "SET search_path = other; INSERT INTO a VALUES ('x');")]);
     assert_eq!(scratch.sql("SELECT who FROM other.seen"), ["postgres"]);
 }
 
 /// The server then answers in that encoding, in which the message is no UTF-8.
 #[test]
 fn an_encoding_that_a_migration_sets_does_not_garble_its_error() {
-    let scratch = Scratch::new();
-    scratch.file(
+    let scratch = Scratch::with([(
         "20240101000000_a.up.sql",
         "SET client_encoding = 'LATIN1';\nSELECT 'é'::int;",
-    );
+    )]);
     let error = scratch.up().code(1).error();
     assert!(
         error.contains("20240101000000_a.up.sql:2:8: invalid input syntax for type integer: "),
@@ -755,31 +734,28 @@ fn table_holder(scratch: &Scratch) -> (Client, String) {
 
 /// A database in which one migration, that creates table `a`, is applied.
 fn up_to_date() -> Scratch {
-    let scratch = Scratch::new();
-    scratch.file("20240101000000_a.up.sql", "CREATE TABLE a ();");
-    scratch.up().code(0);
-    scratch
+    Scratch::migrated([("20240101000000_a.up.sql", "CREATE TABLE a ();")])
 }
 
 /// Three migrations that each note that they ran; the second does so before and after passing a [`Gate`].
 fn with_a_gate() -> Scratch {
-    let scratch = Scratch::new();
-    scratch.file(
-        "20240101000000_first.up.sql",
-        "CREATE TABLE runs (version text); INSERT INTO runs VALUES ('1');",
-    );
-    scratch.file(
-        "20240101000001_gate.up.sql",
-        format!(
-            "INSERT INTO runs VALUES ('2'); {} INSERT INTO runs VALUES ('2, behind the gate');",
-            Gate::SQL
+    Scratch::with([
+        (
+            "20240101000000_first.up.sql",
+            "CREATE TABLE runs (version text); INSERT INTO runs VALUES ('1');",
         ),
-    );
-    scratch.file(
-        "20240101000002_last.up.sql",
-        "INSERT INTO runs VALUES ('3');",
-    );
-    scratch
+        (
+            "20240101000001_gate.up.sql",
+            &format!(
+                "INSERT INTO runs VALUES ('2'); {} INSERT INTO runs VALUES ('2, behind the gate');",
+                Gate::SQL
+            ),
+        ),
+        (
+            "20240101000002_last.up.sql",
+            "INSERT INTO runs VALUES ('3');",
+        ),
+    ])
 }
 
 fn assert_each_ran_once(scratch: &Scratch) {

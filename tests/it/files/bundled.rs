@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::support::Scratch;
+use crate::support::words::TRIES_AGAIN;
 
 /// The one that replaces the table by a partitioned one.
 const PARTITIONING: &str = "20230922110307";
@@ -19,7 +20,7 @@ fn apply_to_an_empty_database() {
         .env("MIGRATIONS_DIR", directory().display().to_string())
         .run()
         .code(0)
-        .says("13/13 applied");
+        .applied_one(13, 13);
     let versions: Vec<String> = files.iter().map(|path| version(path)).collect();
     assert_eq!(scratch.history(), versions);
     assert_eq!(
@@ -40,7 +41,7 @@ fn apply_to_an_empty_database() {
         .run();
     again
         .code(0)
-        .says("the database is up to date: 13 migrations")
+        .is_up_to_date(13)
         .is_silent_about("applied now");
 }
 
@@ -114,7 +115,7 @@ fn carry_every_row_across_the_partitioning() {
     assert!(before.len() > 1_700);
 
     copy(&scratch, |_| true);
-    scratch.up().code(0).says("4/4 applied");
+    scratch.up().code(0).applied_one(4, 4);
     assert_eq!(scratch.history().len(), 13);
     assert!(
         scratch.sql(rows) == before,
@@ -191,7 +192,7 @@ fn lose_no_row_that_is_written_meanwhile() {
         .lockstep(&["up"])
         .env("DDL_LOCK_TIMEOUT_SECONDS", "0.1")
         .spawn();
-    run.wait_for_log("trying again");
+    run.wait_for_log(TRIES_AGAIN);
     writer
         .batch_execute(&format!("{insert}; COMMIT; {insert}"))
         .expect("two more");

@@ -30,12 +30,13 @@ fn files_of_all_subdirectories_are_applied_in_the_order_of_their_versions() {
 
 #[test]
 fn buns_spelling_with_tx_means_the_same() {
-    let scratch = Scratch::new();
-    scratch.file("20240101000000_a.tx.up.sql", "CREATE TABLE a ();");
-    scratch.file("20240101000000_a.tx.down.sql", "DROP TABLE a;");
-    scratch.file("20240101000001_b.up.sql", "CREATE TABLE b ();");
-    scratch.file("20240101000001_b.down.sql", "DROP TABLE b;");
-    scratch.file("20240101000002_C-3_.tx.up.sql", "CREATE TABLE c ();");
+    let scratch = Scratch::with([
+        ("20240101000000_a.tx.up.sql", "CREATE TABLE a ();"),
+        ("20240101000000_a.tx.down.sql", "DROP TABLE a;"),
+        ("20240101000001_b.up.sql", "CREATE TABLE b ();"),
+        ("20240101000001_b.down.sql", "DROP TABLE b;"),
+        ("20240101000002_C-3_.tx.up.sql", "CREATE TABLE c ();"),
+    ]);
     // An up and a down file of one migration need not be spelled alike.
     scratch.file("20240101000002_C-3_.down.sql", "DROP TABLE c;");
     scratch.up().code(0);
@@ -56,8 +57,7 @@ fn buns_spelling_with_tx_means_the_same() {
 
 #[test]
 fn other_files_and_hidden_ones_are_ignored() {
-    let scratch = Scratch::new();
-    scratch.file("20240101000000_a.up.sql", "CREATE TABLE a ();");
+    let scratch = Scratch::with([("20240101000000_a.up.sql", "CREATE TABLE a ();")]);
     let others = [
         "README.md",
         "20240101000001_b.up.sql.bak",
@@ -107,8 +107,7 @@ fn links_to_files_and_directories_are_followed() {
 
 #[test]
 fn the_directory_itself_may_be_a_link() {
-    let scratch = Scratch::new();
-    scratch.file("20240101000000_a.up.sql", "CREATE TABLE a ();");
+    let scratch = Scratch::with([("20240101000000_a.up.sql", "CREATE TABLE a ();")]);
     symlink("migrations", scratch.directory.join("linked")).expect("a link");
     scratch
         .lockstep(&["up"])
@@ -145,8 +144,7 @@ fn a_config_map_is_read_as_kubernetes_lays_it_out() {
 
 #[test]
 fn a_version_that_is_no_date_is_applied_in_its_place_and_warned_of() {
-    let scratch = Scratch::new();
-    scratch.file("00000000000001_first.up.sql", "CREATE TABLE notes (n int);");
+    let scratch = Scratch::with([("00000000000001_first.up.sql", "CREATE TABLE notes (n int);")]);
     scratch.file("20240230000000_february.up.sql", note(2));
     scratch.file("20240301000000_march.up.sql", note(3));
     let up = scratch.up();
@@ -168,9 +166,10 @@ fn a_version_that_is_no_date_is_applied_in_its_place_and_warned_of() {
 /// The error of a second file shows that places are counted as an editor counts them.
 #[test]
 fn a_byte_order_mark_and_windows_line_ends_are_fine() {
-    let scratch = Scratch::new();
-    scratch.file("20240101000000_a.up.sql", "\u{feff}CREATE TABLE a (\r\n  b text\r\n);\r\n-- done\r\nINSERT INTO a\r\nVALUES ('x');\r\n");
-    scratch.up().code(0);
+    let scratch = Scratch::migrated([(
+        "20240101000000_a.up.sql",
+        "\u{feff}CREATE TABLE a (\r\n  b text\r\n);\r\n-- done\r\nINSERT INTO a\r\nVALUES ('x');\r\n",
+    )]);
     assert_eq!(scratch.sql("SELECT b FROM a"), ["x"]);
     scratch.file(
         "20240101000001_b.up.sql",
@@ -196,11 +195,10 @@ fn a_byte_order_mark_and_windows_line_ends_are_fine() {
 /// bun would send the parts one by one; here the file is one transaction all the same.
 #[test]
 fn buns_split_lines_are_comments() {
-    let scratch = Scratch::new();
-    scratch.file(
+    let scratch = Scratch::with([(
         "20240101000000_a.up.sql",
         "CREATE TABLE a ();\n\n--bun:split\n\nCREATE TABLE b ()\n;--bun:split\nSELECT 1 / 0;",
-    );
+    )]);
     scratch.up().code(1);
     assert_eq!(
         scratch.value("SELECT to_regclass('a') IS NULL AND to_regclass('b') IS NULL"),
@@ -242,16 +240,16 @@ fn a_line_of_a_mebibyte_is_fine() {
 
 #[test]
 fn a_file_without_statements_is_recorded_like_any_other() {
-    let scratch = Scratch::new();
-    scratch.file("20240101000000_empty.up.sql", "");
-    scratch.file(
-        "20240101000001_comments.up.sql",
-        "-- nothing\n/* at\n/* all */ */\n",
-    );
-    scratch.file("20240101000002_semicolons.up.sql", " ;; ;\n;");
-    scratch.file("20240101000003_mark.up.sql", "\u{feff}");
-    scratch.file("20240101000004_open_comment.up.sql", "--");
-    scratch.up().code(0);
+    let scratch = Scratch::migrated([
+        ("20240101000000_empty.up.sql", ""),
+        (
+            "20240101000001_comments.up.sql",
+            "-- nothing\n/* at\n/* all */ */\n",
+        ),
+        ("20240101000002_semicolons.up.sql", " ;; ;\n;"),
+        ("20240101000003_mark.up.sql", "\u{feff}"),
+        ("20240101000004_open_comment.up.sql", "--"),
+    ]);
     assert_eq!(scratch.history().len(), 5);
 }
 
@@ -286,8 +284,7 @@ fn the_last_semicolon_may_be_missing_and_a_comment_may_come_last() {
 
 #[test]
 fn an_older_file_that_was_merged_late_is_applied_with_a_warning() {
-    let scratch = Scratch::new();
-    scratch.file("20240101000000_a.up.sql", "CREATE TABLE notes (n int);");
+    let scratch = Scratch::with([("20240101000000_a.up.sql", "CREATE TABLE notes (n int);")]);
     scratch.file("20240103000000_c.up.sql", note(3));
     scratch.up().code(0);
     scratch.file("20240102000000_late.up.sql", note(2));
@@ -295,7 +292,7 @@ fn an_older_file_that_was_merged_late_is_applied_with_a_warning() {
     let up = scratch.up();
     let expected = "20240102000000 is out-of-order: older than what is applied; it is applied now";
     assert_eq!(warnings(&up), [expected]);
-    up.code(0).says("2 applied now");
+    up.code(0).applied_now(2);
     assert_eq!(scratch.sql("SELECT n FROM notes"), ["3", "2", "4"]);
     assert_eq!(
         scratch.history(),
@@ -312,8 +309,7 @@ fn an_older_file_that_was_merged_late_is_applied_with_a_warning() {
 /// An older image meets a database that a newer one has migrated.
 #[test]
 fn a_database_that_is_ahead_of_the_files_is_fine_and_said_once() {
-    let scratch = Scratch::new();
-    scratch.file("20240101000000_a.up.sql", "CREATE TABLE a ();");
+    let scratch = Scratch::with([("20240101000000_a.up.sql", "CREATE TABLE a ();")]);
     let newer = ["20240102000000_b.up.sql", "20240103000000_c.up.sql"];
     let newer = newer.map(|name| scratch.file(name, "SELECT 1;"));
     scratch.up().code(0);
@@ -327,11 +323,7 @@ fn a_database_that_is_ahead_of_the_files_is_fine_and_said_once() {
     scratch.file("20231231000000_late.up.sql", "SELECT 1;");
     let up = scratch.up();
     assert_eq!(
-        up.code(0)
-            .says("1 applied now")
-            .stderr
-            .matches(ahead)
-            .count(),
+        up.code(0).applied_now(1).stderr.matches(ahead).count(),
         1,
         "{up}"
     );

@@ -91,13 +91,14 @@ fn refuses_a_name_that_is_not_utf_8() {
 
 #[test]
 fn refuses_two_files_of_one_version() {
-    let scratch = Scratch::new();
-    scratch.file("20240101000000_a.up.sql", "SELECT 1;");
-    scratch.file("20240101000000_b.up.sql", "SELECT 1;");
-    scratch.file("old/20240101000001_c.up.sql", "SELECT 1;");
-    scratch.file("new/20240101000001_c.up.sql", "SELECT 1;");
-    scratch.file("20240101000002_d.tx.up.sql", "SELECT 1;");
-    scratch.file("20240101000002_d.up.sql", "SELECT 1;");
+    let scratch = Scratch::with([
+        ("20240101000000_a.up.sql", "SELECT 1;"),
+        ("20240101000000_b.up.sql", "SELECT 1;"),
+        ("old/20240101000001_c.up.sql", "SELECT 1;"),
+        ("new/20240101000001_c.up.sql", "SELECT 1;"),
+        ("20240101000002_d.tx.up.sql", "SELECT 1;"),
+        ("20240101000002_d.up.sql", "SELECT 1;"),
+    ]);
     refuses_files(
         &scratch,
         "migrations/20240101000000_a.up.sql: version 20240101000000 has 2 up files: \
@@ -111,11 +112,12 @@ fn refuses_two_files_of_one_version() {
 
 #[test]
 fn refuses_a_down_file_without_its_up_file() {
-    let scratch = Scratch::new();
-    scratch.file("20240101000000_a.up.sql", "SELECT 1;");
-    scratch.file("20240101000000_renamed.down.sql", "SELECT 1;");
-    scratch.file("20240101000001_b.down.sql", "SELECT 1;");
-    scratch.file("20240101000002_c.tx.down.sql", "SELECT 1;");
+    let scratch = Scratch::with([
+        ("20240101000000_a.up.sql", "SELECT 1;"),
+        ("20240101000000_renamed.down.sql", "SELECT 1;"),
+        ("20240101000001_b.down.sql", "SELECT 1;"),
+        ("20240101000002_c.tx.down.sql", "SELECT 1;"),
+    ]);
     refuses_files(
         &scratch,
         "migrations/20240101000000_renamed.down.sql: a down file without its up file: \
@@ -146,8 +148,7 @@ fn refuses_text_that_postgresql_cannot_take() {
 
 #[test]
 fn refuses_a_link_that_leads_nowhere() {
-    let scratch = Scratch::new();
-    scratch.file("20240101000000_a.up.sql", "SELECT 1;");
+    let scratch = Scratch::with([("20240101000000_a.up.sql", "SELECT 1;")]);
     std::os::unix::fs::symlink("gone", scratch.migrations().join("20240101000001_b.up.sql"))
         .expect("a link");
     refuses_files(
@@ -352,32 +353,29 @@ fn what_would_be_refused_in_a_pending_file_is_no_matter_in_an_applied_one() {
             "INSERT INTO bun_migrations (name, group_id) VALUES ('2024010200000{number}', 2)"
         ));
     }
-    scratch
-        .up()
-        .code(0)
-        .says("the database is up to date: 7 migrations");
+    scratch.up().code(0).is_up_to_date(7);
     scratch.file("20240103000000_pending.up.sql", "CREATE TABLE pending ();");
     scratch.up().code(0);
 }
 
 #[test]
 fn what_only_looks_like_something_to_refuse_is_not() {
-    let scratch = Scratch::new();
-    scratch.file("20240101000000_words.up.sql", WORDS);
-    scratch.file("20240101000001_savepoints.up.sql", SAVEPOINTS);
-    scratch.file(
-        "20240101000002_dump.up.sql",
-        "\\restrict Ab1\n\nSELECT 1;\n\\unrestrict Ab1\n",
-    );
-    scratch.file(
-        "20240101000003_server_side_copy.up.sql",
-        "COPY words TO PROGRAM 'cat >/dev/null'; COPY words FROM PROGRAM 'true'; COPY words FROM '/dev/null';",
-    );
-    scratch.file(
-        "20240101000004_prepare.up.sql",
-        "PREPARE transaction AS SELECT 1; EXECUTE transaction;",
-    );
-    scratch.up().code(0);
+    let scratch = Scratch::migrated([
+        ("20240101000000_words.up.sql", WORDS),
+        ("20240101000001_savepoints.up.sql", SAVEPOINTS),
+        (
+            "20240101000002_dump.up.sql",
+            "\\restrict Ab1\n\nSELECT 1;\n\\unrestrict Ab1\n",
+        ),
+        (
+            "20240101000003_server_side_copy.up.sql",
+            "COPY words TO PROGRAM 'cat >/dev/null'; COPY words FROM PROGRAM 'true'; COPY words FROM '/dev/null';",
+        ),
+        (
+            "20240101000004_prepare.up.sql",
+            "PREPARE transaction AS SELECT 1; EXECUTE transaction;",
+        ),
+    ]);
     assert_eq!(
         scratch.sql("SELECT w FROM words ORDER BY w"),
         ["COMMIT;", "\\d words\nROLLBACK;\n\\q", "kept", "tail"]
@@ -519,7 +517,7 @@ fn with_the_policy_to_warn_a_divergence_is_a_warning_and_what_is_pending_runs() 
             "{text}: {warnings:#?}"
         );
     }
-    first.code(0).says("2 applied now");
+    first.code(0).applied_now(2);
     assert_eq!(
         scratch.value("SELECT to_regclass('late') IS NOT NULL AND to_regclass('new') IS NOT NULL"),
         "t"
@@ -554,13 +552,10 @@ const LATE_HINT: &str = "hint: give the late files a newer version, or, if they 
 
 /// A database that has one migration applied and one row in its table.
 fn with_history() -> Scratch {
-    let scratch = Scratch::new();
-    scratch.file(
+    Scratch::migrated([(
         APPLIED,
         "CREATE TABLE applied (a int, b text);\nINSERT INTO applied VALUES (1, 'x');",
-    );
-    scratch.up().code(0);
-    scratch
+    )])
 }
 
 /// `up` with a relative directory, so that texts can be compared to the letter.

@@ -22,12 +22,13 @@ use std::time::{Duration, Instant};
 
 use postgres::NoTls;
 
-use crate::lock::kill_matrix::{
-    FILES, Moment, Site, Staged, Tally, assert_retry_helps, in_parallel, is_soak, moments, tell,
+use crate::support::cluster::{Cluster, in_another_process};
+use crate::support::site::{
+    FILES, Moment, Site, Staged, Tally, assert_retry_helps, in_parallel, moments,
     undisturbed_messages,
 };
-use crate::support::cluster::{Cluster, in_another_process};
-use crate::support::{Running, server, wait_until};
+use crate::support::words::WAITS_FOR_A_RUNNER;
+use crate::support::{Running, is_soak, send_signal, server, tell, wait_until};
 
 /// Told in the README: how soon a waiting runner is at work after a cut. What is asserted is generous, since machines are
 /// busy; the figure is printed.
@@ -113,7 +114,7 @@ fn follow_after(site: &Site, strike: impl FnOnce(&Running)) -> Duration {
         .lockstep(&["up"])
         .env("MIGRATIONS_DIR", other.display().to_string());
     let mut second = second.spawn();
-    second.wait_for_log("waiting for another runner");
+    second.wait_for_log(WAITS_FOR_A_RUNNER);
     let struck = Instant::now();
     strike(&first);
     second.wait_for_log("1/1 applying");
@@ -242,9 +243,9 @@ impl Network {
 impl Drop for Network {
     fn drop(&mut self) {
         // Not a SIGKILL: its children would be there for a moment longer.
-        let _ = Command::new("kill")
-            .args(["-QUIT", &self.server.id().to_string()])
-            .status();
+        if self.server.try_wait().is_ok_and(|ended| ended.is_none()) {
+            send_signal("QUIT", self.server.id());
+        }
         let _ = self.server.wait();
     }
 }

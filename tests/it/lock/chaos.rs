@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::lock::kill_matrix::{Site, assert_retry_helps, is_soak, tell};
-use crate::support::{Running, wait_until};
+use crate::support::site::{Site, assert_retry_helps};
+use crate::support::{Running, is_soak, tell, wait_until};
 
 /// How many rounds are played at once.
 const WORKERS: usize = 2;

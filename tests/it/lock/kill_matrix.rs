@@ -29,62 +29,28 @@
 //! What the swallowing proxy cannot prove: the kernels at its own two ends still answer keepalives, so neither runner nor
 //! server can notice anything. It proves that nobody takes over from somebody who is merely silent.
 
-use std::collections::HashSet;
-use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::cluster::{Cluster, in_another_process};
-use crate::support::proxy::{Proxy, Seen, Side};
-use crate::support::{Outcome, Running, Scratch, rows, schema_of, server, wait_until};
+use crate::support::is_soak;
+use crate::support::proxy::Seen;
+use crate::support::site::{
+    Moment, Site, Staged, State, Tally, assert_retry_helps, in_parallel, moments,
+    undisturbed_messages,
+};
 
-/// How many cells are played at once. Most of the time they wait: for a poll, or for a server.
-const WORKERS: usize = 8;
+/// How many cells a test plays at once. Most of the time they wait: for a poll, or for a server.
+const WORKERS: usize = 6;
+
+/// How many tests share the kills, which fall everywhere: so that they spread over the threads of the test harness.
+const SHARES: usize = 6;
 
 /// How many of the boundaries a blow falls on that does not fall everywhere.
 const ONE_IN: usize = 9;
-
-/// Four files: several statements; a statement outside a transaction that takes its time; a change of data that would
-/// be seen if it were made twice, and that takes its time, too; a change of the catalog that fails if it is made twice.
-pub const FILES: [(&str, &str); 4] = [
-    (
-        "20230101000001_tables.up.sql",
-        "CREATE TABLE ran (version int NOT NULL);
-         CREATE TABLE item (id int PRIMARY KEY, name text NOT NULL);
-         INSERT INTO item SELECT n, 'item ' || n FROM generate_series(1, 40) n;
-         CREATE FUNCTION slow(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS
-           $$ BEGIN PERFORM pg_sleep(0.001); RETURN lower($1); END $$;
-         INSERT INTO ran VALUES (1);",
-    ),
-    (
-        "20230101000002_index.up.sql",
-        "CREATE INDEX CONCURRENTLY item_name_idx ON item (slow(name))",
-    ),
-    (
-        "20230101000003_data.up.sql",
-        "INSERT INTO ran VALUES (3); UPDATE item SET id = id + 1000; SELECT pg_sleep(0.03);",
-    ),
-    (
-        "20230101000004_column.up.sql",
-        "ALTER TABLE item ADD COLUMN size int NOT NULL DEFAULT 7",
-    ),
-];
-
-/// What there is to know about a database when all is over, one fact a row.
-const FACTS: &str = "
-    SELECT 'history', name FROM bun_migrations ORDER BY id;
-    SELECT 'journal', version, h.name, finished_at IS NOT NULL FROM bun_migrations_journal j
-      LEFT JOIN bun_migrations h ON h.id = j.history_id ORDER BY version;
-    SELECT 'ran', version FROM ran ORDER BY version;
-    SELECT 'data', count(*), md5(string_agg(item::text, ',' ORDER BY id)) FROM item;
-    SELECT 'lock', id, table_name FROM bun_migration_locks;
-    SELECT 'guard', pid FROM pg_locks WHERE locktype = 'advisory'
-      AND database = (SELECT oid FROM pg_database WHERE datname = current_database());
-    SELECT 'INVALID', indexrelid::regclass FROM pg_index WHERE NOT indisvalid";
 
 /// W is the first connection of a run, G the second.
 const W: usize = 0;
@@ -98,13 +64,6 @@ enum Blow {
     Terminate(&'static [usize]),
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Moment {
-    Before,
-    /// This long after the message was forwarded.
-    After(Duration),
-}
-
 #[derive(Clone, Copy, Debug)]
 struct Cell {
     blow: Blow,
@@ -112,77 +71,74 @@ struct Cell {
     moment: Moment,
 }
 
-/// What cells have shown, for the figures.
-#[derive(Default)]
-pub struct Tally {
-    cells: AtomicUsize,
-    /// The second runner was waiting when the blow fell, and took over.
-    taken_over: AtomicUsize,
-    /// The run was over before the message came.
-    missed: AtomicUsize,
-}
-
-impl Tally {
-    /// Counts a cell that has shown what it should.
-    pub fn add(&self, waits: bool, missed: bool) {
-        self.cells.fetch_add(1, Ordering::Relaxed);
-        self.taken_over
-            .fetch_add(usize::from(waits), Ordering::Relaxed);
-        self.missed
-            .fetch_add(usize::from(missed), Ordering::Relaxed);
-    }
-
-    /// Hardly a run was over before its message came, and in a good part of the cells the second runner was waiting.
-    pub fn assert_meaningful(&self) {
-        let figure = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
-        let cells = figure(&self.cells);
-        assert!(
-            figure(&self.missed) <= cells / 10,
-            "{} of {cells} missed",
-            figure(&self.missed)
-        );
-        assert!(
-            figure(&self.taken_over) >= cells / 3,
-            "{} of {cells} takeovers",
-            figure(&self.taken_over)
-        );
-    }
-
-    /// The figures, past the capture of the test harness: a reader of the log wants to see them. What must be 0 has been
-    /// asserted in each cell.
-    pub fn tell(&self, what: &str, started: Instant) {
-        let figure = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
-        tell(&format!(
-            "{what}: {} cells in {:.0} s, {} takeovers by a waiting runner, {} recoveries; versions applied twice 0, \
-             skipped 0, manual steps 0 ({} runs were over before their message came)",
-            figure(&self.cells),
-            started.elapsed().as_secs_f64(),
-            figure(&self.taken_over),
-            figure(&self.cells),
-            figure(&self.missed),
-        ));
-    }
-}
-
-/// Prints a line that a passing test would not show otherwise.
-pub fn tell(text: &str) {
-    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
-}
-
-/// Returns true if and only if this is the long version.
-pub fn is_soak() -> bool {
-    std::env::var_os("LOCKSTEP_SOAK").is_some_and(|it| it == "1")
+/// A share of the kills: every sixth, beginning with this one.
+fn killed_from(first: usize) {
+    strike("killed", |seen| {
+        let cells = cells(Blow::Kill, seen).into_iter();
+        cells.skip(first).step_by(SHARES).collect()
+    });
 }
 
 #[test]
-fn a_run_that_is_struck_at_any_message_leaves_no_trace() {
-    let started = Instant::now();
-    let seen = undisturbed_messages();
-    let cells = matrix(&seen);
-    let tally = Tally::default();
-    play_all(&cells, &seen, &tally);
-    tally.tell(&format!("kill matrix: {} messages", seen.len()), started);
-    tally.assert_meaningful();
+fn a_run_that_is_killed_at_any_message_leaves_no_trace_first_share() {
+    killed_from(0);
+}
+
+#[test]
+fn a_run_that_is_killed_at_any_message_leaves_no_trace_second_share() {
+    killed_from(1);
+}
+
+#[test]
+fn a_run_that_is_killed_at_any_message_leaves_no_trace_third_share() {
+    killed_from(2);
+}
+
+#[test]
+fn a_run_that_is_killed_at_any_message_leaves_no_trace_fourth_share() {
+    killed_from(3);
+}
+
+#[test]
+fn a_run_that_is_killed_at_any_message_leaves_no_trace_fifth_share() {
+    killed_from(4);
+}
+
+#[test]
+fn a_run_that_is_killed_at_any_message_leaves_no_trace_sixth_share() {
+    killed_from(5);
+}
+
+#[test]
+fn a_run_whose_connections_are_reset_leaves_no_trace() {
+    strike("reset", |seen| cells(Blow::Reset, seen));
+}
+
+#[test]
+fn a_run_that_is_not_heard_any_more_leaves_no_trace() {
+    strike("swallowed", |seen| cells(Blow::Swallow, seen));
+}
+
+#[test]
+fn a_run_whose_worker_is_terminated_leaves_no_trace() {
+    strike("W terminated", |seen| cells(Blow::Terminate(&[W]), seen));
+}
+
+#[test]
+fn a_run_whose_guard_is_terminated_leaves_no_trace() {
+    strike("G terminated", |seen| cells(Blow::Terminate(&[G]), seen));
+}
+
+#[test]
+fn a_run_whose_sessions_are_both_terminated_leaves_no_trace() {
+    strike("W and G terminated", |seen| {
+        cells(Blow::Terminate(&[W, G]), seen)
+    });
+}
+
+#[test]
+fn a_run_that_is_struck_as_it_commits_leaves_no_trace() {
+    strike("struck on a commit", on_commits);
 }
 
 /// All the runs of a batch stand still at their messages when the server is stopped. The sessions of the waiting runners
@@ -239,59 +195,40 @@ fn a_run_that_meets_an_immediate_restart_of_the_server_leaves_no_trace() {
 
 // ------------------------------------------------------------------------------------------- the cells
 
-/// What a run sends and is sent if nobody disturbs it.
-pub fn undisturbed_messages() -> Vec<Seen> {
-    let site = Site::new();
-    let proxy = site.proxy(None);
-    site.through(&proxy).wait().code(0);
-    proxy.seen()
+const BLOWS: [Blow; 6] = [
+    Blow::Kill,
+    Blow::Reset,
+    Blow::Swallow,
+    Blow::Terminate(&[W]),
+    Blow::Terminate(&[G]),
+    Blow::Terminate(&[W, G]),
+];
+
+/// Where this blow falls.
+fn cells(blow: Blow, seen: &[Seen]) -> Vec<Cell> {
+    let is_everywhere = blow == Blow::Kill || is_soak();
+    let step = if is_everywhere { 1 } else { ONE_IN };
+    // Each begins elsewhere, so that together they meet more.
+    let number = BLOWS
+        .iter()
+        .position(|&it| it == blow)
+        .expect("one of them");
+    let moments = moments(seen).into_iter().skip(number % step).step_by(step);
+    let cell = |(message, moment)| Cell {
+        blow,
+        message,
+        moment,
+    };
+    moments.map(cell).collect()
 }
 
-/// Every message at which a blow can make a difference, and on which side of it.
-pub fn moments(seen: &[Seen]) -> Vec<(usize, Moment)> {
-    let mut moments = Vec::new();
-    for (number, what) in seen.iter().enumerate() {
-        let is_another_row = number > 0
-            && matches!(what.kind, Some(b'D' | b'S'))
-            && what.from == Side::Server
-            && seen[number - 1].kind == what.kind;
-        if is_another_row && !is_soak() {
+/// Milliseconds after a message that holds a COMMIT.
+fn on_commits(seen: &[Seen]) -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for (message, what) in seen.iter().enumerate() {
+        if !(what.query.contains("READ WRITE") && what.query.contains("COMMIT")) {
             continue;
         }
-        moments.push((number, Moment::Before));
-        if what.from == Side::Client {
-            moments.push((number, Moment::After(Duration::ZERO)));
-        }
-    }
-    moments
-}
-
-fn matrix(seen: &[Seen]) -> Vec<Cell> {
-    let blows = [
-        Blow::Kill,
-        Blow::Reset,
-        Blow::Swallow,
-        Blow::Terminate(&[W]),
-        Blow::Terminate(&[G]),
-        Blow::Terminate(&[W, G]),
-    ];
-    let mut cells = Vec::new();
-    for (number, blow) in blows.into_iter().enumerate() {
-        let is_everywhere = blow == Blow::Kill || is_soak();
-        let step = if is_everywhere { 1 } else { ONE_IN };
-        // Each begins elsewhere, so that together they meet more.
-        let moments = moments(seen).into_iter().skip(number % step).step_by(step);
-        cells.extend(moments.map(|(message, moment)| Cell {
-            blow,
-            message,
-            moment,
-        }));
-    }
-    let commits = (0..seen.len()).filter(|&number| {
-        let query = &seen[number].query;
-        query.contains("READ WRITE") && query.contains("COMMIT")
-    });
-    for message in commits {
         for blow in [Blow::Kill, Blow::Terminate(&[W])] {
             for millis in [1, 3] {
                 let moment = Moment::After(Duration::from_millis(millis));
@@ -306,17 +243,34 @@ fn matrix(seen: &[Seen]) -> Vec<Cell> {
     cells
 }
 
+/// Plays the cells that are chosen among the messages of an undisturbed run.
+fn strike(what: &str, choose: impl FnOnce(&[Seen]) -> Vec<Cell>) {
+    // The same for all tests of this process.
+    static SEEN: OnceLock<Vec<Seen>> = OnceLock::new();
+    static EXPECTED: OnceLock<State> = OnceLock::new();
+    let started = Instant::now();
+    let seen = SEEN.get_or_init(undisturbed_messages);
+    let expected = EXPECTED.get_or_init(|| Site::new().undisturbed());
+    let cells = choose(seen);
+    let tally = Tally::default();
+    play_all(&cells, seen, expected, &tally);
+    tally.tell(
+        &format!("kill matrix, {what}, of {} messages", seen.len()),
+        started,
+    );
+    tally.assert_meaningful();
+}
+
 /// Plays all cells, several at once, also if some of them fail.
-fn play_all(cells: &[Cell], seen: &[Seen], tally: &Tally) {
+fn play_all(cells: &[Cell], seen: &[Seen], expected: &State, tally: &Tally) {
     let next = AtomicUsize::new(0);
     let failed = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for _ in 0..WORKERS {
             scope.spawn(|| {
                 let site = Site::new();
-                let expected = site.undisturbed();
                 while let Some(cell) = cells.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let played = || play(&site, cell, &expected, tally);
+                    let played = || play(&site, cell, expected, tally);
                     if catch_unwind(AssertUnwindSafe(played)).is_err() {
                         failed
                             .lock()
@@ -387,193 +341,3 @@ fn play(site: &Site, cell: &Cell, expected: &State, tally: &Tally) {
 }
 
 const SIGKILL: i32 = 9;
-
-/// It came through, lost its connection, or lost its lock: nothing that a person would have to see to.
-#[track_caller]
-pub fn assert_retry_helps(outcome: &Outcome) {
-    assert!(matches!(outcome.code, Some(0 | 3 | 4)), "{outcome}");
-}
-
-/// Compares catalogs, and shows no more than the lines that differ.
-#[track_caller]
-fn assert_same(catalog: &str, expected: &str) {
-    let only = |these: &str, those: &str| -> Vec<String> {
-        let those: HashSet<&str> = those.lines().collect();
-        let lines = these.lines().filter(|line| !those.contains(line));
-        lines.map(str::to_owned).collect()
-    };
-    assert!(
-        catalog == expected,
-        "the catalog differs\nnot expected: {:#?}\nmissing: {:#?}",
-        only(catalog, expected),
-        only(expected, catalog)
-    );
-}
-
-/// Does it for all at once; fails if any of them fails.
-pub fn in_parallel<T: Send, R: Send>(
-    items: impl Iterator<Item = T>,
-    work: impl Fn(T) -> R + Sync,
-) -> Vec<R> {
-    let work = &work;
-    thread::scope(|scope| {
-        let threads: Vec<_> = items.map(|item| scope.spawn(move || work(item))).collect();
-        threads
-            .into_iter()
-            .map(|it| it.join().expect("no cell fails"))
-            .collect()
-    })
-}
-
-/// A database that is emptied before each cell, and the ways to it.
-pub struct Site {
-    pub scratch: Scratch,
-    /// Where the proxy finds the server.
-    pub upstream: SocketAddr,
-    /// Where the runner finds the proxy.
-    pub host: Ipv4Addr,
-    /// What starts the runner that goes through the proxy: nothing, usually.
-    pub wrapper: Vec<String>,
-}
-
-/// Two runners, one of which stands still at a message.
-pub struct Staged<'a> {
-    pub site: &'a Site,
-    pub proxy: Proxy,
-    pub first: Running,
-    pub second: Running,
-    /// Whether the second runner is waiting for the first.
-    pub waits: bool,
-    /// Whether the first runner was done before the message came.
-    pub missed: bool,
-}
-
-#[derive(PartialEq, Eq, Debug)]
-pub struct State {
-    catalog: String,
-    facts: Vec<String>,
-}
-
-impl Site {
-    pub fn new() -> Site {
-        Site::with(FILES)
-    }
-
-    /// With other files. They work on the tables `ran` and `item`, which the first of them creates.
-    pub fn with(files: impl IntoIterator<Item = (impl AsRef<str>, impl AsRef<str>)>) -> Site {
-        let scratch = Scratch::new();
-        for (name, text) in files {
-            scratch.file(name.as_ref(), text.as_ref());
-        }
-        let server = server();
-        let mut addresses = (server.host.as_str(), server.port)
-            .to_socket_addrs()
-            .expect("an address");
-        Site {
-            scratch,
-            upstream: addresses.next().expect("an address"),
-            host: Ipv4Addr::LOCALHOST,
-            wrapper: Vec::new(),
-        }
-    }
-
-    pub fn proxy(&self, hold: Option<usize>) -> Proxy {
-        let address = if self.host.is_loopback() {
-            self.host
-        } else {
-            Ipv4Addr::UNSPECIFIED
-        };
-        Proxy::start(address, self.upstream, hold)
-    }
-
-    /// A runner that goes through the proxy. If it cannot even connect it soon gives up.
-    pub fn through(&self, proxy: &Proxy) -> Running {
-        let url = format!(
-            "postgres://postgres@{}:{}/{}?sslmode=disable",
-            self.host, proxy.port, self.scratch.database
-        );
-        let up = self.scratch.lockstep(&["up"]).under(&self.wrapper);
-        up.env("DATABASE_URL", url)
-            .env("DATABASE_WAIT_SECONDS", "2")
-            .spawn()
-    }
-
-    /// A runner that does not.
-    pub fn direct(&self) -> Running {
-        self.scratch.lockstep(&["up"]).spawn()
-    }
-
-    /// Empties the database and stages a cell in it.
-    pub fn stage(&self, message: usize) -> Staged<'_> {
-        self.clear();
-        let proxy = self.proxy(Some(message));
-        let mut first = self.through(&proxy);
-        let missed = !proxy.wait_for_hold(|| first.has_ended());
-        let mut second = self.direct();
-        let mut waits = false;
-        wait_until("the second runner waits, or is done", || {
-            waits = second.log().contains("waiting for another runner");
-            waits || second.has_ended()
-        });
-        Staged {
-            site: self,
-            proxy,
-            first,
-            second,
-            waits,
-            missed,
-        }
-    }
-
-    /// What is idle when its cable is cut holds nothing, and stays until the server's own keepalives find out.
-    pub fn clear(&self) {
-        self.scratch.sql(
-            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = current_database()
-               AND application_name LIKE 'lockstep/%';
-             DROP SCHEMA public CASCADE; CREATE SCHEMA public",
-        );
-    }
-
-    fn state(&self) -> State {
-        let facts = rows(&mut self.scratch.client(), FACTS);
-        State {
-            catalog: schema_of(&self.scratch.url()),
-            facts,
-        }
-    }
-
-    pub fn undisturbed(&self) -> State {
-        self.clear();
-        self.direct().wait().code(0);
-        self.state()
-    }
-
-    /// A fresh run has nothing to complain about, and nothing is left of what was.
-    pub fn conclude(&self, expected: &State) {
-        self.run_afresh();
-        let at_work = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
-                       AND application_name LIKE 'lockstep/%' AND state IS DISTINCT FROM 'idle'";
-        wait_until("the server has noticed all that happened", || {
-            self.scratch.value(at_work) == "0"
-        });
-        // A run whose cable was cut between its last commit and its release lives until the server notices. The first run
-        // that comes after that removes its row.
-        if !self
-            .scratch
-            .sql("SELECT FROM bun_migration_locks")
-            .is_empty()
-        {
-            self.run_afresh();
-        }
-        let state = self.state();
-        assert_eq!(state.facts, expected.facts);
-        assert_same(&state.catalog, &expected.catalog);
-    }
-
-    fn run_afresh(&self) {
-        self.direct()
-            .wait()
-            .code(0)
-            .says("the database is up to date");
-    }
-}

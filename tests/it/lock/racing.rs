@@ -15,10 +15,14 @@
 //! 9. None of this depends on the settings of the role, the database or the session.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::bun_client::{self, LOCK as BUN_LOCK, UNLOCK as BUN_UNLOCK};
 use crate::support::steps::{assert_applied_once, file, steps, version};
+use crate::support::words::{
+    BEGINS_ANEW, HAS_LOST_ITS_GUARD, TRIES_AGAIN, WAITS_FOR_A_RUNNER, WAITS_FOR_BUN,
+    WAITS_FOR_THE_ROW,
+};
 use crate::support::{Gate, Lockstep, Outcome, Running, Scratch, rows, wait_until};
 
 // ------------------------------------------------------------------------------------------ 1. racing
@@ -33,7 +37,7 @@ fn fifty_runners_at_once_apply_each_migration_once() {
     gate.wait_for_visitor();
     wait_until("49 runners wait", || {
         runs.iter()
-            .filter(|run| run.log().contains("waiting for another runner"))
+            .filter(|run| run.log().contains(WAITS_FOR_A_RUNNER))
             .count()
             == 49
     });
@@ -81,10 +85,8 @@ fn a_waiting_runner_takes_over_when_the_holder_is_killed_in_a_migration() {
     let scratch = Scratch::new();
     let mut gate = Gate::closed(&scratch);
     steps(&scratch, &["", Gate::SQL, ""]);
-    let first = scratch.patient_up().spawn();
+    let (first, second) = gate.queue(&scratch.patient_up(), &scratch.patient_up());
     let orphan = gate.wait_for_visitor();
-    let mut second = scratch.patient_up().spawn();
-    second.wait_for_log("waiting for another runner");
     first.kill();
 
     wait_until("the second runner has come to the same migration", || {
@@ -113,17 +115,15 @@ fn the_guard_is_free_at_once_and_an_orphans_commit_is_waited_for_and_not_repeate
             "",
         ],
     );
-    let first = scratch.patient_up().spawn();
+    let (first, mut second) = gate.queue(&scratch.patient_up(), &scratch.patient_up());
     let orphan = gate.wait_for_visitor();
     let dead = scratch.guard();
-    let mut second = scratch.patient_up().spawn();
-    second.wait_for_log("waiting for another runner");
     first.kill();
 
     wait_until("the guard has a new holder", || {
         scratch.guard().is_some_and(|it| Some(it) != dead)
     });
-    second.wait_for_log("waiting for a lock while taking the migration lock");
+    second.wait_for_log(WAITS_FOR_THE_ROW);
     assert_eq!(gate.visitor(), Some(orphan), "the orphan is still at work");
     assert_eq!(scratch.history(), [version(1)]);
     gate.open();
@@ -142,7 +142,7 @@ fn a_waiting_runner_takes_over_when_the_holder_is_killed_between_migrations() {
     let scratch = Scratch::new();
     let (first, second) = frozen_after_the_first_migration(&scratch);
     first.kill();
-    second.wait().code(0).says("1/2 applied");
+    second.wait().code(0).applied_one(1, 2);
     assert_applied_once(&scratch, 3);
     assert_eq!(
         scratch.sql("SELECT group_id FROM bun_migrations ORDER BY id"),
@@ -157,17 +157,14 @@ fn a_waiting_runner_that_loses_its_sessions_goes_on_waiting_and_takes_over() {
     let scratch = Scratch::new();
     let mut gate = Gate::closed(&scratch);
     steps(&scratch, &["", Gate::SQL, ""]);
-    let first = scratch.patient_up().spawn();
-    gate.wait_for_visitor();
-    let mut second = scratch.patient_up().spawn();
-    second.wait_for_log("waiting for another runner");
+    let (first, mut second) = gate.queue(&scratch.patient_up(), &scratch.patient_up());
     let sessions = format!(
         "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = current_database() \
          AND application_name LIKE 'lockstep/%/{}'",
         second.pid()
     );
     assert!(!scratch.sql(&sessions).is_empty());
-    second.wait_for_log("nothing was begun, so once more from the start");
+    second.wait_for_log(BEGINS_ANEW);
     first.kill();
     gate.open();
     second.wait().code(0);
@@ -181,24 +178,23 @@ fn a_runner_that_may_not_wait_does_not_begin_anew() {
     let scratch = Scratch::new();
     let mut gate = Gate::closed(&scratch);
     steps(&scratch, &[Gate::SQL]);
-    let first = scratch.patient_up().spawn();
-    gate.wait_for_visitor();
-    let mut second = scratch
-        .patient_up()
-        .env("MIGRATION_LOCK_WAIT_SECONDS", "2")
-        .spawn();
-    second.wait_for_log("waiting for another runner");
+    let (first, second) = gate.queue(
+        &scratch.patient_up(),
+        &scratch.patient_up().env("MIGRATION_LOCK_WAIT_SECONDS", "5"),
+    );
+    let started = Instant::now();
     second.freeze();
     scratch.sql(&format!(
         "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = current_database() \
          AND application_name LIKE 'lockstep/%/{}'",
         second.pid()
     ));
-    // Not to wait for anything: to let its time pass.
-    thread::sleep(Duration::from_secs(2));
+    wait_until("its time has passed", || {
+        started.elapsed() > Duration::from_secs(6)
+    });
     second.thaw();
     let outcome = second.wait();
-    outcome.code(3).says("the connection was lost");
+    outcome.code(3);
     gate.open();
     first.wait().code(0);
     assert_applied_once(&scratch, 1);
@@ -209,8 +205,7 @@ fn a_runner_that_may_not_wait_does_not_begin_anew() {
 /// The statement would sleep for ten minutes; every wait of a test is shorter.
 #[test]
 fn the_server_ends_an_orphaned_statement_by_itself() {
-    let scratch = Scratch::new();
-    scratch.file(&file(1), "SELECT pg_sleep(600)");
+    let scratch = Scratch::with([(&file(1), "SELECT pg_sleep(600)")]);
     let run = scratch.lockstep(&["up"]).spawn();
     let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()";
     wait_until("the statement sleeps", || scratch.value(sleeping) == "1");
@@ -232,7 +227,7 @@ fn a_run_that_loses_its_guard_goes_on_while_nobody_has_taken_over() {
     gate.wait_for_visitor();
     terminate(&scratch, scratch.guard().expect("a guard"));
     gate.open();
-    run.wait().code(0).says("the guard was already gone");
+    run.wait().code(0).says(HAS_LOST_ITS_GUARD);
     assert_applied_once(&scratch, 3);
     scratch.assert_unlocked();
 }
@@ -242,14 +237,11 @@ fn a_run_that_loses_its_guard_to_another_stops_before_its_next_migration() {
     let scratch = Scratch::new();
     let mut gate = Gate::closed(&scratch);
     steps(&scratch, &[Gate::SQL, "", ""]);
-    let first = scratch.patient_up().spawn();
-    gate.wait_for_visitor();
-    let mut second = scratch.patient_up().spawn();
-    second.wait_for_log("waiting for another runner");
+    let (first, mut second) = gate.queue(&scratch.patient_up(), &scratch.patient_up());
     let token = scratch.value("SELECT id FROM bun_migration_locks");
     first.freeze();
     terminate(&scratch, scratch.guard().expect("a guard"));
-    second.wait_for_log("waiting for a lock while taking the migration lock");
+    second.wait_for_log(WAITS_FOR_THE_ROW);
     gate.open();
     second.wait().code(0);
     first.thaw();
@@ -360,7 +352,7 @@ fn what_bun_applied_meanwhile_is_not_applied_again() {
         two = version(2)
     ));
     run.thaw();
-    run.wait().code(4).says("the migration lock was lost");
+    run.wait().code(4);
     assert_eq!(scratch.history(), [version(1), version(2)]);
     scratch.sql(BUN_UNLOCK);
     scratch.up().code(0);
@@ -390,14 +382,14 @@ fn a_row_of_buns_is_waited_for_until_the_deadline() {
     steps(&scratch, &["", ""]);
     let outcome = scratch
         .lockstep(&["up"])
-        .env("MIGRATION_LOCK_WAIT_SECONDS", "0.5")
+        .env("MIGRATION_LOCK_WAIT_SECONDS", "3")
         .run();
     outcome.code(4).says(&format!(
         "waiting for bun's lock, row {id} of public.bun_migration_locks"
     ));
     let error = outcome.error();
     let (waited, rest) = split_at_duration(&error, "bun's lock is still there after ");
-    assert!(waited >= 0.5, "{error}");
+    assert!(waited >= 3.0, "{error}");
     assert_eq!(
         rest,
         format!(
@@ -444,11 +436,9 @@ fn a_row_of_buns_is_waited_for_also_when_nothing_is_pending() {
     ));
 
     let mut run = scratch.lockstep(&["up"]).spawn();
-    run.wait_for_log("waiting for bun's lock");
+    run.wait_for_log(WAITS_FOR_BUN);
     scratch.sql(BUN_UNLOCK);
-    run.wait()
-        .code(0)
-        .says("the database is up to date: 2 migrations");
+    run.wait().code(0).is_up_to_date(2);
     assert_applied_once(&scratch, 2);
 }
 
@@ -459,7 +449,7 @@ fn what_bun_records_while_it_is_waited_for_is_not_applied_again() {
     scratch.sql(BUN_LOCK);
     steps(&scratch, &["", "", ""]);
     let mut run = scratch.lockstep(&["up"]).spawn();
-    run.wait_for_log("waiting for bun's lock");
+    run.wait_for_log(WAITS_FOR_BUN);
     let (one, two) = (version(1), version(2));
     scratch.sql(&format!(
         "BEGIN; CREATE TABLE ran (version text); INSERT INTO ran VALUES ('{one}'), ('{two}'); \
@@ -481,10 +471,8 @@ fn neither_the_guard_nor_a_waiter_keeps_a_snapshot_or_a_transaction_id() {
     let scratch = Scratch::new();
     let mut gate = Gate::closed(&scratch);
     steps(&scratch, &[Gate::SQL]);
-    let run = scratch.patient_up().spawn();
+    let (run, waiter) = gate.queue(&scratch.patient_up(), &scratch.patient_up());
     let work = gate.wait_for_visitor();
-    let mut waiter = scratch.patient_up().spawn();
-    waiter.wait_for_log("waiting for another runner");
     let guard = scratch.guard().expect("a guard");
     let horizons = "SELECT state, backend_xid, backend_xmin FROM pg_stat_activity WHERE pid";
     assert_eq!(
@@ -523,15 +511,15 @@ fn at_the_deadline_the_exit_code_is_4_and_the_holder_is_named() {
     let guard = scratch.guard().expect("a guard");
     let outcome = scratch
         .lockstep(&["up"])
-        .env("MIGRATION_LOCK_WAIT_SECONDS", "0.5")
+        .env("MIGRATION_LOCK_WAIT_SECONDS", "3")
         .run();
-    outcome.code(4).says("waiting for another runner");
+    outcome.code(4).says(WAITS_FOR_A_RUNNER);
     let error = outcome.error();
     let (waited, holder) = split_at_duration(
         &error,
         "another runner still holds the migration lock after ",
     );
-    assert!(waited >= 0.5, "{error}");
+    assert!(waited >= 3.0, "{error}");
     let mut rest = holder;
     for part in [
         format!("pid {guard}, lockstep/{} ", env!("CARGO_PKG_VERSION")),
@@ -562,7 +550,7 @@ fn a_wait_of_zero_seconds_is_one_try() {
     once.run()
         .code(4)
         .says("another runner still holds the migration lock after")
-        .is_silent_about("waiting for another runner");
+        .is_silent_about(WAITS_FOR_A_RUNNER);
     gate.open();
     run.wait().code(0);
     scratch.file(
@@ -689,10 +677,8 @@ fn hostile_settings_of_the_role_change_nothing() {
     );
     let mut gate = Gate::closed(&scratch);
     let up = scratch.patient_up().env("DATABASE_URL", role.url());
-    let mut run = up.spawn();
+    let (mut run, waiter) = gate.queue(&up, &up);
     let work = gate.wait_for_visitor();
-    let mut waiter = up.spawn();
-    waiter.wait_for_log("waiting for another runner");
     let lasting = format!(
         "SELECT clock_timestamp() - query_start > '1.5 s' AND wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = {work}"
     );
@@ -709,7 +695,7 @@ fn hostile_settings_of_the_role_change_nothing() {
     });
     drop(old);
 
-    run.wait().code(0).is_silent_about("trying again");
+    run.wait().code(0).is_silent_about(TRIES_AGAIN);
     waiter.wait().code(0);
     assert_eq!(scratch.history(), [version(1), version(2), version(3)]);
     assert_eq!(
@@ -770,10 +756,7 @@ fn terminate(scratch: &Scratch, pid: i32) {
 fn frozen_after_the_first_migration(scratch: &Scratch) -> (Running, Running) {
     let mut gate = Gate::closed(scratch);
     steps(scratch, &[Gate::SQL, "", ""]);
-    let first = scratch.patient_up().spawn();
-    gate.wait_for_visitor();
-    let mut second = scratch.patient_up().spawn();
-    second.wait_for_log("waiting for another runner");
+    let (first, second) = gate.queue(&scratch.patient_up(), &scratch.patient_up());
     first.freeze();
     gate.open();
     wait_until("the first migration is committed", || {

@@ -49,9 +49,10 @@ fn queries(outcome: &Outcome) -> Vec<(String, String, Option<String>)> {
 
 #[test]
 fn a_json_line_has_level_time_caller_and_message_in_this_order() {
-    let scratch = Scratch::new();
-    scratch.file(FILE, "DO $$ BEGIN RAISE NOTICE 'x'; END $$; SELECT 1");
-    scratch.file("20240102000000_b.up.sql", "SELECT nosuch");
+    let scratch = Scratch::with([
+        (FILE, "DO $$ BEGIN RAISE NOTICE 'x'; END $$; SELECT 1"),
+        ("20240102000000_b.up.sql", "SELECT nosuch"),
+    ]);
     let run = scratch
         .lockstep(&["up"])
         .env("LOG_LEVEL", "TRACE")
@@ -136,8 +137,7 @@ fn nasty_content_stays_one_line_of_json() {
 
 #[test]
 fn says_that_it_is_running_migrations() {
-    let scratch = Scratch::new();
-    scratch.file(FILE, "SELECT 1");
+    let scratch = Scratch::with([(FILE, "SELECT 1")]);
     let run = scratch
         .lockstep(&[])
         .env("RUN_DATABASE_MIGRATIONS", "true")
@@ -216,8 +216,10 @@ fn each_migration_is_told_at_its_start_and_when_it_is_applied() {
 /// A migration that failed is not told to be applied.
 #[test]
 fn applied_is_said_after_the_commit_only() {
-    let scratch = Scratch::new();
-    scratch.file(FILE, "CREATE TABLE p (a int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED); INSERT INTO p VALUES (1), (1)");
+    let scratch = Scratch::with([(
+        FILE,
+        "CREATE TABLE p (a int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED); INSERT INTO p VALUES (1), (1)",
+    )]);
     let outcome = scratch.up();
     outcome
         .code(1)
@@ -280,14 +282,13 @@ fn notices_are_in_the_log_while_the_migration_still_runs() {
 /// With statements before and behind it, the one that runs is named while it runs.
 #[test]
 fn the_statement_that_runs_is_in_the_log_while_it_runs() {
-    let scratch = Scratch::new();
-    scratch.file(
+    let scratch = Scratch::with([(
         FILE,
-        format!(
+        &format!(
             "CREATE TABLE t ();\n{}\nINSERT INTO t DEFAULT VALUES;",
             Gate::SQL
         ),
-    );
+    )]);
     let mut gate = Gate::closed(&scratch);
     let run = scratch
         .lockstep(&["up"])
@@ -471,8 +472,7 @@ fn the_query_log_has_a_statement_outside_a_transaction() {
 
 #[test]
 fn the_text_format_is_for_people() {
-    let scratch = Scratch::new();
-    scratch.file(FILE, "DO $$ BEGIN RAISE WARNING 'two\nlines'; END $$");
+    let scratch = Scratch::with([(FILE, "DO $$ BEGIN RAISE WARNING 'two\nlines'; END $$")]);
     let outcome = scratch.lockstep(&["up"]).env("LOG_FORMAT", "text").run();
     outcome.code(0);
     assert_eq!(outcome.stdout, "");
@@ -510,8 +510,7 @@ fn the_text_format_is_for_people() {
 
 #[test]
 fn what_is_no_terminal_gets_json() {
-    let scratch = Scratch::new();
-    scratch.file(FILE, "SELECT 1");
+    let scratch = Scratch::with([(FILE, "SELECT 1")]);
     let outcome = scratch.lockstep(&["up"]).without("LOG_FORMAT").run();
     outcome.code(0);
     assert!(
@@ -725,8 +724,7 @@ fn assert_secret(outcome: &Outcome, way: &[(&str, String)]) {
 #[test]
 fn no_password_is_shown_when_all_goes_well() {
     for password in [NASTY[3], NASTY[5], NASTY[9]] {
-        let scratch = Scratch::new();
-        scratch.file(FILE, "SELECT 1");
+        let scratch = Scratch::with([(FILE, "SELECT 1")]);
         let role = scratch.passworded("w", password);
         let place = format!("{}:{}", server().host, server().port);
         for way in &ways(&scratch, &place, &role.name, password)[..RIGHT_WAYS] {
@@ -739,8 +737,7 @@ fn no_password_is_shown_when_all_goes_well() {
 
 #[test]
 fn no_password_is_shown_when_it_is_wrong_or_how_it_is_given() {
-    let scratch = Scratch::new();
-    scratch.file(FILE, "SELECT 1");
+    let scratch = Scratch::with([(FILE, "SELECT 1")]);
     let role = scratch.passworded("w", "another");
     let place = format!("{}:{}", server().host, server().port);
     for password in [NASTY[0], NASTY[3], NASTY[6]] {
@@ -761,8 +758,7 @@ fn no_password_is_shown_when_it_is_wrong_or_how_it_is_given() {
 
 #[test]
 fn no_password_is_shown_when_nobody_answers_or_the_environment_is_wrong() {
-    let scratch = Scratch::new();
-    scratch.file(FILE, "SELECT 1");
+    let scratch = Scratch::with([(FILE, "SELECT 1")]);
     for password in NASTY {
         // Nobody listens at port 1.
         for (number, way) in ways(&scratch, "127.0.0.1:1", "u", password)

@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use crate::support::{Gate, Lockstep, Outcome, Scratch, wait_until};
+use crate::support::{Gate, Lockstep, Outcome, Scratch, send_signal, wait_until};
 
 /// Where these tests cannot be made, they say so.
 fn has_script() -> bool {
@@ -241,8 +241,7 @@ fn a_second_signal_leaves_no_line_half_written() {
     if !has_script() {
         return;
     }
-    let scratch = Scratch::new();
-    scratch.file("20240101000001_slow.up.sql", Gate::SQL);
+    let scratch = Scratch::with([("20240101000001_slow.up.sql", Gate::SQL)]);
     let _gate = Gate::closed(&scratch);
     let mut run = on_a_terminal(&scratch).spawn();
     run.wait_for_log("SELECT, for 2 s");
@@ -250,10 +249,7 @@ fn a_second_signal_leaves_no_line_half_written() {
         "SELECT substring(application_name FROM '/([0-9]+)( .*)?$') FROM pg_stat_activity
          WHERE datname = current_database() AND application_name LIKE 'lockstep/%' LIMIT 1",
     );
-    let interrupt = || {
-        let status = Command::new("kill").args(["-INT", &pid]).status();
-        assert!(status.is_ok_and(|it| it.success()), "kill -INT {pid}");
-    };
+    let interrupt = || send_signal("INT", &pid);
     interrupt();
     run.wait_for_log("a second signal stops at once");
     interrupt();
@@ -275,8 +271,7 @@ fn an_error_stands_on_lines_of_its_own() {
     if !has_script() {
         return;
     }
-    let scratch = Scratch::new();
-    scratch.file("20240101000001_a.up.sql", "CREATE TABLE a ();");
+    let scratch = Scratch::with([("20240101000001_a.up.sql", "CREATE TABLE a ();")]);
     let path = scratch.file("20240101000002_b.up.sql", "SELECT 1;\nSELECT 1/0;");
     let outcome = on_a_terminal(&scratch).run();
     outcome.code(1);
@@ -305,8 +300,7 @@ fn an_error_stands_on_lines_of_its_own() {
 /// What cannot move a cursor, or need not, gets lines: nothing is rewritten, nothing coloured, nothing left out.
 #[test]
 fn without_a_terminal_that_can_there_are_lines_only() {
-    let scratch = Scratch::new();
-    scratch.file("20240101000001_a.up.sql", "CREATE TABLE a ();");
+    let scratch = Scratch::with([("20240101000001_a.up.sql", "CREATE TABLE a ();")]);
     let check = |outcome: &Outcome| {
         outcome.code(0);
         assert!(!outcome.stderr.contains('\u{1b}'), "{outcome}");
@@ -327,10 +321,10 @@ fn the_way_back_is_shown_as_the_way_up_is() {
     if !has_script() {
         return;
     }
-    let scratch = Scratch::new();
-    scratch.file("20240101000001_a.up.sql", "CREATE TABLE a ();");
-    scratch.file("20240101000001_a.down.sql", "DROP TABLE a;");
-    scratch.up().code(0);
+    let scratch = Scratch::migrated([
+        ("20240101000001_a.up.sql", "CREATE TABLE a ();"),
+        ("20240101000001_a.down.sql", "DROP TABLE a;"),
+    ]);
     let outcome = command_on_a_terminal(&scratch, "down").run();
     outcome.code(0);
     let screen = Screen::of(&outcome.stderr);

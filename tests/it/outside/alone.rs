@@ -5,18 +5,19 @@
 //! CONCURRENTLY waits for those.
 
 use crate::support::steps::{file, old_snapshot, unrecord, version};
+use crate::support::words::{DROPS_THE_INVALID_INDEX, FINDS_THE_WORK_DONE, WAITS_FOR_THE_SESSION};
 use crate::support::{Gate, Scratch, wait_until};
 
-const TABLE: &str = "CREATE TABLE t (a int, b text); INSERT INTO t SELECT g, g::text FROM generate_series(1, 100) g";
-const INDEX: &str = "CREATE INDEX CONCURRENTLY t_a_idx ON t (a)";
+const CREATE_TABLE: &str = "CREATE TABLE t (a int, b text); INSERT INTO t SELECT g, g::text FROM generate_series(1, 100) g";
+const BUILD_INDEX: &str = "CREATE INDEX CONCURRENTLY t_a_idx ON t (a)";
 
 // ------------------------------------------------------------------------------------ without interruption
 
 #[test]
 fn an_index_is_built_concurrently_and_recorded_in_history_and_journal() {
     let scratch = with_table();
-    scratch.file(&file(2), INDEX);
-    scratch.up().code(0).says("1/1 applied");
+    scratch.file(&file(2), BUILD_INDEX);
+    scratch.up().code(0).applied_one(1, 1);
     assert_eq!(scratch.history(), [version(1), version(2)]);
     assert_eq!(validity(&scratch, "t_a_idx"), "t");
     let journal = scratch.value(&format!(
@@ -33,7 +34,7 @@ fn an_index_is_built_concurrently_and_recorded_in_history_and_journal() {
 #[test]
 fn a_build_is_in_the_journal_from_its_start_and_in_the_history_only_at_its_end() {
     let scratch = with_table();
-    scratch.file(&file(2), INDEX);
+    scratch.file(&file(2), BUILD_INDEX);
     let old = old_snapshot(&scratch);
     let run = scratch.lockstep(&["up"]).spawn();
     wait_until_building(&scratch);
@@ -84,7 +85,7 @@ fn an_index_of_the_same_name_in_another_schema_is_another_index() {
     let scratch = with_table();
     scratch.sql("CREATE SCHEMA s; CREATE TABLE s.t (a int); CREATE INDEX t_a_idx ON s.t (a)");
     scratch.sql("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 's.t_a_idx'::regclass");
-    scratch.file(&file(2), INDEX);
+    scratch.file(&file(2), BUILD_INDEX);
     scratch.up().code(0);
     assert_eq!(validity(&scratch, "public.t_a_idx"), "t");
     assert_eq!(validity(&scratch, "s.t_a_idx"), "f");
@@ -150,7 +151,7 @@ fn no_timeout_of_the_role_or_of_migrations_ends_a_build() {
     let scratch = Scratch::new();
     let role = scratch.role("hasty", "LOGIN");
     scratch.sql(&format!("GRANT CREATE ON SCHEMA public TO {}", role.name));
-    scratch.file(&file(1), TABLE);
+    scratch.file(&file(1), CREATE_TABLE);
     scratch
         .lockstep(&["up"])
         .env("DATABASE_URL", role.url())
@@ -164,7 +165,7 @@ fn no_timeout_of_the_role_or_of_migrations_ends_a_build() {
     let up = up
         .env("DDL_LOCK_TIMEOUT_SECONDS", "1")
         .env("STATEMENT_TIMEOUT_SECONDS", "1");
-    scratch.file(&file(2), INDEX);
+    scratch.file(&file(2), BUILD_INDEX);
     let old = old_snapshot(&scratch);
     let run = up.spawn();
     wait_until("the build has waited for long", || {
@@ -181,7 +182,7 @@ fn no_timeout_of_the_role_or_of_migrations_ends_a_build() {
 #[test]
 fn the_settings_of_a_build_are_not_those_of_the_next_migration() {
     let scratch = with_table();
-    scratch.file(&file(2), INDEX);
+    scratch.file(&file(2), BUILD_INDEX);
     scratch.file(
         &file(3),
         "DO $$ BEGIN ASSERT current_setting('default_transaction_read_only') = 'on'; END $$",
@@ -199,7 +200,7 @@ fn the_settings_of_a_build_are_not_those_of_the_next_migration() {
 #[test]
 fn an_invalid_index_left_by_a_killed_runner_is_dropped_and_built_again() {
     let scratch = with_table();
-    scratch.file(&file(2), INDEX);
+    scratch.file(&file(2), BUILD_INDEX);
     let old = old_snapshot(&scratch);
     let run = scratch.lockstep(&["up"]).spawn();
     let build = wait_until_building(&scratch);
@@ -219,7 +220,7 @@ fn an_invalid_index_left_by_a_killed_runner_is_dropped_and_built_again() {
         .up()
         .code(0)
         .says("an earlier run did not finish it (lockstep/")
-        .says("dropping the INVALID index");
+        .says(DROPS_THE_INVALID_INDEX);
     assert_eq!(validity(&scratch, "t_a_idx"), "t");
     assert_ne!(
         scratch.value("SELECT 't_a_idx'::regclass::oid"),
@@ -259,14 +260,11 @@ fn an_invalid_index_left_by_a_terminated_session_is_dropped_and_built_again() {
 #[test]
 fn an_index_that_was_complete_but_not_recorded_is_recorded_without_building() {
     let scratch = with_table();
-    scratch.file(&file(2), INDEX);
+    scratch.file(&file(2), BUILD_INDEX);
     scratch.up().code(0);
     let oid = scratch.value("SELECT 't_a_idx'::regclass::oid");
     unrecord(&scratch, 2);
-    scratch
-        .up()
-        .code(0)
-        .says("the earlier run had done its work");
+    scratch.up().code(0).says(FINDS_THE_WORK_DONE);
     assert_eq!(
         scratch.value("SELECT 't_a_idx'::regclass::oid"),
         oid,
@@ -297,7 +295,7 @@ fn the_orphaned_session_of_an_interrupted_run_is_waited_for() {
         .batch_execute("SET application_name = 'a dead runner'; BEGIN; SELECT FROM t")
         .expect("an orphan");
     let mut run = scratch.lockstep(&["up"]).spawn();
-    run.wait_for_log("waiting for the session of an interrupted run, pid");
+    run.wait_for_log(WAITS_FOR_THE_SESSION);
     assert_eq!(
         scratch.value("SELECT to_regclass('t_a_idx') IS NULL"),
         "t",
@@ -330,7 +328,7 @@ fn another_sessions_build_of_the_same_index_is_waited_for_and_not_dropped() {
     let scratch = interrupted_before_the_build();
     let old = old_snapshot(&scratch);
     let mut person = scratch.client();
-    let building = std::thread::spawn(move || person.batch_execute(INDEX));
+    let building = std::thread::spawn(move || person.batch_execute(BUILD_INDEX));
     wait_until_building(&scratch);
     let mut run = scratch.lockstep(&["up"]).spawn();
     run.wait_for_log("waiting for another session that builds the index");
@@ -350,7 +348,7 @@ fn another_sessions_build_of_the_same_index_is_waited_for_and_not_dropped() {
 #[test]
 fn if_not_exists_over_an_invalid_index_that_is_not_ours_is_refused_and_the_index_left_alone() {
     let scratch = with_table();
-    scratch.sql(INDEX);
+    scratch.sql(BUILD_INDEX);
     scratch.sql("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 't_a_idx'::regclass");
     let oid = scratch.value("SELECT 't_a_idx'::regclass::oid");
     let path = scratch.file(
@@ -387,7 +385,7 @@ fn if_not_exists_over_an_invalid_index_that_is_not_ours_is_refused_and_the_index
 #[test]
 fn if_not_exists_over_a_valid_index_is_recorded() {
     let scratch = with_table();
-    scratch.sql(INDEX);
+    scratch.sql(BUILD_INDEX);
     scratch.file(
         &file(2),
         "CREATE INDEX CONCURRENTLY IF NOT EXISTS t_a_idx ON t (a)",
@@ -442,7 +440,7 @@ fn duplicates_are_named_and_once_they_are_gone_the_next_run_builds_the_index() {
     scratch.up().code(1).says("could not create unique index");
 
     scratch.sql("DELETE FROM t WHERE b = 'again'");
-    scratch.up().code(0).says("dropping the INVALID index");
+    scratch.up().code(0).says(DROPS_THE_INVALID_INDEX);
     assert_eq!(validity(&scratch, "t_a_idx"), "t");
     assert_eq!(scratch.history().len(), 3);
 }
@@ -473,14 +471,11 @@ fn a_failed_file_may_be_edited() {
 #[test]
 fn a_drop_that_was_complete_but_not_recorded_is_recorded() {
     let scratch = with_table();
-    scratch.sql(INDEX);
+    scratch.sql(BUILD_INDEX);
     scratch.file(&file(2), "DROP INDEX CONCURRENTLY t_a_idx");
     scratch.up().code(0);
     unrecord(&scratch, 2);
-    scratch
-        .up()
-        .code(0)
-        .says("the earlier run had done its work");
+    scratch.up().code(0).says(FINDS_THE_WORK_DONE);
     assert_eq!(scratch.history(), [version(1), version(2)]);
 }
 
@@ -495,17 +490,11 @@ fn a_database_that_was_created_or_dropped_but_not_recorded_is_recorded() {
     );
     scratch.up().code(0);
     unrecord(&scratch, 2);
-    scratch
-        .up()
-        .code(0)
-        .says("the earlier run had done its work");
+    scratch.up().code(0).says(FINDS_THE_WORK_DONE);
     scratch.file(&file(3), format!("DROP DATABASE {database}"));
     scratch.up().code(0);
     unrecord(&scratch, 3);
-    scratch
-        .up()
-        .code(0)
-        .says("the earlier run had done its work");
+    scratch.up().code(0).says(FINDS_THE_WORK_DONE);
     assert_eq!(scratch.history(), [version(1), version(2), version(3)]);
 }
 
@@ -521,7 +510,7 @@ fn a_database_that_was_there_before_is_an_error() {
 #[test]
 fn a_drop_that_was_interrupted_midway_is_done_again() {
     let scratch = with_table();
-    scratch.sql(INDEX);
+    scratch.sql(BUILD_INDEX);
     scratch.file(&file(2), "DROP INDEX CONCURRENTLY t_a_idx");
     let old = old_snapshot(&scratch);
     // It waits for whoever uses the table, and not only for snapshots.
@@ -637,8 +626,8 @@ fn a_pending_detach_is_finalized_by_the_next_run() {
 fn a_run_that_has_lost_its_guard_begins_no_statement_outside_a_transaction() {
     let scratch = Scratch::new();
     let mut gate = Gate::closed(&scratch);
-    scratch.file(&file(1), format!("{TABLE}; {}", Gate::SQL));
-    scratch.file(&file(2), INDEX);
+    scratch.file(&file(1), format!("{CREATE_TABLE}; {}", Gate::SQL));
+    scratch.file(&file(2), BUILD_INDEX);
     let run = scratch.patient_up().spawn();
     gate.wait_for_visitor();
     let guard = scratch.guard().expect("a guard");
@@ -658,21 +647,18 @@ fn a_run_that_has_lost_its_guard_begins_no_statement_outside_a_transaction() {
 #[test]
 fn a_row_deleted_by_hand_during_a_build_leaves_it_unrecorded_and_the_next_run_records_it() {
     let scratch = with_table();
-    scratch.file(&file(2), INDEX);
+    scratch.file(&file(2), BUILD_INDEX);
     scratch.file(&file(3), "CREATE TABLE later (c int)");
     let old = old_snapshot(&scratch);
     let run = scratch.lockstep(&["up"]).spawn();
     wait_until_building(&scratch);
     scratch.sql("DELETE FROM bun_migration_locks");
     drop(old);
-    run.wait().code(4).says("the migration lock was lost");
+    run.wait().code(4);
     assert_eq!(scratch.history(), [version(1)]);
     assert_eq!(validity(&scratch, "t_a_idx"), "t");
     let oid = scratch.value("SELECT 't_a_idx'::regclass::oid");
-    scratch
-        .up()
-        .code(0)
-        .says("the earlier run had done its work");
+    scratch.up().code(0).says(FINDS_THE_WORK_DONE);
     assert_eq!(
         scratch.value("SELECT 't_a_idx'::regclass::oid"),
         oid,
@@ -685,16 +671,13 @@ fn a_row_deleted_by_hand_during_a_build_leaves_it_unrecorded_and_the_next_run_re
 
 /// A database whose first migration has created the table `t`.
 fn with_table() -> Scratch {
-    let scratch = Scratch::new();
-    scratch.file(&file(1), TABLE);
-    scratch.up().code(0);
-    scratch
+    Scratch::migrated([(&file(1), CREATE_TABLE)])
 }
 
 /// A database in whose journal the build of the index has begun, but it has not.
 fn interrupted_before_the_build() -> Scratch {
     let scratch = with_table();
-    scratch.file(&file(2), INDEX);
+    scratch.file(&file(2), BUILD_INDEX);
     scratch.up().code(0);
     unrecord(&scratch, 2);
     scratch.sql("DROP INDEX t_a_idx");

@@ -11,11 +11,13 @@ use std::time::{Duration, Instant};
 
 use postgres::Client;
 
-use crate::lock::kill_matrix::{is_soak, tell};
 use crate::support::cluster::{Cluster, in_another_process};
 use crate::support::pgbouncer::{Mode, PgBouncer};
 use crate::support::steps::{file, old_snapshot, unrecord, version};
-use crate::support::{Outcome, Running, Scratch, wait_until};
+use crate::support::words::{
+    DROPS_THE_INVALID_INDEX, FINDS_THE_WORK_DONE, WAITS_FOR_A_RUNNER, WAITS_FOR_THE_SESSION,
+};
+use crate::support::{Outcome, Running, Scratch, is_soak, tell, wait_until};
 
 // ----------------------------------------------------------------- the table of interruptions × statements
 
@@ -430,7 +432,7 @@ impl Site<'_> {
 fn did(outcome: &Outcome) -> String {
     let dropped = outcome.stderr.matches("dropping the INVALID index").count();
     let finished = outcome.stderr.contains("finishing the detach");
-    let recorded = outcome.stderr.contains("the earlier run had done its work");
+    let recorded = outcome.stderr.contains(FINDS_THE_WORK_DONE);
     match (dropped, finished, recorded) {
         (_, true, _) => "finished it".to_owned(),
         (_, _, true) => "recorded it".to_owned(),
@@ -662,7 +664,7 @@ fn a_role_that_may_make_no_temporary_table_heals_as_well() {
     scratch.file(&file(2), "CREATE INDEX CONCURRENTLY i ON t (lower(b))");
     up().code(0);
     interrupted(&scratch, 2, "i");
-    up().code(0).says("dropping the INVALID index");
+    up().code(0).says(DROPS_THE_INVALID_INDEX);
     assert_eq!(validity(&scratch, "i"), "t");
     scratch.sql("DROP INDEX i; CREATE INDEX i ON t (b)");
     unrecord(&scratch, 2);
@@ -769,7 +771,7 @@ fn a_leftover_is_known_though_the_file_was_edited_and_anothers_is_left_alone() {
     scratch.up().code(0);
     interrupted(&scratch, 2, "i");
     scratch.file(&file(2), "CREATE INDEX CONCURRENTLY i ON t (a, b)");
-    scratch.up().code(0).says("dropping the INVALID index");
+    scratch.up().code(0).says(DROPS_THE_INVALID_INDEX);
     assert_eq!(validity(&scratch, "i"), "t");
 
     interrupted(&scratch, 2, "i");
@@ -872,12 +874,10 @@ fn a_file_split_as_the_hint_says_is_applied_in_the_same_order() {
 
 #[test]
 fn a_file_that_uses_an_enum_value_it_adds_is_explained_before_it_runs_and_when_it_fails() {
-    let scratch = Scratch::new();
-    scratch.file(
+    let scratch = Scratch::migrated([(
         &file(1),
         "CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE TABLE person (m mood, n text)",
-    );
-    scratch.up().code(0);
+    )]);
     scratch.file(
         &file(2),
         "SELECT 1;\nALTER TYPE mood ADD VALUE 'happy';\nINSERT INTO person VALUES ('happy')",
@@ -923,14 +923,12 @@ fn a_file_that_uses_an_enum_value_it_adds_is_explained_before_it_runs_and_when_i
 
 #[test]
 fn a_runner_that_waits_tells_phase_and_per_cent_of_the_build() {
-    let scratch = Scratch::new();
-    scratch.file(
+    let scratch = Scratch::migrated([(
         &file(1),
         "CREATE TABLE big (a int); INSERT INTO big SELECT g FROM generate_series(1, 20000) g; \
          CREATE FUNCTION slow(int) RETURNS int IMMUTABLE LANGUAGE plpgsql \
          AS 'BEGIN IF $1 % 20 = 0 THEN PERFORM pg_sleep(0.02); END IF; RETURN $1; END'",
-    );
-    scratch.up().code(0);
+    )]);
     scratch.file(&file(2), "CREATE INDEX CONCURRENTLY i ON big (slow(a))");
     let build = scratch.up_spawned();
     let scanning = "SELECT FROM pg_stat_progress_create_index WHERE datname = current_database() AND blocks_done > 1 \
@@ -939,7 +937,7 @@ fn a_runner_that_waits_tells_phase_and_per_cent_of_the_build() {
         !scratch.sql(scanning).is_empty()
     });
     let mut waiter = scratch.up_spawned();
-    waiter.wait_for_log("waiting for another runner");
+    waiter.wait_for_log(WAITS_FOR_A_RUNNER);
     let log = waiter.log();
     let (_, told) = log
         .split_once("building index: scanning table, ")
@@ -987,7 +985,7 @@ fn a_session_of_another_runner_with_the_same_host_and_process_id_is_not_waited_f
     interrupted(&scratch, 2, "i");
     scratch.sql("UPDATE bun_migrations_journal SET runner = 'lockstep/0.1.0 pod/1 -8' WHERE finished_at IS NULL");
     let mut run = scratch.up_spawned();
-    run.wait_for_log("waiting for the session of an interrupted run, pid");
+    run.wait_for_log(WAITS_FOR_THE_SESSION);
     namesakes.remove(1);
     run.wait().code(0);
 }
@@ -1086,9 +1084,9 @@ fn killed_build_with_writers(count: usize) {
                               AND datname = current_database()").is_empty()
             });
             let mut second = scratch.up_spawned();
-            second.wait_for_log("waiting for another runner");
+            second.wait_for_log(WAITS_FOR_A_RUNNER);
             first.kill();
-            second.wait_for_log("dropping the INVALID index");
+            second.wait_for_log(DROPS_THE_INVALID_INDEX);
             drop(old);
             second.wait().code(0);
         }));
@@ -1122,10 +1120,7 @@ const T: &str = "CREATE TABLE t (gone int, a int, b text, c text)";
 
 /// A database whose first migration has created the table `t`.
 fn with_t() -> Scratch {
-    let scratch = Scratch::new();
-    scratch.file(&file(1), T);
-    scratch.up().code(0);
-    scratch
+    Scratch::migrated([(&file(1), T)])
 }
 
 /// Makes history, journal and catalog what they were when the build of this migration's index had been begun, by a

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 use std::{env, thread};
 
-use crate::support::{server, wait_until};
+use crate::support::{send_signal, server, wait_until};
 
 /// A throwaway cluster below the one that the tests share, and gone with it at the latest.
 pub struct Cluster {
@@ -56,11 +56,7 @@ impl Cluster {
         let file = self.data().join("postmaster.pid");
         let text = fs::read_to_string(&file).expect("the server runs");
         let pid = text.lines().next().expect("a process id");
-        let status = Command::new("kill")
-            .args(["-QUIT", pid])
-            .status()
-            .expect("kill");
-        assert!(status.success(), "kill -QUIT {pid}");
+        send_signal("QUIT", pid);
         wait_until("the server has stopped", || !file.exists());
     }
 
