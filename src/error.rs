@@ -323,10 +323,7 @@ impl Error {
             Error::NoSecondConnection { waited, cause } => {
                 let waited = seconds(*waited);
                 write!(f, "no second connection within {waited}: {cause}")?;
-                write_hint(
-                    f,
-                    Some("run again; a runner needs two connections, so a pool must have two"),
-                )
+                write_hint(f, Some("run again; a pool must have two for a runner"))
             }
             Error::ConnectionLost { doing, cause } => {
                 write!(f, "the connection was lost: {doing}: {cause}")?;

@@ -160,11 +160,11 @@ pub fn acquire(
             let waited = wait.elapsed();
             return Err(Error::RunnerWait { holder, waited });
         }
+        say_holder(&mut guard, &tables, wait)?;
         if tried.holder_is_alone {
             guard.close();
             return Ok(Acquired::SteppedAside);
         }
-        say_holder(&mut guard, &tables, wait)?;
         wait.pause(POLL)?;
     };
     debug!(pid = guard_pid; "the guard is ours");
@@ -227,11 +227,11 @@ fn guard_message(tables: &Tables, dialect: Dialect) -> (Message, Slot) {
     let mut message = Message::begin(Access::Read, &settings.on(dialect));
     let key = key(tables);
     let asked = message.add(format!(
-        "SELECT pg_backend_pid() AS pid, granted, NOT granted AND NOT EXISTS (
-           SELECT FROM pg_locks g JOIN pg_stat_activity a ON a.pid = g.pid
-           JOIN pg_stat_activity w ON w.pid <> a.pid AND w.datid = a.datid AND (w.application_name = a.application_name
-             OR starts_with(w.application_name, a.application_name || ' '))
-           WHERE {}) AS alone
+        "SELECT pg_backend_pid() AS pid, granted, NOT granted AND EXISTS (
+           SELECT FROM pg_locks g JOIN pg_stat_activity a ON a.pid = g.pid AND a.application_name <> ''
+           WHERE {} AND NOT EXISTS (SELECT FROM pg_stat_activity w WHERE w.pid <> a.pid AND w.datid = a.datid
+             AND (w.application_name = a.application_name
+               OR starts_with(w.application_name, a.application_name || ' ')))) AS alone
          FROM (SELECT pg_try_advisory_xact_lock({GUARD_KEY}, {key}) AS granted) t",
         guard_lock("g", &key)
     ));

@@ -110,8 +110,8 @@ pub fn obtain(
     let mut waited = None;
     loop {
         let first = look(config, signals, waited.take())?;
-        let wait = first.wait.clone();
-        match attempt(config, first, why, &mut decide) {
+        let mut wait = first.wait.clone();
+        match attempt(config, first, why, &mut wait, &mut decide) {
             Ok(Attempt::Obtained(obtained)) => return Ok(obtained),
             Ok(Attempt::NoConnection(cause)) => {
                 if second.is_over() {
@@ -153,6 +153,7 @@ fn attempt(
     config: &Config,
     mut first: FirstLook,
     why: &str,
+    wait: &mut Wait,
     decide: &mut impl FnMut(&Observation) -> Result<bool, Error>,
 ) -> Result<Attempt, Error> {
     // What is read before the lock is only a hint, but enough to refuse, or to have nothing to do.
@@ -161,18 +162,18 @@ fn attempt(
             return Ok(Attempt::Obtained(Obtained::NothingToDo(first)));
         }
         // bun records a migration before it runs it, so the history may promise too much.
-        wait_for_bun(&first.observation, &mut first.wait)?;
-        first.observation = history::look(config, &mut first.session, &mut first.wait)?;
+        wait_for_bun(&first.observation, wait)?;
+        first.observation = history::look(config, &mut first.session, wait)?;
     }
     refuse_what_cannot_be_written_to(config, &first.observation, why)?;
     let FirstLook {
         mut session,
         mut observation,
         runner,
-        mut wait,
+        ..
     } = first;
     if observation.tables.is_none() {
-        observation = create_tables(config, &mut session, &mut wait)?;
+        observation = create_tables(config, &mut session, wait)?;
         if let Some(tables) = &observation.tables {
             info!(
                 "the history is {}, created where it was absent",
@@ -192,7 +193,7 @@ fn attempt(
         &observation,
         tables,
         &runner,
-        &mut wait,
+        wait,
         settled,
     )?;
     Ok(match acquired {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Tables;
+use super::{Columns, Look, Tables};
 use crate::config::{Config, TableName};
 use crate::server::message::{Access, Message};
 use crate::server::settings::Settings;
@@ -72,14 +72,12 @@ fn suffixed(table: &TableName, suffix: &str) -> TableName {
 ///
 /// Any number of runners may do so at once, without a lock. `CREATE TABLE IF NOT EXISTS` fails in such a race, so a
 /// failure is caught (and so never reaches the server's log) and whatever the winner created is taken.
-pub fn create(config: &Config) -> Message {
-    let mut message = Message::begin(
-        Access::Write,
-        &Settings {
-            lock_timeout: LOCK_TIMEOUT,
-            ..Settings::default()
-        },
-    );
+pub fn create(config: &Config) -> (Message, Look) {
+    let settings = Settings {
+        lock_timeout: LOCK_TIMEOUT,
+        ..Settings::default()
+    };
+    let mut message = Message::begin(Access::Write, &settings);
     let journal = suffixed(&config.history_table, JOURNAL_SUFFIX);
     let tables = [
         (
@@ -105,8 +103,9 @@ pub fn create(config: &Config) -> Message {
     message.add(format!(
         "DO LANGUAGE plpgsql $lockstep$ BEGIN {blocks} END $lockstep$"
     ));
+    let look = Look::add(&mut message, config, Names::Configured, Columns::ToPlan);
     message.add("COMMIT");
-    message
+    (message, look)
 }
 
 /// `{id}` in `columns` stands for a serial column. Such a column is its own sequence and a default, and that is how it

@@ -218,7 +218,7 @@ impl Fenced<'_> {
         let which = self.locked.all_records(version, ids);
         let erase = record::erase(&self.locked.tables, version, &which);
         self.work.extend(erase);
-        self.check_erased(&which);
+        self.check_erased(version, &which);
     }
 
     /// Notes in the journal that the migration is about to run outside a transaction, from its statement `done` on.
@@ -240,7 +240,7 @@ impl Fenced<'_> {
         let tables = &self.locked.tables;
         let back = record::take_back(tables, migration.version, &which, group, note);
         self.work.extend(back);
-        self.check_erased(&which);
+        self.check_erased(migration.version, &which);
     }
 
     /// Counts how many of the migration's statements are done.
@@ -259,10 +259,12 @@ impl Fenced<'_> {
         record::start(&self.locked.tables, migration, &session, done, statement)
     }
 
-    fn check_erased(&mut self, which: &str) {
+    fn check_erased(&mut self, version: Version, which: &str) {
         let history = &self.locked.tables.history;
         let still = format!("EXISTS (SELECT FROM {history} WHERE {which})");
-        self.proof = Some(format!("NOT {still}"));
+        let journal = &self.locked.tables.journal;
+        let noted = format!("EXISTS (SELECT FROM {journal} WHERE version = '{version}')");
+        self.proof = Some(format!("NOT {still} AND NOT {noted}"));
         self.checks.push((still, sqlstate::STILL_RECORDED));
     }
 

@@ -7,8 +7,8 @@ use super::{POLL, release_guard, try_guard};
 use crate::config::Config;
 use crate::error::Error;
 use crate::history::guard::{self, guard_lock, key};
-use crate::history::tables::Names;
-use crate::history::{self, Columns, Look, Observation, Tables};
+use crate::history::tables::{self, Names};
+use crate::history::{Columns, Look, Observation, Tables};
 use crate::migration::History;
 use crate::server::message::{Access, Message, Slot};
 use crate::server::open;
@@ -209,13 +209,17 @@ pub fn create_tables(
     wait: &mut Wait,
 ) -> Result<Observation, Error> {
     let doing = "creating the history tables";
-    let message = history::tables::create(config);
+    let (message, look) = tables::create(config);
     loop {
-        if let Err(trouble) = session.send(&message) {
-            session.after_lock_timeout(trouble, doing, wait)?;
-            continue;
-        }
-        let observation = history::look(config, session, wait)?;
+        let answer = match session.send(&message) {
+            Ok(answer) => answer,
+            Err(trouble) => {
+                session.after_lock_timeout(trouble, doing, wait)?;
+                continue;
+            }
+        };
+        let observed = look.observed(&answer);
+        let observation = observed.ok_or_else(|| Trouble::Unexpected.while_doing(doing))?;
         if observation.tables.is_some() {
             return Ok(observation);
         }
