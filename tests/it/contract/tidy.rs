@@ -662,6 +662,33 @@ fn every_dependency_has_its_reason_in_the_readme() {
     }
 }
 
+/// The longest piece of each message that the manual quotes, without what varies, stands in the code.
+#[test]
+fn the_manual_quotes_what_the_program_says() {
+    // What one literal continues on the next line, and what one appends to another, is one text.
+    let code: String = sources().into_values().collect();
+    let lines = code
+        .split("\\\n")
+        .enumerate()
+        .map(|(number, part)| match number {
+            0 => part,
+            _ => part.trim_start(),
+        });
+    let code = lines.collect::<String>().replace("\\\\", "\\");
+    let path = "src/manual/refusals.md";
+    let rows = table(path, "| it says | code | it means | do |");
+    let mut missing = Vec::new();
+    for message in rows.iter().flat_map(|row| quoted(&row[0])) {
+        let pieces = message.split(['<', '>']).step_by(2);
+        let piece = pieces.max_by_key(|piece| piece.len()).unwrap_or_default();
+        let piece = piece.trim_matches([' ', ':', ';', '(', ')', '…']);
+        if !code.contains(piece) {
+            missing.push(message);
+        }
+    }
+    assert!(missing.is_empty(), "no source says {missing:#?}");
+}
+
 /// What a heading is called in a link, as GitHub does it.
 fn anchor(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();
