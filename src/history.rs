@@ -207,6 +207,8 @@ impl Look {
         let flag = |name: &str| fact.get(name) == Some("t");
         let text = |name: &str| fact.get(name).map(str::to_owned);
         let (locks, history_table) = (text("locks"), text("history"));
+        let mut history = read_history(answer.rows(self.records), answer.rows(self.interrupted));
+        history.last_id = fact.get("last_id").and_then(|it| it.parse().ok());
         let tables = match (history_table.clone(), text("journal"), locks.clone()) {
             (Some(history), Some(journal), Some(locks)) => Some(Tables {
                 history,
@@ -225,7 +227,7 @@ impl Look {
             tables,
             locks,
             history_table,
-            history: read_history(answer.rows(self.records), answer.rows(self.interrupted)),
+            history,
             lock_row: fact.get("lock_row").and_then(|id| id.parse().ok()),
             may_remove_row: flag("may_remove_row"),
             lacks: text("lacks"),
@@ -245,14 +247,15 @@ fn read_history(records: &[SimpleQueryRow], interrupted: &[SimpleQueryRow]) -> H
             .and_then(|group| group.parse().ok())
             .unwrap_or(0);
         history.last_group = history.last_group.max(group);
+        let id = row.get("id").and_then(|id| id.parse().ok());
+        history.newest_record = history.newest_record.max(id);
         let name = row.get("name").unwrap_or_default();
         match Version::parse(name) {
             Some(version) => {
                 let checksum = row.get("checksum").and_then(Checksum::parse_hex);
-                let id = row.get("id").and_then(|id| id.parse().ok()).unwrap_or(0);
                 history.applied.push(Applied {
                     version,
-                    id,
+                    id: id.unwrap_or(0),
                     group,
                     checksum,
                 });
@@ -399,6 +402,8 @@ DECLARE
   the_row pg_catalog.int8;
   may_remove_row pg_catalog.bool := false;
   the_lacks pg_catalog.text;
+  the_sequence pg_catalog.text;
+  the_last pg_catalog.int8;
 BEGIN
   -- What the tables are called is found as the role's settings say; all else is the catalog's.
   PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);{utc}
@@ -410,12 +415,18 @@ BEGIN
     may_remove_row := pg_catalog.has_table_privilege(the_locks, 'DELETE')
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks g WHERE {guard});
   END IF;
+  IF the_history IS NOT NULL THEN
+    the_sequence := pg_catalog.pg_get_serial_sequence(the_history, 'id');
+    IF pg_catalog.has_sequence_privilege(the_sequence, 'USAGE, SELECT') THEN
+      the_last := pg_catalog.pg_sequence_last_value(the_sequence::pg_catalog.regclass);
+    END IF;
+  END IF;
   OPEN the_facts FOR SELECT pg_catalog.current_database() AS database, current_user AS role,
     pg_catalog.current_setting('server_version') AS server_version, pg_catalog.pg_is_in_recovery() AS in_recovery,
     pg_catalog.getdatabaseencoding() AS encoding,
     pg_catalog.current_setting('standard_conforming_strings') AS standard_strings,
     the_history AS history, the_journal AS journal, the_locks AS locks, the_row AS lock_row,
-    may_remove_row AS may_remove_row, the_lacks AS lacks,
+    may_remove_row AS may_remove_row, the_lacks AS lacks, the_last AS last_id,
     pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL AS has_transaction_timeout,
     pg_catalog.current_setting('client_connection_check_interval', true) IS NOT NULL
       AND pg_catalog.version() !~* 'windows|visual c' AS has_check_interval;

@@ -185,6 +185,10 @@ pub struct History {
     pub interrupted: Vec<Interrupted>,
     /// The newest group in use; 0 if there is none.
     pub last_group: i64,
+    /// The newest record's id, also of a name that is no version.
+    pub newest_record: Option<i64>,
+    /// The last id that the history's sequence gave; None if there is none, or it is not ours to see.
+    pub last_id: Option<i64>,
 }
 
 impl History {
@@ -193,9 +197,15 @@ impl History {
         self.applied.iter().map(|it| it.version).max()
     }
 
-    /// The newest record's id; 0 if there is none.
+    /// An id that every record which is made from now on exceeds: the newest record's, unless the sequence lags behind it,
+    /// as it does where records were written with ids of their own.
     pub fn newest_id(&self) -> i64 {
-        self.applied.iter().map(|it| it.id).max().unwrap_or(0)
+        let newest = self.newest_record;
+        match (newest, self.last_id) {
+            (None, last) => last.unwrap_or(0),
+            (Some(newest), Some(last)) if last >= newest => newest,
+            (Some(_), _) => i64::MIN,
+        }
     }
 
     /// The ids of all records of a version.

@@ -190,10 +190,18 @@ impl Fenced<'_> {
             &locked.runner,
             started,
         ));
-        let newer = locked.newer(&record::records(migration.version));
+        // By its id, which the journal has: the history has no index on the name.
+        let recorded = format!(
+            "EXISTS (SELECT FROM {journal} j JOIN {history} h ON h.id OPERATOR(pg_catalog.=) j.history_id \
+               AND h.name OPERATOR(pg_catalog.=) j.version \
+             WHERE j.version OPERATOR(pg_catalog.=) '{version}' AND j.finished_at IS NOT NULL)",
+            journal = locked.tables.journal,
+            history = locked.tables.history,
+            version = migration.version,
+        );
         self.checks
-            .push((format!("NOT EXISTS ({newer})"), sqlstate::NOT_RECORDED));
-        self.proof = Some(format!("EXISTS ({newer})"));
+            .push((format!("NOT {recorded}"), sqlstate::NOT_RECORDED));
+        self.proof = Some(recorded);
     }
 
     /// Records migrations as applied, without their having run.
@@ -204,9 +212,10 @@ impl Fenced<'_> {
         // A trigger or a rule may have swallowed some.
         self.checks.push((
             format!(
-                "(SELECT count(*) FROM {} WHERE id > {}) < {}",
+                "(SELECT count(*) FROM {} h JOIN {} j ON h.id = j.history_id AND h.name = j.version
+                  WHERE h.group_id = {group}) < {}",
                 locked.tables.history,
-                locked.newest,
+                locked.tables.journal,
                 files.len()
             ),
             sqlstate::NOT_RECORDED,
@@ -458,7 +467,10 @@ impl Locked {
     /// Takes note of the newest record, where the answer tells it.
     fn learn(&mut self, answer: &Answer) {
         let id = answer.last("history_id").and_then(|it| it.parse().ok());
-        self.newest = self.newest.max(id.unwrap_or(0));
+        // Where the sequence lags behind, all records are looked at, and stay to be.
+        if self.newest > i64::MIN {
+            self.newest = self.newest.max(id.unwrap_or(self.newest));
+        }
     }
 
     fn fault(&self, cause: &postgres::error::DbError, ours: Option<&'static str>) -> Fault {

@@ -18,12 +18,11 @@ use crate::support::{Gate, Lockstep, Scratch, server, wait_until};
 const CONNECT: usize = 1;
 
 /// What a run with work costs beside its migrations: two start-ups; the look at the history; the guard, and giving it
-/// back; the sign of life of the work connection, which a pooler may have kept waiting meanwhile; the row together with
-/// the definitive history, and its deletion.
-const CONSTANT: usize = 2 * CONNECT + 6;
+/// back; the row together with the definitive history, and its deletion.
+const CONSTANT: usize = 2 * CONNECT + 5;
 
-/// Where the history tables are absent: their creation, and another look.
-const FIRST_TIME: usize = 2;
+/// Where the history tables are absent: their creation, together with another look.
+const FIRST_TIME: usize = 1;
 
 #[test]
 fn nothing_to_do_costs_the_connection_and_one_query() {
@@ -64,7 +63,7 @@ fn each_pending_migration_costs_one_round_trip_and_the_rest_is_a_constant() {
 }
 
 #[test]
-fn a_first_run_creates_its_tables_in_two_more_round_trips() {
+fn a_first_run_creates_its_tables_in_one_more_round_trip() {
     let scratch = Scratch::new();
     let proxy = Proxy::start();
     steps(&scratch, 2);

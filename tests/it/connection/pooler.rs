@@ -101,7 +101,11 @@ fn a_pool_of_one_is_a_clear_error_and_no_hang() {
             .is_silent_about("query_wait_timeout");
         assert_eq!(scratch.history(), [""; 0]);
         scratch.assert_unlocked();
-        assert_eq!(complaints(scratch), [""; 0]);
+        // What the pooler still had to send found the guard gone, and did nothing.
+        let of_ours =
+            |line: &String| !line.contains("LK004") && !line.contains("connection to client lost");
+        let others: Vec<String> = complaints(scratch).into_iter().filter(of_ours).collect();
+        assert_eq!(others, [""; 0]);
         wait_until("its connection is free again", || pgbouncer.waiting() == 0);
         scratch.up().code(0);
         up(scratch, pgbouncer).run().code(0).is_up_to_date(2);
