@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::config::{Config, place};
+use crate::files::name;
 use crate::history::{Observation, Record};
 use crate::lock::Holder;
 use crate::lock::state::{Facts, LockState};
@@ -110,14 +111,12 @@ impl Report<'_> {
 
     /// What the version is called: its file's name without the version, or that of the file that was applied.
     fn name(&self, entry: &Entry<'_>) -> Option<String> {
-        let file_name = match entry.migration {
-            Some(migration) => &migration.file_name,
-            None => self.facts.records.get(&entry.version)?.file_name.as_ref()?,
-        };
-        let name = file_name.strip_suffix(".up.sql").unwrap_or(file_name);
-        let name = name.strip_suffix(".tx").unwrap_or(name);
-        let name = name.strip_prefix(&entry.version.to_string())?;
-        Some(name.strip_prefix('_')?.to_owned())
+        if let Some(migration) = entry.migration {
+            return Some(migration.name.clone());
+        }
+        let record = self.facts.records.get(&entry.version)?;
+        let (_, name, _) = name::parse(record.file_name.as_ref()?)?;
+        Some(name.to_owned())
     }
 
     /// What does not fit the table.
