@@ -35,6 +35,12 @@ pub fn of(version: Version, name: &str, direction: Direction) -> String {
     format!("{version}_{name}.{way}.sql")
 }
 
+/// The file name without what goes without saying.
+pub fn short(file_name: &str) -> &str {
+    let name = file_name.strip_suffix(".sql").unwrap_or(file_name);
+    name.strip_suffix(".up").unwrap_or(name)
+}
+
 /// Returns true if and only if somebody means it to be a migration; other files are nobody's business.
 pub fn is_sql(file_name: &str) -> bool {
     file_name.len() >= 4
