@@ -269,7 +269,6 @@ impl Search {
             version,
             path: file.path.clone(),
             file_name: file.file_name.clone(),
-            name: file.name.clone(),
             text,
             script,
         })

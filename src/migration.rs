@@ -86,8 +86,6 @@ pub struct Migration {
     pub path: PathBuf,
     /// The file's name, as the log and the journal show it.
     pub file_name: String,
-    /// What stands in it between the version and the extension.
-    pub name: String,
     /// The file's text, without a byte-order mark.
     pub text: String,
     pub script: Script,

@@ -228,7 +228,6 @@ mod tests {
         Migration {
             version,
             path: file_name.clone().into(),
-            name: "x".to_owned(),
             file_name,
             text: text.to_owned(),
             script: sql::parse(text),

@@ -163,7 +163,7 @@ impl Alone<'_, '_, '_> {
     }
 
     fn name(&self) -> &str {
-        self.migration.file_name.as_str()
+        &self.migration.file_name
     }
 
     /// What a migration that was begun must find in the history.

@@ -54,17 +54,13 @@ fn split(
         return None;
     }
     // The way back follows its way up, and is not split by itself.
-    let (_, _, Direction::Up) = name::parse(&migration.file_name)? else {
+    let (_, name, Direction::Up) = name::parse(&migration.file_name)? else {
         return None;
     };
     let versions = versions(migration.version, groups.len(), taken)?;
     taken.extend(&versions);
     let part = |(number, (version, group)): (usize, (&Version, &&[Statement]))| Part {
-        file_name: name::of(
-            *version,
-            &format!("{}_{}", migration.name, number + 1),
-            Direction::Up,
-        ),
+        file_name: name::of(*version, &format!("{name}_{}", number + 1), Direction::Up),
         holds: holds(migration, group),
     };
     Some(Split {
@@ -120,7 +116,6 @@ mod tests {
             version: Version::parse(&file_name[..14]).expect("fourteen digits"),
             path: file_name.into(),
             file_name: file_name.to_owned(),
-            name: "a".to_owned(),
             text: text.to_owned(),
             script: sql::parse(text),
         }

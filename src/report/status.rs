@@ -111,11 +111,11 @@ impl Report<'_> {
 
     /// What the version is called: its file's name without the version, or that of the file that was applied.
     fn name(&self, entry: &Entry<'_>) -> Option<String> {
-        if let Some(migration) = entry.migration {
-            return Some(migration.name.clone());
-        }
-        let record = self.facts.records.get(&entry.version)?;
-        let (_, name, _) = name::parse(record.file_name.as_ref()?)?;
+        let file_name = match entry.migration {
+            Some(migration) => &migration.file_name,
+            None => self.facts.records.get(&entry.version)?.file_name.as_ref()?,
+        };
+        let (_, name, _) = name::parse(file_name)?;
         Some(name.to_owned())
     }
 
