@@ -3,6 +3,7 @@
 //! Files are read before connecting, because a bad file name should fail without a database. Each file is read, lexed
 //! and hashed once. Down files are only looked at by name, until somebody rolls back: [`Downs`].
 
+pub mod name;
 pub mod new;
 
 use std::collections::BTreeMap;
@@ -10,12 +11,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::migration::{Migration, Version};
+use crate::migration::{Direction, Migration, Version};
 use crate::sql;
-
-/// The extensions of up and down files. `.tx` is bun's spelling of "in a transaction", which every file of ours is.
-const UP: [&str; 2] = [".tx.up.sql", ".up.sql"];
-const DOWN: [&str; 2] = [".tx.down.sql", ".down.sql"];
 
 /// A file that cannot be used, and why.
 #[derive(Debug)]
@@ -159,7 +156,7 @@ impl Search {
         match fs::metadata(path) {
             Ok(metadata) if metadata.is_dir() => self.walk(path, above),
             Ok(metadata) => self.take(path, &name.to_string_lossy(), &metadata),
-            Err(error) if has_sql_extension(&name.to_string_lossy()) => {
+            Err(error) if name::is_sql(&name.to_string_lossy()) => {
                 self.complain(path, unreadable("file", &error));
             }
             Err(_) => {}
@@ -168,11 +165,10 @@ impl Search {
 
     /// Sorts the file in by its name; names that do not end in `.sql` are nobody's business.
     fn take(&mut self, path: &Path, file_name: &str, metadata: &fs::Metadata) {
-        if !has_sql_extension(file_name) {
+        if !name::is_sql(file_name) {
             return;
         }
-        let digits = file_name.get(..14).and_then(Version::parse);
-        self.newest = self.newest.max(digits);
+        self.newest = self.newest.max(name::version(file_name));
         if !metadata.is_file() {
             return self.complain(path, "neither a file nor a directory");
         }
@@ -180,14 +176,7 @@ impl Search {
             let limit = MAX_FILE_BYTES >> 20;
             return self.complain(path, format!("is larger than {limit} MiB"));
         }
-        let strip =
-            |extensions: [&str; 2]| extensions.iter().find_map(|it| file_name.strip_suffix(it));
-        let (stem, is_up) = match (strip(UP), strip(DOWN)) {
-            (Some(stem), _) => (stem, true),
-            (None, Some(stem)) => (stem, false),
-            (None, None) => return self.complain(path, BAD_NAME),
-        };
-        let Some((version, name)) = split_stem(stem) else {
+        let Some((version, name, direction)) = name::parse(file_name) else {
             return self.complain(path, BAD_NAME);
         };
         let file = Named {
@@ -195,10 +184,9 @@ impl Search {
             file_name: file_name.to_owned(),
             name: name.to_owned(),
         };
-        if is_up {
-            self.ups.entry(version).or_default().push(file);
-        } else {
-            self.downs.push((version, file));
+        match direction {
+            Direction::Up => self.ups.entry(version).or_default().push(file),
+            Direction::Down => self.downs.push((version, file)),
         }
     }
 
@@ -209,7 +197,7 @@ impl Search {
             if ups.iter().any(|up| up.name == down.name) {
                 paired.entry(version).or_default().push(down);
             } else {
-                let expected = format!("{version}_{}.up.sql", down.name);
+                let expected = name::of(version, &down.name, Direction::Up);
                 self.complain(
                     &down.path,
                     format!("a down file without its up file: {expected} is missing"),
@@ -292,18 +280,6 @@ const BAD_NAME: &str = "not a migration's name: YYYYMMDDHHMMSS_name.up.sql or .d
 
 /// A message of the protocol counts its length in 31 bits, and the server takes no statement above 1 GB.
 const MAX_FILE_BYTES: u64 = 512 << 20;
-
-fn split_stem(stem: &str) -> Option<(Version, &str)> {
-    let (digits, name) = stem.split_once('_')?;
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-    let version = Version::parse(digits)?;
-    (!name.is_empty() && name.bytes().all(plain)).then_some((version, name))
-}
-
-fn has_sql_extension(file_name: &str) -> bool {
-    file_name.len() >= 4
-        && file_name.as_bytes()[file_name.len() - 4..].eq_ignore_ascii_case(b".sql")
-}
 
 fn unreadable(what: &str, error: &io::Error) -> String {
     match error.kind() {

@@ -42,6 +42,14 @@ impl Mode {
         (Mode::Exclusive, "EXCLUSIVE"),
         (Mode::AccessExclusive, "ACCESS EXCLUSIVE"),
     ];
+
+    /// The lock of what is done `CONCURRENTLY`, where it is.
+    fn or_gentle(self, concurrently: bool) -> Mode {
+        match concurrently {
+            true => Mode::ShareUpdateExclusive,
+            false => self,
+        }
+    }
 }
 
 impl fmt::Display for Mode {
@@ -135,24 +143,24 @@ const NEW_CODE_FIRST: &str = "first release code that does without it";
 impl Reader<'_> {
     // ---- What is found ----
 
-    /// Notes a lock, if the table is from before the plan, and returns its name then.
-    fn lock(&mut self, parts: &Parts, mode: Mode) -> Option<Name> {
+    /// Notes a lock, if the table is from before the plan, and returns its name.
+    fn lock(&mut self, parts: &Parts, mode: Mode) -> Name {
         let name = self.world.resolve(parts);
-        self.lock_name(&name, mode).then_some(name)
+        self.lock_name(&name, mode);
+        name
     }
 
-    fn lock_name(&mut self, name: &Name, mode: Mode) -> bool {
-        let is_old = self.world.is_old(name);
-        if is_old {
-            let shown = self.world.shown(name);
-            let below = format!("partitions and children of {shown}");
-            self.note(LockedThing::Table(shown), mode);
-            self.world.hold(name, mode);
-            if self.world.children.iter().any(|it| it.parent == *name) {
-                self.related(below, mode);
-            }
+    fn lock_name(&mut self, name: &Name, mode: Mode) {
+        if !self.world.is_old(name) {
+            return;
         }
-        is_old
+        let shown = self.world.shown(name);
+        let below = format!("partitions and children of {shown}");
+        self.note(LockedThing::Table(shown), mode);
+        self.world.hold(name, mode);
+        if self.world.children.iter().any(|it| it.parent == *name) {
+            self.related(&below, mode);
+        }
     }
 
     fn lock_all(&mut self, names: Vec<Name>, mode: Mode) {
@@ -162,8 +170,8 @@ impl Reader<'_> {
     }
 
     /// Notes that tables which the text does not name may be locked too.
-    fn related(&mut self, what: impl Into<String>, mode: Mode) {
-        self.note(LockedThing::Related(what.into()), mode);
+    fn related(&mut self, what: &str, mode: Mode) {
+        self.note(LockedThing::Related(what.to_owned()), mode);
     }
 
     fn note(&mut self, on: LockedThing, mode: Mode) {
@@ -200,30 +208,18 @@ impl Reader<'_> {
         self.warn(Harm::Rewrite, table, message, safer);
     }
 
-    fn breaks(&mut self, message: String) {
-        self.impact.warnings.push(Warning {
-            harm: Harm::BreaksOldCode,
-            table: None,
-            message,
-            safer: NEW_CODE_FIRST.to_owned(),
-        });
-    }
-
     // ---- The commands ----
 
     fn statement(&mut self, mut words: Cursor<'_>) {
         match words.lower_word().as_str() {
-            "insert" | "merge" => {
-                let _ = words.takes("into");
-                self.writes(words);
-            }
-            "update" => self.writes_all(words),
-            "delete" => {
-                let _ = words.takes("from");
-                self.writes_all(words);
-            }
+            "insert" | "merge" | "update" | "delete" => self.writes(words),
             "with" => self.with(words),
-            "copy" => self.copy(words),
+            "copy" => {
+                let _ = words.takes("binary");
+                if let Some(table) = words.tables().first().filter(|_| words.takes("from")) {
+                    self.lock(table, Mode::RowExclusive);
+                }
+            }
             "lock" => self.lock_table(words),
             "truncate" => self.truncate(words),
             "create" => self.create(words),
@@ -235,9 +231,10 @@ impl Reader<'_> {
             "refresh" => self.refresh(words),
             "do" | "call" => self.unknown("runs code"),
             "execute" => self.unknown("runs a prepared statement"),
-            "reassign" => self.related("everything that the role owns", Mode::AccessExclusive),
             "set" => self.set(words),
-            "reset" if words.takes("search_path") || words.takes("all") => self.set_default_path(),
+            "reset" if words.takes("search_path") || words.takes("all") => {
+                self.world.reset_search_path();
+            }
             _ => {}
         }
     }
@@ -249,7 +246,7 @@ impl Reader<'_> {
         }
         let _ = words.takes("to") || words.symbol("=");
         if words.at_word("default") {
-            return self.set_default_path();
+            return self.world.reset_search_path();
         }
         let schemas = words.elements().into_iter();
         let schemas = schemas.filter_map(|mut it| it.name().or_else(|| it.literal()));
@@ -257,31 +254,20 @@ impl Reader<'_> {
         self.world.search_path = schemas.filter(ours).collect();
     }
 
-    fn set_default_path(&mut self) {
-        self.world.reset_search_path();
-    }
-
-    /// `INSERT`, `MERGE`: other writers go on.
-    fn writes(&mut self, mut words: Cursor<'_>) -> Option<Name> {
-        let table = words.table()?;
-        self.lock(&table, Mode::RowExclusive)
-    }
-
-    /// `UPDATE`, `DELETE`: without `WHERE` it takes as long as the table is big, and a lock that the file has lasts as
-    /// long.
-    fn writes_all(&mut self, words: Cursor<'_>) {
-        let is_all = !words.has("where");
-        let Some(table) = self.writes(words).filter(|_| is_all) else {
+    /// `INSERT`, `UPDATE` and their like: other writers go on. But what writes all rows takes as long as the table is big,
+    /// and so long lasts a stronger lock that the file has already.
+    fn writes(&mut self, mut words: Cursor<'_>) {
+        let is_new_row = words.takes("into");
+        let _ = words.takes("from");
+        let Some(parts) = words.table() else { return };
+        let table = self.lock(&parts, Mode::RowExclusive);
+        if is_new_row || words.has("where") {
             return;
-        };
-        let harm = match self.world.held(&table) {
-            Some(Mode::AccessExclusive) => Harm::BlocksReads,
-            Some(mode) if mode >= Mode::Share => Harm::BlocksWrites,
+        }
+        let (harm, who) = match self.world.held(&table) {
+            Some(Mode::AccessExclusive) => (Harm::BlocksReads, "readers and writers"),
+            Some(mode) if mode >= Mode::Share => (Harm::BlocksWrites, "writers"),
             _ => return,
-        };
-        let who = match harm {
-            Harm::BlocksReads => "readers and writers",
-            _ => "writers",
         };
         let message = format!(
             "goes through all rows of {{}}, and an earlier statement of the file keeps {who} of it out meanwhile"
@@ -301,50 +287,25 @@ impl Reader<'_> {
         self.statement(words);
     }
 
-    fn copy(&mut self, mut words: Cursor<'_>) {
-        let _ = words.takes("binary");
-        let Some(table) = words.parts() else { return };
-        words.skip_group();
-        if words.takes("from") {
-            self.lock(&table, Mode::RowExclusive);
-        }
-    }
-
     fn lock_table(&mut self, mut words: Cursor<'_>) {
         let _ = words.takes("table");
         let tables = words.tables();
-        let is_mode = |words: &mut Cursor<'_>, name: &str| {
-            words.takes(&format!("in {} mode", name.to_ascii_lowercase()))
-        };
         let mut modes = Mode::ALL.iter();
-        let mode = modes.find(|(_, name)| is_mode(&mut words, name));
+        let is = |name: &str| words.has(&format!("in {} mode", name.to_ascii_lowercase()));
+        let mode = modes.find(|(_, name)| is(name));
         let mode = mode.map_or(Mode::AccessExclusive, |(mode, _)| *mode);
         for table in &tables {
-            let Some(name) = self.lock(table, mode) else {
-                continue;
-            };
-            let (blocks_reads, blocks_writes) = (Harm::BlocksReads, Harm::BlocksWrites);
-            match mode {
-                Mode::AccessExclusive => self.warn(blocks_reads, &name, KEEPS_ALL_OUT, SHORT),
-                Mode::Share | Mode::ShareRowExclusive | Mode::Exclusive => {
-                    self.warn(blocks_writes, &name, KEEPS_WRITERS_OUT, SHORT);
-                }
-                _ => {}
-            }
+            self.lock(table, mode);
         }
     }
 
     fn truncate(&mut self, mut words: Cursor<'_>) {
         let _ = words.takes("table");
         for table in &words.tables() {
-            if let Some(name) = self.lock(table, Mode::AccessExclusive) {
-                self.warn(
-                    Harm::BreaksOldCode,
-                    &name,
-                    "empties {}, also for those who began to read before",
-                    "DELETE in batches, if anybody still reads it",
-                );
-            }
+            let name = self.lock(table, Mode::AccessExclusive);
+            let message = "empties {}, also for those who began to read before";
+            let safer = "DELETE in batches, if anybody still reads it";
+            self.warn(Harm::BreaksOldCode, &name, message, safer);
         }
         if words.has("cascade") {
             self.related("tables that reference them", Mode::AccessExclusive);
@@ -352,40 +313,27 @@ impl Reader<'_> {
     }
 
     fn vacuum(&mut self, mut words: Cursor<'_>) {
-        let mut is_full = words.options().is_on("full");
-        while let Some(option) =
-            words.first_of(&["full", "freeze", "verbose", "analyze", "analyse"])
-        {
-            is_full |= option == "full";
-        }
-        let mode = match is_full {
-            true => Mode::AccessExclusive,
-            false => Mode::ShareUpdateExclusive,
-        };
-        let tables = words.tables();
-        if tables.is_empty() {
-            self.related("every table", mode);
-        }
-        for table in &tables {
-            if let Some(name) = self.lock(table, mode).filter(|_| is_full) {
-                self.rewrites(&name, "pg_repack, or VACUUM without FULL");
-            }
+        let is_full = words.options().is_on("full") || words.takes("full");
+        while words.first_of(&["freeze", "verbose", "analyze"]).is_some() {}
+        if is_full {
+            self.rewrites_each(words.tables(), "pg_repack, or VACUUM without FULL");
         }
     }
 
     fn cluster(&mut self, mut words: Cursor<'_>) {
         let _ = words.skip_group() || words.takes("verbose");
-        let Some(first) = words.parts() else {
-            let what = "every table that was clustered before";
-            return self.related(what, Mode::AccessExclusive);
-        };
         // CLUSTER index ON table is the old way to write it.
-        let table = match words.takes("on") {
-            true => words.parts().unwrap_or(first),
-            false => first,
-        };
-        if let Some(name) = self.lock(&table, Mode::AccessExclusive) {
-            self.rewrites(&name, "pg_repack");
+        let _ = words.seek("on");
+        self.rewrites_each(words.parts().into_iter().collect(), "pg_repack");
+    }
+
+    fn rewrites_each(&mut self, tables: Vec<Parts>, safer: &str) {
+        if tables.is_empty() {
+            self.related("every table", Mode::AccessExclusive);
+        }
+        for table in &tables {
+            let name = self.lock(table, Mode::AccessExclusive);
+            self.rewrites(&name, safer);
         }
     }
 
@@ -393,15 +341,10 @@ impl Reader<'_> {
         let option = words.options().is_on("concurrently");
         let kind = words.lower_word();
         let concurrently = words.takes("concurrently") || option;
-        let mode = match concurrently {
-            true => Mode::ShareUpdateExclusive,
-            false => Mode::Share,
-        };
-        let Some(parts) = words.parts() else {
-            return self.related("every table", mode);
-        };
+        let mode = Mode::Share.or_gentle(concurrently);
+        let parts = words.parts().unwrap_or_default();
         let name = match kind.as_str() {
-            "table" => self.lock(&parts, mode),
+            "table" => Some(self.lock(&parts, mode)),
             "index" => self.lock_index(&parts, mode),
             _ => return self.related("every table in it", mode),
         };
@@ -412,25 +355,25 @@ impl Reader<'_> {
     }
 
     fn lock_index(&mut self, index: &Parts, mode: Mode) -> Option<Name> {
-        match self.world.table_of_index(index) {
-            Some(table) => self.lock_name(&table, mode).then_some(table),
+        let table = self.world.table_of_index(index);
+        match &table {
+            Some(table) => self.lock_name(table, mode),
             None => {
                 let index = bare_or_quoted(index.last().map_or("", String::as_str));
-                self.related(format!("the table of index {index}"), mode);
-                None
+                self.related(&format!("the table of index {index}"), mode);
             }
         }
+        table
     }
 
     fn refresh(&mut self, mut words: Cursor<'_>) {
         let _ = words.takes("materialized view");
         let concurrently = words.takes("concurrently");
-        let mode = match concurrently {
-            true => Mode::Exclusive,
-            false => Mode::AccessExclusive,
-        };
         let Some(view) = words.parts() else { return };
-        if let Some(name) = self.lock(&view, mode).filter(|_| !concurrently) {
+        if concurrently {
+            self.lock(&view, Mode::Exclusive);
+        } else {
+            let name = self.lock(&view, Mode::AccessExclusive);
             let message = "keeps readers of {} out while its query runs";
             let safer = "REFRESH MATERIALIZED VIEW CONCURRENTLY, which needs a unique index";
             self.warn(Harm::BlocksReads, &name, message, safer);

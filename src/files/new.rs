@@ -14,9 +14,8 @@ use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
-use super::FileProblem;
-use super::{Search, unreadable};
-use crate::migration::Version;
+use super::{FileProblem, Search, name, unreadable};
+use crate::migration::{Direction, Version};
 
 /// What was made.
 pub struct Created {
@@ -75,14 +74,14 @@ pub fn create(directory: &Path, name: &str) -> Result<Created, Vec<FileProblem>>
 fn create_at(
     directory: &Path,
     version: Version,
-    name: &str,
+    title: &str,
     found: Directory,
 ) -> Result<Option<Created>, Vec<FileProblem>> {
     if newest(directory)?.is_some_and(|newest| newest >= version) {
         return Ok(None);
     }
     let [up, down] =
-        ["up", "down"].map(|way| directory.join(format!("{version}_{name}.{way}.sql")));
+        [Direction::Up, Direction::Down].map(|way| directory.join(name::of(version, title, way)));
     write_new(&up, UP_COMMENT).map_err(|error| refused(&up, "file", &error))?;
     if let Err(error) = write_new(&down, DOWN_COMMENT) {
         let _ = fs::remove_file(&up);

@@ -19,14 +19,6 @@ const SERIALS: [&str; 6] = [
     "serial8",
 ];
 
-/// Options that are changed under a strong lock: those of views, and one of tables.
-const STRONG_OPTIONS: [&str; 4] = [
-    "security_barrier",
-    "security_invoker",
-    "check_option",
-    "user_catalog_table",
-];
-
 /// What a constraint of a table begins with.
 const CONSTRAINTS: [&str; 6] = [
     "check",
@@ -51,46 +43,13 @@ impl Reader<'_> {
     pub(super) fn alter(&mut self, mut words: Cursor<'_>) {
         let _ = words.takes("materialized") || words.takes("foreign");
         match words.lower_word().as_str() {
-            "table" | "view" if words.takes("all in tablespace") => {
-                self.related("every table in the tablespace", Mode::AccessExclusive);
-            }
             "table" | "view" => self.alter_table(words),
             "policy" | "rule" | "trigger" => self.lock_behind_on(words),
-            "index" if words.has("attach partition") => {
-                self.related("the tables of both indexes", Mode::AccessExclusive);
+            "domain" if !words.has("default") => {
+                self.related("tables that use the domain", Mode::Share);
             }
-            "domain" => self.alter_domain(words),
             "extension" => self.unknown("runs the extension's script"),
-            "type" if words.has("cascade") => {
-                self.related("tables of that type", Mode::AccessExclusive);
-            }
-            "type" => self.rename_of_type(words),
-            "schema" => {
-                if let Some(schema) = words.name().filter(|_| words.takes("rename to")) {
-                    self.breaks_schema(&schema);
-                }
-            }
             _ => {}
-        }
-    }
-
-    fn rename_of_type(&mut self, mut words: Cursor<'_>) {
-        let name = words.parts().and_then(|mut parts| parts.pop());
-        let name = name.filter(|name| words.takes("rename") && !self.world.is_new_name(name));
-        if let Some(name) = name {
-            let name = bare_or_quoted(&name);
-            self.breaks(format!("code that uses the old name in {name} fails"));
-        }
-    }
-
-    fn alter_domain(&mut self, mut words: Cursor<'_>) {
-        let _name = words.parts();
-        let scans = words.takes("set not null")
-            || words.takes("validate")
-            || words.takes("add") && !words.has("not valid");
-        if scans {
-            let what = "tables that use the domain, while their rows are checked";
-            self.related(what, Mode::Share);
         }
     }
 
@@ -145,7 +104,8 @@ impl Reader<'_> {
 
     fn attach(&mut self, parent: &Name, mut words: Cursor<'_>) {
         let Some(parts) = words.parts() else { return };
-        if self.lock_name(parent, Mode::ShareUpdateExclusive) {
+        self.lock_name(parent, Mode::ShareUpdateExclusive);
+        if self.world.is_old(parent) {
             self.related("its default partition", Mode::AccessExclusive);
             self.related("what its foreign keys reference", Mode::ShareRowExclusive);
         }
@@ -162,24 +122,21 @@ impl Reader<'_> {
             return;
         };
         let is_gentle = words.takes("concurrently") || words.takes("finalize");
-        let mode = match is_gentle {
-            true => Mode::ShareUpdateExclusive,
-            false => Mode::AccessExclusive,
-        };
-        if self.lock_name(parent, mode) {
-            if !is_gentle {
-                let safer = "DETACH PARTITION … CONCURRENTLY, alone in its file";
-                self.warn(Harm::BlocksReads, parent, KEEPS_ALL_OUT, safer);
-            }
-            let what = "its default partition, and what foreign keys link it to";
-            self.related(what, mode);
+        let mode = Mode::AccessExclusive.or_gentle(is_gentle);
+        self.lock_name(parent, mode);
+        if self.world.is_old(parent) {
+            self.related(
+                "its default partition, and what foreign keys link it to",
+                mode,
+            );
         }
-        self.lock(&partition, Mode::AccessExclusive);
-        let partition = self.world.resolve(&partition);
-        let is_it = |table: &Name, of: &Name| *table == partition && of == parent;
-        self.world
-            .children
-            .retain(|it| !is_it(&it.table, &it.parent));
+        if !is_gentle {
+            let safer = "DETACH PARTITION … CONCURRENTLY, alone in its file";
+            self.warn(Harm::BlocksReads, parent, KEEPS_ALL_OUT, safer);
+        }
+        let partition = self.lock(&partition, Mode::AccessExclusive);
+        let children = &mut self.world.children;
+        children.retain(|it| it.table != partition || it.parent != *parent);
     }
 
     /// One form of those that can be listed.
@@ -190,8 +147,7 @@ impl Reader<'_> {
             "drop" => self.drop_form(table, words),
             "validate" => self.validate(table, words),
             "set" => self.set_form(table, words),
-            "reset" => options_mode(words),
-            "cluster" => Mode::ShareUpdateExclusive,
+            "reset" | "cluster" => Mode::ShareUpdateExclusive,
             "enable" if words.takes("row level security") => {
                 let message =
                     "hides every row of {} that no policy shows from code that is not its owner's";
@@ -226,10 +182,10 @@ impl Reader<'_> {
     }
 
     fn set_form(&mut self, table: &Name, mut words: Cursor<'_>) -> Mode {
-        if words.at_symbol("(") {
-            return options_mode(words);
-        }
-        if words.takes("without cluster") {
+        // Those of a view are changed under a stronger lock.
+        let options = words.clone().options();
+        let is_view = options.has("security_barrier") || options.has("security_invoker");
+        if words.at_symbol("(") && !is_view || words.takes("without cluster") {
             return Mode::ShareUpdateExclusive;
         }
         let copies = ["logged", "unlogged", "tablespace", "access method"];
@@ -436,14 +392,6 @@ impl Reader<'_> {
         }
         self.world.forget(table, &name, is_constraint);
         Mode::AccessExclusive
-    }
-}
-
-fn options_mode(mut words: Cursor<'_>) -> Mode {
-    let options = words.options();
-    match STRONG_OPTIONS.iter().any(|name| options.has(name)) {
-        true => Mode::AccessExclusive,
-        false => Mode::ShareUpdateExclusive,
     }
 }
 

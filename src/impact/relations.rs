@@ -7,7 +7,6 @@ use super::{
     BUILDS_INDEX, Harm, KEEPS_ALL_OUT, KEEPS_WRITERS_OUT, Mode, NEW_CODE_FIRST, Name, Reader, SHORT,
 };
 use crate::sql::Cursor;
-use crate::sql::quote::bare_or_quoted;
 
 /// What stands between `CREATE` and what is created.
 const MODIFIERS: [&str; 7] = [
@@ -30,42 +29,31 @@ impl Reader<'_> {
             "view" => self.create_view(words, replaces),
             "index" => self.create_index(words),
             "trigger" => {
-                if words.seek("on")
-                    && let Some(table) = words.parts()
-                    && let Some(name) = self.lock(&table, Mode::ShareRowExclusive)
-                {
+                if let Some(table) = words.seek("on").then(|| words.parts()).flatten() {
+                    let name = self.lock(&table, Mode::ShareRowExclusive);
                     self.warn(Harm::BlocksWrites, &name, KEEPS_WRITERS_OUT, SHORT);
                 }
             }
             "rule" | "policy" => {
-                if (words.seek("to") || words.seek("on"))
-                    && let Some(table) = words.parts()
-                {
+                let is_found = words.seek("to") || words.seek("on");
+                if let Some(table) = words.parts().filter(|_| is_found) {
                     self.lock(&table, Mode::AccessExclusive);
                 }
             }
-            "function" => {
-                let name = self.create_named(&mut words);
-                if !words.has("immutable") && !words.has("stable") {
-                    self.world.volatile.insert(name, true);
-                }
+            "function" if !words.has("immutable") && !words.has("stable") => {
+                let name = words.parts().and_then(|mut parts| parts.pop());
+                self.world.volatile.extend(name.map(|name| (name, true)));
             }
-            "procedure" | "type" => drop(self.create_named(&mut words)),
             "domain" => {
-                let name = self.create_named(&mut words);
                 let is_checked = words.has("check") || words.has("not null");
-                self.world.domains.insert(name, is_checked);
+                let name = words.parts().and_then(|mut parts| parts.pop());
+                self.world
+                    .domains
+                    .extend(name.map(|name| (name, is_checked)));
             }
             "extension" => self.unknown("runs the extension's script"),
             _ => {}
         }
-    }
-
-    fn create_named(&mut self, words: &mut Cursor<'_>) -> String {
-        let name = words.parts().and_then(|mut parts| parts.pop());
-        let name = name.unwrap_or_default();
-        self.world.create_name(&name);
-        name
     }
 
     fn create_table(&mut self, mut words: Cursor<'_>) {
@@ -79,7 +67,8 @@ impl Reader<'_> {
             && let Some(parent) = words.parts()
         {
             let parent = self.world.resolve(&parent);
-            if self.lock_name(&parent, Mode::AccessExclusive) {
+            self.lock_name(&parent, Mode::AccessExclusive);
+            if self.world.is_old(&parent) {
                 let others = "its default partition, and what its foreign keys link it to";
                 self.related(others, Mode::AccessExclusive);
             }
@@ -141,7 +130,8 @@ impl Reader<'_> {
         }
         let Some(target) = words.parts() else { return };
         let target = self.world.resolve(&target);
-        if target != *table && self.lock_name(&target, Mode::ShareRowExclusive) {
+        if target != *table {
+            self.lock_name(&target, Mode::ShareRowExclusive);
             self.warn(Harm::BlocksWrites, &target, KEEPS_WRITERS_OUT, SHORT);
         }
         let all: Vec<&str> = columns.iter().map(String::as_str).collect();
@@ -180,9 +170,8 @@ impl Reader<'_> {
             let index = Name::new(&table.schema, &name);
             self.world.indexes.insert(index, table.clone());
         }
-        if concurrently {
-            self.lock_name(&table, Mode::ShareUpdateExclusive);
-        } else if self.lock_name(&table, Mode::Share) {
+        self.lock_name(&table, Mode::Share.or_gentle(concurrently));
+        if !concurrently {
             let safer = "CREATE INDEX CONCURRENTLY, alone in its file";
             self.warn(Harm::BlocksWrites, &table, BUILDS_INDEX, safer);
         }
@@ -200,25 +189,7 @@ impl Reader<'_> {
             "table" | "view" => return self.drop_tables(words, cascades),
             "index" => return self.drop_indexes(words, concurrently, is_optional),
             "trigger" | "rule" | "policy" => return self.lock_behind_on(words),
-            "owned" => {
-                self.breaks("code that uses what the role owns fails".to_owned());
-                self.related("everything that the role owns", Mode::AccessExclusive);
-            }
-            "extension" => {
-                let what = "the extension's tables, and what depends on them";
-                self.related(what, Mode::AccessExclusive);
-            }
-            "schema" => {
-                if let Some(schema) = words.name() {
-                    self.breaks_schema(&schema);
-                }
-                if cascades {
-                    self.related("every table in it", Mode::AccessExclusive);
-                }
-            }
-            "function" | "procedure" | "routine" | "aggregate" | "type" | "domain" | "sequence" => {
-                self.drop_what_code_calls(words);
-            }
+            "extension" => self.related("the extension's tables", Mode::AccessExclusive),
             _ => {}
         }
         if cascades {
@@ -236,38 +207,14 @@ impl Reader<'_> {
         }
     }
 
-    /// Warns of a schema that goes, if there are tables in it.
-    pub(super) fn breaks_schema(&mut self, schema: &str) {
-        if self.world.tables.iter().any(|table| table.schema == schema) {
-            let schema = bare_or_quoted(schema);
-            self.breaks(format!("code that uses the schema {schema} fails"));
-        }
-    }
-
-    fn drop_what_code_calls(&mut self, mut words: Cursor<'_>) {
-        while let Some(name) = words.parts().and_then(|mut parts| parts.pop()) {
-            if !self.world.is_new_name(&name) {
-                let name = bare_or_quoted(&name);
-                self.breaks(format!(
-                    "code that uses {name} fails, unless it is created again"
-                ));
-            }
-            words.skip_group();
-            if !words.symbol(",") {
-                return;
-            }
-        }
-    }
-
     fn drop_tables(&mut self, mut words: Cursor<'_>, cascades: bool) {
         for parts in words.tables() {
             let name = self.world.resolve(&parts);
-            if self.lock_name(&name, Mode::AccessExclusive) {
-                let message = "code that uses {} fails";
-                self.warn(Harm::BreaksOldCode, &name, message, NEW_CODE_FIRST);
-                if cascades {
-                    self.related("views that depend on it", Mode::AccessExclusive);
-                }
+            self.lock_name(&name, Mode::AccessExclusive);
+            let message = "code that uses {} fails";
+            self.warn(Harm::BreaksOldCode, &name, message, NEW_CODE_FIRST);
+            if cascades && self.world.is_old(&name) {
+                self.related("views that depend on it", Mode::AccessExclusive);
             }
             let children = self.world.children.iter();
             let parents = children.filter(|it| it.table == name && it.is_partition);
@@ -287,10 +234,7 @@ impl Reader<'_> {
     }
 
     fn drop_indexes(&mut self, mut words: Cursor<'_>, concurrently: bool, is_optional: bool) {
-        let mode = match concurrently {
-            true => Mode::ShareUpdateExclusive,
-            false => Mode::AccessExclusive,
-        };
+        let mode = Mode::AccessExclusive.or_gentle(concurrently);
         for index in words.tables() {
             if is_optional && self.world.table_of_index(&index).is_none() {
                 continue;

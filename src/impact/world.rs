@@ -83,8 +83,6 @@ pub struct World {
     pub coercible: BTreeSet<(String, String)>,
     /// What the plan has created meanwhile.
     created: BTreeSet<Name>,
-    /// Types and functions that the plan has created.
-    new_names: BTreeSet<String>,
     /// The strongest lock on each table since the file began.
     held: BTreeMap<Name, Mode>,
     before_file: Vec<String>,
@@ -118,15 +116,16 @@ impl World {
     /// What these parts of a name mean, as the server would look it up; if there is no such table, where it would be
     /// created.
     pub fn resolve(&self, parts: &Parts) -> Name {
-        self.look_up(parts, |name| {
-            self.tables.contains(name) || self.created.contains(name)
-        })
+        self.look_up(parts, |name| self.is_there(name))
     }
 
     /// Returns true if and only if there is such a table or view now.
     pub fn exists(&self, parts: &Parts) -> bool {
-        let name = self.resolve(parts);
-        self.tables.contains(&name) || self.created.contains(&name)
+        self.is_there(&self.resolve(parts))
+    }
+
+    fn is_there(&self, name: &Name) -> bool {
+        self.tables.contains(name) || self.created.contains(name)
     }
 
     /// The name as a session with the role's `search_path` may write it.
@@ -158,16 +157,6 @@ impl World {
         let name = self.look_up(parts, |_| true);
         self.created.insert(name.clone());
         name
-    }
-
-    /// Creates a type or a function.
-    pub fn create_name(&mut self, name: &str) {
-        self.new_names.insert(name.to_owned());
-    }
-
-    /// Returns true if and only if the plan has created a type or a function of that name.
-    pub fn is_new_name(&self, name: &str) -> bool {
-        self.new_names.contains(name)
     }
 
     pub fn drop(&mut self, name: &Name) {

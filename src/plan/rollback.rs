@@ -7,8 +7,8 @@
 //! `down` is relative, so it matters when it counts. What is rolled back is what was the newest when the command was
 //! given: of two that are given at the same time, the second finds its work done, and does not take the next group.
 
-use crate::files::FileProblem;
-use crate::migration::{History, Migration, Version};
+use crate::files::{FileProblem, name};
+use crate::migration::{Direction, History, Migration, Version};
 use crate::plan;
 pub use crate::plan::refusal::Objection;
 use crate::plan::refusal::WayBack;
@@ -145,11 +145,9 @@ fn newest_id(history: &History) -> i64 {
 
 /// The path that the down file would have.
 fn expected(up: &Migration) -> String {
-    let path = up.path.display().to_string();
-    match path.strip_suffix(".up.sql") {
-        Some(stem) => format!("{stem}.down.sql"),
-        None => path,
-    }
+    let name = name::parse(&up.file_name).map_or("", |(_, name, _)| name);
+    let file_name = name::of(up.version, name, Direction::Down);
+    up.path.with_file_name(file_name).display().to_string()
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::migration::{Migration, Version};
+use crate::files::name;
+use crate::migration::{Direction, Migration, Version};
 use crate::sql::{self, Kind, Statement};
 
 /// The files that a file is to be split into.
@@ -53,12 +54,13 @@ fn split(
         return None;
     }
     // The way back follows its way up, and is not split by itself.
-    let name = migration.file_name.get(15..)?.strip_suffix(".up.sql")?;
-    let name = name.strip_suffix(".tx").unwrap_or(name);
+    let (_, name, Direction::Up) = name::parse(&migration.file_name)? else {
+        return None;
+    };
     let versions = versions(migration.version, groups.len(), taken)?;
     taken.extend(&versions);
     let part = |(number, (version, group)): (usize, (&Version, &&[Statement]))| Part {
-        file_name: format!("{version}_{name}_{}.up.sql", number + 1),
+        file_name: name::of(*version, &format!("{name}_{}", number + 1), Direction::Up),
         holds: holds(migration, group),
     };
     Some(Split {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::config::{Config, place};
+use crate::files::name;
 use crate::history::{Observation, Record};
 use crate::lock::Holder;
 use crate::lock::state::{Facts, LockState};
@@ -114,10 +115,8 @@ impl Report<'_> {
             Some(migration) => &migration.file_name,
             None => self.facts.records.get(&entry.version)?.file_name.as_ref()?,
         };
-        let name = file_name.strip_suffix(".up.sql").unwrap_or(file_name);
-        let name = name.strip_suffix(".tx").unwrap_or(name);
-        let name = name.strip_prefix(&entry.version.to_string())?;
-        Some(name.strip_prefix('_')?.to_owned())
+        let (_, name, _) = name::parse(file_name)?;
+        Some(name.to_owned())
     }
 
     /// What does not fit the table.

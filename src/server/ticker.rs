@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use log::info;
 use log::kv::Value;
 
+use crate::files::name;
 use crate::logging::live;
 use crate::migration::Migration;
 use crate::signals::{Signal, Signals};
@@ -104,11 +105,7 @@ impl Ticker {
 
     /// The live line: at most one column less than there are, because a full line moves the cursor on.
     fn line(&self, now: Option<&Now<'_>>, columns: usize) -> String {
-        let name = self
-            .file_name
-            .strip_suffix(".sql")
-            .unwrap_or(&self.file_name);
-        let name = name.strip_suffix(".up").unwrap_or(name);
+        let name = name::short(&self.file_name);
         let elapsed = now.map_or(Duration::ZERO, |now| now.since.elapsed());
         let rest = match now {
             Some(now) if elapsed >= SHOWN_AFTER => format!(": {}", described(now, elapsed)),
