@@ -216,19 +216,25 @@ impl Run<'_> {
         if let Some(step) = self.outside(locked, migration, watch).settle_unfinished()? {
             return Ok(step);
         }
-        if let [statement] = migration.script.statements.as_slice()
+        let script = &migration.script;
+        if script.no_transaction && !script.statements.is_empty() {
+            return self.outside(locked, migration, watch).run_each(&mut wait);
+        }
+        if let [statement] = script.statements.as_slice()
             && let Kind::Outside(statement) = &statement.kind
         {
-            return self
-                .outside(locked, migration, watch)
-                .run(Some(statement), &mut wait);
+            let expected = self.expected(migration.version);
+            let mut alone = self.outside(locked, migration, watch);
+            return alone.run(Some(statement), expected, &mut wait);
         }
         self.warn_of_enum_use(migration);
         loop {
             let error = match self.attempt(locked, migration, watch)? {
                 Attempt::Done(step) => return Ok(step),
                 Attempt::NeedsNoTransaction => {
-                    return self.outside(locked, migration, watch).run(None, &mut wait);
+                    let expected = self.expected(migration.version);
+                    let mut alone = self.outside(locked, migration, watch);
+                    return alone.run(None, expected, &mut wait);
                 }
                 Attempt::Locked(error) => error,
             };
@@ -303,9 +309,9 @@ impl Run<'_> {
             sqlstate::LOCK_NOT_AVAILABLE
             | sqlstate::DEADLOCK_DETECTED
             | sqlstate::SERIALIZATION_FAILURE => Ok(Attempt::Locked(failed)),
-            // "cannot run inside a transaction block", of a statement that depends on what it is applied to.
-            sqlstate::ACTIVE_SQL_TRANSACTION
-                if single && matches!(migration.script.statements[0].kind, Kind::MaybeOutside) =>
+            // It cannot run in a transaction, or not in one that has written, or it commits by itself.
+            sqlstate::ACTIVE_SQL_TRANSACTION | sqlstate::INVALID_TRANSACTION_TERMINATION
+                if single =>
             {
                 Ok(Attempt::NeedsNoTransaction)
             }

@@ -37,6 +37,8 @@ pub struct Config {
     pub server: Server,
     pub migrations_dir: PathBuf,
     pub history_table: TableName,
+    /// The journal, which stands beside the history.
+    pub journal_table: TableName,
     pub locks_table: TableName,
     /// How long to wait for the server to accept us.
     pub database_wait: Duration,
@@ -115,6 +117,7 @@ pub fn load(environment: &Environment) -> Result<Config, Vec<Complaint>> {
         Some(server) if complaints.is_empty() => Ok(Config {
             server,
             migrations_dir,
+            journal_table: history_table.suffixed(variables::JOURNAL_SUFFIX),
             history_table,
             locks_table,
             database_wait,

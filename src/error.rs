@@ -559,8 +559,8 @@ fn write_refusal(
     write_lines(f, obstructions)?;
     obstructions
         .iter()
-        .filter_map(|obstruction| obstruction.split.as_ref())
-        .try_for_each(|split| write!(f, "\n  hint: {split}"))?;
+        .filter_map(|obstruction| obstruction.remedy.as_ref())
+        .try_for_each(|remedy| write!(f, "\n  hint: {remedy}"))?;
     let (late, changed): (Vec<_>, Vec<_>) = divergences
         .iter()
         .partition(|it| it.kind == DivergenceKind::OutOfOrder);

@@ -264,7 +264,7 @@ impl Search {
             text.drain(..'\u{feff}'.len_utf8());
         }
         text.shrink_to_fit();
-        let script = sql::parse(&text);
+        let script = sql::parse(&text).unwrapped(&text);
         Some(Migration {
             version,
             path: file.path.clone(),

@@ -158,7 +158,7 @@ pub fn look(config: &Config, session: &mut Session, wait: &mut Wait) -> Result<O
 /// our role lacks.
 fn blamed(config: &Config, session: &mut Session, mut error: Error) -> Error {
     if let Error::TableWait { blockers, .. } = &mut error
-        && let Ok(rows) = session.ask_as_set(&lockers(config))
+        && let Ok(rows) = session.ask_as_set(&[], &lockers(config))
     {
         let lockers = rows.iter().filter_map(|row| row.get("locker"));
         blockers.extend(lockers.map(str::to_owned));
@@ -272,7 +272,7 @@ fn read_history(records: &[SimpleQueryRow], interrupted: &[SimpleQueryRow]) -> H
                 runner: row.get("runner")?.to_owned(),
                 checksum: row.get("checksum").and_then(Checksum::parse_hex),
                 statement: row.get("statement").map(str::to_owned),
-                done: row.get("done").and_then(|it| it.parse().ok()).unwrap_or(0),
+                done: row.get("done").and_then(|it| it.parse().ok()),
                 rollback: negated.map(i64::saturating_neg),
             })
         }));

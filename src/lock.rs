@@ -299,13 +299,17 @@ impl Locked {
         self.work.ask(query)
     }
 
-    /// Like [`Locked::ask`], but tables are found as the role's settings say.
+    /// Like [`Locked::ask`], but tables are found as the role's settings say, and then those of a file.
     ///
     /// # Errors
     ///
     /// What the connection meets.
-    pub fn ask_as_set(&mut self, query: &str) -> Result<Vec<SimpleQueryRow>, Trouble> {
-        self.work.ask_as_set(query)
+    pub fn ask_as_set(
+        &mut self,
+        sets: &[String],
+        query: &str,
+    ) -> Result<Vec<SimpleQueryRow>, Trouble> {
+        self.work.ask_as_set(sets, query)
     }
 
     /// Tries something out, in a transaction that is rolled back, and again while a lock is in the way. Returns the rows of

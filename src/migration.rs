@@ -137,16 +137,6 @@ impl fmt::Display for State {
     }
 }
 
-impl Migration {
-    /// What runs outside a transaction: the file's only statement.
-    pub fn statement(&self) -> &str {
-        match self.script.statements.as_slice() {
-            [statement] => &self.text[statement.range()],
-            _ => &self.text,
-        }
-    }
-}
-
 /// What the history says: a row of bun's table, and what our journal knows of it.
 pub struct Applied {
     pub version: Version,
@@ -165,13 +155,23 @@ pub struct Interrupted {
     pub runner: String,
     /// Of the file as that run knew it.
     pub checksum: Option<Checksum>,
-    /// What it ran, without comments, if what it left is known by that.
+    /// What it ran, without comments, if what it left is known by that; else empty.
     pub statement: Option<String>,
-    /// How many of its statements were done before, for good.
-    pub done: usize,
+    /// How many of its statements were done before, for good. None if the journal does not tell, as an early one.
+    pub done: Option<usize>,
     /// If it was the rollback of the migration that was started: the group that the record had, which it took back
     /// before it began.
     pub rollback: Option<i64>,
+}
+
+impl Interrupted {
+    /// Returns true if and only if the statement with this number was started, as far as is known.
+    pub fn had_started(&self, number: usize) -> bool {
+        match self.done {
+            Some(done) => done == number && self.statement.is_some(),
+            None => number == 0,
+        }
+    }
 }
 
 /// All that the database knows about migrations, read in one snapshot.

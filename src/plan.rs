@@ -21,8 +21,8 @@ pub use self::refusal::{Divergence, DivergenceKind, Obstruction};
 
 use crate::config::{DivergencePolicy, Order};
 use crate::migration::{Applied, History, Migration, State, Version};
-use crate::sql::ObstacleKind;
 use crate::sql::place::{Place, Precision};
+use crate::sql::{self, ObstacleKind};
 
 /// What `up` has to do.
 pub struct Plan<'a> {
@@ -101,6 +101,14 @@ fn without_file<'a>(migrations: &[Migration], version: Version) -> Option<Entry<
     })
 }
 
+/// By what it is decided.
+pub struct Rules<'a> {
+    pub order: Order,
+    pub policy: DivergencePolicy,
+    /// What our own tables are called, without their schemas.
+    pub own_tables: [&'a str; 3],
+}
+
 /// Decides what is to be run. `migrations` must be sorted by version.
 ///
 /// # Errors
@@ -110,18 +118,17 @@ fn without_file<'a>(migrations: &[Migration], version: Version) -> Option<Entry<
 pub fn make<'a>(
     migrations: &'a [Migration],
     history: &History,
-    order: Order,
-    policy: DivergencePolicy,
+    rules: &Rules<'_>,
 ) -> Result<Plan<'a>, Refusal> {
     let entries = classify(migrations, history);
-    let divergences = divergences(&entries, order);
+    let divergences = divergences(&entries, rules.order);
     let pending: Vec<&'a Migration> = pending(&entries).collect();
     let mut taken = known_versions(migrations, history);
     let obstructions: Vec<Obstruction> = pending
         .iter()
-        .flat_map(|it| obstructions_with_split(it, &mut taken))
+        .flat_map(|it| obstructions_with_split(it, rules, &mut taken))
         .collect();
-    let refuse_divergences = policy == DivergencePolicy::Refuse && !divergences.is_empty();
+    let refuse_divergences = rules.policy == DivergencePolicy::Refuse && !divergences.is_empty();
     if refuse_divergences || !obstructions.is_empty() {
         let divergences = if refuse_divergences {
             divergences
@@ -189,31 +196,48 @@ pub fn known_versions<'a>(
 
 /// Everything in a file that cannot be run from a file.
 pub fn obstructions(migration: &Migration) -> impl Iterator<Item = Obstruction> + '_ {
-    migration.script.obstacles.iter().map(|obstacle| {
-        let place = Place::of(&migration.text, obstacle.offset, Precision::Exact);
-        Obstruction {
-            file: migration.path.display().to_string(),
-            line: place.line,
-            column: place.column,
-            kind: obstacle.kind.clone(),
-            split: None,
-        }
-    })
+    let obstacles = migration.script.obstacles.iter();
+    obstacles.map(|it| obstruction(migration, it.offset, it.kind.clone()))
 }
 
-/// The same, and how the file is to be split if it holds what must stand alone. The versions that this proposes are
-/// `taken` from then on.
+fn obstruction(migration: &Migration, offset: usize, kind: ObstacleKind) -> Obstruction {
+    let place = Place::of(&migration.text, offset, Precision::Exact);
+    Obstruction {
+        file: migration.path.display().to_string(),
+        line: place.line,
+        column: place.column,
+        kind,
+        remedy: None,
+    }
+}
+
+/// The same of an up file, with what no up file may hold, and with what is to be done if it holds what must stand alone.
+/// The versions that this proposes are `taken` from then on.
 fn obstructions_with_split(
     migration: &Migration,
+    rules: &Rules<'_>,
     taken: &mut BTreeSet<Version>,
 ) -> Vec<Obstruction> {
-    let mut obstructions: Vec<Obstruction> = obstructions(migration).collect();
-    let must_stand_alone =
-        |it: &&mut Obstruction| matches!(it.kind, ObstacleKind::SharedFile { .. });
-    if let Some(first) = obstructions.iter_mut().find(must_stand_alone) {
-        first.split = split::by_kind(migration, taken);
+    let mut found: Vec<Obstruction> = obstructions(migration).collect();
+    if let Some((offset, comment)) = &migration.script.down_part {
+        let kind = ObstacleKind::DownPart(comment.clone());
+        found.push(obstruction(migration, *offset, kind));
     }
-    obstructions
+    let statements = migration.script.statements.iter();
+    found.extend(statements.filter_map(|it| {
+        let table = sql::created_or_dropped_table(&migration.text[it.range()])?;
+        let is_ours = rules.own_tables.contains(&table.as_str());
+        is_ours.then(|| obstruction(migration, it.range().start, ObstacleKind::OwnTable(table)))
+    }));
+    found.sort_by_key(|it| (it.line, it.column));
+    let shares = |it: &Obstruction| matches!(it.kind, ObstacleKind::SharedFile { .. });
+    // A piece that we would refuse is no remedy.
+    if found.iter().all(shares)
+        && let Some(first) = found.first_mut()
+    {
+        first.remedy = split::remedy(migration, taken);
+    }
+    found
 }
 
 #[cfg(test)]
@@ -221,6 +245,18 @@ mod tests {
     use super::*;
     use crate::migration::Interrupted;
     use crate::sql;
+
+    fn rules(order: Order, policy: DivergencePolicy) -> Rules<'static> {
+        Rules {
+            order,
+            policy,
+            own_tables: [
+                "bun_migrations",
+                "bun_migrations_journal",
+                "bun_migration_locks",
+            ],
+        }
+    }
 
     fn migration(version: u64, text: &str) -> Migration {
         let version = Version::parse(&format!("{version:014}")).expect("fourteen digits");
@@ -263,7 +299,7 @@ mod tests {
             let short = |it: &Divergence| format!("{:?} {}", it.kind, versions(&[it.version]));
             divergences.iter().map(short).collect::<Vec<_>>().join(",")
         };
-        match make(files, &history, order, policy) {
+        match make(files, &history, &rules(order, policy)) {
             Ok(plan) => {
                 let pending: Vec<Version> = plan.pending.iter().map(|it| it.version).collect();
                 format!(
@@ -388,7 +424,7 @@ mod tests {
             runner: "somebody".to_owned(),
             checksum: None,
             statement: None,
-            done: 0,
+            done: None,
             rollback: None,
         };
         let history = History {

@@ -15,6 +15,7 @@
 //!
 //! `standard_conforming_strings` is taken to be on, PostgreSQL's default since 9.1.
 
+mod annotations;
 mod checksum;
 mod cursor;
 mod enums;
@@ -36,6 +37,6 @@ pub use enums::{added_enum_value, enum_use};
 pub use index::index_on;
 pub use kinds::{Kind, Outside, ReindexTarget};
 pub use lexer::without_comments;
-pub use obstacles::ObstacleKind;
+pub use obstacles::{ObstacleKind, created_or_dropped_table};
 pub use statements::{Script, Statement, parse};
 pub use verb::verb;

@@ -166,13 +166,12 @@ impl FileMessage {
     }
 }
 
-/// The place that a position of the server's means in a text that was sent behind a prefix; none if it gives none.
-pub fn place_in(text: &str, prefix: &str, error: &DbError, counts_bytes: bool) -> Option<Place> {
-    let Some(ErrorPosition::Original(position)) = error.position() else {
-        return None;
-    };
-    let offset = offset_in(text, prefix, *position as usize, counts_bytes)?;
-    Some(Place::of(text, offset, Precision::Exact))
+/// The byte that an error is about in a text that was sent behind a prefix; none if the server names none.
+pub fn offset_of(text: &str, prefix: &str, error: &DbError, counts_bytes: bool) -> Option<usize> {
+    match error.position() {
+        Some(ErrorPosition::Original(at)) => offset_in(text, prefix, *at as usize, counts_bytes),
+        _ => None,
+    }
 }
 
 /// The byte of a text that was sent behind a prefix, at a position of the server's: counted from 1, in characters, or,
@@ -252,13 +251,14 @@ impl Marker<'_> {
     }
 }
 
-/// The file's text, with the lines that only psql understands replaced by as many blanks, so that every byte stays
-/// where it was.
+/// The file's text, with what is not sent replaced by as many blanks, so that every byte stays where it was: lines that
+/// only psql understands, the `BEGIN` and `COMMIT` around a file.
 fn blanked(migration: &Migration) -> Cow<'_, str> {
     let mut text = Cow::Borrowed(migration.text.as_str());
-    for line in &migration.script.psql_lines {
+    let script = &migration.script;
+    for range in script.psql_lines.iter().chain(&script.unsent) {
         text.to_mut()
-            .replace_range(line.clone(), &" ".repeat(line.len()));
+            .replace_range(range.clone(), &" ".repeat(range.len()));
     }
     text
 }

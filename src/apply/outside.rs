@@ -25,6 +25,7 @@ mod definition;
 mod find;
 mod interrupted_rollback;
 mod leftovers;
+mod steps;
 
 use std::time::Duration;
 
@@ -35,7 +36,6 @@ use self::definition::Comparison;
 use self::find::{Found, NO_OID, Relation, index_query};
 use super::{Run, Step, Way};
 use crate::error::{Error, Failure, FailureOutcome, SqlError};
-use crate::history::record::Started;
 use crate::lock::Locked;
 use crate::lock::fence::{Expected, Fault, Leave};
 use crate::migration::{Interrupted, Migration};
@@ -67,6 +67,10 @@ pub(super) struct Alone<'r, 'a, 'w> {
     locked: &'r mut Locked,
     migration: &'r Migration,
     watch: &'r mut Watch<'w>,
+    /// The statement that is run, counted from 0.
+    number: usize,
+    /// The settings that the file made before it: each statement begins in a clean session.
+    sets: Vec<String>,
 }
 
 impl<'a> Run<'a> {
@@ -81,6 +85,8 @@ impl<'a> Run<'a> {
             locked,
             migration,
             watch,
+            number: 0,
+            sets: Vec::new(),
         }
     }
 
@@ -97,15 +103,16 @@ enum Written<T> {
 }
 
 impl Alone<'_, '_, '_> {
-    /// Runs the file's only statement outside a transaction. `statement` is what the lexer knows of it; none if only
-    /// the server knew that it cannot run inside.
+    /// Runs one statement outside a transaction: the file's only one, or one of a file that its author wants outside.
+    /// `statement` is what the lexer knows of it; none if only the server knew that it cannot run inside.
     pub(super) fn run(
-        mut self,
+        &mut self,
         statement: Option<&Outside>,
+        mut expected: Expected,
         wait: &mut Wait,
     ) -> Result<Step, Error> {
         let unfinished = self.run.unfinished(self.migration);
-        let mut expected = self.run.expected(self.migration.version);
+        let unfinished = unfinished.filter(|it| it.had_started(self.number));
         // Whether what is there complete is of this statement.
         let mut is_ours = unfinished.is_some_and(|it| self.may_be_work_of(it));
         // Whether what is there half done can be of this statement.
@@ -114,7 +121,10 @@ impl Alone<'_, '_, '_> {
             let found = self.look(statement, was_started)?;
             // A start is noted only for work that is not there yet. So whoever finds the note and the work knows that
             // the one did the other.
-            let note = (found != Found::Done).then(|| notable(self.migration, statement));
+            let note = (found != Found::Done).then(|| {
+                let notable = notable(&self.text(), statement);
+                notable.or_else(|| Some(String::new()))
+            });
             let expected_now = expected.clone();
             if note.is_some() {
                 expected = self.unrecorded();
@@ -150,7 +160,7 @@ impl Alone<'_, '_, '_> {
                     Expected::Record(..) => FailureOutcome::RolledBack,
                     Expected::NoneOf(_) => FailureOutcome::OutsideTransaction,
                 };
-                return Err(self.statement_failure(&error, outcome));
+                return Err(self.statement_failure(&error, &self.comment(), outcome));
             }
             // What this leaves is what an interruption leaves.
             (was_started, is_ours) = (true, true);
@@ -166,6 +176,14 @@ impl Alone<'_, '_, '_> {
         &self.migration.file_name
     }
 
+    /// The statement's text.
+    fn text(&self) -> String {
+        let statement = self.migration.script.statements.get(self.number);
+        statement.map_or(String::new(), |it| {
+            self.migration.text[it.range()].to_owned()
+        })
+    }
+
     /// What a migration that was begun must find in the history.
     fn unrecorded(&self) -> Expected {
         Expected::NoneOf(vec![self.migration.version])
@@ -174,7 +192,7 @@ impl Alone<'_, '_, '_> {
     /// Asks the catalog, waits while another session builds the index, and refuses an index that is in the way.
     fn look(&mut self, statement: Option<&Outside>, was_started: bool) -> Result<Found, Error> {
         let Some(Outside::CreateIndex { index, table, .. }) = statement else {
-            return self.find(self.migration.statement(), statement);
+            return self.find(&self.text(), statement);
         };
         let found = self.built_index(index, table)?;
         match found {
@@ -195,6 +213,7 @@ impl Alone<'_, '_, '_> {
         let version = self.migration.version.to_string();
         info!(version = version.as_str(); "{}: an earlier run did not finish it ({runner})", self.name());
         self.wait_for_session(runner)?;
+        self.sets = steps::settings_before(self.migration, unfinished.done.unwrap_or(0));
         if let Some(step) = self.remove_leftovers(unfinished)? {
             return Ok(Some(step));
         }
@@ -287,7 +306,9 @@ impl Alone<'_, '_, '_> {
         let mut wait = Wait::new(self.run.signals, self.run.config.ddl_lock_retry);
         let mut fenced = self.locked.transaction(expected, settings());
         if let Some(text) = note {
-            self.run.note(&mut fenced, self.migration, text.as_deref());
+            let done = steps::done(self.migration, self.number);
+            self.run
+                .note(&mut fenced, self.migration, done, text.as_deref());
         }
         let outcome = fenced.commit_to_run_alone(&doing, &mut wait);
         self.written(outcome, None)
@@ -304,8 +325,7 @@ impl Alone<'_, '_, '_> {
         };
         let mut wait = Wait::new(self.run.signals, self.run.config.ddl_lock_retry);
         let mut fenced = self.locked.transaction(expected, settings());
-        self.run
-            .settle_record(&mut fenced, self.migration, Started::InJournal);
+        steps::settle(self.run, &mut fenced, self.migration, self.number);
         if let Some((index, _, oid)) = &built {
             fenced.refuse_if(
                 format!(
@@ -345,13 +365,14 @@ impl Alone<'_, '_, '_> {
     /// Runs the statement alone in its message; returns the server's error if it failed.
     fn execute(&mut self, leave: &Leave) -> Result<Option<Box<DbError>>, Error> {
         self.log_older_transactions()?;
-        let message = format!("{}{}", self.comment(), self.migration.text);
+        let message = format!("{}{}", self.comment(), self.text());
         self.watch.begin(Followed {
             token: self.locked.token(),
             marked: None,
+            statement: Some(self.number),
             frame: Frame::default(),
         });
-        let outcome = self.locked.alone(leave, message, self.watch);
+        let outcome = self.locked.alone(leave, &self.sets, message, self.watch);
         let _: Reached = self.watch.end(outcome.as_ref().err());
         match outcome {
             Ok(()) => Ok(None),
@@ -368,27 +389,34 @@ impl Alone<'_, '_, '_> {
         format!("/* lockstep {} */ ", self.name())
     }
 
-    /// The error of the statement itself.
-    fn statement_failure(&self, error: &DbError, outcome: FailureOutcome) -> Error {
-        let place = super::message::place_in(
-            &self.migration.text,
-            &self.comment(),
-            error,
-            self.run.counts_bytes,
-        );
-        let start = self.migration.script.statements.first();
-        let start =
-            start.map(|it| Place::of(&self.migration.text, it.range().start, Precision::Statement));
-        self.failure(SqlError::from(error), place.or(start), outcome)
+    /// The error of the statement itself, whose text was sent behind `prefix`.
+    fn statement_failure(&self, error: &DbError, prefix: &str, outcome: FailureOutcome) -> Error {
+        let start = self.migration.script.statements.get(self.number);
+        let start = start.map_or(0, |it| it.range().start);
+        let counts_bytes = self.run.counts_bytes;
+        let offset = super::message::offset_of(&self.text(), prefix, error, counts_bytes);
+        let (offset, precision) = match offset {
+            Some(offset) => (start + offset, Precision::Exact),
+            None => (start, Precision::Statement),
+        };
+        let place = Place::of(&self.migration.text, offset, precision);
+        self.failure(SqlError::from(error), Some(place), outcome)
     }
 
     fn failure(&self, cause: SqlError, place: Option<Place>, outcome: FailureOutcome) -> Error {
+        let label = place.as_ref().map(|_| self.number);
         Error::Migration(Box::new(Failure {
             file: self.migration.path.display().to_string(),
             place,
             cause,
-            statement: None,
-            outcome: self.run.outcome(self.migration, outcome),
+            statement: label
+                .and_then(|number| super::statement_label(self.migration, Some(number))),
+            outcome: match outcome {
+                FailureOutcome::OutsideTransaction if self.number > 0 => {
+                    FailureOutcome::Partly { done: self.number }
+                }
+                outcome => self.run.outcome(self.migration, outcome),
+            },
             before: self.run.before(),
         }))
     }
@@ -485,7 +513,10 @@ impl Alone<'_, '_, '_> {
     fn repair(&mut self, leave: &Leave, statement: &str, doing: &str) -> Result<(), Error> {
         let mut wait = Wait::new(self.run.signals, self.run.config.ddl_lock_retry);
         loop {
-            match self.locked.alone(leave, statement.to_owned(), &mut Quiet) {
+            match self
+                .locked
+                .alone(leave, &[], statement.to_owned(), &mut Quiet)
+            {
                 Err(Trouble::Sql(cause)) if may_pass(&cause) => {
                     self.try_again(doing, &cause, &mut wait)?;
                 }
@@ -533,10 +564,9 @@ impl Alone<'_, '_, '_> {
     }
 }
 
-/// The text of the file's statement, if what it leaves has to be known by that, and no password can be in it. Comments
+/// The text of a statement, if what it leaves has to be known by that, and no password can be in it. Comments
 /// may hold whatever people write, at any length.
-fn notable(migration: &Migration, statement: Option<&Outside>) -> Option<String> {
-    let text = migration.statement();
+fn notable(text: &str, statement: Option<&Outside>) -> Option<String> {
     let is_notable = match statement {
         None | Some(Outside::Other) => sql::verb(text).starts_with("DROP "),
         Some(_) => true,

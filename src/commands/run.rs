@@ -13,7 +13,7 @@ use crate::history::{self, Observation, Observe};
 use crate::lock::row::{create_tables, wait_for_bun};
 use crate::lock::{self, Acquired, Locked};
 use crate::migration::{History, Migration};
-use crate::plan::{self, Plan};
+use crate::plan::{self, Plan, Rules};
 use crate::server::open::{self, application_name};
 use crate::server::session::Session;
 use crate::server::wait::Wait;
@@ -272,12 +272,19 @@ pub fn plan_for<'a>(
     migrations: &'a [Migration],
     history: &History,
 ) -> Result<Plan<'a>, Error> {
-    Ok(plan::make(
-        migrations,
-        history,
-        config.order,
-        config.divergence,
-    )?)
+    Ok(plan::make(migrations, history, &rules(config))?)
+}
+
+fn rules(config: &Config) -> Rules<'_> {
+    Rules {
+        order: config.order,
+        policy: config.divergence,
+        own_tables: [
+            &config.history_table.name,
+            &config.journal_table.name,
+            &config.locks_table.name,
+        ],
+    }
 }
 
 pub fn report_up_to_date(plan: &Plan<'_>, migrations: &[Migration]) {

@@ -26,6 +26,16 @@ impl TableName {
         }
     }
 
+    /// The table beside it whose name goes on so.
+    pub fn suffixed(&self, suffix: &str) -> TableName {
+        let name = format!("{}{suffix}", self.name);
+        TableName {
+            setting: name.clone(),
+            schema: self.schema.clone(),
+            name,
+        }
+    }
+
     /// Reads `table` or `schema.table`; `longest` is the table's, in bytes.
     pub(super) fn parse(text: &str, longest: usize) -> Result<TableName, String> {
         let problem = || {

@@ -7,6 +7,7 @@ use log::kv::Value;
 use super::SqlError;
 use crate::migration::Direction;
 use crate::sql::place::{Place, Precision};
+use crate::text::words::counted;
 
 /// A migration that failed: where, and what became of it.
 #[derive(Debug)]
@@ -74,6 +75,10 @@ pub enum FailureOutcome {
     TransactionEnded,
     /// It ran outside a transaction; the next run finds out from the catalog what it left.
     OutsideTransaction,
+    /// So many of its statements are done, each for good.
+    Partly {
+        done: usize,
+    },
 }
 
 impl fmt::Display for Failure {
@@ -111,7 +116,12 @@ impl fmt::Display for Failure {
             ),
             FailureOutcome::OutsideTransaction => write!(
                 f,
-                "\n  not recorded; {before}; remove the cause and run again: the next run cleans up what this one left"
+                "\n  not recorded; {before}; remove the cause and run again: what this run left, if anything, is cleaned up then"
+            ),
+            FailureOutcome::Partly { done } => write!(
+                f,
+                "\n  not recorded; {} of the file stay done; {before}; fix the statement and run again: it goes on there",
+                counted(done, "statement")
             ),
         }
     }
@@ -143,6 +153,11 @@ fn write_what_stays(
             f,
             "\n  not rolled back; {before}; remove the cause and run again: the next down goes on with it, \
              the next up brings it back"
+        ),
+        FailureOutcome::Partly { done } => write!(
+            f,
+            "\n  not rolled back; {} of the down file stay done; {before}; fix the statement and run down again: it goes on there",
+            counted(*done, "statement")
         ),
     }
 }

@@ -3,6 +3,7 @@
 
 use super::Tables;
 use crate::migration::{Migration, Version};
+use crate::sql::Checksum;
 use crate::sql::quote::literal;
 
 /// The condition under which a row of the history records the version.
@@ -83,6 +84,15 @@ pub fn record_unrun(tables: &Tables, files: &[&Migration], group: i64, runner: &
     )
 }
 
+/// How much of a file that runs outside a transaction is done.
+#[derive(Clone, Copy)]
+pub struct Done {
+    /// How many of its statements.
+    pub count: usize,
+    /// Of those statements; of the whole file, if there are none.
+    pub checksum: Checksum,
+}
+
 /// Statements that note in the journal that a migration is about to run outside a transaction, or goes on to do so, from
 /// its statement with this number on; and the statement itself, if what it leaves has to be known by that. Other
 /// statements are not noted: there may be a password in them.
@@ -93,18 +103,21 @@ pub fn start(
     tables: &Tables,
     migration: &Migration,
     runner: &str,
-    done: usize,
+    done: Done,
     statement: Option<&str>,
 ) -> Vec<String> {
     let (journal, version) = (&tables.journal, migration.version);
+    let Done {
+        count: done,
+        checksum,
+    } = done;
     let note = format!(
-        "INSERT INTO {journal} (version, file_name, checksum, started_at, runner) \
+        "INSERT INTO {journal} AS j (version, file_name, checksum, started_at, runner) \
          VALUES ('{version}', {file_name}, '{checksum}', clock_timestamp(), {runner}) \
          ON CONFLICT (version) DO UPDATE SET file_name = EXCLUDED.file_name, checksum = EXCLUDED.checksum, \
-         started_at = EXCLUDED.started_at, finished_at = NULL, duration_ms = NULL, runner = EXCLUDED.runner, \
+         started_at = CASE WHEN {done} > 0 THEN j.started_at ELSE EXCLUDED.started_at END, finished_at = NULL, duration_ms = NULL, runner = EXCLUDED.runner, \
          history_id = NULL",
         file_name = literal(&migration.file_name),
-        checksum = migration.script.checksum,
         runner = literal(runner),
     );
     let with_columns = format!(
@@ -159,9 +172,10 @@ pub fn erase(tables: &Tables, version: Version, which: &str) -> Vec<String> {
 }
 
 /// The statement that counts, in the journal, how many of a file's statements are done.
-pub fn count(tables: &Tables, version: Version, done: usize) -> String {
+pub fn count(tables: &Tables, version: Version, done: Done) -> String {
+    let Done { count, checksum } = done;
     format!(
-        "UPDATE {journal} SET done = {done}, statement = NULL WHERE version = '{version}'",
+        "UPDATE {journal} SET done = {count}, checksum = '{checksum}', statement = NULL WHERE version = '{version}'",
         journal = tables.journal
     )
 }

@@ -25,9 +25,9 @@ impl Names<'_> {
     pub(super) fn expressions(self, config: &Config) -> [String; 3] {
         match self {
             Names::Configured => [
-                qualified(&config.history_table, ""),
-                qualified(&config.history_table, JOURNAL_SUFFIX),
-                qualified(&config.locks_table, ""),
+                qualified(&config.history_table),
+                qualified(&config.journal_table),
+                qualified(&config.locks_table),
             ],
             Names::Known(tables) => {
                 [&tables.history, &tables.journal, &tables.locks].map(|it| literal(it))
@@ -36,17 +36,14 @@ impl Names<'_> {
     }
 }
 
-const JOURNAL_SUFFIX: &str = "_journal";
-
 /// An SQL expression: the table's qualified and quoted name, or NULL if it does not exist. A name without a schema is
 /// found as in any statement; where the role's `search_path` selects no schema at all, `public` is meant.
-fn qualified(table: &TableName, suffix: &str) -> String {
-    let table = suffixed(table, suffix);
+fn qualified(table: &TableName) -> String {
     let mut found = format!("pg_catalog.to_regclass({})", literal(&table.quoted()));
     if table.schema.is_none() {
         let public = TableName {
             schema: Some("public".to_owned()),
-            ..table
+            ..table.clone()
         };
         found = format!(
             "COALESCE({found}, CASE WHEN pg_catalog.current_schema() IS NULL THEN pg_catalog.to_regclass({}) END)",
@@ -59,15 +56,6 @@ fn qualified(table: &TableName, suffix: &str) -> String {
     )
 }
 
-fn suffixed(table: &TableName, suffix: &str) -> TableName {
-    let name = format!("{}{suffix}", table.name);
-    TableName {
-        setting: name.clone(),
-        schema: table.schema.clone(),
-        name,
-    }
-}
-
 /// The message that creates whichever tables are absent: bun's two exactly as bun does, and the journal.
 ///
 /// Any number of runners may do so at once, without a lock. `CREATE TABLE IF NOT EXISTS` fails in such a race, so a
@@ -78,7 +66,6 @@ pub fn create(config: &Config) -> (Message, Look) {
         ..Settings::default()
     };
     let mut message = Message::begin(Access::Write, &settings);
-    let journal = suffixed(&config.history_table, JOURNAL_SUFFIX);
     let tables = [
         (
             &config.history_table,
@@ -90,7 +77,7 @@ pub fn create(config: &Config) -> (Message, Look) {
             "{id}, table_name VARCHAR, PRIMARY KEY (id), UNIQUE (table_name)",
         ),
         (
-            &journal,
+            &config.journal_table,
             "version VARCHAR NOT NULL PRIMARY KEY, file_name VARCHAR NOT NULL, checksum VARCHAR NOT NULL, \
              started_at TIMESTAMPTZ NOT NULL, finished_at TIMESTAMPTZ, duration_ms BIGINT, runner VARCHAR NOT NULL, \
              history_id BIGINT, statement VARCHAR, done BIGINT",
@@ -113,9 +100,9 @@ pub fn create(config: &Config) -> (Message, Look) {
 /// moment, also those of somebody who is about to give up. That name is chosen by the server where the usual one is
 /// taken, or would be too long.
 fn create_table(table: &TableName, columns: &str) -> String {
-    let sequence = suffixed(table, "_id_seq");
+    let sequence = table.suffixed("_id_seq");
     let is_usual = match columns.contains("{id}") && sequence.name.len() <= LONGEST_NAME {
-        true => format!("{} IS NULL", qualified(&sequence, "")),
+        true => format!("{} IS NULL", qualified(&sequence)),
         false => "false".to_owned(),
     };
     let target = in_schema(table);
@@ -140,7 +127,7 @@ fn create_table(table: &TableName, columns: &str) -> String {
            END;
          END IF;
         ",
-        exists = qualified(table, ""),
+        exists = qualified(table),
         sequence = in_schema(&sequence),
         create_with_sequence = create("id BIGINT NOT NULL"),
         create_serial = create("id BIGSERIAL NOT NULL"),

@@ -6,7 +6,7 @@
 use super::Locked;
 use crate::error::{Error, SqlError};
 use crate::history::guard::{self, WORK_KEY, guard_lock, key};
-use crate::history::record::{self, Started};
+use crate::history::record::{self, Done, Started};
 use crate::migration::{Migration, Version};
 use crate::server::message::{Access, Message};
 use crate::server::progress::{Followed, Frame, Part, Reached, Watch};
@@ -117,8 +117,8 @@ impl Locked {
         }
     }
 
-    /// Runs a statement outside a transaction, alone in its message, and puts the session right again. The settings for
-    /// it are the session's, so behind a transaction pooler they are for whoever gets the same server connection until
+    /// Runs a statement outside a transaction, alone in its message, under these settings of its file, and puts the session
+    /// right again. The settings for it are the session's, so behind a transaction pooler they are for whoever gets the same server connection until
     /// they are reset: as short as can be.
     ///
     /// # Errors
@@ -127,14 +127,20 @@ impl Locked {
     pub fn alone(
         &mut self,
         _: &Leave,
+        sets: &[String],
         statement: String,
         listener: &mut dyn Listener,
     ) -> Result<(), Trouble> {
         let prepare = settings::of_session(&self.alone_name());
-        self.work.execute(&prepare)?;
-        let outcome = self
-            .work
-            .execute_patiently(statement, Rows::Dropped, listener);
+        let prepared = self.work.execute(&prepare);
+        let prepared = prepared.and_then(|()| match sets {
+            [] => Ok(()),
+            sets => self.work.execute(&sets.join(";\n")),
+        });
+        let outcome = prepared.and_then(|()| {
+            self.work
+                .execute_patiently(statement, Rows::Dropped, listener)
+        });
         let restored = self.work.execute(&settings::reset(&self.runner).join("; "));
         outcome.and_then(|_| restored)
     }
@@ -230,8 +236,8 @@ impl Fenced<'_> {
         self.check_erased(version, &which);
     }
 
-    /// Notes in the journal that the migration is about to run outside a transaction, from its statement `done` on.
-    pub fn note(&mut self, migration: &Migration, done: usize, statement: Option<&str>) {
+    /// Notes in the journal that the migration is about to run outside a transaction, after what is done.
+    pub fn note(&mut self, migration: &Migration, done: Done, statement: Option<&str>) {
         let note = self.start(migration, done, statement);
         self.work.extend(note);
     }
@@ -241,7 +247,7 @@ impl Fenced<'_> {
         &mut self,
         migration: &Migration,
         (ids, group): (&[i64], i64),
-        done: usize,
+        done: Done,
         statement: Option<&str>,
     ) {
         let note = self.start(migration, done, statement);
@@ -253,7 +259,7 @@ impl Fenced<'_> {
     }
 
     /// Counts how many of the migration's statements are done.
-    pub fn count(&mut self, version: Version, done: usize) {
+    pub fn count(&mut self, version: Version, done: Done) {
         let count = record::count(&self.locked.tables, version, done);
         self.work.push(count);
     }
@@ -263,7 +269,7 @@ impl Fenced<'_> {
         self.checks.push((condition, code));
     }
 
-    fn start(&self, migration: &Migration, done: usize, statement: Option<&str>) -> Vec<String> {
+    fn start(&self, migration: &Migration, done: Done, statement: Option<&str>) -> Vec<String> {
         let session = self.locked.alone_name();
         record::start(&self.locked.tables, migration, &session, done, statement)
     }
@@ -349,6 +355,7 @@ impl Fenced<'_> {
             watch.begin(Followed {
                 token: self.locked.token,
                 marked: part.marked.clone(),
+                statement: part.statement,
                 frame: Frame {
                     before: prefix.clone(),
                     after: suffix,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::split::Split;
+use super::split::Remedy;
 use crate::files::FileProblem;
 use crate::migration::{State, Version};
 use crate::sql::ObstacleKind;
@@ -47,8 +47,8 @@ pub struct Obstruction {
     pub line: usize,
     pub column: usize,
     pub kind: ObstacleKind,
-    /// How the file is to be split, if that is the remedy; once a file.
-    pub split: Option<Split>,
+    /// What to do, if it takes more than a word; once a file.
+    pub remedy: Option<Remedy>,
 }
 
 /// Why a migration cannot be rolled back.
@@ -154,6 +154,48 @@ impl fmt::Display for ObstacleKind {
                 write!(
                     f,
                     "CREATE INDEX CONCURRENTLY needs a name, or it cannot be found again; for example <table>_<column>_idx"
+                )
+            }
+            ObstacleKind::SetTransaction => {
+                write!(
+                    f,
+                    "SET TRANSACTION cannot stand in a migration: the fence of the lock holds in a READ COMMITTED, READ WRITE \
+                     transaction; remove it"
+                )
+            }
+            ObstacleKind::LateAnnotation(comment) => {
+                write!(f, "\"{comment}\" must stand before the first statement")
+            }
+            ObstacleKind::UnknownAnnotation(comment) => {
+                write!(
+                    f,
+                    "\"{comment}\" is not understood: there is \"-- lockstep: no-transaction\""
+                )
+            }
+            ObstacleKind::UnsupportedAnnotation(comment) => {
+                write!(
+                    f,
+                    "\"{comment}\" asks for what Lockstep does not do: write the values into the file"
+                )
+            }
+            ObstacleKind::DownPart(comment) => {
+                write!(
+                    f,
+                    "\"{comment}\" begins another tool's way back, which would be run right behind the way there; \
+                     move it to the .down.sql file, or let `lockstep import` do so"
+                )
+            }
+            ObstacleKind::Template => {
+                write!(
+                    f,
+                    "{{{{ is a template's, which nothing fills in here; write the values into the file"
+                )
+            }
+            ObstacleKind::OwnTable(table) => {
+                write!(
+                    f,
+                    "{table} is a table of Lockstep's own, which a migration must not create or drop; leave it out of a dump \
+                     with pg_dump --exclude-table='{table}*'"
                 )
             }
             ObstacleKind::SharedFile { command } => {

@@ -172,7 +172,7 @@ mod tests {
             runner: String::new(),
             checksum: None,
             statement: None,
-            done: 0,
+            done: None,
             rollback: Some(group),
         };
         History {

@@ -15,6 +15,8 @@ use crate::sql::{self, Kind, Statement};
 pub struct Split {
     pub file: String,
     pub parts: Vec<Part>,
+    /// A version that stands between the first part and the others, which so come behind it.
+    pub behind: Option<Version>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -24,9 +26,51 @@ pub struct Part {
     pub holds: String,
 }
 
+/// What to do with a file whose statements cannot all run in one transaction.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// Nothing but settings stands beside the statement.
+    WithoutSettings,
+    Split(Split),
+}
+
+/// Finds the remedy; the versions of files that it proposes are added to `taken`.
+pub fn remedy(migration: &Migration, taken: &mut BTreeSet<Version>) -> Option<Remedy> {
+    let statements = migration.script.statements.iter();
+    let mut others = statements.filter(|it| !matches!(it.kind, Kind::Outside(_)));
+    let is_setting = |it: &Statement| {
+        let verb = sql::verb(&migration.text[it.range()]);
+        verb == "SET" || verb == "RESET"
+    };
+    match others.all(is_setting) && migration.script.statements.iter().any(is_setting) {
+        true => Some(Remedy::WithoutSettings),
+        false => by_kind(migration, taken).map(Remedy::Split),
+    }
+}
+
+impl fmt::Display for Remedy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MARKER: &str = "put `-- lockstep: no-transaction` on its first line";
+        match self {
+            Remedy::WithoutSettings => write!(
+                f,
+                "remove lock_timeout and statement_timeout: a statement outside a transaction runs without them; \
+                 if it needs another setting, {MARKER}"
+            ),
+            Remedy::Split(split) => {
+                write!(f, "{split}")?;
+                write!(
+                    f,
+                    "\n  hint: or leave it one file, whose statements run one by one, each exactly once: {MARKER}"
+                )
+            }
+        }
+    }
+}
+
 /// How a file is to be split whose statements cannot all run in one transaction: each that cannot is alone, those
 /// between them stay together. The versions of the new files are added to `taken`.
-pub fn by_kind(migration: &Migration, taken: &mut BTreeSet<Version>) -> Option<Split> {
+fn by_kind(migration: &Migration, taken: &mut BTreeSet<Version>) -> Option<Split> {
     let statements = &migration.script.statements;
     let is_alone = |statement: &Statement| matches!(statement.kind, Kind::Outside(_));
     let groups: Vec<&[Statement]> = statements
@@ -58,6 +102,12 @@ fn split(
         return None;
     };
     let versions = versions(migration.version, groups.len(), taken)?;
+    let following = (
+        std::ops::Bound::Excluded(migration.version),
+        std::ops::Bound::Unbounded,
+    );
+    let next = taken.range(following).next().copied();
+    let behind = next.filter(|it| versions.last() > Some(it));
     taken.extend(&versions);
     let part = |(number, (version, group)): (usize, (&Version, &&[Statement]))| Part {
         file_name: name::of(*version, &format!("{name}_{}", number + 1), Direction::Up),
@@ -66,6 +116,7 @@ fn split(
     Some(Split {
         file: migration.file_name.clone(),
         parts: versions.iter().zip(groups).enumerate().map(part).collect(),
+        behind,
     })
 }
 
@@ -103,7 +154,13 @@ impl fmt::Display for Split {
         write!(f, "split {} into, in this order:", self.file)?;
         self.parts
             .iter()
-            .try_for_each(|part| write!(f, "\n    {}: {}", part.file_name, part.holds))
+            .try_for_each(|part| write!(f, "\n    {}: {}", part.file_name, part.holds))?;
+        self.behind.iter().try_for_each(|it| {
+            write!(
+                f,
+                "\n    (all but the first then run after {it}, which has no room before it)"
+            )
+        })
     }
 }
 

@@ -76,6 +76,8 @@ pub struct Part {
     pub marked: Option<Range<usize>>,
     /// The marker that follows the last statement, if there is one.
     pub end_marker: String,
+    /// Which statement it is, if it is one of a file that runs outside a transaction.
+    pub statement: Option<usize>,
 }
 
 /// How a message of a migration's can be followed.
@@ -84,6 +86,8 @@ pub struct Followed {
     pub token: i64,
     /// The statements that have markers; none if nothing has.
     pub marked: Option<Range<usize>>,
+    /// The one statement that it runs.
+    pub statement: Option<usize>,
     pub frame: Frame,
 }
 
@@ -105,10 +109,18 @@ impl<'a> Watch<'a> {
 
     /// From now on notices belong to this message.
     pub fn begin(&mut self, followed: Followed) {
-        let (stage, verb) = match (&followed.marked, self.migration.script.statements.len()) {
+        let script = &self.migration.script;
+        let one = followed
+            .statement
+            .or((script.statements.len() == 1).then_some(0));
+        let text = one.and_then(|it| script.statements.get(it));
+        let text = text.map_or(self.migration.text.as_str(), |it| {
+            &self.migration.text[it.range()]
+        });
+        let (stage, verb) = match (&followed.marked, followed.statement) {
             (Some(_), _) => (Stage::Before, "BEGIN".to_owned()),
-            (None, 1) => (Stage::Whole, sql::verb(self.migration.statement())),
-            (None, _) => (Stage::Whole, sql::verb(&self.migration.text)),
+            (None, Some(number)) => (Stage::Statements(number), sql::verb(text)),
+            (None, None) => (Stage::Whole, sql::verb(text)),
         };
         self.running = Some(Running {
             signature: format!("{} ", followed.token),

@@ -313,11 +313,18 @@ impl Session {
         Ok(answer.into_rows(asked))
     }
 
-    /// Like [`Session::ask`], but tables are found as the role's settings say.
-    pub fn ask_as_set(&mut self, query: &str) -> Result<Vec<SimpleQueryRow>, Trouble> {
+    /// Like [`Session::ask`], but tables are found as the role's settings say, and then these, which do not stay.
+    pub fn ask_as_set(
+        &mut self,
+        sets: &[String],
+        query: &str,
+    ) -> Result<Vec<SimpleQueryRow>, Trouble> {
         let mut message = Message::begin(Access::Read, &Settings::default());
+        sets.iter().for_each(|it| {
+            message.add(it);
+        });
         let asked = message.add(query);
-        message.add("COMMIT");
+        message.add("ROLLBACK");
         let answer = self.send(&message)?;
         Ok(answer.into_rows(asked))
     }

@@ -317,7 +317,7 @@ fn word_end(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-fn line_end(bytes: &[u8], mut at: usize) -> usize {
+pub(super) fn line_end(bytes: &[u8], mut at: usize) -> usize {
     while at < bytes.len() && bytes[at] != b'\n' && bytes[at] != b'\r' {
         at += 1;
     }
@@ -325,7 +325,7 @@ fn line_end(bytes: &[u8], mut at: usize) -> usize {
 }
 
 /// The end of a `/* comment */`; comments nest.
-fn comment_end(bytes: &[u8], mut at: usize) -> usize {
+pub(super) fn comment_end(bytes: &[u8], mut at: usize) -> usize {
     let mut depth = 0_usize;
     while at < bytes.len() {
         match (bytes[at], byte_at(bytes, at + 1)) {

@@ -27,6 +27,20 @@ pub enum ObstacleKind {
     PsqlCommand(String),
     /// If the build is cut short, its leftover could not be found again.
     UnnamedConcurrentIndex,
+    /// It would change the transaction's isolation or access, which the fence relies on.
+    SetTransaction,
+    /// `-- lockstep: no-transaction` behind a statement.
+    LateAnnotation(String),
+    /// A comment that speaks to us and is not understood.
+    UnknownAnnotation(String),
+    /// A comment that asks another tool for what we do not do.
+    UnsupportedAnnotation(String),
+    /// Another tool's way back, in an up file.
+    DownPart(String),
+    /// `{{`, which a template's engine was to fill in.
+    Template,
+    /// It creates or drops a table of ours, which has this name.
+    OwnTable(String),
     /// It must run alone, and the file holds other statements.
     SharedFile {
         /// What [`verb`](super::verb::verb) says of the statement.
@@ -52,11 +66,48 @@ pub(super) fn obstacle_in(statement: &str) -> Option<ObstacleKind> {
         }
         // PREPARE transaction AS … prepares a statement of that name.
         "prepare" if cursor.takes("transaction") && cursor.at_literal() => "PREPARE TRANSACTION",
+        "set" => return changes_transaction(cursor).then_some(ObstacleKind::SetTransaction),
         "copy" => return copy_obstacle(cursor),
         "create" => return unnamed_index(cursor),
         _ => return None,
     };
     Some(ObstacleKind::TransactionControl(control))
+}
+
+/// Returns true if and only if what follows `SET` would change how the transaction sees the database, which PostgreSQL
+/// refuses behind our fence, or what it may do.
+fn changes_transaction(mut cursor: Cursor<'_>) -> bool {
+    let _ = cursor.takes("local") || cursor.takes("session");
+    if cursor.takes("transaction") {
+        let mut harmless = cursor.clone();
+        let reads_committed = harmless.takes("isolation level read committed");
+        let _ = reads_committed && harmless.symbol(",");
+        let _ = harmless.takes("read write");
+        return harmless.token.is_some();
+    }
+    let names = [
+        "transaction_isolation",
+        "transaction_read_only",
+        "transaction_deferrable",
+    ];
+    names.iter().any(|name| cursor.takes(name))
+}
+
+/// The table that a statement creates, or the first that it drops, by its name alone. Temporary ones do not count.
+pub fn created_or_dropped_table(statement: &str) -> Option<String> {
+    let mut cursor = Cursor::new(statement);
+    match cursor.lower_word().as_str() {
+        "create" => {
+            let _ = cursor.takes("unlogged");
+        }
+        "drop" => {}
+        _ => return None,
+    }
+    if !cursor.takes("table") {
+        return None;
+    }
+    let _ = cursor.takes("if not exists") || cursor.takes("if exists");
+    cursor.parts()?.last().cloned()
 }
 
 fn copy_obstacle(mut cursor: Cursor<'_>) -> Option<ObstacleKind> {

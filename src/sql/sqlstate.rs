@@ -5,6 +5,8 @@
 pub const INVALID_TEXT_REPRESENTATION: &str = "22P02";
 /// The statement may not run in a transaction block.
 pub const ACTIVE_SQL_TRANSACTION: &str = "25001";
+/// A routine that commits is called in a transaction block.
+pub const INVALID_TRANSACTION_TERMINATION: &str = "2D000";
 pub const SERIALIZATION_FAILURE: &str = "40001";
 pub const DEADLOCK_DETECTED: &str = "40P01";
 pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
@@ -38,6 +40,8 @@ pub const STILL_RECORDED: &str = "LK009";
 pub const OTHER_INDEX: &str = "LK010";
 /// A migration of the same history is running, by another name of it.
 pub const WORK_LOCKED: &str = "LK011";
+/// A file that runs outside a transaction was done in part, and has changed since.
+pub const HALF_WAY: &str = "LK012";
 
 /// What the statements of a fenced transaction raise, with the words for it.
 pub const OURS: [(&str, &str); 9] = [

@@ -4,9 +4,11 @@ use std::ops::Range;
 
 use sha2::{Digest, Sha256};
 
+use super::annotations::{Annotation, annotation};
 use super::checksum::{Checksum, hash_token};
+use super::cursor::Cursor;
 use super::kinds::{Kind, kind_of};
-use super::lexer::{Lexer, Token, TokenKind, is_space};
+use super::lexer::{Lexer, Token, TokenKind, comment_end, is_space, line_end};
 use super::obstacles::{Obstacle, ObstacleKind, obstacle_in};
 use super::quote;
 use super::verb::verb;
@@ -33,8 +35,61 @@ pub struct Script {
     /// The `\restrict` and `\unrestrict` lines of a pg_dump, as byte ranges without the line break.
     /// psql obeys them, the server would not understand them: they must be blanked before sending.
     pub psql_lines: Vec<Range<usize>>,
+    /// What else is not sent: the `BEGIN` and `COMMIT` around a whole file, see [`Script::unwrapped`].
+    pub unsent: Vec<Range<usize>>,
+    /// The author wants the file outside a transaction.
+    pub no_transaction: bool,
+    /// Where another tool's way back begins, and the comment that says so.
+    pub down_part: Option<(usize, String)>,
     /// Of all the statements.
     pub checksum: Checksum,
+}
+
+impl Script {
+    /// The same without the `BEGIN` and `COMMIT` around it, or the `COMMIT` at its end: the file is one transaction anyway.
+    /// Any other command of the kind stays, and is an obstacle.
+    pub fn unwrapped(mut self, text: &str) -> Script {
+        let is_control = |it: &&Obstacle| matches!(it.kind, ObstacleKind::TransactionControl(_));
+        let controls = self.obstacles.iter().filter(is_control).count();
+        let range = |of: Option<&Statement>, is: fn(&str) -> bool| {
+            of.map(Statement::range).filter(|it| is(&text[it.clone()]))
+        };
+        let first = range(self.statements.first(), is_plain_begin);
+        let last = range(self.statements.last(), is_plain_commit);
+        let runs_alone = |it: &Statement| matches!(it.kind, Kind::Outside(_));
+        let is_wrapped = last.is_some() && controls == 1 + usize::from(first.is_some());
+        if !is_wrapped || self.no_transaction || self.statements.iter().any(runs_alone) {
+            return self;
+        }
+        self.unsent = first.into_iter().chain(last).collect();
+        let unsent = &self.unsent;
+        let is_unsent = |start: usize| unsent.iter().any(|it| it.start == start);
+        self.obstacles.retain(|it| !is_unsent(it.offset));
+        self.statements.retain(|it| !is_unsent(it.range().start));
+        self
+    }
+}
+
+/// `BEGIN`, `BEGIN WORK`, `BEGIN TRANSACTION` or `START TRANSACTION`, and nothing behind it.
+fn is_plain_begin(statement: &str) -> bool {
+    let mut cursor = Cursor::new(statement);
+    let begins = match cursor.lower_word().as_str() {
+        "begin" => {
+            let _ = cursor.takes("work") || cursor.takes("transaction");
+            true
+        }
+        "start" => cursor.takes("transaction"),
+        _ => false,
+    };
+    begins && cursor.token.is_none()
+}
+
+/// `COMMIT` or `END`, with `WORK` or `TRANSACTION`, and nothing behind it.
+fn is_plain_commit(statement: &str) -> bool {
+    let mut cursor = Cursor::new(statement);
+    let ends = matches!(cursor.lower_word().as_str(), "commit" | "end");
+    let _ = cursor.takes("work") || cursor.takes("transaction");
+    ends && cursor.token.is_none()
 }
 
 /// One statement: where it stands, and its kind.
@@ -88,13 +143,18 @@ impl<'a> Splitter<'a> {
                 statements: Vec::new(),
                 obstacles: Vec::new(),
                 psql_lines: Vec::new(),
+                unsent: Vec::new(),
+                no_transaction: false,
+                down_part: None,
                 checksum: Checksum([0; 32]),
             },
         }
     }
 
     fn run(mut self) -> Script {
+        let mut behind = self.begin;
         while let Some(token) = self.lexer.next() {
+            self.comments(behind..token.start);
             if token.kind == TokenKind::Backslash {
                 self.psql_line(&token);
             } else if token.is_symbol(";")
@@ -108,9 +168,12 @@ impl<'a> Splitter<'a> {
                 self.open
                     .get_or_insert_with(|| OpenStatement::new(token.start))
                     .take(&token);
+                self.template(&token);
                 hash_token(&mut self.hasher, &token);
             }
+            behind = self.lexer.at;
         }
+        self.comments(behind..self.text.len());
         let end = self.open.as_ref().map_or(0, |open| open.end);
         self.end_statement(end);
         self.refuse_company();
@@ -121,6 +184,65 @@ impl<'a> Splitter<'a> {
         script.statements.shrink_to_fit();
         script.checksum = Checksum(self.hasher.finalize().into());
         script
+    }
+
+    /// Reads the comments between two tokens.
+    fn comments(&mut self, gap: Range<usize>) {
+        let bytes = self.text.as_bytes();
+        let mut at = gap.start;
+        while let Some(found) = self.text[at..gap.end].find(['-', '/']) {
+            let start = at + found;
+            let is_line = bytes[start] == b'-';
+            at = match is_line {
+                true => line_end(bytes, start),
+                false => comment_end(bytes, start),
+            };
+            let line = self.text[..start].rsplit(['\n', '\r']).next();
+            let stands_alone =
+                line.is_none_or(|it| it.trim_start_matches('\u{feff}').trim().is_empty());
+            if is_line && stands_alone {
+                self.annotation(start, &self.text[start..at.min(gap.end)]);
+            }
+        }
+    }
+
+    fn annotation(&mut self, offset: usize, comment: &str) {
+        let is_first = self.script.statements.is_empty() && self.open.is_none();
+        let ours = comment.to_ascii_lowercase().contains("lockstep:");
+        let shown = comment.trim().to_owned();
+        let problem = match annotation(comment) {
+            Some(Annotation::NoTransaction) if is_first => {
+                self.script.no_transaction = true;
+                return;
+            }
+            Some(Annotation::Down) => {
+                self.script.down_part.get_or_insert((offset, shown));
+                return;
+            }
+            Some(Annotation::NoTransaction) if ours => ObstacleKind::LateAnnotation(shown),
+            Some(Annotation::Unsupported) => ObstacleKind::UnsupportedAnnotation(shown),
+            Some(Annotation::Unknown) => ObstacleKind::UnknownAnnotation(shown),
+            Some(Annotation::NoTransaction) | None => return,
+        };
+        self.script.obstacles.push(Obstacle {
+            offset,
+            kind: problem,
+        });
+    }
+
+    /// `{{` is no SQL, but what many tools fill in.
+    fn template(&mut self, token: &Token<'_>) {
+        let rest = &self.text[token.start..];
+        let known = |it: &Obstacle| it.kind == ObstacleKind::Template;
+        if token.is_symbol("{")
+            && rest.starts_with("{{")
+            && !self.script.obstacles.iter().any(known)
+        {
+            self.script.obstacles.push(Obstacle {
+                offset: token.start,
+                kind: ObstacleKind::Template,
+            });
+        }
     }
 
     fn end_statement(&mut self, end: usize) {
@@ -184,7 +306,7 @@ impl<'a> Splitter<'a> {
     }
 
     fn refuse_company(&mut self) {
-        if self.script.statements.len() < 2 {
+        if self.script.statements.len() < 2 || self.script.no_transaction {
             return;
         }
         let alone = self

@@ -27,11 +27,12 @@ impl Alone<'_, '_, '_> {
         };
         let table = self.relation(table)?;
         let compared = table.and_then(|table| definition::statements(statement, index, &table));
-        let Some(statements) = compared else {
+        let Some(compared) = compared else {
             return Ok(definition::unknown(
                 "the table is not there, or the statement is not understood",
             ));
         };
+        let statements: Vec<String> = self.sets.iter().cloned().chain(compared).collect();
         let doing = format!(
             "comparing the index \"{index}\" with that of {}",
             self.name()
@@ -55,7 +56,7 @@ impl Alone<'_, '_, '_> {
         let drop =
             format!("so it is not ours to remove: DROP INDEX CONCURRENTLY {name}; then run again.");
         let (message, detail, hint) = if was_started {
-            match self.compare(self.migration.statement(), index, table)? {
+            match self.compare(&self.text(), index, table)? {
                 Comparison::Same => return Ok(()),
                 Comparison::Differs { present, wanted } => (
                     "is INVALID, and another one than this file builds".to_owned(),
@@ -94,7 +95,7 @@ impl Alone<'_, '_, '_> {
         table: &str,
         found: Found,
     ) -> Result<(), Error> {
-        let statement = self.migration.statement();
+        let statement = &self.text();
         let (present, wanted) = match self.compare(statement, index, table)? {
             Comparison::Same => return Ok(()),
             Comparison::Differs { present, wanted } => (present, wanted),

@@ -107,7 +107,7 @@ impl Alone<'_, '_, '_> {
         );
         let rows = self
             .locked
-            .ask_as_set(&query)
+            .ask_as_set(&self.sets, &query)
             .map_err(|trouble| trouble.while_doing(&looking_for(self.migration)))?;
         Ok(rows.first().map(|row| {
             let text = |name: &str| row.get(name).unwrap_or_default().to_owned();

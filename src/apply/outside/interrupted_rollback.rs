@@ -29,24 +29,32 @@ use log::{info, warn};
 
 use super::{Alone, Found, Written, only_statement};
 use crate::apply::{Run, Step, Way};
-use crate::error::Error;
+use crate::error::{Error, FailureOutcome};
+use crate::history::record::Done;
 use crate::lock::fence::Fenced;
 use crate::migration::{Interrupted, Migration};
-use crate::sql::Outside;
+use crate::sql::{self, Outside};
+use crate::text::words::counted;
 
 impl Run<'_> {
     /// What a fenced transaction does before the statement runs: it notes the start, and on the way back deletes the
     /// record. `text` is what is noted of the statement.
-    pub(super) fn note(&self, fenced: &mut Fenced<'_>, migration: &Migration, text: Option<&str>) {
+    pub(super) fn note(
+        &self,
+        fenced: &mut Fenced<'_>,
+        migration: &Migration,
+        done: Done,
+        text: Option<&str>,
+    ) {
         if let Way::Up { .. } = self.way {
-            fenced.note(migration, 0, text);
+            fenced.note(migration, done, text);
             return;
         }
         let begun = || self.unfinished(migration)?.rollback;
         let recorded = self.history.record(migration.version).map(|it| it.group);
         let group = recorded.or_else(begun).unwrap_or(0);
         let ids = self.history.ids(migration.version);
-        fenced.take_back(migration, (&ids, group), 0, text);
+        fenced.take_back(migration, (&ids, group), done, text);
     }
 }
 
@@ -54,7 +62,12 @@ impl Alone<'_, '_, '_> {
     /// Returns true if and only if the file's work, where all of it is found, can be that of the run which left this
     /// note: because it ran the same text, or because it was rolling back what had been applied.
     pub(super) fn may_be_work_of(&self, noted: &Interrupted) -> bool {
-        let same_text = noted.checksum == Some(self.migration.script.checksum);
+        let same_text = match (&noted.statement, noted.done) {
+            (Some(noted), Some(1..)) => {
+                noted.is_empty() || *noted == sql::without_comments(&self.text())
+            }
+            _ => noted.checksum == Some(self.migration.script.checksum),
+        };
         same_text || self.run.way != Way::Down && noted.rollback.is_some()
     }
 
@@ -62,6 +75,15 @@ impl Alone<'_, '_, '_> {
     /// is gone: finishes what it had begun, or records the migration again if nothing of it has happened. Returns a step
     /// if the migration needs no more.
     pub(super) fn settle_rollback(&mut self, noted: &Interrupted) -> Result<Option<Step>, Error> {
+        if let Some(done) = noted.done.filter(|it| *it > 0) {
+            let done = counted(done, "statement");
+            let message = format!("its rollback was begun, and {done} of the down file ran");
+            let cause = self.stopped_half_way(message, "Finish the rollback with `lockstep down`.");
+            return Err(self.failure(cause, None, FailureOutcome::NotBegun));
+        }
+        if !noted.had_started(0) {
+            return self.record_again().map(Some);
+        }
         let text = noted.statement.as_deref().unwrap_or_default();
         let Some(statement) = only_statement(text) else {
             return Ok(None);
@@ -92,10 +114,16 @@ impl Alone<'_, '_, '_> {
         if found == Found::Done || only_statement(&self.migration.text).is_some() {
             return Ok(None);
         }
+        self.record_again().map(Some)
+    }
+
+    /// Nothing of the rollback has happened: the migration is as it was.
+    fn record_again(&mut self) -> Result<Step, Error> {
         info!(
             "{}: nothing of its rollback had happened; it is recorded again",
             self.name()
         );
-        self.finish(None, &self.unrecorded()).map(Some)
+        self.number = self.migration.script.statements.len().saturating_sub(1);
+        self.finish(None, &self.unrecorded())
     }
 }

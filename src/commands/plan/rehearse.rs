@@ -109,11 +109,10 @@ fn adds_enum_value(migration: &Migration) -> bool {
 
 fn refuse_what_runs_outside(plan: &Plan<'_>) -> Result<(), Error> {
     let outside = plan.pending.iter().filter_map(|migration| {
-        let statement = migration
-            .script
-            .statements
-            .iter()
-            .find(|it| matches!(it.kind, Kind::Outside(_)))?;
+        let statement =
+            migration.script.statements.iter().find(|it| {
+                matches!(it.kind, Kind::Outside(_)) || migration.script.no_transaction
+            })?;
         Some(describe(migration, statement))
     });
     let statements: Vec<String> = outside.collect();

@@ -22,6 +22,7 @@ use crate::support::{DEADLINE, Scratch, server};
 #[path = "../../../src/sql"]
 #[allow(dead_code, reason = "the binary uses what is not used here")]
 mod script {
+    mod annotations;
     mod checksum;
     mod cursor;
     mod enums;

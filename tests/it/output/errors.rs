@@ -517,7 +517,7 @@ fn a_failed_concurrent_index_has_its_detail_and_says_what_next() {
              2 | CREATE UNIQUE INDEX CONCURRENTLY i ON t (a);\n  \
              DETAIL: Key (a)=(1) is duplicated.\n  \
              not recorded; nothing was applied before it; remove the cause and run again: \
-             the next run cleans up what this one left"
+             what this run left, if anything, is cleaned up then"
         )
     );
     assert_eq!(scratch.history(), [""; 0]);
