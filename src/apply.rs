@@ -191,9 +191,13 @@ impl Run<'_> {
             Way::Down => self.history.record(migration.version).map(|it| it.group),
         };
         let done = self.way.done();
+        let empty = match migration.script.statements.is_empty() {
+            true => "; it holds no statement",
+            false => "",
+        };
         info!(
             version = version.as_str(), name, number, of, group, duration_ms = rounded;
-            "{number}/{of} {done} {name} in {rounded:.1} ms"
+            "{number}/{of} {done} {name} in {rounded:.1} ms{empty}"
         );
     }
 

@@ -30,12 +30,20 @@ pub enum Command {
     /// Create the two files of a migration with this name.
     New(OsString),
     /// Record every file up to this version as applied, without running it.
-    Baseline(Version),
+    Baseline(UpTo),
     /// Show the lock, or remove the row with this id.
     Unlock(Option<i64>),
     /// The general page, that of the command, or the manual's page with this name.
     Help(Option<&'static str>),
     Version,
+}
+
+/// Up to which file `baseline` records.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum UpTo {
+    Version(Version),
+    /// The newest file.
+    Latest,
 }
 
 /// How a command's answer is written.
@@ -147,9 +155,12 @@ static COMMANDS: [Entry; 10] = [
         summary: "record all files up to VERSION without running them",
         page: help::BASELINE,
         read: |words| {
-            let what = "VERSION is 14 digits, those that a file's name begins with";
-            let version = words.required(what, |word| Version::parse(word.to_str()?));
-            version.map(Command::Baseline)
+            let what = "VERSION is 14 digits, those that a file's name begins with, or latest";
+            let up_to = words.required(what, |word| match word.to_str()? {
+                "latest" => Some(UpTo::Latest),
+                version => Version::parse(version).map(UpTo::Version),
+            });
+            up_to.map(Command::Baseline)
         },
     },
     Entry {
@@ -419,8 +430,14 @@ mod tests {
             ("new add_column", Command::New("add_column".into())),
             ("new -- --json", Command::New("--json".into())),
             ("new -5", Command::New("-5".into())),
-            ("baseline 20230314095813", Command::Baseline(version)),
-            ("baseline -- 20230314095813", Command::Baseline(version)),
+            (
+                "baseline 20230314095813",
+                Command::Baseline(UpTo::Version(version)),
+            ),
+            (
+                "baseline -- 20230314095813",
+                Command::Baseline(UpTo::Version(version)),
+            ),
             ("unlock", Command::Unlock(None)),
             ("unlock -7", Command::Unlock(Some(-7))),
             ("unlock 7", Command::Unlock(Some(7))),
@@ -453,7 +470,7 @@ mod tests {
     #[test]
     fn names_what_it_does_not_understand() {
         let commands = "use one of up, down, status, check, wait, plan, new, baseline, unlock, help (see `lockstep help`)";
-        let version = "VERSION is 14 digits, those that a file's name begins with (see `lockstep help baseline`)";
+        let version = "VERSION is 14 digits, those that a file's name begins with, or latest (see `lockstep help baseline`)";
         let id = "ID is the whole number that `lockstep unlock` shows (see `lockstep help unlock`)";
         let table = [
             ("upp", format!("unknown command \"upp\": {commands}")),

@@ -120,6 +120,13 @@ pub enum Error {
     TooFew { asked: usize, recorded: usize },
     /// While `down` waited for the lock, these were applied, and nobody has asked to roll them back.
     NewerApplied(Vec<Version>),
+    /// A history elsewhere in the database holds versions of our files, and the name of ours leads to none.
+    HistoryElsewhere {
+        table: String,
+        search_path: String,
+        /// Qualified and quoted.
+        places: Vec<String>,
+    },
     /// `baseline` was given a version that no file has; the nearest file.
     NoSuchVersion { version: Version, nearest: String },
     /// `baseline` was given a version that is older than what is recorded.
@@ -255,7 +262,8 @@ impl fmt::Display for Error {
             Error::Held { .. } | Error::BunRow { .. } | Error::NoSuchRow { .. } => {
                 self.write_row(f)
             }
-            Error::NoWayBack(_)
+            Error::HistoryElsewhere { .. }
+            | Error::NoWayBack(_)
             | Error::TooFew { .. }
             | Error::NewerApplied(_)
             | Error::NoSuchVersion { .. }
@@ -498,6 +506,11 @@ impl Error {
     /// Why a command cannot do what it was asked for.
     fn write_wish(&self, f: Formatter<'_, '_>) -> Written {
         match self {
+            Error::HistoryElsewhere {
+                table,
+                search_path,
+                places,
+            } => write_elsewhere(f, table, search_path, places),
             Error::NoWayBack(complaints) => {
                 write!(
                     f,
@@ -561,23 +574,55 @@ fn write_refusal(
         .iter()
         .filter_map(|obstruction| obstruction.remedy.as_ref())
         .try_for_each(|remedy| write!(f, "\n  hint: {remedy}"))?;
-    let (late, changed): (Vec<_>, Vec<_>) = divergences
+    let mut hint = |applies: fn(DivergenceKind) -> bool, words: &str| match divergences
         .iter()
-        .partition(|it| it.kind == DivergenceKind::OutOfOrder);
-    if !late.is_empty() {
-        write!(
-            f,
-            "\n  hint: give the late files a newer version, or, if they may run late, run with MIGRATION_ORDER=any"
-        )?;
-    }
-    if !changed.is_empty() {
-        write!(
-            f,
-            "\n  hint: bring back the files that were applied, or, if the difference is meant, \
-             run with MIGRATION_DIVERGENCE=warn"
-        )?;
-    }
+        .any(|it| applies(it.kind))
+    {
+        true => write!(f, "\n  hint: {words}"),
+        false => Ok(()),
+    };
+    hint(
+        |kind| kind == DivergenceKind::OutOfOrder,
+        "give the late files a newer version, or, if they may run late, run with MIGRATION_ORDER=any",
+    )?;
+    hint(
+        |kind| matches!(kind, DivergenceKind::Renamed(_)),
+        "give a renamed file its version back, or, if the new one is meant, take its record along: \
+         lockstep baseline VERSION, with the new version",
+    )?;
+    hint(
+        |kind| matches!(kind, DivergenceKind::Modified | DivergenceKind::Missing),
+        "bring back the files that were applied, or, if the difference is meant, run with MIGRATION_DIVERGENCE=warn",
+    )?;
+    hint(
+        |kind| kind == DivergenceKind::Modified,
+        "or record a file that was mended as it is now: lockstep baseline VERSION, with its version",
+    )?;
     Ok(())
+}
+
+fn write_elsewhere(
+    f: Formatter<'_, '_>,
+    table: &str,
+    search_path: &str,
+    places: &[String],
+) -> Written {
+    let found = places.join(", ");
+    write!(
+        f,
+        "the history is lost sight of: the search_path leads to no {table}, and {found} holds versions of these files; \
+         nothing was changed\n  search_path: {search_path}"
+    )?;
+    for place in places {
+        write!(
+            f,
+            "\n  hint: to go on with that one: MIGRATIONS_TABLE={place}"
+        )?;
+    }
+    write!(
+        f,
+        "\n  hint: for a history of its own: MIGRATIONS_TABLE=SCHEMA.{table}, with the schema to create it in"
+    )
 }
 
 fn write_pending(

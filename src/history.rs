@@ -20,12 +20,13 @@ use postgres::SimpleQueryRow;
 use self::tables::Names;
 use crate::config::Config;
 use crate::error::Error;
-use crate::migration::{Applied, History, Interrupted, Version};
+use crate::migration::{Applied, History, Interrupted, Migration, Version};
 use crate::server::message::{Access, Message, Slot};
 use crate::server::session::{Answer, Session, Trouble};
 use crate::server::settings::{Dialect, Settings};
 use crate::server::wait::Wait;
 use crate::sql::Checksum;
+use crate::sql::quote::literal;
 use crate::sql::sqlstate;
 
 /// The tables as the server knows them: schema-qualified and quoted.
@@ -64,6 +65,13 @@ pub struct Observation {
     pub lacks: Option<String>,
     /// What the server knows.
     pub dialect: Dialect,
+    /// The tables whose rows are hidden from our role by row-level security.
+    pub hidden: Option<String>,
+    /// As it is set.
+    pub search_path: String,
+    /// Where the history's name, which has no schema, leads to no table: tables of that name and shape elsewhere, qualified
+    /// and quoted, each with the names that it holds.
+    pub elsewhere: BTreeMap<String, Vec<String>>,
 }
 
 impl Observation {
@@ -71,6 +79,36 @@ impl Observation {
     pub fn bun_row(&self) -> Option<(&str, i64)> {
         let id = self.lock_row.filter(|&id| id > 0)?;
         Some((self.locks.as_deref()?, id))
+    }
+
+    /// Fails if the name of the history leads to no table, and one elsewhere holds versions of our files: with another
+    /// `search_path` that was ours, and all would be applied again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::HistoryElsewhere`].
+    pub fn refuse_if_lost(&self, config: &Config, migrations: &[Migration]) -> Result<(), Error> {
+        let is_file = |name: &String| {
+            let version = Version::parse(name);
+            version.is_some_and(|it| {
+                migrations
+                    .binary_search_by_key(&it, |it| it.version)
+                    .is_ok()
+            })
+        };
+        let places = self
+            .elsewhere
+            .iter()
+            .filter(|(_, names)| names.iter().any(is_file));
+        let places: Vec<String> = places.map(|(place, _)| place.clone()).collect();
+        match self.history_table.is_none() && !places.is_empty() {
+            false => Ok(()),
+            true => Err(Error::HistoryElsewhere {
+                table: config.history_table.name.clone(),
+                search_path: self.search_path.clone(),
+                places,
+            }),
+        }
     }
 
     /// The id of a row of ours whose owner is dead, if we may remove it.
@@ -135,10 +173,23 @@ impl Observe {
     ///
     /// # Errors
     ///
-    /// [`Error::UnexpectedAnswer`].
-    pub fn observation(&self, answer: &Answer) -> Result<Observation, Error> {
+    /// [`Error::Rejected`] if rows may be hidden from our role: all would seem pending. [`Error::UnexpectedAnswer`].
+    pub fn observation(&self, config: &Config, answer: &Answer) -> Result<Observation, Error> {
         let observed = self.look.observed(answer);
-        observed.ok_or_else(|| Trouble::Unexpected.while_doing(READING))
+        let observed = observed.ok_or_else(|| Trouble::Unexpected.while_doing(READING))?;
+        match &observed.hidden {
+            None => Ok(observed),
+            Some(tables) => Err(Error::Rejected {
+                server: config.server.description.clone(),
+                cause: format!(
+                    "row-level security may hide rows of {tables} from the role {}",
+                    observed.user
+                ),
+                hint: Some(
+                    "run as the tables' owner, or give the role BYPASSRLS, or switch row-level security off",
+                ),
+            }),
+        }
     }
 }
 
@@ -151,7 +202,7 @@ pub fn look(config: &Config, session: &mut Session, wait: &mut Wait) -> Result<O
     let observe = Observe::new(config);
     let answer = session.send(&observe.message);
     let answer = observe.read(config, session, answer, wait)?;
-    observe.observation(&answer)
+    observe.observation(config, &answer)
 }
 
 /// The error with the sessions that keep readers out of our tables, as far as they can be found; or with the rights that
@@ -198,6 +249,7 @@ pub struct Look {
     facts: Slot,
     records: Slot,
     interrupted: Slot,
+    elsewhere: Slot,
 }
 
 impl Look {
@@ -231,12 +283,28 @@ impl Look {
             lock_row: fact.get("lock_row").and_then(|id| id.parse().ok()),
             may_remove_row: flag("may_remove_row"),
             lacks: text("lacks"),
+            hidden: text("hidden"),
+            search_path: text("search_path")?,
+            elsewhere: elsewhere(answer.rows(self.elsewhere)),
             dialect: Dialect {
                 transaction_timeout: flag("has_transaction_timeout"),
                 check_interval: flag("has_check_interval"),
             },
         })
     }
+}
+
+fn elsewhere(rows: &[SimpleQueryRow]) -> BTreeMap<String, Vec<String>> {
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for row in rows {
+        if let (Some(place), Some(name)) = (row.get("place"), row.get("name")) {
+            found
+                .entry(place.to_owned())
+                .or_default()
+                .push(name.to_owned());
+        }
+    }
+    found
 }
 
 fn read_history(records: &[SimpleQueryRow], interrupted: &[SimpleQueryRow]) -> History {
@@ -402,12 +470,27 @@ DECLARE
   the_row pg_catalog.int8;
   may_remove_row pg_catalog.bool := false;
   the_lacks pg_catalog.text;
+  the_elsewhere pg_catalog.refcursor := 'lockstep_elsewhere';
+  the_path pg_catalog.text := pg_catalog.current_setting('search_path');
+  the_hidden pg_catalog.text;
+  the_others pg_catalog.text;
   the_sequence pg_catalog.text;
   the_last pg_catalog.int8;
 BEGIN
   -- What the tables are called is found as the role's settings say; all else is the catalog's.
   PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);{utc}
   {LACKS}
+  SELECT string_agg(t, ', ') INTO the_hidden FROM unnest(ARRAY[the_history, the_journal, the_locks]) t
+    WHERE row_security_active(t);
+  IF the_history IS NULL THEN
+    SELECT string_agg(format('SELECT %L AS place, name::text FROM %s', t, t), ' UNION ALL ') INTO the_others
+      FROM (SELECT format('%I.%I', n.nspname, c.relname) AS t FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE {sought} AND c.relkind IN ('r', 'p') AND n.nspname <> 'pg_toast' AND NOT starts_with(n.nspname, 'pg_temp')
+          AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AND NOT row_security_active(c.oid)
+          AND (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped
+            AND a.attname IN ('id', 'name', 'group_id', 'migrated_at')) = 4 LIMIT 10) tables;
+  END IF;
+  OPEN the_elsewhere FOR EXECUTE COALESCE(the_others, 'SELECT NULL AS place, NULL AS name WHERE false');
   IF the_locks IS NOT NULL THEN
     EXECUTE {row} INTO the_row;
   END IF;
@@ -427,6 +510,7 @@ BEGIN
     pg_catalog.current_setting('standard_conforming_strings') AS standard_strings,
     the_history AS history, the_journal AS journal, the_locks AS locks, the_row AS lock_row,
     may_remove_row AS may_remove_row, the_lacks AS lacks, the_last AS last_id,
+    the_hidden AS hidden, the_path AS search_path,
     pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL AS has_transaction_timeout,
     pg_catalog.current_setting('client_connection_check_interval', true) IS NOT NULL
       AND pg_catalog.version() !~* 'windows|visual c' AS has_check_interval;
@@ -449,6 +533,10 @@ BEGIN
        AND NOT EXISTS (SELECT FROM %s h WHERE h.name = j.version)', the_journal, the_history);
   END IF;
 END $lockstep$",
+        sought = match &config.history_table.schema {
+            Some(_) => "false".to_owned(),
+            None => format!("c.relname = {}", literal(&config.history_table.name)),
+        },
         row = guard::row_query(config),
         guard = guard::guard_lock("g", "the_history::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int4"),
     ));
@@ -456,6 +544,7 @@ END $lockstep$",
             facts: message.add("FETCH ALL FROM lockstep_facts"),
             records: message.add("FETCH ALL FROM lockstep_records"),
             interrupted: message.add("FETCH ALL FROM lockstep_interrupted"),
+            elsewhere: message.add("FETCH ALL FROM lockstep_elsewhere"),
         }
     }
 }

@@ -160,7 +160,7 @@ fn exit_code(error: &Error) -> u8 {
             true => 5,
             false => 2,
         },
-        Error::NewerApplied(_) | Error::RecordedBeyond { .. } => 5,
+        Error::NewerApplied(_) | Error::RecordedBeyond { .. } | Error::HistoryElsewhere { .. } => 5,
         Error::Pending { .. } => 6,
         Error::Stopped {
             signal: Signal::Interrupt,

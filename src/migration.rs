@@ -102,6 +102,8 @@ pub enum State {
     OutOfOrder,
     /// The file was edited after it was applied.
     Modified,
+    /// Applied under another version, whose file is gone: somebody renamed it.
+    Renamed,
     /// Applied, but its file is gone, though older and newer ones are there.
     Missing,
     /// Applied, and newer than every file: an older image meets a newer database.
@@ -112,11 +114,12 @@ pub enum State {
 
 impl State {
     /// Every state, in the order of the enumeration.
-    pub const ALL: [State; 7] = [
+    pub const ALL: [State; 8] = [
         State::Applied,
         State::Pending,
         State::OutOfOrder,
         State::Modified,
+        State::Renamed,
         State::Missing,
         State::Ahead,
         State::Archived,
@@ -130,6 +133,7 @@ impl fmt::Display for State {
             State::Pending => "pending",
             State::OutOfOrder => "out-of-order",
             State::Modified => "modified",
+            State::Renamed => "renamed",
             State::Missing => "missing",
             State::Ahead => "ahead",
             State::Archived => "archived",

@@ -6,6 +6,7 @@
 //! | pending | on disk, not in history, newer than all that is applied | run |
 //! | out-of-order | on disk, not in history, older than something applied | run and warn; under `strict` a divergence |
 //! | modified | applied, the checksum differs | divergence |
+//! | renamed | on disk, not in history, its text applied under a version whose file is gone | divergence; never run |
 //! | missing | in history, not on disk, between the oldest and the newest file | divergence |
 //! | ahead | in history, newer than every file: an older image meets a newer database | fine, said once |
 //! | archived | in history, older than every file: squashed | fine |
@@ -44,6 +45,8 @@ pub struct Entry<'a> {
     pub migration: Option<&'a Migration>,
     /// Whether a run has started it outside a transaction, and not finished it: that run works still, or has died.
     pub is_unfinished: bool,
+    /// Of a renamed one: the version that it was applied under.
+    pub renamed_from: Option<Version>,
 }
 
 /// Tells of every version on disk and in the history what it is, in the order of the versions. `migrations` must be
@@ -64,6 +67,7 @@ pub fn classify<'a>(migrations: &'a [Migration], history: &History) -> Vec<Entry
             state,
             migration: Some(migration),
             is_unfinished: history.interrupted.iter().any(|it| it.version == version),
+            renamed_from: None,
         }
     };
     let mut entries: Vec<Entry<'a>> = migrations.iter().map(of_file).collect();
@@ -73,7 +77,38 @@ pub fn classify<'a>(migrations: &'a [Migration], history: &History) -> Vec<Entry
             .filter_map(|&version| without_file(migrations, version)),
     );
     entries.sort_by_key(|entry| entry.version);
+    find_renamed(&mut entries, &applied);
     entries
+}
+
+/// A file that is not recorded, and whose text is recorded under a version that has no file, was renamed: it is one entry,
+/// not two. A file without a statement could be any.
+fn find_renamed(entries: &mut Vec<Entry<'_>>, applied: &BTreeMap<Version, &Applied>) {
+    let gone = entries.iter().filter(|it| it.migration.is_none());
+    let mut gone: Vec<&Applied> = gone
+        .filter_map(|it| applied.get(&it.version).copied())
+        .collect();
+    let mut moved = BTreeSet::new();
+    for entry in entries.iter_mut() {
+        let is_new = matches!(entry.state, State::Pending | State::OutOfOrder);
+        let Some(migration) = entry.migration.filter(|_| is_new && !entry.is_unfinished) else {
+            continue;
+        };
+        let script = &migration.script;
+        let is_same = |it: &&Applied| it.checksum == Some(script.checksum);
+        let Some(at) = gone
+            .iter()
+            .position(is_same)
+            .filter(|_| !script.statements.is_empty())
+        else {
+            continue;
+        };
+        let from = gone.remove(at).version;
+        entry.state = State::Renamed;
+        entry.renamed_from = Some(from);
+        moved.insert(from);
+    }
+    entries.retain(|it| !moved.contains(&it.version));
 }
 
 fn of_applied(migration: &Migration, applied: &Applied) -> State {
@@ -98,6 +133,7 @@ fn without_file<'a>(migrations: &[Migration], version: Version) -> Option<Entry<
         state,
         migration: None,
         is_unfinished: false,
+        renamed_from: None,
     })
 }
 
@@ -126,7 +162,7 @@ pub fn make<'a>(
     let mut taken = known_versions(migrations, history);
     let obstructions: Vec<Obstruction> = pending
         .iter()
-        .flat_map(|it| obstructions_with_split(it, rules, &mut taken))
+        .flat_map(|it| obstructions_of_up_file(it, rules, &mut taken))
         .collect();
     let refuse_divergences = rules.policy == DivergencePolicy::Refuse && !divergences.is_empty();
     if refuse_divergences || !obstructions.is_empty() {
@@ -165,6 +201,7 @@ pub fn divergences(entries: &[Entry<'_>], order: Order) -> Vec<Divergence> {
     let of = |entry: &Entry<'_>| {
         let kind = match entry.state {
             State::Modified => DivergenceKind::Modified,
+            State::Renamed => DivergenceKind::Renamed(entry.renamed_from?),
             State::Missing => DivergenceKind::Missing,
             State::OutOfOrder if order == Order::Strict => DivergenceKind::OutOfOrder,
             State::OutOfOrder
@@ -213,7 +250,7 @@ fn obstruction(migration: &Migration, offset: usize, kind: ObstacleKind) -> Obst
 
 /// The same of an up file, with what no up file may hold, and with what is to be done if it holds what must stand alone.
 /// The versions that this proposes are `taken` from then on.
-fn obstructions_with_split(
+pub fn obstructions_of_up_file(
     migration: &Migration,
     rules: &Rules<'_>,
     taken: &mut BTreeSet<Version>,

@@ -2,18 +2,24 @@
 //!
 //! It is for a database whose schema was made by hand, or by another tool, and which from now on is to be migrated by
 //! these files. It takes a person's word for it that they correspond: what stands in the files is not looked at. All
-//! records are written in one fenced transaction, with one group. What is recorded already stays as it is.
+//! records are written in one fenced transaction, with one group. What is recorded already stays as it is, but for the
+//! file of VERSION itself: if it was mended after it was applied, its new checksum is recorded; if it was renamed, the
+//! record goes along.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use log::{info, warn};
 
-use super::run::{Held, Obtained, obtain, warn_of_odd_versions};
+use super::run::{Held, Obtained, obtain, rules, warn_of_odd_versions};
 use super::{Answer, Context};
+use crate::cli::UpTo;
+use crate::config::Config;
 use crate::error::Error;
 use crate::files;
 use crate::lock::fence::{Expected, Fault};
-use crate::migration::{History, Migration, Version};
+use crate::migration::{History, Migration, State, Version};
+use crate::plan;
 use crate::server::settings::Settings;
 use crate::server::wait::Wait;
 use crate::text::words::counted;
@@ -21,14 +27,16 @@ use crate::text::words::counted;
 /// How long the transaction waits for a lock before it says so and tries again.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
-pub fn run(context: &Context<'_>, version: Version) -> Result<Answer, Error> {
+pub fn run(context: &Context<'_>, up_to: UpTo) -> Result<Answer, Error> {
     let (config, signals) = (&context.config()?, context.signals);
     let migrations = files::read(&config.migrations_dir).map_err(Error::Files)?;
     warn_of_odd_versions(&migrations);
-    let baseline = Baseline::of(&migrations, version)?;
+    let baseline = Baseline::of(&migrations, up_to)?;
+    let version = baseline.version;
     let why = "migrations are to be recorded";
     let obtained = obtain(config, signals, why, |observation| {
-        Ok(!baseline.unrecorded(&observation.history)?.is_empty())
+        observation.refuse_if_lost(config, &migrations)?;
+        Ok(baseline.work(&observation.history)?.is_some())
     })?;
     match obtained {
         Obtained::NothingToDo(first) => {
@@ -43,10 +51,9 @@ pub fn run(context: &Context<'_>, version: Version) -> Result<Answer, Error> {
         }
         Obtained::Lock(mut held) => {
             let mut wait = Wait::new(signals, config.lock_wait);
-            let outcome = baseline.record(&mut held, &mut wait);
+            let outcome = baseline.record(config, &mut held, &mut wait);
             let recorded = held.release(outcome)?;
-            let count = counted(recorded, "migration");
-            info!(recorded; "recorded {count} up to {version} as applied, without running any");
+            info!("{recorded}");
         }
     }
     baseline.report_behind();
@@ -54,11 +61,21 @@ pub fn run(context: &Context<'_>, version: Version) -> Result<Answer, Error> {
     Ok(Answer::Logged)
 }
 
-/// The files that are to be recorded, and how many there are behind them.
+/// The files, and up to which they are to be recorded.
 struct Baseline<'a> {
     version: Version,
-    files: &'a [Migration],
+    migrations: &'a [Migration],
     behind: usize,
+}
+
+/// What is to be done.
+enum Work<'a> {
+    /// These have no record.
+    Record(Vec<&'a Migration>),
+    /// The file of this record was mended after it was applied.
+    Mend(&'a Migration, i64),
+    /// The file was applied under another version; its record's id.
+    Rename(&'a Migration, Version, i64),
 }
 
 impl<'a> Baseline<'a> {
@@ -67,14 +84,19 @@ impl<'a> Baseline<'a> {
     /// # Errors
     ///
     /// [`Error::NoSuchVersion`] unless a file has this version.
-    fn of(migrations: &'a [Migration], version: Version) -> Result<Baseline<'a>, Error> {
+    fn of(migrations: &'a [Migration], up_to: UpTo) -> Result<Baseline<'a>, Error> {
+        let newest = migrations.last().map_or(Version::FIRST, |it| it.version);
+        let version = match up_to {
+            UpTo::Version(version) => version,
+            UpTo::Latest => newest,
+        };
         let count = migrations.partition_point(|it| it.version <= version);
         let (files, behind) = migrations.split_at(count);
         if files.last().is_some_and(|it| it.version == version) {
             let behind = behind.len();
             return Ok(Baseline {
                 version,
-                files,
+                migrations,
                 behind,
             });
         }
@@ -87,57 +109,97 @@ impl<'a> Baseline<'a> {
         })
     }
 
-    /// The files that the history does not hold.
-    fn unrecorded(&self, history: &History) -> Result<Vec<&'a Migration>, Error> {
-        let version = self.version;
-        let recorded = history.applied.iter().map(|it| it.version);
-        let mut newer: Vec<Version> = recorded.filter(|it| *it > version).collect();
-        if !newer.is_empty() {
-            newer.sort_unstable();
-            return Err(Error::RecordedBeyond { version, newer });
-        }
-        let is_missing = |it: &&Migration| history.record(it.version).is_none();
-        Ok(self.files.iter().filter(is_missing).collect())
-    }
-
-    /// Writes the records, under the lock, and returns how many.
-    fn record(&self, held: &mut Held, wait: &mut Wait) -> Result<usize, Error> {
-        let files = self.unrecorded(&held.history)?;
-        if files.is_empty() {
-            return Ok(0);
-        }
-        wait.signals().check("nothing had been recorded yet")?;
-        for begun in &held.history.interrupted {
-            if files.iter().any(|it| it.version == begun.version) {
-                let version = begun.version.to_string();
-                warn!(version = version.as_str(); "{version}: an earlier run began it and did not finish it ({}); what that left, an INVALID index, say, stays as it is", begun.runner);
+    /// What the history lacks.
+    fn work(&self, history: &History) -> Result<Option<Work<'a>>, Error> {
+        let entries = plan::classify(self.migrations, history);
+        let id = |version| history.record(version).map_or(0, |it| it.id);
+        let own = entries.iter().find(|it| it.version == self.version);
+        if let Some((entry, file)) = own.and_then(|it| Some((it, it.migration?))) {
+            match (entry.state, entry.renamed_from) {
+                (State::Modified, _) => return Ok(Some(Work::Mend(file, id(self.version)))),
+                (_, Some(from)) => return Ok(Some(Work::Rename(file, from, id(from)))),
+                _ => {}
             }
         }
+        let version = self.version;
+        let recorded = history.applied.iter().map(|it| it.version);
+        let newer: BTreeSet<Version> = recorded.filter(|it| *it > version).collect();
+        if !newer.is_empty() {
+            let newer = newer.into_iter().collect();
+            return Err(Error::RecordedBeyond { version, newer });
+        }
+        let files: Vec<&Migration> = plan::pending(&entries)
+            .filter(|it| it.version <= version)
+            .collect();
+        Ok((!files.is_empty()).then_some(Work::Record(files)))
+    }
+
+    /// Does it, under the lock, and says what was done.
+    fn record(&self, config: &Config, held: &mut Held, wait: &mut Wait) -> Result<String, Error> {
+        let Some(work) = self.work(&held.history)? else {
+            return Ok("there is nothing left to record: another runner has done it".to_owned());
+        };
+        wait.signals().check("nothing had been recorded yet")?;
         let group = held.history.last_group + 1;
+        let expected = match &work {
+            Work::Record(files) => Expected::NoneOf(files.iter().map(|it| it.version).collect()),
+            Work::Mend(file, id) => Expected::Record(file.version, *id),
+            Work::Rename(_, from, id) => Expected::Record(*from, *id),
+        };
         let settings = Settings {
             lock_timeout: LOCK_TIMEOUT,
             ..Settings::of_catalog()
         };
-        let expected = Expected::NoneOf(files.iter().map(|it| it.version).collect());
+        let lost = held.locked.lost();
         let mut fenced = held.locked.transaction(&expected, settings);
-        fenced.record_unrun(&files, group);
+        match &work {
+            Work::Record(files) => fenced.record_unrun(files, group),
+            Work::Mend(file, _) => fenced.mend(file),
+            Work::Rename(file, from, id) => fenced.rename(file, *from, *id),
+        }
         let doing = "recording the baseline";
         fenced.commit(doing, wait).map_err(|fault| match fault {
-            Fault::DoneByOthers => Error::LockLost {
-                locks: held.locked.tables().locks.clone(),
-                token: held.locked.token(),
-            },
+            Fault::DoneByOthers => lost,
             Fault::Refused(cause) => Error::Database {
                 doing: doing.to_owned(),
                 cause: Box::new(cause),
             },
             Fault::Error(error) => error,
         })?;
-        for file in &files {
+        Ok(match work {
+            Work::Record(files) => self.tell(config, &held.history, &files, group),
+            Work::Mend(file, _) => format!(
+                "recorded {} as it is now; it was not run again",
+                file.file_name
+            ),
+            Work::Rename(file, from, _) => format!(
+                "the record of {from} is now that of {}; it was not run again",
+                file.file_name
+            ),
+        })
+    }
+
+    /// Says what was recorded, and what a person should know of it.
+    fn tell(&self, config: &Config, history: &History, files: &[&Migration], group: i64) -> String {
+        for file in files {
             let (version, name) = (file.version.to_string(), file.file_name.as_str());
             info!(version = version.as_str(), name, group; "recorded {name}");
+            let begun = history
+                .interrupted
+                .iter()
+                .find(|it| it.version == file.version);
+            if let Some(begun) = begun {
+                warn!(version = version.as_str(); "{version}: an earlier run began it and did not finish it ({}); what that left, an INVALID index, say, stays as it is", begun.runner);
+            }
+            for it in plan::obstructions_of_up_file(file, &rules(config), &mut BTreeSet::new()) {
+                warn!(version = version.as_str(); "it could not be run on a fresh database: {it}");
+            }
         }
-        Ok(files.len())
+        let count = counted(files.len(), "migration");
+        format!(
+            "recorded {count} up to {} as applied, without running any",
+            self.version
+        )
     }
 
     fn report_behind(&self) {

@@ -25,6 +25,7 @@ pub fn run(context: &Context<'_>, which: Rollback) -> Result<Answer, Error> {
     // The first look chooses.
     let mut chosen: Option<Chosen> = None;
     let obtained = obtain(config, signals, WHY, |observation| {
+        observation.refuse_if_lost(config, &migrations)?;
         let history = &observation.history;
         if chosen.as_ref().is_none_or(Chosen::is_empty) {
             chosen = Some(Chosen::among(history, which)?);

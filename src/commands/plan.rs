@@ -18,6 +18,7 @@ pub fn run(context: &Context<'_>, format: Format, planning: Planning) -> Result<
     warn_of_odd_versions(&migrations);
     let first = look(&config, context.signals, None)?;
     let (mut session, observation) = (first.session, first.observation);
+    observation.refuse_if_lost(&config, &migrations)?;
     let plan = plan_for(&config, &migrations, &observation.history)?;
     warn_of_tolerated(&plan);
     say_ahead(&plan);

@@ -44,7 +44,7 @@ pub fn look(config: &Config, signals: &Signals, waited: Option<Wait>) -> Result<
         open::open(&config.server, &runner, &observe.message, &mut patience)?;
     let mut wait = waited.unwrap_or_else(|| Wait::new(signals, config.lock_wait));
     let answer = observe.read(config, &mut session, answer, &mut wait)?;
-    let observation = observe.observation(&answer)?;
+    let observation = observe.observation(config, &answer)?;
     debug!(
         version = observation.server_version.as_str(), database = observation.database.as_str(),
         user = observation.user.as_str();
@@ -250,6 +250,7 @@ pub fn judge<'a>(
     migrations: &'a [Migration],
     observation: &Observation,
 ) -> Result<Plan<'a>, Error> {
+    observation.refuse_if_lost(config, migrations)?;
     let plan = plan_for(config, migrations, &observation.history)?;
     let bun_row = observation.bun_row().map(|(locks, id)| BunRow {
         locks: locks.to_owned(),
@@ -275,7 +276,8 @@ pub fn plan_for<'a>(
     Ok(plan::make(migrations, history, &rules(config))?)
 }
 
-fn rules(config: &Config) -> Rules<'_> {
+/// By what the configuration decides.
+pub fn rules(config: &Config) -> Rules<'_> {
     Rules {
         order: config.order,
         policy: config.divergence,

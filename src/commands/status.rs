@@ -16,6 +16,7 @@ pub fn run(context: &Context<'_>, format: Format) -> Result<Answer, Error> {
     let migrations = files::read(&config.migrations_dir).map_err(Error::Files)?;
     let runner = application_name(&config.server);
     let facts = state::ask(&config, &runner, context.signals)?;
+    facts.observation.refuse_if_lost(&config, &migrations)?;
     let report = Report {
         config: &config,
         facts: &facts,

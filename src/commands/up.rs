@@ -25,6 +25,7 @@ pub fn run(context: &Context<'_>) -> Result<Answer, Error> {
     let directory = config.migrations_dir.display().to_string();
     debug!(files = migrations.len(), directory = directory.as_str(); "running migrations on database");
     let obtained = obtain(config, signals, "migrations are pending", |observation| {
+        observation.refuse_if_lost(config, &migrations)?;
         let plan = plan_for(config, &migrations, &observation.history)?;
         Ok(!plan.pending.is_empty())
     })?;

@@ -89,7 +89,7 @@ fn look(
     };
     // After any trouble the session is left, and the next look opens another.
     let answer = observe.read(config, &mut open, answer, wait)?;
-    let observation = observe.observation(&answer)?;
+    let observation = observe.observation(config, &answer)?;
     *session = Some(open);
     Ok(observation)
 }

@@ -160,6 +160,32 @@ pub fn take_back(
     statements
 }
 
+/// The statement that records the checksum of a file as it is now.
+pub fn mend(tables: &Tables, migration: &Migration) -> String {
+    format!(
+        "UPDATE {journal} SET checksum = '{}', file_name = {} WHERE version = '{}'",
+        migration.script.checksum,
+        literal(&migration.file_name),
+        migration.version,
+        journal = tables.journal,
+    )
+}
+
+/// Statements that take the record with this id, of the version `from`, along to that of the file.
+pub fn rename(tables: &Tables, migration: &Migration, from: Version, id: i64) -> Vec<String> {
+    let (to, file_name) = (migration.version, literal(&migration.file_name));
+    let Tables {
+        history, journal, ..
+    } = tables;
+    vec![
+        format!("DELETE FROM {journal} WHERE version = '{to}'"),
+        format!("UPDATE {history} SET name = '{to}' WHERE id = {id}"),
+        format!(
+            "UPDATE {journal} SET version = '{to}', file_name = {file_name} WHERE version = '{from}'"
+        ),
+    ]
+}
+
 /// Statements that leave no trace of a migration in history and journal; `which` are its records.
 pub fn erase(tables: &Tables, version: Version, which: &str) -> Vec<String> {
     let Tables {

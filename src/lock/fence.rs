@@ -228,6 +228,24 @@ impl Fenced<'_> {
         ));
     }
 
+    /// Records the checksum of the migration's file as it is now.
+    pub fn mend(&mut self, migration: &Migration) {
+        let mend = record::mend(&self.locked.tables, migration);
+        self.work.push(mend);
+    }
+
+    /// Takes the record with this id, of the version `from`, along to the migration.
+    pub fn rename(&mut self, migration: &Migration, from: Version, id: i64) {
+        let rename = record::rename(&self.locked.tables, migration, from, id);
+        self.work.extend(rename);
+        let history = &self.locked.tables.history;
+        let recorded = record::records(migration.version);
+        self.checks.push((
+            format!("NOT EXISTS (SELECT FROM {history} WHERE id = {id} AND {recorded})"),
+            sqlstate::NOT_RECORDED,
+        ));
+    }
+
     /// Leaves no trace of the migration, whose records have these ids.
     pub fn erase(&mut self, version: Version, ids: &[i64]) {
         let which = self.locked.all_records(version, ids);

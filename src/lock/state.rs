@@ -61,7 +61,7 @@ pub fn ask(config: &Config, runner: &str, signals: &Signals) -> Result<Facts, Er
     let mut answer = observe.read(config, &mut session, answer, &mut wait)?;
     let mut ownerless = None;
     loop {
-        let observation = observe.observation(&answer)?;
+        let observation = observe.observation(config, &answer)?;
         let holder = holder(&mut session, &observation)?;
         let lock = match (observation.lock_row, holder) {
             (Some(id), waiting) if id > 0 => LockState::Bun {

@@ -34,6 +34,8 @@ pub struct Divergence {
 pub enum DivergenceKind {
     /// The file was edited after it was applied.
     Modified,
+    /// The file was applied under this version.
+    Renamed(Version),
     /// The file of an applied migration is gone, though older and newer ones are there.
     Missing,
     /// The file is older than something applied, and `MIGRATION_ORDER=strict`.
@@ -88,6 +90,7 @@ impl DivergenceKind {
     pub fn state(self) -> State {
         match self {
             DivergenceKind::Modified => State::Modified,
+            DivergenceKind::Renamed(_) => State::Renamed,
             DivergenceKind::Missing => State::Missing,
             DivergenceKind::OutOfOrder => State::OutOfOrder,
         }
@@ -101,6 +104,12 @@ impl fmt::Display for Divergence {
         match self.kind {
             DivergenceKind::Modified => {
                 write!(f, "{version} modified: {file}: edited after it was applied")
+            }
+            DivergenceKind::Renamed(from) => {
+                write!(
+                    f,
+                    "{version} renamed: {file}: applied as {from}, whose file is gone"
+                )
             }
             DivergenceKind::Missing => {
                 write!(f, "{version} missing: applied, but its file is gone")

@@ -74,6 +74,12 @@ impl Report<'_> {
                 ("file", migration.path.display().to_string().into()),
                 ("state", entry.state.to_string().into()),
                 ("unfinished", entry.is_unfinished.into()),
+                (
+                    "renamed_from",
+                    entry
+                        .renamed_from
+                        .map_or(Json::Null, |it| it.to_string().as_str().into()),
+                ),
             ]))
         });
         let divergences = divergences.iter().map(|divergence| {

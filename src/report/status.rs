@@ -104,7 +104,10 @@ impl Report<'_> {
 
     /// What the history and the journal say of an entry, if it is recorded: a start that is not finished is no record.
     fn recorded(&self, entry: &Entry<'_>) -> Option<&Record> {
-        let is_applied = !matches!(entry.state, State::Pending | State::OutOfOrder);
+        let is_applied = !matches!(
+            entry.state,
+            State::Pending | State::OutOfOrder | State::Renamed
+        );
         let record = self.facts.records.get(&entry.version);
         record.filter(|_| is_applied)
     }
@@ -249,6 +252,12 @@ impl Report<'_> {
             ("file", file.into()),
             ("state", entry.state.to_string().into()),
             ("unfinished", entry.is_unfinished.into()),
+            (
+                "renamed_from",
+                entry
+                    .renamed_from
+                    .map_or(Json::Null, |it| it.to_string().as_str().into()),
+            ),
             ("applied_at", text(|it| &it.applied_at)),
             ("group", told.and_then(|it| it.group).into()),
             ("started_at", text(|it| &it.started_at)),
@@ -423,6 +432,7 @@ fn state_field(state: State) -> &'static str {
         State::Modified => "modified",
         State::Missing => "missing",
         State::Ahead => "ahead",
+        State::Renamed => "renamed",
         State::Archived => "archived",
     }
 }
@@ -431,7 +441,7 @@ fn tone(state: State) -> Tone {
     match state {
         State::Applied => Tone::Good,
         State::Pending | State::OutOfOrder => Tone::Notice,
-        State::Modified | State::Missing => Tone::Bad,
+        State::Modified | State::Renamed | State::Missing => Tone::Bad,
         State::Ahead | State::Archived => Tone::Faint,
     }
 }
