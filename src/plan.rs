@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use self::refusal::Refusal;
 pub use self::refusal::{Divergence, DivergenceKind, Obstruction};
 
-use crate::config::{DivergencePolicy, Order};
+use crate::config::{DivergencePolicy, Order, TableName};
 use crate::migration::{Applied, History, Migration, State, Version};
 use crate::sql::place::{Place, Precision};
 use crate::sql::{self, ObstacleKind};
@@ -141,8 +141,8 @@ fn without_file<'a>(migrations: &[Migration], version: Version) -> Option<Entry<
 pub struct Rules<'a> {
     pub order: Order,
     pub policy: DivergencePolicy,
-    /// What our own tables are called, without their schemas.
-    pub own_tables: [&'a str; 3],
+    /// What our own tables are called.
+    pub own_tables: [&'a TableName; 3],
 }
 
 /// Decides what is to be run. `migrations` must be sorted by version.
@@ -256,15 +256,21 @@ pub fn obstructions_of_up_file(
     taken: &mut BTreeSet<Version>,
 ) -> Vec<Obstruction> {
     let mut found: Vec<Obstruction> = obstructions(migration).collect();
-    if let Some((offset, comment)) = &migration.script.down_part {
+    if let Some((offset, comment)) = migration.script.down_part.as_deref() {
         let kind = ObstacleKind::DownPart(comment.clone());
         found.push(obstruction(migration, *offset, kind));
     }
     let statements = migration.script.statements.iter();
     found.extend(statements.filter_map(|it| {
-        let table = sql::created_or_dropped_table(&migration.text[it.range()])?;
-        let is_ours = rules.own_tables.contains(&table.as_str());
-        is_ours.then(|| obstruction(migration, it.range().start, ObstacleKind::OwnTable(table)))
+        let name = sql::created_or_dropped_table(&migration.text[it.range()])?;
+        let (table, schema) = name.split_last()?;
+        let is = |own: &&TableName| {
+            let own_schema = own.schema.as_deref().unwrap_or("public");
+            own.name == *table && schema.last().is_none_or(|it| it == own_schema)
+        };
+        let is_ours = rules.own_tables.iter().any(is);
+        let kind = ObstacleKind::OwnTable(table.clone());
+        is_ours.then(|| obstruction(migration, it.range().start, kind))
     }));
     found.sort_by_key(|it| (it.line, it.column));
     let shares = |it: &Obstruction| matches!(it.kind, ObstacleKind::SharedFile { .. });
@@ -283,15 +289,20 @@ mod tests {
     use crate::migration::Interrupted;
     use crate::sql;
 
+    fn own() -> &'static TableName {
+        static OWN: std::sync::LazyLock<TableName> = std::sync::LazyLock::new(|| TableName {
+            setting: "bun_migrations".to_owned(),
+            schema: None,
+            name: "bun_migrations".to_owned(),
+        });
+        &OWN
+    }
+
     fn rules(order: Order, policy: DivergencePolicy) -> Rules<'static> {
         Rules {
             order,
             policy,
-            own_tables: [
-                "bun_migrations",
-                "bun_migrations_journal",
-                "bun_migration_locks",
-            ],
+            own_tables: [own(), own(), own()],
         }
     }
 

@@ -255,8 +255,7 @@ impl Marker<'_> {
 /// only psql understands, the `BEGIN` and `COMMIT` around a file.
 fn blanked(migration: &Migration) -> Cow<'_, str> {
     let mut text = Cow::Borrowed(migration.text.as_str());
-    let script = &migration.script;
-    for range in script.psql_lines.iter().chain(&script.unsent) {
+    for range in &migration.script.psql_lines {
         text.to_mut()
             .replace_range(range.clone(), &" ".repeat(range.len()));
     }

@@ -165,7 +165,7 @@ impl Alone<'_, '_, '_> {
             // What this leaves is what an interruption leaves.
             (was_started, is_ours) = (true, true);
             let doing = self.migration.path.display().to_string();
-            self.try_again(&doing, &error, wait)?;
+            self.try_again(&doing, SqlError::from(&*error), wait)?;
             if let Some(statement) = statement {
                 self.remove_reindexed(&leave, statement)?;
             }
@@ -518,7 +518,7 @@ impl Alone<'_, '_, '_> {
                 .alone(leave, &[], statement.to_owned(), &mut Quiet)
             {
                 Err(Trouble::Sql(cause)) if may_pass(&cause) => {
-                    self.try_again(doing, &cause, &mut wait)?;
+                    self.try_again(doing, SqlError::from(&*cause), &mut wait)?;
                 }
                 outcome => return outcome.map_err(|trouble| trouble.while_doing(doing)),
             }
@@ -530,8 +530,8 @@ impl Alone<'_, '_, '_> {
     /// # Errors
     ///
     /// [`Error::TableWait`] at the deadline.
-    fn try_again(&self, doing: &str, cause: &DbError, wait: &mut Wait) -> Result<(), Error> {
-        let cause = Box::new(SqlError::from(cause));
+    fn try_again(&self, doing: &str, cause: SqlError, wait: &mut Wait) -> Result<(), Error> {
+        let cause = Box::new(cause);
         if wait.is_over() {
             return Err(Error::TableWait {
                 doing: doing.to_owned(),

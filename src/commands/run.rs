@@ -282,9 +282,9 @@ pub fn rules(config: &Config) -> Rules<'_> {
         order: config.order,
         policy: config.divergence,
         own_tables: [
-            &config.history_table.name,
-            &config.journal_table.name,
-            &config.locks_table.name,
+            &config.history_table,
+            &config.journal_table,
+            &config.locks_table,
         ],
     }
 }

@@ -326,10 +326,15 @@ impl Fenced<'_> {
                 _ => return Err(Fault::Error(trouble.while_doing(doing))),
             };
             let ours = guard::raised(cause, self.locked.token);
-            let is_locked = ours == Some(sqlstate::WORK_LOCKED)
-                || cause.code().code() == sqlstate::LOCK_NOT_AVAILABLE;
-            if is_locked {
-                let retried = self.locked.work.after_lock_timeout(trouble, doing, wait);
+            let lock = match ours {
+                Some(sqlstate::WORK_LOCKED) => Some(SqlError::ours(sqlstate::WORK_LOCKED, "")),
+                None if cause.code().code() == sqlstate::LOCK_NOT_AVAILABLE => {
+                    Some(SqlError::from(&**cause))
+                }
+                _ => None,
+            };
+            if let Some(lock) = lock {
+                let retried = self.locked.work.roll_back_and_wait(lock, doing, wait);
                 retried.map_err(Fault::Error)?;
                 continue;
             }

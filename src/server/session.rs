@@ -344,17 +344,34 @@ impl Session {
         let Trouble::Sql(error) = &trouble else {
             return Err(trouble.while_doing(doing));
         };
-        let rolled_back = self.execute("ROLLBACK");
-        if error.code().code() != sqlstate::LOCK_NOT_AVAILABLE {
+        let cause = SqlError::from(&**error);
+        if cause.sqlstate != sqlstate::LOCK_NOT_AVAILABLE {
+            // The first error is the one that counts.
+            let _ = self.execute("ROLLBACK");
             return Err(trouble.while_doing(doing));
         }
+        self.roll_back_and_wait(cause, doing, wait)
+    }
+
+    /// Rolls back because of a lock, and waits a little, aloud.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TableWait`] at the deadline.
+    pub fn roll_back_and_wait(
+        &mut self,
+        cause: SqlError,
+        doing: &str,
+        wait: &mut Wait,
+    ) -> Result<(), Error> {
+        let rolled_back = self.execute("ROLLBACK");
         rolled_back.map_err(|trouble| trouble.while_doing(doing))?;
         if wait.is_over() {
             // The statement is our own, which nobody needs to see.
             let cause = Box::new(SqlError {
                 query: None,
                 context: None,
-                ..SqlError::from(&**error)
+                ..cause
             });
             return Err(Error::TableWait {
                 doing: doing.to_owned(),
@@ -364,7 +381,7 @@ impl Session {
                 before: None,
             });
         }
-        wait.say(|| format!("a lock while {doing}: {}", error.message()));
+        wait.say(|| format!("a lock while {doing}: {}", cause.message));
         wait.pause(LOCKED_PAUSE)
     }
 

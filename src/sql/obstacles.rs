@@ -1,6 +1,6 @@
 //! What cannot be run from a migration file, and why.
 
-use super::cursor::Cursor;
+use super::cursor::{Cursor, Parts};
 use super::index::IndexHeader;
 
 /// Something that cannot be run from a migration file.
@@ -93,8 +93,8 @@ fn changes_transaction(mut cursor: Cursor<'_>) -> bool {
     names.iter().any(|name| cursor.takes(name))
 }
 
-/// The table that a statement creates, or the first that it drops, by its name alone. Temporary ones do not count.
-pub fn created_or_dropped_table(statement: &str) -> Option<String> {
+/// The table that a statement creates, or the first that it drops. Temporary ones do not count.
+pub fn created_or_dropped_table(statement: &str) -> Option<Parts> {
     let mut cursor = Cursor::new(statement);
     match cursor.lower_word().as_str() {
         "create" => {
@@ -107,7 +107,7 @@ pub fn created_or_dropped_table(statement: &str) -> Option<String> {
         return None;
     }
     let _ = cursor.takes("if not exists") || cursor.takes("if exists");
-    cursor.parts()?.last().cloned()
+    cursor.parts()
 }
 
 fn copy_obstacle(mut cursor: Cursor<'_>) -> Option<ObstacleKind> {

@@ -33,14 +33,13 @@ pub struct Script {
     /// What cannot be run from a file, in order of position.
     pub obstacles: Vec<Obstacle>,
     /// The `\restrict` and `\unrestrict` lines of a pg_dump, as byte ranges without the line break.
-    /// psql obeys them, the server would not understand them: they must be blanked before sending.
+    /// psql obeys them, the server would not understand them: they must be blanked before sending. So must what
+    /// [`Script::unwrapped`] adds.
     pub psql_lines: Vec<Range<usize>>,
-    /// What else is not sent: the `BEGIN` and `COMMIT` around a whole file, see [`Script::unwrapped`].
-    pub unsent: Vec<Range<usize>>,
     /// The author wants the file outside a transaction.
     pub no_transaction: bool,
     /// Where another tool's way back begins, and the comment that says so.
-    pub down_part: Option<(usize, String)>,
+    pub down_part: Option<Box<(usize, String)>>,
     /// Of all the statements.
     pub checksum: Checksum,
 }
@@ -58,14 +57,15 @@ impl Script {
         let last = range(self.statements.last(), is_plain_commit);
         let runs_alone = |it: &Statement| matches!(it.kind, Kind::Outside(_));
         let is_wrapped = last.is_some() && controls == 1 + usize::from(first.is_some());
-        if !is_wrapped || self.no_transaction || self.statements.iter().any(runs_alone) {
+        let is_all = self.statements.len() == controls;
+        if !is_wrapped || is_all || self.no_transaction || self.statements.iter().any(runs_alone) {
             return self;
         }
-        self.unsent = first.into_iter().chain(last).collect();
-        let unsent = &self.unsent;
+        let unsent: Vec<Range<usize>> = first.into_iter().chain(last).collect();
         let is_unsent = |start: usize| unsent.iter().any(|it| it.start == start);
         self.obstacles.retain(|it| !is_unsent(it.offset));
         self.statements.retain(|it| !is_unsent(it.range().start));
+        self.psql_lines.extend(unsent);
         self
     }
 }
@@ -143,7 +143,6 @@ impl<'a> Splitter<'a> {
                 statements: Vec::new(),
                 obstacles: Vec::new(),
                 psql_lines: Vec::new(),
-                unsent: Vec::new(),
                 no_transaction: false,
                 down_part: None,
                 checksum: Checksum([0; 32]),
@@ -216,7 +215,9 @@ impl<'a> Splitter<'a> {
                 return;
             }
             Some(Annotation::Down) => {
-                self.script.down_part.get_or_insert((offset, shown));
+                self.script
+                    .down_part
+                    .get_or_insert(Box::new((offset, shown)));
                 return;
             }
             Some(Annotation::NoTransaction) if ours => ObstacleKind::LateAnnotation(shown),

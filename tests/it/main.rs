@@ -20,6 +20,7 @@ mod commands {
     mod check;
     mod down;
     mod help;
+    mod history_lost;
     mod new;
     mod plan;
     pub mod status;
@@ -50,6 +51,7 @@ mod outside {
     mod alone;
     mod healing;
     mod server_list;
+    mod steps;
 }
 
 /// What is between a run and its database: how it is named, the wire, poolers, standbys, hostile settings, and signals

@@ -13,7 +13,7 @@ use super::{Alone, Step, Written};
 use crate::apply::Run;
 use crate::error::{Error, FailureOutcome, SqlError};
 use crate::history::record::{Done, Started};
-use crate::lock::fence::{Failed, Fenced, Ran};
+use crate::lock::fence::{Fenced, Ran};
 use crate::migration::{Interrupted, Migration};
 use crate::server::progress::Part;
 use crate::server::session::{Rows, Trouble};
@@ -65,7 +65,7 @@ enum Inside {
     Done,
     DoneByOthers,
     /// A lock is in the way.
-    Locked(Box<Failed>),
+    Locked(SqlError),
     /// The server will not run it in a transaction.
     Outside,
 }
@@ -146,17 +146,17 @@ impl Alone<'_, '_, '_> {
     /// Runs the statement in a transaction of its own, and again while a lock is in the way.
     fn run_inside(&mut self, wait: &mut Wait) -> Result<Step, Error> {
         loop {
-            let failed = match self.attempt_inside()? {
+            let cause = match self.attempt_inside()? {
                 Inside::Done => return Ok(Step::Done),
                 Inside::DoneByOthers => return Ok(Step::DoneByOthers),
                 Inside::Outside => {
                     let expected = self.unrecorded();
                     return self.run(None, expected, wait);
                 }
-                Inside::Locked(failed) => failed,
+                Inside::Locked(cause) => cause,
             };
             let doing = self.migration.path.display().to_string();
-            self.try_again(&doing, &failed.cause, wait)?;
+            self.try_again(&doing, cause, wait)?;
         }
     }
 
@@ -184,13 +184,15 @@ impl Alone<'_, '_, '_> {
         match (failed.ours, failed.cause.code().code()) {
             (Some(sqlstate::ALREADY_RECORDED), _) => Ok(Inside::DoneByOthers),
             (Some(sqlstate::LOCK_LOST), _) => Err(self.locked.lost()),
-            (Some(sqlstate::WORK_LOCKED), _)
-            | (
+            (Some(sqlstate::WORK_LOCKED), _) => {
+                Ok(Inside::Locked(SqlError::ours(sqlstate::WORK_LOCKED, "")))
+            }
+            (
                 None,
                 sqlstate::LOCK_NOT_AVAILABLE
                 | sqlstate::DEADLOCK_DETECTED
                 | sqlstate::SERIALIZATION_FAILURE,
-            ) => Ok(Inside::Locked(failed)),
+            ) => Ok(Inside::Locked(SqlError::from(&failed.cause))),
             (Some(code), _) => {
                 let cause = SqlError::ours(code, &self.locked.tables().history);
                 Err(self.failure(cause, None, FailureOutcome::OutsideTransaction))

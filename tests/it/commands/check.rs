@@ -51,13 +51,15 @@ fn what_is_pending_is_exit_6_and_named() {
       "version": "20240101000000",
       "file": "<directory>/20240101000000_late.up.sql",
       "state": "out-of-order",
-      "unfinished": false
+      "unfinished": false,
+      "renamed_from": null
     },
     {
       "version": "20240101000003",
       "file": "<directory>/20240101000003_new.up.sql",
       "state": "pending",
-      "unfinished": false
+      "unfinished": false,
+      "renamed_from": null
     }
   ],
   "divergences": [],
@@ -82,7 +84,7 @@ fn what_up_would_refuse_is_refused_with_the_same_words_and_code() {
         assert_check(&scratch, code, &format!("{}\n", up.error()));
     };
     same(5);
-    scratch.file("20240101000004_commit.up.sql", "SELECT 1;\n  COMMIT");
+    scratch.file("20240101000004_commit.up.sql", "SELECT 1;\n  ROLLBACK");
     same(5);
     let json = scratch.lockstep(&["check", "--json"]).run();
     for (path, value) in [

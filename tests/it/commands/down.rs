@@ -198,7 +198,7 @@ fn every_down_file_that_is_missing_is_named_with_all_that_cannot_run_and_nothing
     let scratch = applied(1..=5);
     remove(&scratch, 2);
     remove(&scratch, 4);
-    scratch.file(&down_file(3), "DROP TABLE t3;\nCOMMIT;\n\\d\n");
+    scratch.file(&down_file(3), "DROP TABLE t3;\nROLLBACK;\n\\d\n");
     scratch.file(&down_file(1), "DROP INDEX CONCURRENTLY i; DROP TABLE t1");
     let outcome = down(&scratch);
     outcome.code(2);
@@ -215,7 +215,7 @@ fn every_down_file_that_is_missing_is_named_with_all_that_cannot_run_and_nothing
         format!(
             "these migrations cannot be rolled back; nothing was changed\n  \
              {fourth} is missing\n  \
-             {third}:2:1: COMMIT cannot stand in a migration: each file is one transaction already; remove it\n  \
+             {third}:2:1: ROLLBACK cannot stand in a migration: each file is one transaction already; remove it\n  \
              {third}:3:1: \\d is a command of psql, not of the server; remove it, or write it in SQL\n  \
              {second} is missing\n  \
              {first}:1:1: DROP INDEX CONCURRENTLY cannot share a file: give each its own"

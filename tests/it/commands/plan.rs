@@ -281,7 +281,7 @@ fn refuses_what_up_refuses_in_the_same_words() {
         ("20240101000000_one.up.sql", 5),
     ] {
         let scratch = Scratch::migrated([("20240101000000_one.up.sql", "SELECT 1")]);
-        scratch.file(file, "SELECT 2; COMMIT;");
+        scratch.file(file, "SELECT 2; ROLLBACK;");
         let refused = scratch.up();
         refused.code(code);
         for arguments in [&["plan"][..], &["plan", "--json"], &["plan", "--rehearse"]] {

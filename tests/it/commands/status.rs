@@ -132,6 +132,7 @@ fn the_json_document_has_all_of_it() {
       "file": null,
       "state": "archived",
       "unfinished": false,
+      "renamed_from": null,
       "applied_at": "2023-01-01T12:00:00Z",
       "group": 1,
       "started_at": null,
@@ -155,6 +156,7 @@ fn the_json_document_has_all_of_it() {
       "file": "<directory>/20230107000000_a_name_that-is_rather_LONG_1.up.sql",
       "state": "pending",
       "unfinished": true,
+      "renamed_from": null,
       "applied_at": null,
       "group": null,
       "started_at": "2023-01-07T12:00:00Z",
@@ -168,6 +170,7 @@ fn the_json_document_has_all_of_it() {
     "pending": 1,
     "out_of_order": 1,
     "modified": 1,
+    "renamed": 0,
     "missing": 1,
     "ahead": 0,
     "archived": 1

@@ -724,15 +724,15 @@ fn discard_all_in_company_is_refused() {
 #[test]
 fn a_migration_that_takes_our_tables_away_is_undone() {
     assert_undone(&[
-        "DROP TABLE bun_migration_locks",
+        "DO $$ BEGIN EXECUTE 'DROP TABLE bun_migration_locks'; END $$",
         "ALTER TABLE bun_migration_locks RENAME TO gone",
         "ALTER TABLE bun_migration_locks RENAME COLUMN table_name TO gone",
         "ALTER TABLE bun_migration_locks SET SCHEMA elsewhere",
-        "DROP TABLE bun_migrations",
+        "DO $$ BEGIN EXECUTE 'DROP TABLE bun_migrations'; END $$",
         "ALTER TABLE bun_migrations RENAME TO gone",
         "ALTER TABLE bun_migrations SET SCHEMA elsewhere",
         "ALTER TABLE bun_migrations DROP COLUMN name",
-        "DROP TABLE bun_migrations_journal",
+        "DO $$ BEGIN EXECUTE 'DROP TABLE bun_migrations_journal'; END $$",
         "ALTER TABLE bun_migrations_journal RENAME TO gone",
         "DROP SCHEMA public CASCADE",
         "ALTER SCHEMA public RENAME TO gone; CREATE SCHEMA public",
@@ -746,8 +746,8 @@ fn a_migration_that_takes_our_row_away_is_undone_and_told_so() {
         "DELETE FROM bun_migration_locks",
         "UPDATE bun_migration_locks SET id = 7",
         "TRUNCATE bun_migration_locks",
-        "DROP TABLE bun_migration_locks; \
-         CREATE TABLE bun_migration_locks (id bigserial PRIMARY KEY, table_name varchar UNIQUE)",
+        "DO $$ BEGIN EXECUTE 'DROP TABLE bun_migration_locks; \
+         CREATE TABLE bun_migration_locks (id bigserial PRIMARY KEY, table_name varchar UNIQUE)'; END $$",
     ]);
 }
 

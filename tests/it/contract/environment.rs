@@ -361,7 +361,7 @@ fn migrations_are_where_the_variable_says_or_in_migrations() {
 
     let elsewhere = scratch.directory.join("else where/deep");
     fs::create_dir_all(&elsewhere).expect("a directory");
-    fs::write(elsewhere.join(OTHER_FILE), "SELECT 1").expect("a file");
+    fs::write(elsewhere.join(OTHER_FILE), "SELECT 2").expect("a file");
     scratch
         .lockstep(&["up"])
         .env("MIGRATIONS_DIR", "else where")

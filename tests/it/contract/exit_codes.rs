@@ -90,7 +90,6 @@ fn exit_1_when_a_migration_failed() {
         "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '57P03', MESSAGE = 'no'; END $$;",
         "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '28P01', MESSAGE = 'no'; END $$;",
         "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '08006', MESSAGE = 'no'; END $$;",
-        "DO $$ BEGIN COMMIT; END $$;",
         "CREATE INDEX CONCURRENTLY a_idx ON a (no_such_column);",
         "VACUUM no_such_table;",
     ];
@@ -267,7 +266,7 @@ fn exit_2_when_the_role_may_not_create_the_history() {
 
 #[test]
 fn exit_2_when_a_pending_file_cannot_be_run() {
-    let scratch = Scratch::with([("20240101000000_a.up.sql", "CREATE TABLE a (); COMMIT;")]);
+    let scratch = Scratch::with([("20240101000000_a.up.sql", "CREATE TABLE a (); ROLLBACK;")]);
     scratch.up().code(2);
     assert_eq!(scratch.value("SELECT to_regclass('a') IS NULL"), "t");
 }

@@ -387,8 +387,8 @@ fn nothing_runs_before_everything_that_can_be_refused_was_looked_at() {
     let scratch = Scratch::with([
         ("20240101000000_fine.up.sql", "CREATE TABLE fine ();"),
         (
-            "20240101000001_commit.up.sql",
-            "CREATE TABLE a ();\n\nCOMMIT;",
+            "20240101000001_abort.up.sql",
+            "CREATE TABLE a ();\n\nROLLBACK;",
         ),
         (
             "20240101000002_copy.up.sql",
@@ -397,7 +397,7 @@ fn nothing_runs_before_everything_that_can_be_refused_was_looked_at() {
     ]);
     let error = scratch.up().code(2).error();
     assert!(
-        error.contains("20240101000001_commit.up.sql:3:1: COMMIT "),
+        error.contains("20240101000001_abort.up.sql:3:1: ROLLBACK "),
         "{error}"
     );
     assert!(
@@ -420,7 +420,7 @@ fn success_is_told_if_and_only_if_the_database_is_where_the_files_are() {
     assert_eq!(scratch.history(), all[..1]);
     scratch.file(
         "20240101000001_b.up.sql",
-        "CREATE TABLE b (c varchar); COMMIT;",
+        "CREATE TABLE b (c varchar); ROLLBACK;",
     );
     scratch.up().code(2).is_silent_about("up to date");
     assert_eq!(scratch.history(), all[..1]);
@@ -559,9 +559,9 @@ fn leaks(powerless: &str) -> Vec<String> {
     let mut leaks: Vec<String> = [
         "SET search_path = '';",
         "SELECT pg_catalog.set_config('search_path', '', false);",
-        "CREATE SCHEMA other; SET search_path = other; CREATE TABLE bun_migrations (LIKE public.bun_migrations); \
-         CREATE TABLE bun_migrations_journal (LIKE public.bun_migrations_journal); \
-         CREATE TABLE bun_migration_locks (LIKE public.bun_migration_locks);",
+        "CREATE SCHEMA other; SET search_path = other; CREATE TABLE other.bun_migrations (LIKE public.bun_migrations); \
+         CREATE TABLE other.bun_migrations_journal (LIKE public.bun_migrations_journal); \
+         CREATE TABLE other.bun_migration_locks (LIKE public.bun_migration_locks);",
         // What an extension may do in good faith: names of its own before PostgreSQL's.
         "CREATE FUNCTION other.clock_timestamp() RETURNS timestamptz LANGUAGE plpgsql AS $$ BEGIN RAISE 'wrong'; END $$; \
          CREATE FUNCTION other.never(text, text) RETURNS bool LANGUAGE sql AS 'SELECT false'; \

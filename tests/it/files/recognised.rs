@@ -311,7 +311,7 @@ fn an_older_file_that_was_merged_late_is_applied_with_a_warning() {
 fn a_database_that_is_ahead_of_the_files_is_fine_and_said_once() {
     let scratch = Scratch::with([("20240101000000_a.up.sql", "CREATE TABLE a ();")]);
     let newer = ["20240102000000_b.up.sql", "20240103000000_c.up.sql"];
-    let newer = newer.map(|name| scratch.file(name, "SELECT 1;"));
+    let newer = newer.map(|name| scratch.file(name, format!("SELECT '{name}'")));
     scratch.up().code(0);
     newer
         .iter()

@@ -297,21 +297,32 @@ fn refuses_company_for_a_statement_that_cannot_run_in_a_transaction() {
   hint: split 20240102000000_a.up.sql into, in this order:
     20240102000000_a_1.up.sql: CREATE TABLE
     20240102000006_a_2.up.sql: CREATE INDEX CONCURRENTLY
+    (all but the first then run after 20240102000001, which has no room before it)
+  hint: or leave it one file, whose statements run one by one, each exactly once: put `-- lockstep: no-transaction` on its first line
   hint: split 20240102000001_b.up.sql into, in this order:
     20240102000001_b_1.up.sql: DROP INDEX CONCURRENTLY
     20240102000007_b_2.up.sql: DROP INDEX CONCURRENTLY
+    (all but the first then run after 20240102000002, which has no room before it)
+  hint: or leave it one file, whose statements run one by one, each exactly once: put `-- lockstep: no-transaction` on its first line
   hint: split 20240102000002_c.up.sql into, in this order:
     20240102000002_c_1.up.sql: VACUUM
     20240102000008_c_2.up.sql: SELECT
+    (all but the first then run after 20240102000003, which has no room before it)
+  hint: or leave it one file, whose statements run one by one, each exactly once: put `-- lockstep: no-transaction` on its first line
   hint: split 20240102000003_d.up.sql into, in this order:
     20240102000003_d_1.up.sql: SELECT
     20240102000009_d_2.up.sql: REINDEX CONCURRENTLY
+    (all but the first then run after 20240102000004, which has no room before it)
+  hint: or leave it one file, whose statements run one by one, each exactly once: put `-- lockstep: no-transaction` on its first line
   hint: split 20240102000004_e.up.sql into, in this order:
     20240102000004_e_1.up.sql: SELECT
     20240102000010_e_2.up.sql: DETACH PARTITION CONCURRENTLY
+    (all but the first then run after 20240102000005, which has no room before it)
+  hint: or leave it one file, whose statements run one by one, each exactly once: put `-- lockstep: no-transaction` on its first line
   hint: split 20240102000005_f.up.sql into, in this order:
     20240102000005_f_1.up.sql: CREATE DATABASE
-    20240102000011_f_2.up.sql: ALTER SYSTEM",
+    20240102000011_f_2.up.sql: ALTER SYSTEM
+  hint: or leave it one file, whose statements run one by one, each exactly once: put `-- lockstep: no-transaction` on its first line",
     );
 }
 
@@ -425,7 +436,7 @@ fn refuses_when_an_applied_file_was_edited() {
     scratch.file(APPLIED, "CREATE TABLE applied (a int, b varchar);");
     refuses_divergence(
         &scratch,
-        Policy::Default,
+        Policy::Mended,
         "20240101000000 modified: migrations/20240101000000_applied.up.sql: edited after it was applied",
     );
 }
@@ -467,7 +478,7 @@ fn names_every_divergence_and_every_obstacle_at_once() {
     scratch.file("20240101000002_c.up.sql", "CREATE TABLE d ();");
     scratch.file(
         "20231231000000_late.up.sql",
-        "CREATE TABLE late ();\nCOMMIT;",
+        "CREATE TABLE late ();\nROLLBACK;",
     );
     scratch.file("20240103000000_new.up.sql", "CREATE TABLE new ();\n\\q");
     let text = format!(
@@ -476,11 +487,12 @@ fn names_every_divergence_and_every_obstacle_at_once() {
   20240101000000 modified: migrations/20240101000000_applied.up.sql: edited after it was applied
   20240101000001 missing: applied, but its file is gone
   20240101000002 modified: migrations/20240101000002_c.up.sql: edited after it was applied
-  migrations/20231231000000_late.up.sql:2:1: COMMIT cannot stand in a migration: each file is one transaction already; \
+  migrations/20231231000000_late.up.sql:2:1: ROLLBACK cannot stand in a migration: each file is one transaction already; \
          remove it
   migrations/20240103000000_new.up.sql:2:1: \\q is a command of psql, not of the server; remove it, or write it in SQL
   {LATE_HINT}
-  {DIVERGENCE_HINT}"
+  {DIVERGENCE_HINT}
+  {MENDED_HINT}"
     );
     refuses(
         &scratch,
@@ -548,6 +560,8 @@ const APPLIED: &str = "20240101000000_applied.up.sql";
 const DIVERGENCE_HINT: &str = "hint: bring back the files that were applied, or, if the difference is meant, run with \
                                MIGRATION_DIVERGENCE=warn";
 
+const MENDED_HINT: &str = "hint: or record a file that was mended as it is now: lockstep baseline VERSION, with its version";
+
 const LATE_HINT: &str = "hint: give the late files a newer version, or, if they may run late, run with MIGRATION_ORDER=any";
 
 /// A database that has one migration applied and one row in its table.
@@ -589,6 +603,8 @@ fn refuses_pending(scratch: &Scratch, complaints: &str) {
 
 enum Policy {
     Default,
+    /// The same, of a file that may have been mended.
+    Mended,
     StrictOrder,
 }
 
@@ -596,8 +612,12 @@ enum Policy {
 #[track_caller]
 fn refuses_divergence(scratch: &Scratch, policy: Policy, divergence: &str) {
     let (up, hint) = match policy {
-        Policy::Default => (up(scratch), DIVERGENCE_HINT),
-        Policy::StrictOrder => (up(scratch).env("MIGRATION_ORDER", "strict"), LATE_HINT),
+        Policy::Default => (up(scratch), DIVERGENCE_HINT.to_owned()),
+        Policy::Mended => (up(scratch), format!("{DIVERGENCE_HINT}\n  {MENDED_HINT}")),
+        Policy::StrictOrder => (
+            up(scratch).env("MIGRATION_ORDER", "strict"),
+            LATE_HINT.to_owned(),
+        ),
     };
     let text = format!("history and files disagree; nothing was run\n  {divergence}\n  {hint}");
     refuses(scratch, &up, 5, &text);
@@ -627,4 +647,122 @@ fn warnings(outcome: &crate::support::Outcome) -> Vec<String> {
     warnings
         .map(|line| line.field("message").expect("a message").to_owned())
         .collect()
+}
+
+// ---------------------------------------------------------------------------- other tools' files, and our own tables
+
+#[test]
+fn refuses_another_tools_way_back_in_an_up_file() {
+    for (comment, tool) in [
+        ("-- +goose Down", "goose"),
+        ("--  +GOOSE  DOWN", "goose, spaced"),
+        ("-- +migrate Down", "sql-migrate"),
+        ("-- migrate:down", "dbmate"),
+        ("--//@UNDO", "MyBatis"),
+    ] {
+        let text = format!("-- up\nCREATE TABLE made (a int);\n{comment}\nDROP TABLE made;\n");
+        let scratch = with_history();
+        scratch.file("20240102000000_made.up.sql", text);
+        refuses_pending(
+            &scratch,
+            &format!(
+                "migrations/20240102000000_made.up.sql:3:1: \"{comment}\" begins another tool's way back, which would be run \
+                 right behind the way there; move it to the .down.sql file, or let `lockstep import` do so"
+            ),
+        );
+        assert!(!scratch.history().is_empty(), "{tool}");
+    }
+}
+
+#[test]
+fn refuses_what_would_change_the_transaction() {
+    let scratch = with_history();
+    scratch.file(
+        "20240102000000_level.up.sql",
+        "SET TRANSACTION ISOLATION LEVEL READ COMMITTED;\nSET TRANSACTION ISOLATION LEVEL SERIALIZABLE;\nSET LOCAL work_mem TO '8MB'",
+    );
+    refuses_pending(
+        &scratch,
+        "migrations/20240102000000_level.up.sql:2:1: SET TRANSACTION cannot stand in a migration: the fence of the lock holds \
+         in a READ COMMITTED, READ WRITE transaction; remove it",
+    );
+}
+
+#[test]
+fn refuses_comments_that_speak_to_us_and_are_not_understood() {
+    let scratch = with_history();
+    scratch.file(
+        "20240102000000_spelt.up.sql",
+        "-- lockstep: no-transactions\nSELECT 1;\n-- lockstep: no-transaction\n-- +goose ENVSUB ON\nSELECT {{ a }}, {{ b }}",
+    );
+    let at = "migrations/20240102000000_spelt.up.sql";
+    refuses_pending(
+        &scratch,
+        &format!(
+            "{at}:1:1: \"-- lockstep: no-transactions\" is not understood: there is \"-- lockstep: no-transaction\"\n  \
+             {at}:3:1: \"-- lockstep: no-transaction\" must stand before the first statement\n  \
+             {at}:4:1: \"-- +goose ENVSUB ON\" asks for what Lockstep does not do: write the values into the file\n  \
+             {at}:5:8: {{{{ is a template's, which nothing fills in here; write the values into the file"
+        ),
+    );
+}
+
+#[test]
+fn refuses_a_file_that_creates_or_drops_our_tables() {
+    let scratch = with_history();
+    scratch.file(
+        "20240102000000_dump.up.sql",
+        "CREATE TABLE public.bun_migrations (id bigint);\nDROP TABLE IF EXISTS \"bun_migrations_journal\";\n\
+         CREATE TEMP TABLE bun_migration_locks (a int)",
+    );
+    let words = |table: &str| {
+        format!(
+            "{table} is a table of Lockstep's own, which a migration must not create or drop; leave it out of a dump with \
+             pg_dump --exclude-table='{table}*'"
+        )
+    };
+    refuses_pending(
+        &scratch,
+        &format!(
+            "migrations/20240102000000_dump.up.sql:1:1: {}\n  migrations/20240102000000_dump.up.sql:2:1: {}",
+            words("bun_migrations"),
+            words("bun_migrations_journal")
+        ),
+    );
+}
+
+/// The pair is not sent, and positions stay right; whatever else is of the kind is refused as ever.
+#[test]
+fn a_begin_and_commit_around_a_whole_file_are_not_sent() {
+    let scratch = Scratch::with([
+        (
+            "20240101000001_a.up.sql",
+            "BEGIN;\nCREATE TABLE a ();\nCOMMIT;\n",
+        ),
+        (
+            "20240101000002_b.up.sql",
+            "-- wrapped\nstart transaction; CREATE TABLE b (); SAVEPOINT s; ROLLBACK TO s; end work",
+        ),
+        ("20240101000003_c.up.sql", "CREATE TABLE c ();\nCOMMIT"),
+    ]);
+    scratch.up().code(0).applied_now(3);
+    scratch.file(
+        "20240101000004_d.up.sql",
+        "BEGIN;\nCREATE TABLE d ();\nSELECT é;\nCOMMIT;",
+    );
+    let error = scratch.up().code(1).error();
+    assert!(error.contains("20240101000004_d.up.sql:3:8: "), "{error}");
+    assert_eq!(scratch.value("SELECT to_regclass('d')"), "∅");
+    for text in [
+        "BEGIN; COMMIT; BEGIN; COMMIT",
+        "SELECT 1; BEGIN; SELECT 2; COMMIT",
+        "BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT 1; COMMIT",
+        "BEGIN; SELECT 1",
+        "BEGIN; SELECT 1; ROLLBACK",
+        "BEGIN; SELECT 1; COMMIT AND CHAIN",
+        "BEGIN; CREATE INDEX CONCURRENTLY a_idx ON a (b); COMMIT",
+    ] {
+        scratch.file("20240101000004_d.up.sql", text);
+        scratch.up().code(2).is_silent_about("split ");
+    }
 }

@@ -131,7 +131,7 @@ fn follow_after(site: &Site, strike: impl FnOnce(&Running)) -> Duration {
 
 fn cut_at_messages(links: &[Link]) {
     let started = Instant::now();
-    let seen = undisturbed_messages();
+    let seen = undisturbed_messages(&Site::new());
     let moments = moments(&seen);
     let step = if is_soak() {
         1

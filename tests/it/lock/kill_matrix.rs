@@ -39,8 +39,8 @@ use crate::support::cluster::{Cluster, in_another_process};
 use crate::support::is_soak;
 use crate::support::proxy::Seen;
 use crate::support::site::{
-    Moment, Site, Staged, State, Tally, assert_retry_helps, in_parallel, moments,
-    undisturbed_messages,
+    FILES, Moment, Site, Staged, State, Tally, assert_retry_helps, in_parallel, moments,
+    steps_and_parts, undisturbed_messages,
 };
 
 /// How many cells a test plays at once. Most of the time they wait: for a poll, or for a server.
@@ -52,9 +52,9 @@ const SHARES: usize = 6;
 /// How many of the boundaries a blow falls on that does not fall everywhere.
 const ONE_IN: usize = 9;
 
-/// W is the first connection of a run, G the second.
-const W: usize = 0;
-const G: usize = 1;
+/// G is the first connection of a run, W the second.
+const G: usize = 0;
+const W: usize = 1;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Blow {
@@ -136,6 +136,32 @@ fn a_run_whose_sessions_are_both_terminated_leaves_no_trace() {
     });
 }
 
+/// Of a file that runs outside a transaction, statement by statement, no statement is run twice that can run in one; a
+/// large file is one transaction, also if the run dies between two of its parts.
+#[test]
+fn a_run_of_steps_and_parts_that_is_killed_leaves_no_trace_first_share() {
+    STEPS.strike("steps killed", |seen| {
+        cells(Blow::Kill, seen).into_iter().step_by(2).collect()
+    });
+}
+
+#[test]
+fn a_run_of_steps_and_parts_that_is_killed_leaves_no_trace_second_share() {
+    STEPS.strike("steps killed", |seen| {
+        let cells = cells(Blow::Kill, seen).into_iter();
+        cells.skip(1).step_by(2).collect()
+    });
+}
+
+#[test]
+fn a_run_of_steps_and_parts_that_is_struck_otherwise_leaves_no_trace() {
+    STEPS.strike("steps struck", |seen| {
+        let others = [Blow::Reset, Blow::Terminate(&[W]), Blow::Terminate(&[G])];
+        let cells = others.into_iter().flat_map(|blow| cells(blow, seen));
+        cells.collect()
+    });
+}
+
 #[test]
 fn a_run_that_is_struck_as_it_commits_leaves_no_trace() {
     strike("struck on a commit", on_commits);
@@ -151,7 +177,7 @@ fn a_run_that_meets_an_immediate_restart_of_the_server_leaves_no_trace() {
         None => return in_another_process(module_path!(), test, &Cluster::start("restart"), &[]),
     };
     let started = Instant::now();
-    let seen = undisturbed_messages();
+    let seen = undisturbed_messages(&Site::new());
     let step = if is_soak() { 1 } else { ONE_IN };
     let moments: Vec<(usize, Moment)> = moments(&seen).into_iter().step_by(step).collect();
     let tally = Tally::default();
@@ -243,32 +269,58 @@ fn on_commits(seen: &[Seen]) -> Vec<Cell> {
     cells
 }
 
-/// Plays the cells that are chosen among the messages of an undisturbed run.
+/// What is struck: files, and an undisturbed run of them, which is the same for all tests of this process.
+struct Played {
+    files: fn() -> Vec<(&'static str, String)>,
+    undisturbed: OnceLock<(Vec<Seen>, State)>,
+}
+
+static USUAL: Played = Played {
+    files: || FILES.map(|(name, text)| (name, text.to_owned())).to_vec(),
+    undisturbed: OnceLock::new(),
+};
+
+static STEPS: Played = Played {
+    files: steps_and_parts,
+    undisturbed: OnceLock::new(),
+};
+
+impl Played {
+    /// Plays the cells that are chosen among the messages of the undisturbed run.
+    fn strike(&self, what: &str, choose: impl FnOnce(&[Seen]) -> Vec<Cell>) {
+        let started = Instant::now();
+        let site = || Site::with((self.files)());
+        let (seen, expected) = (self.undisturbed)
+            .get_or_init(|| (undisturbed_messages(&site()), site().undisturbed()));
+        let cells = choose(seen);
+        let tally = Tally::default();
+        play_all(&site, &cells, seen, expected, &tally);
+        tally.tell(
+            &format!("kill matrix, {what}, of {} messages", seen.len()),
+            started,
+        );
+        tally.assert_meaningful();
+    }
+}
+
 fn strike(what: &str, choose: impl FnOnce(&[Seen]) -> Vec<Cell>) {
-    // The same for all tests of this process.
-    static SEEN: OnceLock<Vec<Seen>> = OnceLock::new();
-    static EXPECTED: OnceLock<State> = OnceLock::new();
-    let started = Instant::now();
-    let seen = SEEN.get_or_init(undisturbed_messages);
-    let expected = EXPECTED.get_or_init(|| Site::new().undisturbed());
-    let cells = choose(seen);
-    let tally = Tally::default();
-    play_all(&cells, seen, expected, &tally);
-    tally.tell(
-        &format!("kill matrix, {what}, of {} messages", seen.len()),
-        started,
-    );
-    tally.assert_meaningful();
+    USUAL.strike(what, choose);
 }
 
 /// Plays all cells, several at once, also if some of them fail.
-fn play_all(cells: &[Cell], seen: &[Seen], expected: &State, tally: &Tally) {
+fn play_all(
+    site: &(impl Fn() -> Site + Sync),
+    cells: &[Cell],
+    seen: &[Seen],
+    expected: &State,
+    tally: &Tally,
+) {
     let next = AtomicUsize::new(0);
     let failed = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for _ in 0..WORKERS {
             scope.spawn(|| {
-                let site = Site::new();
+                let site = site();
                 while let Some(cell) = cells.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let played = || play(&site, cell, expected, tally);
                     if catch_unwind(AssertUnwindSafe(played)).is_err() {

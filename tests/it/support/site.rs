@@ -40,6 +40,27 @@ pub const FILES: [(&str, &str); 4] = [
     ),
 ];
 
+/// A file whose statements run outside a transaction, one by one, of each kind; and one that is sent in several parts.
+pub fn steps_and_parts() -> Vec<(&'static str, String)> {
+    let steps = "-- lockstep: no-transaction
+        SET search_path TO public;
+        INSERT INTO ran VALUES (2);
+        CREATE INDEX CONCURRENTLY item_name_idx ON item (name);
+        UPDATE item SET id = id + 1000;
+        DO $$ BEGIN UPDATE item SET name = lower(name); COMMIT; END $$;
+        DROP INDEX CONCURRENTLY item_name_idx;
+        ALTER TABLE item ADD COLUMN size int NOT NULL DEFAULT 7";
+    let padding = "x".repeat(140_000);
+    let parts: String = (0..4)
+        .map(|number| format!("INSERT INTO ran SELECT {number} FROM (SELECT '{padding}') p;\n"))
+        .collect();
+    vec![
+        (FILES[0].0, FILES[0].1.to_owned()),
+        ("20230101000002_steps.up.sql", steps.to_owned()),
+        ("20230101000003_parts.up.sql", parts),
+    ]
+}
+
 /// What there is to know about a database when all is over, one fact a row.
 const FACTS: &str = "
     SELECT 'history', name FROM bun_migrations ORDER BY id;
@@ -210,8 +231,7 @@ pub enum Moment {
 }
 
 /// What a run sends and is sent if nobody disturbs it.
-pub fn undisturbed_messages() -> Vec<Seen> {
-    let site = Site::new();
+pub fn undisturbed_messages(site: &Site) -> Vec<Seen> {
     let proxy = site.proxy(None);
     site.through(&proxy).wait().code(0);
     proxy.seen()
