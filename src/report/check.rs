@@ -55,15 +55,15 @@ impl Report<'_> {
 
     pub fn json(&self) -> Json {
         let obstructions: &[Obstruction] = match self.judged {
-            Err(Error::Refused { obstructions, .. }) => obstructions,
+            Err(Error::Refused(refusal)) => &refusal.obstructions,
             _ => &[],
         };
         let divergences = plan::divergences(self.entries, self.order);
         let tolerated = self.judged.is_ok() || matches!(self.judged, Err(Error::Pending { .. }));
         let verdict = match self.judged {
             Ok(_) => "up_to_date",
-            Err(Error::Refused { divergences, .. }) if divergences.is_empty() => "obstructed",
-            Err(Error::Refused { .. }) => "diverged",
+            Err(Error::Refused(refusal)) if refusal.divergences.is_empty() => "obstructed",
+            Err(Error::Refused(_)) => "diverged",
             Err(_) => "pending",
         };
         let pending = self.entries.iter().filter_map(|entry| {
