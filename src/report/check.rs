@@ -93,17 +93,17 @@ impl Report<'_> {
         let obstructions = obstructions.iter().map(|obstruction| {
             Json::Object(vec![
                 ("file", obstruction.file.as_str().into()),
-                ("line", (obstruction.line as i64).into()),
-                ("column", (obstruction.column as i64).into()),
+                ("line", obstruction.line.into()),
+                ("column", obstruction.column.into()),
                 ("problem", obstruction.kind.to_string().into()),
             ])
         });
         let bun_row = self.observation.bun_row().map(|(_, id)| id);
         Json::Object(vec![
             ("verdict", verdict.into()),
-            ("pending", Json::List(pending.collect())),
-            ("divergences", Json::List(divergences.collect())),
-            ("obstructions", Json::List(obstructions.collect())),
+            ("pending", pending.collect()),
+            ("divergences", divergences.collect()),
+            ("obstructions", obstructions.collect()),
             ("bun_row_id", bun_row.into()),
         ])
     }
