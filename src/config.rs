@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::logging;
-use crate::text::terminal;
+use crate::text::terminal::{Layout, Paint};
 use values::shown;
 use variables::{Setting, Variable};
 
@@ -143,16 +143,10 @@ pub fn logging(environment: &Environment) -> logging::Settings {
 }
 
 /// How an answer on stdout is laid out.
-pub fn layout(environment: &Environment) -> terminal::Layout {
-    if !environment.stdout_is_terminal {
-        return terminal::Layout::Plain;
-    }
-    terminal::Layout::Terminal {
-        columns: environment.columns(),
-        paint: match environment.wants_colours() {
-            true => terminal::Paint::Ansi,
-            false => terminal::Paint::None,
-        },
+pub fn layout(environment: &Environment) -> Layout {
+    match environment.stdout_is_terminal {
+        true => environment.terminal(),
+        false => Layout::Plain,
     }
 }
 
@@ -237,16 +231,12 @@ impl Environment {
             .ok_or_else(|| complaint(variable, "is not valid UTF-8"))
     }
 
-    /// What the log is shown on.
-    fn screen(&self) -> logging::Screen {
-        if !self.stderr_is_terminal || self.is_dumb() {
-            return logging::Screen::Lines;
-        }
-        logging::Screen::Terminal {
+    fn terminal(&self) -> Layout {
+        Layout::Terminal {
             columns: self.columns(),
-            colours: match self.wants_colours() {
-                true => logging::Colours::Ansi,
-                false => logging::Colours::None,
+            paint: match self.wants_colours() {
+                true => Paint::Ansi,
+                false => Paint::None,
             },
         }
     }
@@ -341,7 +331,10 @@ impl<'a> Inquiry<'a> {
             format: self.given(&variables::LOG_FORMAT).unwrap_or(format),
             level: self.setting(&variables::LOG_LEVEL),
             queries: self.setting(&variables::QUERIES),
-            screen: self.environment.screen(),
+            layout: match self.environment.stderr_is_terminal && !self.environment.is_dumb() {
+                true => self.environment.terminal(),
+                false => Layout::Plain,
+            },
         }
     }
 }

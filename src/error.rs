@@ -14,9 +14,9 @@ use log::kv::Value;
 use crate::config::Complaint;
 use crate::files::FileProblem;
 use crate::migration::{Direction, Version};
-use crate::plan::refusal::{Divergence, DivergenceKind, Objection, Obstruction, Refusal, WayBack};
+use crate::plan::refusal::{Divergence, DivergenceKind, Refusal, WayBack};
 use crate::signals::{Signal, Stopped};
-use crate::text::words::seconds;
+use crate::text::words::{counted, seconds};
 
 pub use failure::{Before, Failure, FailureOutcome};
 pub use sql::SqlError;
@@ -30,10 +30,7 @@ pub enum Error {
     /// The migrations directory is unusable: every complaint at once.
     Files(Vec<FileProblem>),
     /// What is pending cannot be run: every complaint at once.
-    Refused {
-        divergences: Vec<Divergence>,
-        obstructions: Vec<Obstruction>,
-    },
+    Refused(Refusal),
     /// Migrations are pending, or may be, and it is not for us to run them.
     Pending {
         /// The files' names, in order.
@@ -115,11 +112,7 @@ pub enum Error {
         before: Option<Before>,
     },
     /// What is to be rolled back cannot be: every complaint at once.
-    NoWayBack(Vec<Objection>),
-    /// `down` was told to roll back more than there is.
-    TooFew { asked: usize, recorded: usize },
-    /// While `down` waited for the lock, these were applied, and nobody has asked to roll them back.
-    NewerApplied(Vec<Version>),
+    NoWayBack(WayBack),
     /// A history elsewhere in the database holds versions of our files, and the name of ours leads to none.
     HistoryElsewhere {
         table: String,
@@ -156,10 +149,13 @@ pub struct BunRow {
 
 impl From<Refusal> for Error {
     fn from(it: Refusal) -> Error {
-        Error::Refused {
-            divergences: it.divergences,
-            obstructions: it.obstructions,
-        }
+        Error::Refused(it)
+    }
+}
+
+impl From<WayBack> for Error {
+    fn from(it: WayBack) -> Error {
+        Error::NoWayBack(it)
     }
 }
 
@@ -168,16 +164,6 @@ impl From<Stopped> for Error {
         Error::Stopped {
             signal: it.signal,
             doing: it.doing,
-        }
-    }
-}
-
-impl From<WayBack> for Error {
-    fn from(it: WayBack) -> Error {
-        match it {
-            WayBack::TooFew { asked, recorded } => Error::TooFew { asked, recorded },
-            WayBack::NewerApplied(it) => Error::NewerApplied(it),
-            WayBack::None(it) => Error::NoWayBack(it),
         }
     }
 }
@@ -234,7 +220,6 @@ impl Error {
     }
 }
 
-type Written = fmt::Result;
 type Formatter<'a, 'b> = &'a mut fmt::Formatter<'b>;
 
 impl fmt::Display for Error {
@@ -259,44 +244,41 @@ impl fmt::Display for Error {
             | Error::LockLost { .. }
             | Error::TableWait { .. }
             | Error::RunnerAtWork { .. } => self.write_waiting(f),
-            Error::Held { .. } | Error::BunRow { .. } | Error::NoSuchRow { .. } => {
-                self.write_row(f)
-            }
-            Error::HistoryElsewhere { .. }
-            | Error::NoWayBack(_)
-            | Error::TooFew { .. }
-            | Error::NewerApplied(_)
+            Error::Held { .. }
+            | Error::BunRow { .. }
+            | Error::NoSuchRow { .. }
             | Error::NoSuchVersion { .. }
             | Error::RecordedBeyond { .. }
             | Error::CannotRehearse { .. } => self.write_wish(f),
-            Error::Refused {
-                divergences,
-                obstructions,
-            } => write_refusal(f, divergences, obstructions),
+            Error::HistoryElsewhere {
+                table,
+                search_path,
+                places,
+            } => write_elsewhere(f, table, search_path, places),
+            Error::NoWayBack(why) => write_no_way_back(f, why),
+            Error::Refused(refusal) => write_refusal(f, refusal),
             Error::Pending {
                 pending,
                 bun_row,
                 waited,
             } => write_pending(f, pending, bun_row.as_ref(), *waited),
-            Error::Migration(failure) => write!(f, "{failure}"),
+            Error::Migration(failure) => failure.fmt(f),
         }
     }
 }
 
 impl Error {
     /// What is wrong with what we were given, before any server is asked.
-    fn write_ours(&self, f: Formatter<'_, '_>) -> Written {
+    fn write_ours(&self, f: Formatter<'_, '_>) -> fmt::Result {
         match self {
-            Error::Usage(problem) => write!(f, "{problem}"),
+            Error::Usage(problem) => f.write_str(problem),
             Error::Environment(complaints) => {
-                write!(f, "the environment cannot be used; nothing was changed")?;
+                f.write_str("the environment cannot be used; nothing was changed")?;
                 write_lines(f, complaints)
             }
             Error::Files(problems) => {
-                write!(f, "the migration files cannot be used; nothing was changed")?;
-                problems
-                    .iter()
-                    .try_for_each(|it| write!(f, "\n  {}: {}", it.path.display(), it.problem))
+                f.write_str("the migration files cannot be used; nothing was changed")?;
+                write_lines(f, problems)
             }
             Error::Unanswered { cause } => {
                 write!(f, "the answer could not be written to stdout: {cause}")
@@ -307,7 +289,7 @@ impl Error {
     }
 
     /// What is wrong with the server, or the way to it.
-    fn write_server(&self, f: Formatter<'_, '_>) -> Written {
+    fn write_server(&self, f: Formatter<'_, '_>) -> fmt::Result {
         match self {
             Error::Rejected {
                 server,
@@ -315,53 +297,43 @@ impl Error {
                 hint,
             } => {
                 write!(f, "the server refused: {server}: {cause}")?;
-                write_hint(f, *hint)
+                hint.iter()
+                    .try_for_each(|hint| write!(f, "\n  hint: {hint}"))
             }
             Error::Unreachable {
                 server,
                 waited,
                 cause,
-            } => {
-                let waited = seconds(*waited);
-                write!(
-                    f,
-                    "the database could not be reached within {waited}: {server}: {cause}"
-                )
-            }
-            Error::NoSecondConnection { waited, cause } => {
-                let waited = seconds(*waited);
-                write!(f, "no second connection within {waited}: {cause}")?;
-                write_hint(f, Some("run again; a pool must have two for a runner"))
-            }
-            Error::ConnectionLost { doing, cause } => {
-                write!(f, "the connection was lost: {doing}: {cause}")?;
-                write_hint(
-                    f,
-                    Some(
-                        "run again; what was committed is in the history, and nothing is half done",
-                    ),
-                )
-            }
-            Error::RollbackLost { doing, cause } => {
-                write!(f, "the connection was lost: {doing}: {cause}")?;
-                write_hint(
-                    f,
-                    Some(
-                        "look at the history before you run it again: down counts from what is the newest then",
-                    ),
-                )
-            }
-            Error::UnexpectedAnswer { doing } => {
-                write!(f, "{doing}: the server's answer is not what was asked for")?;
-                write_hint(f, Some("run again; nothing is half done"))
-            }
-            Error::OtherServer => {
-                write!(
-                    f,
-                    "the two connections reached different servers, or the first was cut; nothing was begun"
-                )?;
-                write_hint(f, Some("run again; if it stays so, name one server"))
-            }
+            } => write!(
+                f,
+                "the database could not be reached within {}: {server}: {cause}",
+                seconds(*waited)
+            ),
+            Error::NoSecondConnection { waited, cause } => write!(
+                f,
+                "no second connection within {}: {cause}\n  \
+                 hint: run again; a pool must have two for a runner",
+                seconds(*waited)
+            ),
+            Error::ConnectionLost { doing, cause } => write!(
+                f,
+                "the connection was lost: {doing}: {cause}\n  \
+                 hint: run again; what was committed is in the history, and nothing is half done"
+            ),
+            Error::RollbackLost { doing, cause } => write!(
+                f,
+                "the connection was lost: {doing}: {cause}\n  hint: look at the history before \
+                 you run it again: down counts from what is the newest then"
+            ),
+            Error::UnexpectedAnswer { doing } => write!(
+                f,
+                "{doing}: the server's answer is not what was asked for\n  \
+                 hint: run again; nothing is half done"
+            ),
+            Error::OtherServer => f.write_str(
+                "the two connections reached different servers, or the first was cut; \
+                 nothing was begun\n  hint: run again; if it stays so, name one server",
+            ),
             Error::Database { doing, cause } => {
                 write!(f, "{doing}: {cause}")?;
                 cause.write_notes(f)
@@ -371,35 +343,25 @@ impl Error {
     }
 
     /// Who or what was in the way for too long.
-    fn write_waiting(&self, f: Formatter<'_, '_>) -> Written {
+    fn write_waiting(&self, f: Formatter<'_, '_>) -> fmt::Result {
         match self {
-            Error::RunnerWait { holder, waited } => {
-                let waited = seconds(*waited);
-                write!(
-                    f,
-                    "another runner still holds the migration lock after {waited}: {holder}"
-                )?;
-                write_hint(
-                    f,
-                    Some("run again; the lock is gone the moment its holder is"),
-                )
-            }
+            Error::RunnerWait { holder, waited } => write!(
+                f,
+                "another runner still holds the migration lock after {}: {holder}\n  \
+                 hint: run again; the lock is gone the moment its holder is",
+                seconds(*waited)
+            ),
             Error::SessionWait {
                 doing,
                 session,
                 waited,
                 before,
-            } => {
-                let waited = seconds(*waited);
-                write!(
-                    f,
-                    "{doing}: gave up after {waited} of waiting for {session}"
-                )?;
-                write!(
-                    f,
-                    "\n  not run; {before}; run again when that session is done"
-                )
-            }
+            } => write!(
+                f,
+                "{doing}: gave up after {} of waiting for {session}\n  \
+                 not run; {before}; run again when that session is done",
+                seconds(*waited)
+            ),
             Error::BunRowWait {
                 locks,
                 id,
@@ -409,26 +371,22 @@ impl Error {
                 let waited = seconds(*waited);
                 write!(
                     f,
-                    "bun's lock is still there after {waited}: row {id} of {locks}: "
-                )?;
-                write!(
-                    f,
-                    "its owner is a bun process, alive or dead, which nothing can tell"
+                    "bun's lock is still there after {waited}: row {id} of {locks}: its owner is \
+                     a bun process, alive or dead, which nothing can tell"
                 )?;
                 write_newest(f, *newest)?;
                 write!(
                     f,
-                    "\n  hint: run again if a bun process is at work; if you know that none is: lockstep unlock {id}"
+                    "\n  hint: run again if a bun process is at work; if you know that none is: \
+                     lockstep unlock {id}"
                 )
             }
-            Error::LockLost { locks, token } => {
-                write!(
-                    f,
-                    "the migration lock was lost: row {token} is gone from {locks}: somebody deleted it, or another runner \
-                     took over\n  nothing ran without the lock; what was committed before stays"
-                )?;
-                write_hint(f, Some("run again"))
-            }
+            Error::LockLost { locks, token } => write!(
+                f,
+                "the migration lock was lost: row {token} is gone from {locks}: somebody deleted \
+                 it, or another runner took over\n  nothing ran without the lock; what was \
+                 committed before stays\n  hint: run again"
+            ),
             Error::TableWait {
                 doing,
                 cause,
@@ -439,30 +397,28 @@ impl Error {
                 let waited = seconds(*waited);
                 write!(f, "{doing}: gave up after {waited} of tries: {cause}")?;
                 cause.write_notes(f)?;
-                blockers
-                    .iter()
-                    .try_for_each(|blocker| write!(f, "\n  blocked by {blocker}"))?;
+                for blocker in blockers {
+                    write!(f, "\n  blocked by {blocker}")?;
+                }
                 match before {
-                    None => write!(f, "\n  nothing was changed; run again"),
+                    None => f.write_str("\n  nothing was changed; run again"),
                     Some(before) => match before.direction {
                         Direction::Up => write!(f, "\n  rolled back; {before}; run again"),
                         Direction::Down => write!(f, "\n  not rolled back; {before}; run again"),
                     },
                 }
             }
-            Error::RunnerAtWork { runner } => {
-                write!(
-                    f,
-                    "a rehearsal would get into the way of another runner: {runner}"
-                )?;
-                write_hint(f, Some("run again when it is done"))
-            }
+            Error::RunnerAtWork { runner } => write!(
+                f,
+                "a rehearsal would get into the way of another runner: {runner}\n  \
+                 hint: run again when it is done"
+            ),
             _ => Ok(()),
         }
     }
 
-    /// Why `unlock` leaves a row of the locks table, or finds none.
-    fn write_row(&self, f: Formatter<'_, '_>) -> Written {
+    /// Why a command cannot do what it was asked for.
+    fn write_wish(&self, f: Formatter<'_, '_>) -> fmt::Result {
         match self {
             Error::Held { locks, id, holder } => write!(
                 f,
@@ -474,19 +430,13 @@ impl Error {
                 newest,
                 suspects,
             } => {
-                write!(
-                    f,
-                    "row {id} of {locks} is bun's, whose owner may be alive or dead"
-                )?;
-                write_newest(f, *newest)?;
-                suspects
-                    .iter()
-                    .try_for_each(|suspect| write!(f, "\n  its owner may be {suspect}"))?;
+                write_bun_row(f, locks, *id, *newest)?;
+                for suspect in suspects {
+                    write!(f, "\n  its owner may be {suspect}")?;
+                }
                 if suspects.is_empty() {
-                    write!(
-                        f,
-                        "\n  no session of another program is connected to this database now"
-                    )?;
+                    let nobody = "no session of another program is connected to this database now";
+                    write!(f, "\n  {nobody}")?;
                 }
                 write!(
                     f,
@@ -499,43 +449,6 @@ impl Error {
                     .iter()
                     .try_for_each(|present| write!(f, "; its row is {present}"))
             }
-            _ => Ok(()),
-        }
-    }
-
-    /// Why a command cannot do what it was asked for.
-    fn write_wish(&self, f: Formatter<'_, '_>) -> Written {
-        match self {
-            Error::HistoryElsewhere {
-                table,
-                search_path,
-                places,
-            } => write_elsewhere(f, table, search_path, places),
-            Error::NoWayBack(complaints) => {
-                write!(
-                    f,
-                    "these migrations cannot be rolled back; nothing was changed"
-                )?;
-                write_lines(f, complaints)
-            }
-            Error::TooFew { asked, recorded } => {
-                let there = match recorded {
-                    1 => "only 1 migration is".to_owned(),
-                    count => format!("only {count} migrations are"),
-                };
-                write!(
-                    f,
-                    "{asked} migrations cannot be rolled back: {there} recorded; nothing was changed"
-                )
-            }
-            Error::NewerApplied(newer) => {
-                write!(
-                    f,
-                    "the history has changed while down waited: applied meanwhile: {}; nothing was changed",
-                    listed(newer)
-                )?;
-                write_hint(f, Some("look at `lockstep status` before you run it again"))
-            }
             Error::NoSuchVersion { version, nearest } => write!(
                 f,
                 "no file has the version {version}; nothing was changed; the nearest is {nearest}"
@@ -546,9 +459,9 @@ impl Error {
                 listed(newer)
             ),
             Error::CannotRehearse { statements } => {
-                write!(
-                    f,
-                    "a rehearsal is one transaction, and what is pending does not fit into one; nothing was changed"
+                f.write_str(
+                    "a rehearsal is one transaction, and what is pending does not fit into one; \
+                     nothing was changed",
                 )?;
                 write_lines(f, statements)
             }
@@ -557,11 +470,32 @@ impl Error {
     }
 }
 
-fn write_refusal(
-    f: Formatter<'_, '_>,
-    divergences: &[Divergence],
-    obstructions: &[Obstruction],
-) -> Written {
+fn write_no_way_back(f: Formatter<'_, '_>, why: &WayBack) -> fmt::Result {
+    match why {
+        WayBack::None(objections) => {
+            f.write_str("these migrations cannot be rolled back; nothing was changed")?;
+            write_lines(f, objections)
+        }
+        WayBack::TooFew { asked, recorded } => {
+            let are = if *recorded == 1 { "is" } else { "are" };
+            let recorded = counted(*recorded, "migration");
+            write!(
+                f,
+                "{asked} migrations cannot be rolled back: only {recorded} {are} recorded; \
+                 nothing was changed"
+            )
+        }
+        WayBack::NewerApplied(newer) => write!(
+            f,
+            "the history has changed while down waited: applied meanwhile: {}; nothing was \
+             changed\n  hint: look at `lockstep status` before you run it again",
+            listed(newer)
+        ),
+    }
+}
+
+fn write_refusal(f: Formatter<'_, '_>, refusal: &Refusal) -> fmt::Result {
+    let (divergences, obstructions) = (&refusal.divergences, &refusal.obstructions);
     let what = match (divergences.is_empty(), obstructions.is_empty()) {
         (false, true) => "history and files disagree",
         (false, false) => "history and files disagree, and pending migrations cannot be run",
@@ -570,10 +504,9 @@ fn write_refusal(
     write!(f, "{what}; nothing was run")?;
     write_lines(f, divergences)?;
     write_lines(f, obstructions)?;
-    obstructions
-        .iter()
-        .filter_map(|obstruction| obstruction.remedy.as_ref())
-        .try_for_each(|remedy| write!(f, "\n  hint: {remedy}"))?;
+    for remedy in obstructions.iter().filter_map(|it| it.remedy.as_ref()) {
+        write!(f, "\n  hint: {remedy}")?;
+    }
     let mut hint = |applies: fn(DivergenceKind) -> bool, words: &str| match divergences
         .iter()
         .any(|it| applies(it.kind))
@@ -583,22 +516,24 @@ fn write_refusal(
     };
     hint(
         |kind| kind == DivergenceKind::OutOfOrder,
-        "give the late files a newer version, or, if they may run late, run with MIGRATION_ORDER=any",
+        "give the late files a newer version, or, if they may run late, \
+         run with MIGRATION_ORDER=any",
     )?;
     hint(
         |kind| matches!(kind, DivergenceKind::Renamed(_)),
-        "give a renamed file its version back, or, if the new one is meant, take its record along: \
-         lockstep baseline VERSION, with the new version",
+        "give a renamed file its version back, or, if the new one is meant, take its record \
+         along: lockstep baseline VERSION, with the new version",
     )?;
     hint(
         |kind| matches!(kind, DivergenceKind::Modified | DivergenceKind::Missing),
-        "bring back the files that were applied, or, if the difference is meant, run with MIGRATION_DIVERGENCE=warn",
+        "bring back the files that were applied, or, if the difference is meant, \
+         run with MIGRATION_DIVERGENCE=warn",
     )?;
     hint(
         |kind| kind == DivergenceKind::Modified,
-        "or record a file that was mended as it is now: lockstep baseline VERSION, with its version",
-    )?;
-    Ok(())
+        "or record a file that was mended as it is now: lockstep baseline VERSION, \
+         with its version",
+    )
 }
 
 fn write_elsewhere(
@@ -606,12 +541,12 @@ fn write_elsewhere(
     table: &str,
     search_path: &str,
     places: &[String],
-) -> Written {
+) -> fmt::Result {
     let found = places.join(", ");
     write!(
         f,
-        "the history is lost sight of: the search_path leads to no {table}, and {found} holds versions of these files; \
-         nothing was changed\n  search_path: {search_path}"
+        "the history is lost sight of: the search_path leads to no {table}, and {found} holds \
+         versions of these files; nothing was changed\n  search_path: {search_path}"
     )?;
     for place in places {
         write!(
@@ -621,7 +556,8 @@ fn write_elsewhere(
     }
     write!(
         f,
-        "\n  hint: for a history of its own: MIGRATIONS_TABLE=SCHEMA.{table}, with the schema to create it in"
+        "\n  hint: for a history of its own: MIGRATIONS_TABLE=SCHEMA.{table}, with the schema to \
+         create it in"
     )
 }
 
@@ -630,7 +566,7 @@ fn write_pending(
     pending: &[String],
     bun_row: Option<&BunRow>,
     waited: Option<Duration>,
-) -> Written {
+) -> fmt::Result {
     let still = match waited {
         Some(waited) => format!("still pending after {}", seconds(waited)),
         None => "pending".to_owned(),
@@ -644,27 +580,33 @@ fn write_pending(
     let Some(BunRow { locks, id, newest }) = bun_row else {
         return Ok(());
     };
-    write!(
-        f,
-        "\n  row {id} of {locks} is bun's, whose owner may be alive or dead"
-    )?;
-    write_newest(f, *newest)
+    f.write_str("\n  ")?;
+    write_bun_row(f, locks, *id, *newest)
 }
 
-fn write_newest(f: Formatter<'_, '_>, newest: Option<Version>) -> Written {
+fn write_bun_row(
+    f: Formatter<'_, '_>,
+    locks: &str,
+    id: i64,
+    newest: Option<Version>,
+) -> fmt::Result {
+    write!(
+        f,
+        "row {id} of {locks} is bun's, whose owner may be alive or dead"
+    )?;
+    write_newest(f, newest)
+}
+
+fn write_newest(f: Formatter<'_, '_>, newest: Option<Version>) -> fmt::Result {
     let Some(newest) = newest else { return Ok(()) };
     write!(
         f,
-        "\n  bun records a migration before it runs it: {newest}, the newest record, may be running, or may never have run"
+        "\n  bun records a migration before it runs it: {newest}, the newest record, may be \
+         running, or may never have run"
     )
 }
 
-fn write_hint(f: Formatter<'_, '_>, hint: Option<&str>) -> Written {
-    hint.iter()
-        .try_for_each(|hint| write!(f, "\n  hint: {hint}"))
-}
-
-fn write_lines(f: Formatter<'_, '_>, lines: &[impl fmt::Display]) -> Written {
+fn write_lines(f: Formatter<'_, '_>, lines: &[impl fmt::Display]) -> fmt::Result {
     lines.iter().try_for_each(|line| write!(f, "\n  {line}"))
 }
 

@@ -7,6 +7,7 @@ pub mod name;
 pub mod new;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,12 @@ use crate::sql;
 pub struct FileProblem {
     pub path: PathBuf,
     pub problem: String,
+}
+
+impl fmt::Display for FileProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path.display(), self.problem)
+    }
 }
 
 /// Reads every migration below `directory`, sorted by version.

@@ -169,6 +169,13 @@ impl Reader<'_> {
         }
     }
 
+    /// Notes what hangs on a table and may be locked too, if the table is from before the plan.
+    fn related_to(&mut self, table: &Name, what: &str, mode: Mode) {
+        if self.world.is_old(table) {
+            self.related(what, mode);
+        }
+    }
+
     /// Notes that tables which the text does not name may be locked too.
     fn related(&mut self, what: &str, mode: Mode) {
         self.note(LockedThing::Related(what.to_owned()), mode);
@@ -383,6 +390,7 @@ impl Reader<'_> {
 
 const KEEPS_ALL_OUT: &str = "keeps readers and writers of {} out";
 const KEEPS_WRITERS_OUT: &str = "keeps writers of {} out";
+const DEFAULT_AND_LINKED: &str = "its default partition, and what foreign keys link it to";
 const BUILDS_INDEX: &str = "keeps writers of {} out while the index is built";
 
 /// What a statement did in a rehearsal.

@@ -20,6 +20,7 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
 use crate::text::json;
+use crate::text::terminal::{Layout, Tone, printable};
 
 /// What the user asked of the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,23 +29,8 @@ pub struct Settings {
     pub format: Format,
     /// Log each statement sent, whatever the level.
     pub queries: bool,
-    pub screen: Screen,
-}
-
-/// What the log's text is shown on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Screen {
-    /// Nothing, or nothing that can do more than take one line after the other.
-    Lines,
-    /// A terminal whose cursor can be moved.
-    Terminal { columns: usize, colours: Colours },
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Colours {
-    None,
-    /// Those that every terminal has.
-    Ansi,
+    /// What text is shown on.
+    pub layout: Layout,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,7 +44,7 @@ pub enum Format {
 /// Starts the log. A second call changes nothing.
 pub fn init(settings: Settings) {
     STARTED.get_or_init(Instant::now);
-    if let Screen::Terminal { columns, .. } = settings.screen
+    if let Layout::Terminal { columns, .. } = settings.layout
         && settings.format == Format::Text
         && settings.level >= LevelFilter::Info
     {
@@ -142,21 +128,11 @@ fn builder(settings: Settings) -> env_logger::Builder {
         .filter_module(REPORT, LevelFilter::Error)
         .target(env_logger::Target::Stderr)
         .format(move |buffer, record| {
-            let text = match settings {
-                Settings {
-                    format: Format::Text,
-                    screen: Screen::Terminal { colours, .. },
-                    ..
-                } => {
-                    let text = line(Format::Text, record);
-                    format!(
-                        "{}{}",
-                        live::before_record(),
-                        coloured(text, record.level(), colours)
-                    )
-                }
-                _ => line(settings.format, record),
-            };
+            let mut text = line(settings.format, record);
+            if settings.format == Format::Text && settings.layout != Layout::Plain {
+                text = coloured(&text, record.level(), settings.layout);
+                text.insert_str(0, live::before_record());
+            }
             buffer.write_all(text.as_bytes())
         });
     builder
@@ -201,15 +177,14 @@ fn line(format: Format, record: &Record<'_>) -> String {
 }
 
 /// The word that says how bad it is, in colour: warnings yellow, errors red.
-fn coloured(text: String, level: Level, colours: Colours) -> String {
-    let (word, colour) = match level {
-        _ if colours == Colours::None => return text,
-        Level::Warn => (" WARN ", "33"),
-        Level::Error if text.starts_with("error:") => ("error:", "31"),
-        Level::Error => (" ERROR ", "31"),
-        Level::Info | Level::Debug | Level::Trace => return text,
+fn coloured(text: &str, level: Level, layout: Layout) -> String {
+    let (word, tone) = match level {
+        Level::Warn => (" WARN ", Tone::Notice),
+        Level::Error if text.starts_with("error:") => ("error:", Tone::Bad),
+        Level::Error => (" ERROR ", Tone::Bad),
+        Level::Info | Level::Debug | Level::Trace => return text.to_owned(),
     };
-    text.replacen(word, &format!("\x1b[{colour}m{word}\x1b[0m"), 1)
+    text.replacen(word, &layout.painted(word, tone), 1)
 }
 
 fn json_line(record: &Record<'_>, time: &str, message: &str) -> String {
@@ -314,14 +289,6 @@ impl<'v> VisitValue<'v> for Field {
         self.set_bare(value)
     }
 
-    fn visit_u128(&mut self, value: u128) -> Result<(), kv::Error> {
-        self.set_bare(value)
-    }
-
-    fn visit_i128(&mut self, value: i128) -> Result<(), kv::Error> {
-        self.set_bare(value)
-    }
-
     fn visit_f64(&mut self, value: f64) -> Result<(), kv::Error> {
         // JSON has neither NaN nor infinities.
         if value.is_finite() {
@@ -372,14 +339,13 @@ fn report(text: &str) -> String {
     out
 }
 
-/// Appends text with its control characters escaped, so that what a server says cannot steer a terminal.
+/// Appends text that cannot steer a terminal; tabs do no harm.
 fn push_visible(out: &mut String, text: &str) {
-    for c in text.chars() {
-        if c.is_control() && c != '\t' {
-            out.extend(c.escape_default())
-        } else {
-            out.push(c)
+    for (number, piece) in text.split('\t').enumerate() {
+        if number > 0 {
+            out.push('\t');
         }
+        out.push_str(&printable(piece));
     }
 }
 
@@ -422,6 +388,7 @@ fn shortened(sql: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::terminal::Paint;
     use log::Log;
     use std::sync::{Arc, Mutex};
 
@@ -675,7 +642,7 @@ mod tests {
                     level,
                     format: Format::Text,
                     queries,
-                    screen: Screen::Lines,
+                    layout: Layout::Plain,
                 });
                 assert_eq!(text.matches(" at ").count(), shown, "{text}");
                 assert_eq!(text.contains(" DEBUG query\n"), queries, "{text}");
@@ -686,7 +653,7 @@ mod tests {
                     level,
                     format: Format::Json,
                     queries,
-                    screen: Screen::Lines,
+                    layout: Layout::Plain,
                 });
                 assert_eq!(
                     json.lines().count(),
@@ -715,8 +682,9 @@ mod tests {
             (&error, Level::Error, "\u{1b}[31merror:\u{1b}[0m error: x\n"),
             (&info, Level::Info, info.as_str()),
         ] {
-            assert_eq!(coloured(text.clone(), level, Colours::Ansi), expected);
-            assert_eq!(coloured(text.clone(), level, Colours::None), *text);
+            let terminal = |paint| Layout::Terminal { columns: 80, paint };
+            assert_eq!(coloured(text, level, terminal(Paint::Ansi)), expected);
+            assert_eq!(coloured(text, level, terminal(Paint::None)), *text);
         }
     }
 }

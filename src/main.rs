@@ -32,7 +32,7 @@ use crate::cli::Command;
 use crate::commands::{Answer, Context};
 use crate::config::Environment;
 use crate::error::Error;
-use crate::plan::refusal::Objection;
+use crate::plan::refusal::{Objection, WayBack};
 use crate::signals::{Signal, Signals};
 
 fn main() -> ExitCode {
@@ -129,7 +129,7 @@ fn exit_code(error: &Error) -> u8 {
         | Error::Environment(_)
         | Error::Files(_)
         | Error::NoSuchRow { .. }
-        | Error::TooFew { .. }
+        | Error::NoWayBack(WayBack::TooFew { .. })
         | Error::NoSuchVersion { .. }
         | Error::CannotRehearse { .. }
         | Error::Unanswered { .. }
@@ -152,15 +152,19 @@ fn exit_code(error: &Error) -> u8 {
         | Error::RunnerAtWork { .. }
         | Error::SessionWait { .. }
         | Error::TableWait { .. } => 4,
-        Error::Refused { divergences, .. } => match divergences.is_empty() {
+        Error::Refused(refusal) => match refusal.divergences.is_empty() {
             true => 2,
             false => 5,
         },
-        Error::NoWayBack(objections) => match objections.iter().any(Objection::is_disagreement) {
-            true => 5,
-            false => 2,
-        },
-        Error::NewerApplied(_) | Error::RecordedBeyond { .. } | Error::HistoryElsewhere { .. } => 5,
+        Error::NoWayBack(WayBack::None(objections)) => {
+            match objections.iter().any(Objection::is_disagreement) {
+                true => 5,
+                false => 2,
+            }
+        }
+        Error::NoWayBack(WayBack::NewerApplied(_))
+        | Error::RecordedBeyond { .. }
+        | Error::HistoryElsewhere { .. } => 5,
         Error::Pending { .. } => 6,
         Error::Stopped {
             signal: Signal::Interrupt,

@@ -105,7 +105,7 @@ fn unset_and_empty_are_the_defaults() {
             level: LevelFilter::Info,
             format: logging::Format::Json,
             queries: false,
-            screen: logging::Screen::Lines,
+            layout: Layout::Plain,
         };
         assert_eq!(settings, default);
 
@@ -498,31 +498,29 @@ fn the_switch_judges_nothing_else() {
 
 #[test]
 fn a_terminal_that_can_has_a_live_line_and_colours() {
-    use logging::{Colours, Screen};
-    let terminal = |columns, colours| Screen::Terminal { columns, colours };
+    let terminal = |columns, paint| Layout::Terminal { columns, paint };
     for (variables, screen) in [
-        (&[][..], terminal(80, Colours::Ansi)),
-        (&[("TERM", "xterm")], terminal(80, Colours::Ansi)),
-        (&[("TERM", "dumb")], Screen::Lines),
-        (&[("NO_COLOR", "0")], terminal(80, Colours::None)),
-        (&[("NO_COLOR", "")], terminal(80, Colours::Ansi)),
-        (&[("COLUMNS", "132")], terminal(132, Colours::Ansi)),
-        (&[("COLUMNS", "0")], terminal(80, Colours::Ansi)),
-        (&[("COLUMNS", "wide")], terminal(80, Colours::Ansi)),
+        (&[][..], terminal(80, Paint::Ansi)),
+        (&[("TERM", "xterm")], terminal(80, Paint::Ansi)),
+        (&[("TERM", "dumb")], Layout::Plain),
+        (&[("NO_COLOR", "0")], terminal(80, Paint::None)),
+        (&[("NO_COLOR", "")], terminal(80, Paint::Ansi)),
+        (&[("COLUMNS", "132")], terminal(132, Paint::Ansi)),
+        (&[("COLUMNS", "0")], terminal(80, Paint::Ansi)),
+        (&[("COLUMNS", "wide")], terminal(80, Paint::Ansi)),
     ] {
-        for (stderr_is_terminal, screen) in [(true, screen), (false, Screen::Lines)] {
+        for (stderr_is_terminal, screen) in [(true, screen), (false, Layout::Plain)] {
             let settings = logging(&Environment {
                 stderr_is_terminal,
                 ..Environment::of(variables)
             });
-            assert_eq!(settings.screen, screen, "{variables:?}");
+            assert_eq!(settings.layout, screen, "{variables:?}");
         }
     }
 }
 
 #[test]
 fn an_answer_is_laid_out_for_the_terminal_that_there_is() {
-    use crate::text::terminal::{Layout, Paint};
     let layout = |variables: &[(&str, &str)], terminal| {
         super::layout(&Environment {
             stdout_is_terminal: terminal,

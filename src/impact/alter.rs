@@ -1,23 +1,14 @@
 //! `ALTER …`: which lock each form takes (`AlterTableGetLockLevel` in the server's `commands/tablecmds.c`, and the
 //! manual's page on ALTER TABLE), and what it does to the rows.
 
-use std::collections::BTreeSet;
-
 use super::types::Type;
 use super::world::Check;
-use super::{Harm, KEEPS_ALL_OUT, KEEPS_WRITERS_OUT, Mode, NEW_CODE_FIRST, Name, Reader, SHORT};
+use super::{
+    DEFAULT_AND_LINKED, Harm, KEEPS_ALL_OUT, KEEPS_WRITERS_OUT, Mode, NEW_CODE_FIRST, Name, Reader,
+    SHORT,
+};
 use crate::sql::Cursor;
 use crate::sql::quote::bare_or_quoted;
-
-/// Types that bring a sequence along.
-const SERIALS: [&str; 6] = [
-    "serial",
-    "bigserial",
-    "smallserial",
-    "serial2",
-    "serial4",
-    "serial8",
-];
 
 /// What a constraint of a table begins with.
 const CONSTRAINTS: [&str; 6] = [
@@ -105,10 +96,9 @@ impl Reader<'_> {
     fn attach(&mut self, parent: &Name, mut words: Cursor<'_>) {
         let Some(parts) = words.parts() else { return };
         self.lock_name(parent, Mode::ShareUpdateExclusive);
-        if self.world.is_old(parent) {
-            self.related("its default partition", Mode::AccessExclusive);
-            self.related("what its foreign keys reference", Mode::ShareRowExclusive);
-        }
+        self.related_to(parent, "its default partition", Mode::AccessExclusive);
+        let targets = "what its foreign keys reference";
+        self.related_to(parent, targets, Mode::ShareRowExclusive);
         let partition = self.world.resolve(&parts);
         self.lock_name(&partition, Mode::AccessExclusive);
         let message = "reads all of {} while nobody else can, unless a CHECK proves its bounds";
@@ -124,12 +114,7 @@ impl Reader<'_> {
         let is_gentle = words.takes("concurrently") || words.takes("finalize");
         let mode = Mode::AccessExclusive.or_gentle(is_gentle);
         self.lock_name(parent, mode);
-        if self.world.is_old(parent) {
-            self.related(
-                "its default partition, and what foreign keys link it to",
-                mode,
-            );
-        }
+        self.related_to(parent, DEFAULT_AND_LINKED, mode);
         if !is_gentle {
             let safer = "DETACH PARTITION … CONCURRENTLY, alone in its file";
             self.warn(Harm::BlocksReads, parent, KEEPS_ALL_OUT, safer);
@@ -198,10 +183,7 @@ impl Reader<'_> {
     // ---- ADD ----
 
     fn add(&mut self, table: &Name, mut words: Cursor<'_>) -> Mode {
-        let name = match words.takes("constraint") {
-            true => words.name(),
-            false => None,
-        };
+        let name = words.takes("constraint").then(|| words.name()).flatten();
         let is_constraint = words.clone().first_of(&CONSTRAINTS).is_some();
         match name.is_some() || is_constraint {
             true => self.add_constraint(table, name, words),
@@ -265,7 +247,11 @@ impl Reader<'_> {
         let is_identity = words.has("as identity");
         // A domain's check is made for each row, also where the value is NULL.
         let is_checked = self.world.domains.get(type_name) == Some(&true);
-        if SERIALS.contains(&type_name) || is_computed || is_identity || is_checked {
+        // serial, bigserial, serial8, …
+        let is_serial = type_name
+            .trim_end_matches(['2', '4', '8'])
+            .ends_with("serial");
+        if is_serial || is_computed || is_identity || is_checked {
             self.rewrites(table, PLAIN);
         } else if words.has("default") {
             self.default(table, words.clone());
@@ -287,24 +273,16 @@ impl Reader<'_> {
             let columns = self.world.columns.entry(table.clone()).or_default();
             columns.insert(column.clone(), column_type);
         }
-        self.references(table, None, BTreeSet::from([column]), words);
+        self.references(table, None, vec![column], words);
         Mode::AccessExclusive
     }
 
     /// A default that is the same for all rows is kept in the catalog; one that is not is computed for each row.
     fn default(&mut self, table: &Name, mut words: Cursor<'_>) {
         let _ = words.seek("default");
-        let volatile: Vec<(String, bool)> = words
-            .calls()
-            .into_iter()
-            .filter_map(|name| self.world.volatile.get(&name).map(|&all| (name, all)))
-            .collect();
-        if volatile.iter().any(|(_, all)| *all) {
+        let mut calls = words.calls().into_iter();
+        if calls.any(|name| self.world.volatile.contains(&name)) {
             self.rewrites(table, BATCHES);
-        } else if let Some((name, _)) = volatile.first() {
-            let name = bare_or_quoted(name);
-            let message = format!("rewrites {{}} if this {name}() is volatile");
-            self.warn(Harm::MayRewrite, table, &message, BATCHES);
         }
     }
 
@@ -344,7 +322,7 @@ impl Reader<'_> {
     fn type_change(&mut self, table: &Name, column: &str, mut words: Cursor<'_>) {
         let linked = self.world.referencing(table, column);
         self.lock_all(linked, Mode::AccessExclusive);
-        let targets = self.world.targets(table, |it| it.columns.contains(column));
+        let targets = self.world.targets(table, |it| it.column == column);
         self.lock_all(targets, Mode::AccessExclusive);
 
         let Some(new) = Type::read(&mut words) else {
@@ -378,19 +356,21 @@ impl Reader<'_> {
         let name = words.name().unwrap_or_default();
         let targets = self.world.targets(table, |key| match is_constraint {
             true => key.name == name,
-            false => key.columns.contains(&name),
+            false => key.column == name,
         });
         self.lock_all(targets, Mode::AccessExclusive);
-        if !is_constraint {
+        if is_constraint {
+            self.world.drop_constraint(table, &name);
+        } else {
             let column = bare_or_quoted(&name);
             let message = format!("code that uses column {column} of {{}} fails");
             self.warn(Harm::BreaksOldCode, table, &message, NEW_CODE_FIRST);
+            self.world.drop_column(table, &name);
         }
-        if cascades && self.world.is_old(table) {
+        if cascades {
             let what = "views and tables that depend on it";
-            self.related(what, Mode::AccessExclusive);
+            self.related_to(table, what, Mode::AccessExclusive);
         }
-        self.world.forget(table, &name, is_constraint);
         Mode::AccessExclusive
     }
 }

@@ -1,10 +1,9 @@
 //! `CREATE …` and `DROP …`: what a new thing locks of what is there already, and what hangs on a thing that goes.
 
-use std::collections::BTreeSet;
-
 use super::world::{Child, ForeignKey};
 use super::{
-    BUILDS_INDEX, Harm, KEEPS_ALL_OUT, KEEPS_WRITERS_OUT, Mode, NEW_CODE_FIRST, Name, Reader, SHORT,
+    BUILDS_INDEX, DEFAULT_AND_LINKED, Harm, KEEPS_ALL_OUT, KEEPS_WRITERS_OUT, Mode, NEW_CODE_FIRST,
+    Name, Reader, SHORT,
 };
 use crate::sql::Cursor;
 
@@ -42,14 +41,7 @@ impl Reader<'_> {
             }
             "function" if !words.has("immutable") && !words.has("stable") => {
                 let name = words.parts().and_then(|mut parts| parts.pop());
-                self.world.volatile.extend(name.map(|name| (name, true)));
-            }
-            "domain" => {
-                let is_checked = words.has("check") || words.has("not null");
-                let name = words.parts().and_then(|mut parts| parts.pop());
-                self.world
-                    .domains
-                    .extend(name.map(|name| (name, is_checked)));
+                self.world.volatile.extend(name);
             }
             "extension" => self.unknown("runs the extension's script"),
             _ => {}
@@ -68,10 +60,7 @@ impl Reader<'_> {
         {
             let parent = self.world.resolve(&parent);
             self.lock_name(&parent, Mode::AccessExclusive);
-            if self.world.is_old(&parent) {
-                let others = "its default partition, and what its foreign keys link it to";
-                self.related(others, Mode::AccessExclusive);
-            }
+            self.related_to(&parent, DEFAULT_AND_LINKED, Mode::AccessExclusive);
             self.adopt(&table, parent, true);
         }
         let columns = words.group();
@@ -84,16 +73,13 @@ impl Reader<'_> {
             }
         }
         for mut element in columns.map(Cursor::elements).unwrap_or_default() {
-            let constraint = match element.takes("constraint") {
-                true => element.name(),
-                false => None,
-            };
+            let constraint = element.takes("constraint").then(|| element.name());
             if element.takes("foreign key") {
-                self.foreign_key(&table, constraint, element);
+                self.foreign_key(&table, constraint.flatten(), element);
             } else if constraint.is_none()
                 && let Some(column) = element.name()
             {
-                self.references(&table, None, BTreeSet::from([column]), element);
+                self.references(&table, None, vec![column], element);
             }
         }
     }
@@ -122,7 +108,7 @@ impl Reader<'_> {
         &mut self,
         table: &Name,
         name: Option<String>,
-        columns: BTreeSet<String>,
+        columns: Vec<String>,
         mut words: Cursor<'_>,
     ) {
         if !words.seek("references") {
@@ -134,15 +120,17 @@ impl Reader<'_> {
             self.lock_name(&target, Mode::ShareRowExclusive);
             self.warn(Harm::BlocksWrites, &target, KEEPS_WRITERS_OUT, SHORT);
         }
-        let all: Vec<&str> = columns.iter().map(String::as_str).collect();
-        let usual = format!("{}_{}_fkey", table.name, all.join("_"));
-        self.world.foreign_keys.push(ForeignKey {
-            name: name.unwrap_or(usual),
-            table: table.clone(),
-            columns,
-            target,
-            target_columns: names(words.group()),
-        });
+        let usual = format!("{}_{}_fkey", table.name, columns.join("_"));
+        let mut target_columns = names(words.group()).into_iter();
+        for column in columns {
+            self.world.foreign_keys.push(ForeignKey {
+                name: name.clone().unwrap_or_else(|| usual.clone()),
+                table: table.clone(),
+                column,
+                target: target.clone(),
+                target_column: target_columns.next(),
+            });
+        }
     }
 
     fn create_view(&mut self, mut words: Cursor<'_>, replaces: bool) {
@@ -213,8 +201,8 @@ impl Reader<'_> {
             self.lock_name(&name, Mode::AccessExclusive);
             let message = "code that uses {} fails";
             self.warn(Harm::BreaksOldCode, &name, message, NEW_CODE_FIRST);
-            if cascades && self.world.is_old(&name) {
-                self.related("views that depend on it", Mode::AccessExclusive);
+            if cascades {
+                self.related_to(&name, "views that depend on it", Mode::AccessExclusive);
             }
             let children = self.world.children.iter();
             let parents = children.filter(|it| it.table == name && it.is_partition);
@@ -248,7 +236,7 @@ impl Reader<'_> {
 }
 
 /// The names in a list, if there is one.
-fn names(list: Option<Cursor<'_>>) -> BTreeSet<String> {
+fn names(list: Option<Cursor<'_>>) -> Vec<String> {
     let elements = list.map(Cursor::elements).unwrap_or_default().into_iter();
     elements.filter_map(|mut it| it.name()).collect()
 }

@@ -42,14 +42,15 @@ pub struct Child {
     pub is_partition: bool,
 }
 
+/// One column of a foreign key, and what it references.
 #[derive(Clone, Debug)]
 pub struct ForeignKey {
     pub name: String,
     pub table: Name,
-    pub columns: BTreeSet<String>,
+    pub column: String,
     pub target: Name,
-    /// None are told where it references the primary key.
-    pub target_columns: BTreeSet<String>,
+    /// None is told where it is the primary key's.
+    pub target_column: Option<String>,
 }
 
 /// A constraint `CHECK (column IS NOT NULL)`, or, without a name, `NOT NULL`.
@@ -77,8 +78,8 @@ pub struct World {
     pub columns: BTreeMap<Name, BTreeMap<String, Type>>,
     /// Domains, and whether a value must pass a check.
     pub domains: BTreeMap<String, bool>,
-    /// Volatile functions, and whether all functions of the name are.
-    pub volatile: BTreeMap<String, bool>,
+    /// Names of volatile functions.
+    pub volatile: BTreeSet<String>,
     /// Pairs of types between which a value stays as it is.
     pub coercible: BTreeSet<(String, String)>,
     /// What the plan has created meanwhile.
@@ -211,11 +212,11 @@ impl World {
         checks.any(|it| it.is_valid && it.table == *table && it.column == column)
     }
 
-    /// The tables that reference one of these columns of the table.
+    /// The tables that reference the column.
     pub fn referencing(&self, table: &Name, column: &str) -> Vec<Name> {
         let meets = |key: &&ForeignKey| {
-            let columns = &key.target_columns;
-            key.target == *table && (columns.is_empty() || columns.contains(column))
+            let target = key.target_column.as_deref();
+            key.target == *table && target.is_none_or(|it| it == column)
         };
         let keys = self.foreign_keys.iter().filter(meets);
         keys.map(|key| key.table.clone()).collect()
@@ -228,24 +229,21 @@ impl World {
         keys.map(|key| key.target.clone()).collect()
     }
 
-    /// Drops a constraint, or a column with what hangs on it.
-    pub fn forget(&mut self, table: &Name, name: &str, is_constraint: bool) {
-        self.foreign_keys.retain(|key| {
-            let goes = match is_constraint {
-                true => key.name == name,
-                false => key.columns.contains(name),
-            };
-            key.table != *table || !goes
-        });
-        self.checks.retain(|it| {
-            let found = match is_constraint {
-                true => &it.name,
-                false => &it.column,
-            };
-            it.table != *table || found != name
-        });
-        if !is_constraint && let Some(columns) = self.columns.get_mut(table) {
-            columns.remove(name);
+    pub fn drop_constraint(&mut self, table: &Name, name: &str) {
+        self.foreign_keys
+            .retain(|key| key.table != *table || key.name != name);
+        self.checks
+            .retain(|it| it.table != *table || it.name != name);
+    }
+
+    /// Drops a column with what hangs on it.
+    pub fn drop_column(&mut self, table: &Name, column: &str) {
+        self.foreign_keys
+            .retain(|key| key.table != *table || key.column != column);
+        self.checks
+            .retain(|it| it.table != *table || it.column != column);
+        if let Some(columns) = self.columns.get_mut(table) {
+            columns.remove(column);
         }
     }
 }

@@ -15,9 +15,13 @@ pub struct Refusal {
 }
 
 /// Why nothing is rolled back.
+#[derive(Debug)]
 pub enum WayBack {
+    /// More was asked for than there is.
     TooFew { asked: usize, recorded: usize },
+    /// While `down` waited for the lock, these were applied, and nobody has asked to roll them back.
     NewerApplied(Vec<Version>),
+    /// What is to be rolled back cannot be: every complaint at once.
     None(Vec<Objection>),
 }
 
@@ -79,7 +83,7 @@ impl fmt::Display for Objection {
                 write!(f, "{version} missing: applied, but its files are gone")
             }
             Objection::NoDownFile(path) => write!(f, "{path} is missing"),
-            Objection::Unusable(it) => write!(f, "{}: {}", it.path.display(), it.problem),
+            Objection::Unusable(it) => it.fmt(f),
             Objection::Obstructed(obstruction) => write!(f, "{obstruction}"),
         }
     }

@@ -55,15 +55,15 @@ impl Report<'_> {
 
     pub fn json(&self) -> Json {
         let obstructions: &[Obstruction] = match self.judged {
-            Err(Error::Refused { obstructions, .. }) => obstructions,
+            Err(Error::Refused(refusal)) => &refusal.obstructions,
             _ => &[],
         };
         let divergences = plan::divergences(self.entries, self.order);
         let tolerated = self.judged.is_ok() || matches!(self.judged, Err(Error::Pending { .. }));
         let verdict = match self.judged {
             Ok(_) => "up_to_date",
-            Err(Error::Refused { divergences, .. }) if divergences.is_empty() => "obstructed",
-            Err(Error::Refused { .. }) => "diverged",
+            Err(Error::Refused(refusal)) if refusal.divergences.is_empty() => "obstructed",
+            Err(Error::Refused(_)) => "diverged",
             Err(_) => "pending",
         };
         let pending = self.entries.iter().filter_map(|entry| {
@@ -93,17 +93,17 @@ impl Report<'_> {
         let obstructions = obstructions.iter().map(|obstruction| {
             Json::Object(vec![
                 ("file", obstruction.file.as_str().into()),
-                ("line", (obstruction.line as i64).into()),
-                ("column", (obstruction.column as i64).into()),
+                ("line", obstruction.line.into()),
+                ("column", obstruction.column.into()),
                 ("problem", obstruction.kind.to_string().into()),
             ])
         });
         let bun_row = self.observation.bun_row().map(|(_, id)| id);
         Json::Object(vec![
             ("verdict", verdict.into()),
-            ("pending", Json::List(pending.collect())),
-            ("divergences", Json::List(divergences.collect())),
-            ("obstructions", Json::List(obstructions.collect())),
+            ("pending", pending.collect()),
+            ("divergences", divergences.collect()),
+            ("obstructions", obstructions.collect()),
             ("bun_row_id", bun_row.into()),
         ])
     }

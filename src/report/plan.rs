@@ -1,13 +1,12 @@
 //! What `plan` prints: the pending files, their statements, the locks, the warnings.
 
-use crate::impact::Measured;
-use crate::impact::{self, Harm, Impact, Lock, LockedThing, Mode, Warning, World};
+use crate::impact::{self, Harm, Impact, Lock, LockedThing, Measured, Mode, Warning, World};
 use crate::migration::Migration;
 use crate::plan::Plan;
 use crate::sql::place::{Place, Precision};
 use crate::sql::{self, Kind};
 use crate::text::json::Json;
-use crate::text::terminal::{printable, width};
+use crate::text::terminal::hanging;
 use crate::text::words::counted;
 
 /// How many columns a terminal or a mail has.
@@ -99,7 +98,7 @@ impl<'a> Answer<'a> {
     pub fn text(&self) -> String {
         let mut out = String::new();
         if let Some(runner) = &self.runner {
-            push_wrapped(&mut out, 0, &format!("a runner is at work: {runner}"));
+            out += &hanging(&format!("a runner is at work: {runner}"), 0, WIDTH);
             out.push('\n');
         }
         if self.files.is_empty() {
@@ -113,61 +112,45 @@ impl<'a> Answer<'a> {
             file.write_text(&mut out);
             out.push('\n');
         }
-        push_wrapped(&mut out, 0, &self.summary());
+        out += &hanging(&self.summary(), 0, WIDTH);
         out
     }
 
     fn summary(&self) -> String {
-        let statements = self.files.iter().map(|file| file.statements.len()).sum();
-        let shown = self.warnings();
-        let mut summary = format!(
-            "{}{} pending, {}, {}",
-            if self.is_rehearsed {
-                "rehearsed and rolled back: "
-            } else {
-                ""
-            },
-            counted(self.files.len(), "migration"),
-            counted(statements, "statement"),
-            counted(shown, "warning"),
-        );
-        let unknown = self
-            .impacts()
-            .filter(|impact| !impact.unknown.is_empty())
-            .count();
-        if unknown > 0 {
-            summary.push_str(&format!(
-                ", {} with unknown effects",
-                counted(unknown, "statement")
-            ));
+        let rehearsed = match self.is_rehearsed {
+            true => "rehearsed and rolled back: ",
+            false => "",
+        };
+        let files = counted(self.files.len(), "migration");
+        let statements = counted(self.statements().count(), "statement");
+        let warnings = counted(self.warnings(), "warning");
+        let summary = format!("{rehearsed}{files} pending, {statements}, {warnings}");
+        let unknown = self.statements().filter(|it| !it.impact.unknown.is_empty());
+        match unknown.count() {
+            0 => summary,
+            count => format!(
+                "{summary}, {} with unknown effects",
+                counted(count, "statement")
+            ),
         }
-        summary
     }
 
-    fn impacts(&self) -> impl Iterator<Item = &Impact> {
-        self.files
-            .iter()
-            .flat_map(|file| &file.statements)
-            .map(|statement| &statement.impact)
+    fn statements(&self) -> impl Iterator<Item = &Statement> {
+        self.files.iter().flat_map(|file| &file.statements)
     }
 
     /// How many warnings there are.
     fn warnings(&self) -> usize {
-        let all = self.files.iter().flat_map(|file| &file.statements);
-        all.map(|it| it.warnings().count()).sum()
+        self.statements().map(|it| it.warnings().count()).sum()
     }
 
     pub fn json(&self) -> String {
-        let warnings = self.warnings();
         Json::Object(vec![
-            ("runner", Json::from(self.runner.clone())),
-            ("rehearsed", Json::from(self.is_rehearsed)),
-            ("pending", json_of(self.files.len())),
-            ("warnings", json_of(warnings)),
-            (
-                "migrations",
-                Json::List(self.files.iter().map(File::json).collect()),
-            ),
+            ("runner", self.runner.clone().into()),
+            ("rehearsed", self.is_rehearsed.into()),
+            ("pending", self.files.len().into()),
+            ("warnings", self.warnings().into()),
+            ("migrations", self.files.iter().map(File::json).collect()),
         ])
         .document()
     }
@@ -185,33 +168,31 @@ impl Runs {
         }
     }
 
-    fn phrase(self) -> &'static str {
+    /// As in the JSON, and in words.
+    fn words(self) -> (&'static str, &'static str) {
         match self {
-            Runs::InTransaction => "in a transaction",
-            Runs::Outside => "outside a transaction",
-            Runs::Either => "in a transaction, or outside if the server demands it",
-        }
-    }
-
-    /// As in the JSON.
-    fn word(self) -> &'static str {
-        match self {
-            Runs::InTransaction => "in_transaction",
-            Runs::Outside => "outside",
-            Runs::Either => "either",
+            Runs::InTransaction => ("in_transaction", "in a transaction"),
+            Runs::Outside => ("outside", "outside a transaction"),
+            Runs::Either => (
+                "either",
+                "in a transaction, or outside if the server demands it",
+            ),
         }
     }
 }
 
 impl File<'_> {
     fn write_text(&self, out: &mut String) {
-        let late = if self.is_out_of_order {
-            ", out-of-order"
-        } else {
-            ""
+        let late = match self.is_out_of_order {
+            true => ", out-of-order",
+            false => "",
         };
-        let head = format!("{}: {}{late}", self.migration.file_name, self.runs.phrase());
-        push_wrapped(out, 0, &head);
+        let head = format!(
+            "{}: {}{late}",
+            self.migration.file_name,
+            self.runs.words().1
+        );
+        *out += &hanging(&head, 0, WIDTH);
         let last = self.statements.last().map_or(0, |statement| statement.line);
         let width = last.to_string().len();
         for statement in &self.statements {
@@ -222,14 +203,14 @@ impl File<'_> {
     fn json(&self) -> Json {
         let migration = self.migration;
         Json::Object(vec![
-            ("version", Json::from(migration.version.to_string())),
-            ("name", Json::from(migration.file_name.clone())),
-            ("file", Json::from(migration.path.display().to_string())),
-            ("out_of_order", Json::from(self.is_out_of_order)),
-            ("runs", Json::from(self.runs.word())),
+            ("version", migration.version.to_string().into()),
+            ("name", migration.file_name.clone().into()),
+            ("file", migration.path.display().to_string().into()),
+            ("out_of_order", self.is_out_of_order.into()),
+            ("runs", self.runs.words().0.into()),
             (
                 "statements",
-                Json::List(self.statements.iter().map(Statement::json).collect()),
+                self.statements.iter().map(Statement::json).collect(),
             ),
         ])
     }
@@ -243,13 +224,14 @@ impl Statement {
             let milliseconds = measured.duration.as_secs_f64() * 1000.0;
             head.push_str(&format!(": {milliseconds:.1} ms"));
         }
-        push_wrapped(out, 2, &head);
+        *out += &hanging(&head, 2, WIDTH);
         for fact in self.facts() {
-            push_wrapped(out, indent, &fact);
+            *out += &hanging(&fact, indent, WIDTH);
         }
         for warning in self.warnings() {
-            push_wrapped(out, indent, &format!("warning: {}", warning.message));
-            push_wrapped(out, indent + 2, &format!("safer: {}", warning.safer));
+            let (message, safer) = (&warning.message, &warning.safer);
+            *out += &hanging(&format!("warning: {message}"), indent, WIDTH);
+            *out += &hanging(&format!("safer: {safer}"), indent + 2, WIDTH);
         }
     }
 
@@ -293,21 +275,12 @@ impl Statement {
     fn json(&self) -> Json {
         let impact = &self.impact;
         Json::Object(vec![
-            ("line", json_of(self.line)),
-            ("verb", Json::from(self.verb.clone())),
-            (
-                "locks",
-                Json::List(impact.locks.iter().map(lock_json).collect()),
-            ),
-            ("unknown", Json::from(impact.unknown.clone())),
-            (
-                "warnings",
-                Json::List(self.warnings().map(warning_json).collect()),
-            ),
-            (
-                "measured",
-                self.measured.as_ref().map_or(Json::Null, measured_json),
-            ),
+            ("line", self.line.into()),
+            ("verb", self.verb.clone().into()),
+            ("locks", impact.locks.iter().map(lock_json).collect()),
+            ("unknown", impact.unknown.clone().into()),
+            ("warnings", self.warnings().map(warning_json).collect()),
+            ("measured", self.measured.as_ref().map(measured_json).into()),
         ])
     }
 }
@@ -342,63 +315,32 @@ fn lock_json(lock: &Lock) -> Json {
         LockedThing::Related(what) => (None, Some(what.clone())),
     };
     Json::Object(vec![
-        ("table", Json::from(table)),
-        ("related", Json::from(related)),
-        ("mode", Json::from(lock.mode.to_string())),
+        ("table", table.into()),
+        ("related", related.into()),
+        ("mode", lock.mode.to_string().into()),
     ])
 }
 
 fn measured_json(measured: &Measured) -> Json {
     let lock = |(table, mode): &(String, Mode)| {
         Json::Object(vec![
-            ("table", Json::from(table.clone())),
-            ("mode", Json::from(mode.to_string())),
+            ("table", table.clone().into()),
+            ("mode", mode.to_string().into()),
         ])
     };
     let microseconds = i64::try_from(measured.duration.as_micros()).unwrap_or(i64::MAX);
     Json::Object(vec![
-        ("duration_us", Json::from(microseconds)),
-        (
-            "locks",
-            Json::List(measured.locks.iter().map(lock).collect()),
-        ),
-        ("rewritten", Json::from(measured.rewritten.clone())),
+        ("duration_us", microseconds.into()),
+        ("locks", measured.locks.iter().map(lock).collect()),
+        ("rewritten", measured.rewritten.clone().into()),
     ])
 }
 
 fn warning_json(warning: &Warning) -> Json {
     Json::Object(vec![
-        ("kind", Json::from(warning.harm.word())),
-        ("table", Json::from(warning.table.clone())),
-        ("message", Json::from(warning.message.clone())),
-        ("safer", Json::from(warning.safer.clone())),
+        ("kind", warning.harm.word().into()),
+        ("table", warning.table.clone().into()),
+        ("message", warning.message.clone().into()),
+        ("safer", warning.safer.clone().into()),
     ])
-}
-
-fn json_of(count: usize) -> Json {
-    Json::from(i64::try_from(count).unwrap_or(i64::MAX))
-}
-
-/// Appends a paragraph: broken between words at [`WIDTH`] columns, its first line indented by `indent` blanks, the
-/// others by two more. What has no blank is not broken.
-fn push_wrapped(out: &mut String, indent: usize, text: &str) {
-    let text = printable(text);
-    let words = text.trim_start();
-    let lead = indent + text.len() - words.len();
-    out.push_str(&" ".repeat(lead));
-    let mut column = lead;
-    for (number, word) in words.split(' ').enumerate() {
-        let columns = width(word);
-        if number > 0 && columns > 0 && column + 1 + columns > WIDTH {
-            column = indent + 2;
-            out.push('\n');
-            out.push_str(&" ".repeat(column));
-        } else if number > 0 {
-            column += 1;
-            out.push(' ');
-        }
-        out.push_str(word);
-        column += columns;
-    }
-    out.push('\n');
 }

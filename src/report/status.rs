@@ -84,19 +84,20 @@ impl Report<'_> {
         let mut table = Table::new(&columns);
         for entry in self.entries {
             let (state, record) = (entry.state, self.recorded(entry));
-            let known = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-            let plain = |text: String| (text, Tone::Plain);
+            let when = record.and_then(|it| it.applied_at.as_deref().map(time));
+            let group = record.and_then(|it| it.group.map(|it| it.to_string()));
+            let took = record.and_then(|it| it.duration_ms.map(duration));
+            let known = |text: Option<String>| {
+                let text = text.unwrap_or_else(|| "-".to_owned());
+                (text, Tone::Plain)
+            };
             table.push(vec![
-                plain(entry.version.to_string()),
-                plain(known(self.name(entry))),
+                known(Some(entry.version.to_string())),
+                known(self.name(entry)),
                 (state.to_string(), tone(state)),
-                plain(known(
-                    record.and_then(|it| it.applied_at.as_deref().map(time)),
-                )),
-                plain(known(
-                    record.and_then(|it| it.group).map(|it| it.to_string()),
-                )),
-                plain(known(record.and_then(|it| it.duration_ms).map(duration))),
+                known(when),
+                known(group),
+                known(took),
             ]);
         }
         table
@@ -221,10 +222,10 @@ impl Report<'_> {
         let counts = self.counts();
         let count = |state: State| {
             let count = counts.get(&state).copied().unwrap_or(0);
-            (state_field(state), Json::from(count as i64))
+            (state_field(state), count.into())
         };
         Json::Object(vec![
-            ("hosts", Json::List(places.collect())),
+            ("hosts", places.collect()),
             ("database", seen.database.as_str().into()),
             ("user", seen.user.as_str().into()),
             ("server_version", seen.server_version.as_str().into()),
@@ -233,7 +234,7 @@ impl Report<'_> {
             ("lock", lock_json(&self.facts.lock, seen)),
             (
                 "migrations",
-                Json::List(self.entries.iter().map(|it| self.entry_json(it)).collect()),
+                self.entries.iter().map(|it| self.entry_json(it)).collect(),
             ),
             ("counts", Json::Object(State::ALL.map(count).to_vec())),
             ("foreign_names", seen.history.foreign.clone().into()),
@@ -388,7 +389,7 @@ fn lock_json(lock: &LockState, seen: &Observation) -> Json {
         ("state", state.into()),
         ("table", seen.locks.clone().into()),
         ("row_id", id.into()),
-        ("holder", holder.map_or(Json::Null, holder_json)),
+        ("holder", holder.map(holder_json).into()),
         ("suspects", suspects.to_vec().into()),
     ])
 }

@@ -79,6 +79,12 @@ impl From<i64> for Json {
     }
 }
 
+impl From<usize> for Json {
+    fn from(count: usize) -> Json {
+        Json::Integer(i64::try_from(count).unwrap_or(i64::MAX))
+    }
+}
+
 impl From<&str> for Json {
     fn from(value: &str) -> Json {
         Json::Text(value.to_owned())
@@ -99,6 +105,12 @@ impl<T: Into<Json>> From<Option<T>> for Json {
 
 impl<T: Into<Json>> From<Vec<T>> for Json {
     fn from(values: Vec<T>) -> Json {
+        values.into_iter().collect()
+    }
+}
+
+impl<T: Into<Json>> FromIterator<T> for Json {
+    fn from_iter<I: IntoIterator<Item = T>>(values: I) -> Json {
         Json::List(values.into_iter().map(Into::into).collect())
     }
 }
@@ -134,7 +146,7 @@ mod tests {
     fn a_document_is_indented_and_keeps_its_order() {
         let value = Json::Object(vec![
             ("b", Json::from(true)),
-            ("a", Json::from(Some(-1))),
+            ("a", Json::from(Some(-1_i64))),
             ("none", Json::from(None::<i64>)),
             ("empty", Json::List(Vec::new())),
             ("list", Json::from(vec!["x\"y"])),

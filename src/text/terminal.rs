@@ -1,14 +1,16 @@
-//! What answers on a terminal are made of: tables, labelled lines, colours.
+//! What answers and the log on a terminal are made of: tables, labelled lines, colours.
 //!
 //! In a pipe nothing is wrapped or shortened, however long a line becomes. On a terminal long cells are wrapped, so that
 //! nothing is lost there either.
 
 use std::borrow::Cow;
 
-/// Where an answer goes to, as far as its looks depend on that.
+use unicode_width::UnicodeWidthChar;
+
+/// Where an answer or the log goes to, as far as its looks depend on that.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Layout {
-    /// A pipe or a file.
+    /// A pipe or a file, or a terminal that can do no more.
     Plain,
     Terminal {
         columns: usize,
@@ -133,7 +135,7 @@ impl Table {
         let parts: Vec<Vec<&str>> = cells
             .iter()
             .zip(widths)
-            .map(|((text, _), &width)| wrapped(text, width))
+            .map(|((text, _), &width)| wrapped(text, width, 0))
             .collect();
         let height = parts.iter().map(Vec::len).max().unwrap_or(0);
         for number in 0..height {
@@ -174,7 +176,7 @@ pub fn labelled(lines: &[(&str, String)], layout: Layout) -> String {
             columns.saturating_sub(indent).max(NARROWEST)
         });
         let mut label = *label;
-        for part in wrapped(&value, limit) {
+        for part in wrapped(&value, limit, 0) {
             out.push_str(&layout.painted(label, Tone::Heading));
             out.push_str(&" ".repeat(indent - width(label)));
             out.push_str(part);
@@ -188,13 +190,26 @@ pub fn labelled(lines: &[(&str, String)], layout: Layout) -> String {
 /// Lines without a label, which are wrapped on a terminal.
 pub fn paragraph(text: &str, layout: Layout) -> String {
     let text = printable(text);
-    let parts = wrapped(&text, layout.columns().unwrap_or(usize::MAX));
+    let parts = wrapped(&text, layout.columns().unwrap_or(usize::MAX), 0);
     parts.iter().map(|part| format!("{part}\n")).collect()
 }
 
-/// Cuts a text into lines that are no wider than `limit`: at a blank, else behind a sign that joins words, else anywhere.
-fn wrapped(text: &str, limit: usize) -> Vec<&str> {
-    let (mut lines, mut rest) = (Vec::new(), text);
+/// Lines of at most so many columns, the first indented by so many blanks, the others by two more.
+pub fn hanging(text: &str, indent: usize, columns: usize) -> String {
+    const HANG: usize = 2;
+    let text = printable(text);
+    let parts = wrapped(&text, columns.saturating_sub(indent), HANG);
+    let line = |(number, part): (usize, &&str)| {
+        let indent = indent + if number == 0 { 0 } else { HANG };
+        format!("{:indent$}{part}\n", "")
+    };
+    parts.iter().enumerate().map(line).collect()
+}
+
+/// Cuts a text into lines that are no wider than `limit`, those behind the first by `less`: at a blank, else behind a
+/// sign that joins words, else anywhere.
+fn wrapped(text: &str, mut limit: usize, less: usize) -> Vec<&str> {
+    let (first, mut lines, mut rest) = (limit, Vec::new(), text);
     while width(rest) > limit {
         let fitting = fitting(rest, limit);
         let head = &rest[..fitting];
@@ -206,6 +221,7 @@ fn wrapped(text: &str, limit: usize) -> Vec<&str> {
         let cut = at_blank.or_else(behind_sign).unwrap_or(fitting);
         lines.push(rest[..cut].trim_end());
         rest = rest[cut..].trim_start();
+        limit = first.saturating_sub(less);
     }
     lines.push(rest);
     lines
@@ -242,49 +258,13 @@ fn steers(character: char) -> bool {
 }
 
 /// How many columns of a terminal a text takes.
-pub fn width(text: &str) -> usize {
+fn width(text: &str) -> usize {
     text.chars().map(columns_of).sum()
 }
 
-/// As terminals count: marks that stand above or below a letter take none, ideographs, syllables of Hangul and pictures
-/// take two (Unicode Standard Annex 11, "East Asian Width"). These are the ranges in which names are written; a table of
-/// all would be the better way, and a dependency.
+/// As terminals count: marks that stand above or below a letter take none, ideographs and pictures take two.
 fn columns_of(character: char) -> usize {
-    match u32::from(character) {
-        0x0300..=0x036f
-        | 0x0483..=0x0489
-        | 0x0591..=0x05bd
-        | 0x064b..=0x065f
-        | 0x0900..=0x0902
-        | 0x093c
-        | 0x0941..=0x0948
-        | 0x094d
-        | 0x0e31
-        | 0x0e34..=0x0e3a
-        | 0x0e47..=0x0e4e
-        | 0x0eb1
-        | 0x0eb4..=0x0ebc
-        | 0x0ec8..=0x0ece
-        | 0x200b..=0x200f
-        | 0x20d0..=0x20f0
-        | 0xfe00..=0xfe0f
-        | 0xfe20..=0xfe2f
-        | 0xfeff => 0,
-        0x1100..=0x115f
-        | 0x2e80..=0x303e
-        | 0x3041..=0xa4cf
-        | 0xa960..=0xa97c
-        | 0xac00..=0xd7a3
-        | 0xf900..=0xfaff
-        | 0xfe30..=0xfe6f
-        | 0xff01..=0xff60
-        | 0xffe0..=0xffe6
-        | 0x1f300..=0x1f64f
-        | 0x1f680..=0x1f6ff
-        | 0x1f900..=0x1f9ff
-        | 0x20000..=0x3fffd => 2,
-        _ => 1,
-    }
+    character.width().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -374,7 +354,7 @@ id  name                    ms
             "_a_b_c_d_e-f/g,h",
         ] {
             for limit in 1..10 {
-                let lines = wrapped(text, limit);
+                let lines = wrapped(text, limit, 0);
                 let squeezed = |text: &str| text.replace(' ', "");
                 assert_eq!(squeezed(&lines.concat()), squeezed(text), "{limit}");
                 let fits = |line: &&str| width(line) <= limit.max(2);

@@ -419,14 +419,10 @@ struct Table {
 
 impl Seen {
     fn new(catalog: &Catalog) -> Seen {
-        let tables = catalog
-            .relations
-            .iter()
-            .filter(|(_, relation)| relation.is_table());
-        let tables = tables.map(|(&oid, relation)| {
+        let tables = catalog.tables.iter().map(|(&oid, known)| {
             let table = Table {
-                name: relation.name.clone(),
-                filenode: relation.filenode.clone(),
+                name: known.name.clone(),
+                filenode: known.filenode.clone(),
                 mode: None,
             };
             (oid, table)
