@@ -20,6 +20,7 @@ mod commands {
     mod check;
     mod down;
     mod help;
+    mod import;
     mod new;
     mod plan;
     pub mod status;
