@@ -11,7 +11,8 @@ mod version;
 use std::fmt;
 
 use crate::files::import::Found;
-use crate::migration::Version;
+use crate::files::name;
+use crate::migration::{Direction, Version};
 
 /// The tools whose migrations are understood.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -90,11 +91,11 @@ pub struct Part {
 
 impl Brought {
     pub fn up_name(&self) -> String {
-        format!("{}_{}.up.sql", self.version, self.name)
+        name::of(self.version, &self.name, Direction::Up)
     }
 
     pub fn down_name(&self) -> String {
-        format!("{}_{}.down.sql", self.version, self.name)
+        name::of(self.version, &self.name, Direction::Down)
     }
 
     /// The names of the new files, and what is in them.
@@ -217,17 +218,15 @@ fn complain_of_order(tool: Tool, migrations: &[Brought], problems: &mut Vec<Prob
     }
 }
 
-/// Returns true if and only if the old names are the new ones.
+/// Returns true if and only if the old names are ours.
 fn is_ours(migration: &Brought) -> bool {
-    let same = |part: &Part, new: String| {
-        let old = part.from.rsplit('/').next().unwrap_or_default();
-        old.replace(".tx.", ".") == new
+    let new = (migration.version, migration.name.as_str());
+    let same = |part: &Part, direction| {
+        let old = part.from.rsplit('/').next().and_then(name::parse);
+        old == Some((new.0, new.1, direction))
     };
-    same(&migration.up, migration.up_name())
-        && migration
-            .down
-            .as_ref()
-            .is_none_or(|down| same(down, migration.down_name()))
+    let down = migration.down.as_ref();
+    same(&migration.up, Direction::Up) && down.is_none_or(|it| same(it, Direction::Down))
 }
 
 /// The name as it is, if it is one of ours; else with an underscore for all that is not.

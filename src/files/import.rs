@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::FileProblem;
 use super::new::write_new;
+use crate::text::terminal::printable;
 
 /// A file of another tool's.
 #[derive(Debug)]
@@ -92,15 +93,14 @@ impl Reader {
         if name.as_encoded_bytes().starts_with(b".") {
             return;
         }
-        let shown = |it: &str| it.chars().all(|c| !c.is_control());
-        let Some(name) = name.to_str().filter(|it| shown(it)) else {
+        let Some(name) = name.to_str().filter(|it| printable(it) == *it) else {
             let why = format!("the name {name:?} holds what cannot be shown: rename it");
             return self.problems.push(problem(directory, why));
         };
         let path = directory.join(name);
-        let outcome = path.canonicalize().and_then(|real| {
-            let metadata = fs::metadata(&path)?;
-            Ok((real.starts_with(&self.root), metadata))
+        let outcome = entry.file_type().and_then(|kind| {
+            let is_within = !kind.is_symlink() || path.canonicalize()?.starts_with(&self.root);
+            Ok((is_within, fs::metadata(&path)?))
         });
         let below = match below {
             "" => name.to_owned(),
@@ -108,19 +108,17 @@ impl Reader {
         };
         match outcome {
             Err(error) => self.problems.push(problem(&path, describe(&error))),
-            Ok((false, _)) => {
+            Ok((false, metadata)) if metadata.is_dir() || is_read(&below) => {
                 let why = "a symbolic link out of the directory: put the file itself here";
                 self.problems.push(problem(&path, why));
             }
             Ok((true, metadata)) if metadata.is_dir() => self.walk(&path, &below, depth + 1),
-            Ok((true, metadata)) => self.take(&path, below, &metadata),
+            Ok((_, metadata)) => self.take(&path, below, &metadata),
         }
     }
 
     fn take(&mut self, path: &Path, below: String, metadata: &fs::Metadata) {
-        let lower = below.to_ascii_lowercase();
-        let ends = [".sql", ".sql.conf", "metadata.toml"];
-        if !ends.iter().any(|end| lower.ends_with(end)) {
+        if !is_read(&below) {
             let text = None;
             return self.found.push(Found { path: below, text });
         }
@@ -142,6 +140,14 @@ impl Reader {
             Err(error) => self.problems.push(problem(path, describe(&error))),
         }
     }
+}
+
+/// Returns true if and only if the text of such a file is of interest.
+fn is_read(path: &str) -> bool {
+    let path = path.to_ascii_lowercase();
+    [".sql", ".sql.conf", "metadata.toml"]
+        .iter()
+        .any(|end| path.ends_with(end))
 }
 
 fn describe(error: &io::Error) -> String {

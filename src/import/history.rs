@@ -3,6 +3,8 @@
 //! Only an answer that leaves no doubt becomes a version to type: what a tool holds for failed, a gap, and a record whose
 //! file is not there are for a person.
 
+use std::collections::BTreeMap;
+
 use super::{Brought, Import, Tool, layout};
 use crate::migration::Version;
 use crate::sql::quote;
@@ -201,10 +203,20 @@ pub enum Verdict {
 /// Judges what a tool's table says, in the order in which it was read.
 pub fn judge(tool: Tool, import: &Import, records: &[Record]) -> Verdict {
     let migrations = &import.migrations;
+    let keys = migrations.iter().map(|it| match is_by_name(tool) {
+        true => it.id.as_str(),
+        false => it.number.as_str(),
+    });
+    let by_key: BTreeMap<&str, usize> = keys.zip(0..).collect();
     let mut applied = vec![false; migrations.len()];
     let mut doubts = Vec::new();
     for record in records {
-        let found = migrations.iter().position(|it| is_of(tool, record, it));
+        let number = layout::numbers(&record.entry).join(".");
+        let key = match is_by_name(tool) {
+            true => &record.entry,
+            false => &number,
+        };
+        let found = by_key.get(key.as_str()).copied();
         let entry = &record.entry;
         match (record.what.as_str(), found) {
             ("failed", _) => doubts.push(format!("{tool} began {entry} and did not finish it")),
@@ -245,11 +257,9 @@ pub fn judge(tool: Tool, import: &Import, records: &[Record]) -> Verdict {
     }
 }
 
-fn is_of(tool: Tool, record: &Record, migration: &Brought) -> bool {
-    match tool {
-        Tool::SqlMigrate | Tool::Prisma => record.entry == migration.id,
-        _ => layout::numbers(&record.entry).join(".") == migration.number,
-    }
+/// Returns true if and only if the tool records the names of files or directories, not their versions.
+fn is_by_name(tool: Tool) -> bool {
+    matches!(tool, Tool::SqlMigrate | Tool::Prisma)
 }
 
 /// Numbers in the order of their values.

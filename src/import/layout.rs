@@ -70,11 +70,12 @@ pub(super) fn recognise(found: &[Found]) -> Result<Recognised<'_>, Vec<Problem>>
     };
     let tools = tools(*shape, named, &left)?;
     let sources = paired(*shape, named)?;
+    let settings: Vec<&Found> = found.iter().filter(|it| !is_sql(&it.path)).collect();
     let sources = sources
         .into_iter()
         .map(|(up, down)| Source {
             number: numbers(&up.digits),
-            wants_no_transaction: says_no_transaction(*shape, up.found, found),
+            wants_no_transaction: says_no_transaction(*shape, up.found, &settings),
             digits: up.digits,
             name: up.name,
             id: up.id,
@@ -149,9 +150,8 @@ fn code(file: &Found) -> Option<Problem> {
     ];
     let name = file_of(&file.path);
     let (stem, extension) = name.rsplit_once('.')?;
-    let is_migration = letters(name, "VURB").is_some()
-        || name.starts_with("R__")
-        || stem.trim_start_matches(|c: char| c.is_ascii_digit()) != stem;
+    let is_migration =
+        letters(name, "VURB").is_some() || name.starts_with("R__") || begins_with_number(stem);
     let known = LANGUAGES.contains(&extension) && is_migration && !stem.ends_with("_test");
     known.then(|| {
         let what = match extension {
@@ -161,6 +161,12 @@ fn code(file: &Found) -> Option<Problem> {
         let problem = format!("{what}, which cannot come along: write it in SQL");
         Problem::new(&file.path, problem)
     })
+}
+
+/// Returns true if and only if the name is that of a migration: `N_name`, `N-name`, `N.name`.
+fn begins_with_number(stem: &str) -> bool {
+    let rest = stem.trim_start_matches(|c: char| c.is_ascii_digit());
+    rest != stem && rest.starts_with(['_', '-', '.'])
 }
 
 /// The version and the name of `V1.2__name.sql`, whose letter is one of these.
@@ -355,9 +361,9 @@ pub(super) fn numbers(version: &str) -> Vec<String> {
     numbers
 }
 
-/// Returns true if and only if a file says that this one is to run without a transaction: itself by sqlx's first line,
-/// diesel's `metadata.toml`, Flyway's `.sql.conf`.
-fn says_no_transaction(shape: Shape, up: &Found, found: &[Found]) -> bool {
+/// Returns true if and only if a file of settings says that this one is to run without a transaction: diesel's
+/// `metadata.toml`, Flyway's `.sql.conf`.
+fn says_no_transaction(shape: Shape, up: &Found, settings: &[&Found]) -> bool {
     let beside = match shape {
         Shape::UpFolders => format!("{}metadata.toml", up.path.trim_end_matches("up.sql")),
         Shape::Letters => format!("{}.conf", up.path),
@@ -368,6 +374,6 @@ fn says_no_transaction(shape: Shape, up: &Found, found: &[Found]) -> bool {
         said.starts_with("run_in_transaction=false")
             || said.starts_with("executeInTransaction=false")
     };
-    let beside = found.iter().find(|it| it.path == beside);
+    let beside = settings.iter().find(|it| it.path == beside);
     beside.is_some_and(|it| it.text().lines().any(says))
 }

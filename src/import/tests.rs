@@ -1,3 +1,5 @@
+//! Layouts, versions, parts and histories, each as a table of cases.
+
 use super::history::{Record, Verdict, judge};
 use super::*;
 

@@ -34,11 +34,7 @@ pub enum Known {
 impl Report<'_> {
     pub fn text(&self) -> String {
         let import = self.import;
-        let (whose, from, to) = (
-            listed(&import.tools),
-            self.from.display(),
-            self.to.display(),
-        );
+        let (whose, from, to) = (listed(&import.tools), shown(self.from), shown(self.to));
         let count = counted(import.migrations.len(), "migration");
         let mut text = match import.is_ours {
             true => format!(
@@ -67,7 +63,7 @@ impl Report<'_> {
     /// What is to be done next.
     fn next(&self) -> String {
         let mut text = "\nnext:\n".to_owned();
-        let mut say = |line: &str| text += &format!("  {line}\n");
+        let mut say = |line: &str| text += &format!("  {}\n", printable(line));
         if self.refusal.is_some() {
             say("mend what is refused above, in the new files");
         }
@@ -127,6 +123,10 @@ impl Report<'_> {
         names.dedup();
         names.join(" or ")
     }
+}
+
+fn shown(path: &Path) -> String {
+    printable(&path.display().to_string()).into_owned()
 }
 
 /// What became of one migration.

@@ -430,7 +430,7 @@ fn built() -> Result<PathBuf, String> {
         ),
         (
             "migrate",
-            "github.com/golang-migrate/migrate/v4/cmd/migrate@v4.19.0",
+            "github.com/golang-migrate/migrate/v4/cmd/migrate@v4.20.1",
             "-tags=postgres",
         ),
     ];
