@@ -4,6 +4,7 @@
 mod help;
 
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 
 use lexopt::Arg;
 
@@ -29,6 +30,8 @@ pub enum Command {
     Plan(Format, Planning),
     /// Create the two files of a migration with this name.
     New(OsString),
+    /// Write the migrations of another tool in this directory under our names.
+    Import(PathBuf),
     /// Record every file up to this version as applied, without running it.
     Baseline(UpTo),
     /// Show the lock, or remove the row with this id.
@@ -75,7 +78,7 @@ struct Entry {
 }
 
 /// Every command that has a name, in the order of the help text.
-static COMMANDS: [Entry; 10] = [
+static COMMANDS: [Entry; 11] = [
     Entry {
         name: "up",
         operand: "",
@@ -146,6 +149,17 @@ static COMMANDS: [Entry; 10] = [
         read: |words| {
             let name = words.required("", |word| Some(word.to_owned()));
             name.map(Command::New)
+        },
+    },
+    Entry {
+        name: "import",
+        operand: "DIRECTORY",
+        options: &[],
+        summary: "write another tool's migrations under our names",
+        page: help::IMPORT,
+        read: |words| {
+            let directory = words.required("", |word| Some(PathBuf::from(word)));
+            directory.map(Command::Import)
         },
     },
     Entry {
@@ -430,6 +444,7 @@ mod tests {
             ("new add_column", Command::New("add_column".into())),
             ("new -- --json", Command::New("--json".into())),
             ("new -5", Command::New("-5".into())),
+            ("import a/b", Command::Import("a/b".into())),
             (
                 "baseline 20230314095813",
                 Command::Baseline(UpTo::Version(version)),
@@ -469,7 +484,7 @@ mod tests {
 
     #[test]
     fn names_what_it_does_not_understand() {
-        let commands = "use one of up, down, status, check, wait, plan, new, baseline, unlock, help (see `lockstep help`)";
+        let commands = "use one of up, down, status, check, wait, plan, new, import, baseline, unlock, help (see `lockstep help`)";
         let version = "VERSION is 14 digits, those that a file's name begins with, or latest (see `lockstep help baseline`)";
         let id = "ID is the whole number that `lockstep unlock` shows (see `lockstep help unlock`)";
         let table = [

@@ -175,6 +175,25 @@ pub fn migrations_dir(environment: &Environment) -> Result<PathBuf, Vec<Complain
     }
 }
 
+/// Returns true if and only if a variable says where a database is; if none does, there would be the default, which nobody
+/// has asked for.
+pub fn names_a_database(environment: &Environment) -> bool {
+    const LIBPQS: [&str; 4] = ["PGHOST", "PGHOSTADDR", "PGDATABASE", "PGSERVICE"];
+    let ours = [
+        &variables::URL,
+        &variables::URL_FILE,
+        &variables::ENDPOINT.variable,
+        &variables::DATABASE.variable,
+    ];
+    let mut names = ours.map(|it| it.name).into_iter().chain(LIBPQS);
+    names.any(|name| {
+        environment
+            .variables
+            .get(name)
+            .is_some_and(|it| !it.is_empty())
+    })
+}
+
 /// Where the variable stands in the table.
 fn position(variable: &str) -> Option<usize> {
     variables::all().position(|it| it.name == variable)

@@ -3,6 +3,7 @@
 //! Files are read before connecting, because a bad file name should fail without a database. Each file is read, lexed
 //! and hashed once. Down files are only looked at by name, until somebody rolls back: [`Downs`].
 
+pub mod import;
 pub mod name;
 pub mod new;
 

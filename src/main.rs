@@ -12,6 +12,7 @@ mod error;
 mod files;
 mod history;
 mod impact;
+mod import;
 mod lock;
 mod logging;
 mod migration;
@@ -72,6 +73,7 @@ fn run(environment: &Environment, signals: io::Result<Signals>) -> Result<Answer
         Command::Status(format) => commands::status::run(context, format),
         Command::Check(format) => commands::check::run(context, format),
         Command::Wait => commands::wait::run(context),
+        Command::Import(directory) => commands::import::run(context, &directory),
         Command::New(wish) => commands::new::run(context, &wish.to_string_lossy()),
         Command::Plan(format, planning) => commands::plan::run(context, format, planning),
         Command::Start => match config::switch(environment) {

@@ -34,7 +34,7 @@ pub fn topic(name: &str) -> Option<&'static str> {
 }
 
 /// The manual: the files that README links to, so that the program and the page on the web never part.
-static MANUAL: [(&str, &str); 12] = [
+static MANUAL: [(&str, &str); 13] = [
     ("environment", include_str!("../manual/environment.md")),
     ("exit-codes", include_str!("../manual/exit-codes.md")),
     ("files", include_str!("../manual/files.md")),
@@ -46,6 +46,7 @@ static MANUAL: [(&str, &str); 12] = [
     ("lock", include_str!("../manual/lock.md")),
     ("limits", include_str!("../manual/limits.md")),
     ("bun", include_str!("../manual/bun.md")),
+    ("other-tools", include_str!("../manual/other-tools.md")),
     ("contributing", include_str!("../manual/contributing.md")),
 ];
 
@@ -66,9 +67,8 @@ usage: lockstep [COMMAND]
     page += "  --version, -V     show the version\n\n";
     page += &table(&[&variables::URL, &variables::MIGRATIONS_DIR.variable]);
     page += "
-exit codes: 0 done; 1 a migration failed, 2 unusable input, 5 history and files
-disagree: fix that first; 3 no connection, 4 no lock, 6 still pending, 130 and
-143 stopped by a signal: run again.
+exit codes: 0 done; 1 failed, 2 unusable input, 5 history and files disagree:
+fix it; 3 no connection, 4 no lock, 6 pending, 130 and 143 a signal: run again.
 the manual, `lockstep help TOPIC`:
 ";
     let topics = MANUAL.map(|(topic, _)| topic);
@@ -91,7 +91,7 @@ fn page(entry: &Entry) -> String {
         variables => format!("\n{}", table(variables)),
     };
     let usage = usage.trim_end();
-    format!("{usage}\n\n{about}{table}\nexit codes:\n{codes}\nexample{example}\n")
+    format!("{usage}\n\n{about}{table}\nexit codes:\n  {codes}\nexample{example}\n")
 }
 
 /// What each variable is, and its default.
@@ -253,6 +253,27 @@ what is no letter, digit or dash becomes an underscore. It needs no database.
   2  unusable command line or directory; nothing was created
 ",
     example: ": lockstep new \"add author to notes\"",
+};
+
+#[rustfmt::skip]
+pub const IMPORT: Page = Page {
+    about: "\
+Reads the migrations of another tool in DIRECTORY, and writes them under our
+names, in their order, up and down apart, the SQL as it is. It shows what each
+file became and what cannot come along; with a database it reads that tool's
+history, and names the `lockstep baseline` to type. `lockstep help other-tools`
+lists the tools. MIGRATIONS_DIR must be absent or empty.
+",
+    variables: &[
+        &variables::URL, &variables::MIGRATIONS_DIR.variable, &variables::DATABASE_WAIT.variable,
+    ],
+    codes: "\
+  0         written; `lockstep check` judges the files
+  2         unusable command line, environment or files; nothing was written
+  3, 4      no connection; the other history is locked: nothing was written
+  130, 143  stopped by SIGINT, SIGTERM; nothing was written
+",
+    example: ": MIGRATIONS_DIR=migrations lockstep import db/goose",
 };
 
 #[rustfmt::skip]

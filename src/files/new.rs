@@ -145,7 +145,7 @@ fn now() -> Version {
 }
 
 /// Writes a file that must not be there yet; leaves none if it cannot.
-fn write_new(path: &Path, text: &str) -> io::Result<()> {
+pub(super) fn write_new(path: &Path, text: &str) -> io::Result<()> {
     let mut file = fs::OpenOptions::new()
         .write(true)
         .create_new(true)

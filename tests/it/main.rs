@@ -21,6 +21,7 @@ mod commands {
     mod down;
     mod help;
     mod history_lost;
+    mod import;
     mod new;
     mod plan;
     pub mod status;

@@ -5,8 +5,8 @@ use std::fs;
 use crate::support::Scratch;
 
 /// What the general page lists, in this order.
-const COMMANDS: [&str; 10] = [
-    "up", "down", "status", "check", "wait", "plan", "new", "baseline", "unlock", "help",
+const COMMANDS: [&str; 11] = [
+    "up", "down", "status", "check", "wait", "plan", "new", "import", "baseline", "unlock", "help",
 ];
 
 #[test]

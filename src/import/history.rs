@@ -1,0 +1,268 @@
+//! The tables in which other tools keep what they have applied: how they are found and read, and what follows from it.
+//!
+//! Only an answer that leaves no doubt becomes a version to type: what a tool holds for failed, a gap, and a record whose
+//! file is not there are for a person.
+
+use std::collections::BTreeMap;
+
+use super::{Brought, Import, Tool, layout};
+use crate::migration::Version;
+use crate::sql::quote;
+
+/// The table of one tool.
+struct Table {
+    tool: Tool,
+    name: &'static str,
+    /// What tells it from another tool's of the same name.
+    column: &'static str,
+    /// The statement's columns: which migration, and one of [`Record`]'s words.
+    columns: &'static str,
+    /// The rest of the statement, behind the table's name.
+    rest: &'static str,
+}
+
+const TABLES: [Table; 11] = [
+    table(
+        Tool::GolangMigrate,
+        "schema_migrations",
+        "dirty",
+        "version, CASE WHEN dirty THEN 'failed' ELSE 'up to' END",
+        "",
+    ),
+    table(
+        Tool::Dbmate,
+        "schema_migrations",
+        "version",
+        "version, 'applied'",
+        "ORDER BY version",
+    ),
+    table(
+        Tool::Goose,
+        "goose_db_version",
+        "version_id",
+        "version_id, CASE WHEN is_applied THEN 'applied' ELSE 'undone' END",
+        "WHERE version_id <> 0 ORDER BY id",
+    ),
+    table(
+        Tool::SqlMigrate,
+        "gorp_migrations",
+        "applied_at",
+        "id, 'applied'",
+        "ORDER BY id",
+    ),
+    table(
+        Tool::Flyway,
+        "flyway_schema_history",
+        "installed_rank",
+        "version, CASE WHEN NOT success THEN 'failed' WHEN type LIKE 'UNDO%' OR type = 'DELETE' THEN 'undone' \
+         WHEN type LIKE '%BASELINE' THEN 'baseline' ELSE 'applied' END",
+        "WHERE version IS NOT NULL ORDER BY installed_rank",
+    ),
+    table(
+        Tool::Refinery,
+        "refinery_schema_history",
+        "version",
+        "version, 'applied'",
+        "ORDER BY version",
+    ),
+    table(
+        Tool::Sqlx,
+        "_sqlx_migrations",
+        "success",
+        "version, CASE WHEN success THEN 'applied' ELSE 'failed' END",
+        "ORDER BY version",
+    ),
+    table(
+        Tool::Diesel,
+        "__diesel_schema_migrations",
+        "version",
+        "version, 'applied'",
+        "ORDER BY version",
+    ),
+    table(
+        Tool::Prisma,
+        "_prisma_migrations",
+        "migration_name",
+        "migration_name, CASE WHEN rolled_back_at IS NOT NULL THEN 'undone' WHEN finished_at IS NULL THEN 'failed' \
+         ELSE 'applied' END",
+        "ORDER BY started_at",
+    ),
+    table(
+        Tool::Bun,
+        "bun_migrations",
+        "name",
+        "name, 'applied'",
+        "ORDER BY id",
+    ),
+    table(
+        Tool::Tern,
+        "schema_version",
+        "version",
+        "version, 'up to'",
+        "WHERE version <> 0",
+    ),
+];
+
+const fn table(
+    tool: Tool,
+    name: &'static str,
+    column: &'static str,
+    columns: &'static str,
+    rest: &'static str,
+) -> Table {
+    Table {
+        tool,
+        name,
+        column,
+        columns,
+        rest,
+    }
+}
+
+/// A table that is there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Place {
+    pub tool: Tool,
+    pub schema: String,
+    pub name: &'static str,
+}
+
+/// The names of the tables that tools keep.
+pub fn names(tools: &[Tool]) -> Vec<&'static str> {
+    let theirs = TABLES.iter().filter(|it| tools.contains(&it.tool));
+    theirs.map(|it| it.name).collect()
+}
+
+/// Asks the catalog for the tables that have such names, of any tool: schema, name and columns.
+pub fn search() -> String {
+    let mut names: Vec<String> = TABLES.iter().map(|it| quote::literal(it.name)).collect();
+    names.dedup();
+    format!(
+        "SELECT n.nspname AS schema, c.relname AS name, ' ' || string_agg(a.attname, ' ') || ' ' AS columns \
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid \
+         WHERE c.relname IN ({}) AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped \
+         GROUP BY n.nspname, c.relname ORDER BY n.nspname, c.relname",
+        names.join(", ")
+    )
+}
+
+/// Which of these tools' table this is, if it is one.
+pub fn place(tools: &[Tool], schema: &str, name: &str, columns: &str) -> Option<Place> {
+    let has = |column: &str| columns.contains(&format!(" {column} "));
+    let mut tables = TABLES.iter().filter(|it| tools.contains(&it.tool));
+    let table = tables.find(|it| {
+        let is_other = it.tool == Tool::Dbmate && has("dirty");
+        it.name == name && has(it.column) && !is_other
+    })?;
+    Some(Place {
+        tool: table.tool,
+        schema: schema.to_owned(),
+        name: table.name,
+    })
+}
+
+impl Place {
+    pub fn quoted(&self) -> String {
+        let schema = quote::bare_or_quoted(&self.schema);
+        format!("{schema}.{}", self.name)
+    }
+
+    /// Asks it what is applied: `entry` and `what`.
+    pub fn query(&self) -> String {
+        let tables = TABLES.iter().filter(|it| it.name == self.name);
+        let mut tables = tables.filter(|it| it.tool == self.tool);
+        let (columns, rest) = tables.next().map_or(("", ""), |it| (it.columns, it.rest));
+        let (entry, what) = columns.split_once(", ").unwrap_or((columns, "''"));
+        let (schema, name) = (
+            quote::identifier(&self.schema),
+            quote::identifier(self.name),
+        );
+        format!("SELECT {entry}::text AS entry, {what} AS what FROM {schema}.{name} {rest}")
+    }
+}
+
+/// A row of such a table.
+pub struct Record {
+    pub entry: String,
+    /// `applied`, `undone`, `failed`; `up to`: all up to this one, and this one; `baseline`: the same, without a file
+    /// perhaps.
+    pub what: String,
+}
+
+/// What the table says of the files.
+#[derive(PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Nothing is applied.
+    Nothing,
+    /// All up to this version, and what is behind it is not.
+    UpTo(Version),
+    /// It is not for us to say.
+    Doubt(Vec<String>),
+}
+
+/// Judges what a tool's table says, in the order in which it was read.
+pub fn judge(tool: Tool, import: &Import, records: &[Record]) -> Verdict {
+    let migrations = &import.migrations;
+    let keys = migrations.iter().map(|it| match is_by_name(tool) {
+        true => it.id.as_str(),
+        false => it.number.as_str(),
+    });
+    let by_key: BTreeMap<&str, usize> = keys.zip(0..).collect();
+    let mut applied = vec![false; migrations.len()];
+    let mut doubts = Vec::new();
+    for record in records {
+        let number = layout::numbers(&record.entry).join(".");
+        let key = match is_by_name(tool) {
+            true => &record.entry,
+            false => &number,
+        };
+        let found = by_key.get(key.as_str()).copied();
+        let entry = &record.entry;
+        match (record.what.as_str(), found) {
+            ("failed", _) => doubts.push(format!("{tool} began {entry} and did not finish it")),
+            ("baseline", _) => {
+                let number = layout::numbers(entry);
+                let number = sortable(&number);
+                let up_to = |it: &Brought| sortable(&layout::numbers(&it.number)) <= number;
+                let covered = migrations.iter().map(up_to);
+                applied
+                    .iter_mut()
+                    .zip(covered)
+                    .for_each(|(it, is)| *it |= is);
+            }
+            (_, None) if record.what != "undone" => {
+                doubts.push(format!(
+                    "{tool} has applied {entry}, and no file here is of it"
+                ));
+            }
+            ("up to", Some(found)) => applied[..=found].fill(true),
+            (what, Some(found)) => applied[found] = what == "applied",
+            (_, None) => {}
+        }
+    }
+    let newest = applied.iter().rposition(|it| *it);
+    let covered = newest.map_or(0, |it| it + 1);
+    let gaps = applied[..covered].iter().zip(migrations);
+    let gaps = gaps.filter(|(is_applied, _)| !**is_applied);
+    doubts.extend(gaps.map(|(_, gap)| {
+        format!(
+            "{tool} has not applied {}, and has applied what comes after it",
+            gap.up.from
+        )
+    }));
+    match (doubts.is_empty(), newest) {
+        (false, _) => Verdict::Doubt(doubts),
+        (true, Some(newest)) => Verdict::UpTo(migrations[newest].version),
+        (true, None) => Verdict::Nothing,
+    }
+}
+
+/// Returns true if and only if the tool records the names of files or directories, not their versions.
+fn is_by_name(tool: Tool) -> bool {
+    matches!(tool, Tool::SqlMigrate | Tool::Prisma)
+}
+
+/// Numbers in the order of their values.
+fn sortable(numbers: &[String]) -> Vec<(usize, &String)> {
+    numbers.iter().map(|it| (it.len(), it)).collect()
+}

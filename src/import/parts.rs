@@ -1,0 +1,194 @@
+//! One file → its way up and its way down, for the tools that write both into one file, as these tools' own parsers cut it:
+//! line by line, by comments that they have agreed upon.
+//!
+//! The line that begins the way down is in neither part. All other lines stay, comments too.
+
+use super::layout::Source;
+use super::{Part, Tool};
+
+/// What a line says to one of the tools.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Mark {
+    Up,
+    UpWithoutTransaction,
+    Down,
+    DownWithoutTransaction,
+    WithoutTransaction,
+    Substitution,
+}
+
+/// What we write above a part whose author wants no transaction, if nothing in the part says so.
+const MARKER: &str = "-- lockstep: no-transaction\n";
+
+const SUBSTITUTION: &str =
+    "it wants variables of the environment in its SQL (ENVSUB ON): write their values";
+
+/// The way up and the way down of a source.
+pub(super) fn of(tool: Tool, source: &Source<'_>) -> Result<(Part, Option<Part>), String> {
+    let part = |path: &str, text: &str| Part {
+        from: path.to_owned(),
+        text: match source.wants_no_transaction {
+            true => without_transaction(text),
+            false => text.to_owned(),
+        },
+    };
+    let (path, text) = (&source.up.path, source.up.text());
+    refuse_templates(tool, text)?;
+    if matches!(
+        tool,
+        Tool::Goose | Tool::SqlMigrate | Tool::Dbmate | Tool::Tern
+    ) {
+        let (up, down) = split(tool, text)?;
+        return Ok((part(path, &up), down.map(|down| part(path, &down))));
+    }
+    if text.lines().any(is_mybatis_undo) {
+        return Err("it holds a way down behind //@UNDO: write that into a file of its own".into());
+    }
+    let down = match &source.down {
+        Some(down) => {
+            refuse_templates(tool, down.text())?;
+            Some(part(&down.path, down.text()))
+        }
+        None => None,
+    };
+    Ok((part(path, text), down))
+}
+
+/// Whose comments the lines hold, if anybody's.
+pub(super) fn author(text: &str) -> Option<Tool> {
+    const TOOLS: [Tool; 4] = [Tool::Goose, Tool::SqlMigrate, Tool::Dbmate, Tool::Tern];
+    text.lines()
+        .find_map(|line| TOOLS.into_iter().find(|tool| mark(*tool, line).is_some()))
+}
+
+fn is_mybatis_undo(line: &str) -> bool {
+    let comment = line.trim_start().strip_prefix("--");
+    comment.is_some_and(|it| it.trim_start().starts_with("//@UNDO"))
+}
+
+/// What is replaced before it is run.
+fn refuse_templates(tool: Tool, text: &str) -> Result<(), String> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ':' | '-');
+    if matches!(tool, Tool::Flyway | Tool::Refinery) {
+        for (at, _) in text.match_indices("${") {
+            let rest = &text[at + 2..];
+            let name = rest.split(|c| !is_name(c)).next().unwrap_or_default();
+            if !name.is_empty() && rest[name.len()..].starts_with('}') {
+                let line = text[..at].matches('\n').count() + 1;
+                return Err(format!(
+                    "line {line}: ${{{name}}} is a placeholder of Flyway's: write its value"
+                ));
+            }
+        }
+    }
+    match text.find("{{").filter(|_| tool == Tool::Tern) {
+        Some(at) => {
+            let line = text[..at].matches('\n').count() + 1;
+            Err(format!("line {line}: a template of tern's: write its text"))
+        }
+        None => Ok(()),
+    }
+}
+
+fn split(tool: Tool, text: &str) -> Result<(String, Option<String>), String> {
+    let (mut up, mut down) = (String::new(), None::<String>);
+    let (mut is_down, mut has_up) = (false, tool == Tool::Tern);
+    let (mut bare_up, mut bare_down) = (false, false);
+    for line in text.split_inclusive('\n') {
+        match mark(tool, line) {
+            Some(it @ (Mark::Up | Mark::UpWithoutTransaction)) => {
+                (is_down, has_up) = (false, true);
+                bare_up |= it == Mark::UpWithoutTransaction;
+            }
+            Some(it @ (Mark::Down | Mark::DownWithoutTransaction)) => {
+                is_down = true;
+                bare_down |= it == Mark::DownWithoutTransaction;
+                down.get_or_insert_default();
+                continue;
+            }
+            Some(Mark::WithoutTransaction) => (bare_up, bare_down) = (true, true),
+            Some(Mark::Substitution) => return Err(SUBSTITUTION.to_owned()),
+            None => {}
+        }
+        match (is_down, &mut down) {
+            (true, Some(down)) => down.push_str(line),
+            _ => up.push_str(line),
+        }
+    }
+    if !has_up {
+        return Err(format!("nothing in it says where {tool}'s way up begins"));
+    }
+    let marked = |text: String, bare: bool| match bare {
+        true => without_transaction(&text),
+        false => text,
+    };
+    Ok((marked(up, bare_up), down.map(|it| marked(it, bare_down))))
+}
+
+/// What the line says to the tool.
+fn mark(tool: Tool, line: &str) -> Option<Mark> {
+    let line = line.trim_start_matches('\u{feff}').trim_end();
+    match tool {
+        Tool::Goose => goose(line),
+        Tool::SqlMigrate => {
+            let words = line.strip_prefix("-- +migrate ")?;
+            directed(words, "Up", "Down", "notransaction")
+        }
+        Tool::Dbmate => {
+            let words = line.strip_prefix("--")?.trim_start();
+            directed(words, "migrate:up", "migrate:down", "transaction:false")
+        }
+        Tool::Tern => match line {
+            "---- create above / drop below ----" => Some(Mark::Down),
+            "---- tern: disable-tx ----" => Some(Mark::WithoutTransaction),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn goose(line: &str) -> Option<Mark> {
+    let comment = line.strip_prefix("--").filter(|it| it.contains("+goose"))?;
+    let said = comment.replace("--", "").replacen("+goose", "", 1);
+    match said.trim().to_ascii_lowercase().as_str() {
+        "up" => Some(Mark::Up),
+        "down" => Some(Mark::Down),
+        "no transaction" => Some(Mark::WithoutTransaction),
+        "envsub on" => Some(Mark::Substitution),
+        _ => None,
+    }
+}
+
+/// A direction, and perhaps that it wants no transaction.
+fn directed(words: &str, up: &str, down: &str, bare: &str) -> Option<Mark> {
+    let mut words = words.split_whitespace();
+    let direction = words.next()?;
+    let is_bare = words.any(|word| word == bare);
+    match (direction, is_bare) {
+        (word, false) if word == up => Some(Mark::Up),
+        (word, true) if word == up => Some(Mark::UpWithoutTransaction),
+        (word, false) if word == down => Some(Mark::Down),
+        (word, true) if word == down => Some(Mark::DownWithoutTransaction),
+        _ => None,
+    }
+}
+
+/// The text with our marker, unless it has one that we honour: a line of its own before the first statement.
+fn without_transaction(text: &str) -> String {
+    let head = text.lines().map(str::trim);
+    let mut head = head.take_while(|line| line.is_empty() || line.starts_with("--"));
+    let is_marked = head.any(|line| {
+        let said = |tool| mark(tool, line);
+        said(Tool::Goose) == Some(Mark::WithoutTransaction)
+            || said(Tool::SqlMigrate) == Some(Mark::UpWithoutTransaction)
+            || said(Tool::Dbmate) == Some(Mark::UpWithoutTransaction)
+            || line == MARKER.trim_end()
+    });
+    match is_marked {
+        true => text.to_owned(),
+        false => {
+            let plain = text.trim_start_matches('\u{feff}');
+            format!("{MARKER}{plain}")
+        }
+    }
+}
