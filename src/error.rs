@@ -50,6 +50,8 @@ pub enum Error {
         cause: String,
         hint: Option<&'static str>,
     },
+    /// There is no connection of the kind that was asked for: a certificate that is not good, say. No try will change it.
+    CannotConnect { server: String, cause: String },
     /// The server did not accept us before the deadline.
     Unreachable {
         server: String,
@@ -246,6 +248,7 @@ impl fmt::Display for Error {
             | Error::Unanswered { .. }
             | Error::Stopped { .. } => self.write_ours(f),
             Error::Rejected { .. }
+            | Error::CannotConnect { .. }
             | Error::Unreachable { .. }
             | Error::NoSecondConnection { .. }
             | Error::ConnectionLost { .. }
@@ -316,6 +319,9 @@ impl Error {
             } => {
                 write!(f, "the server refused: {server}: {cause}")?;
                 write_hint(f, *hint)
+            }
+            Error::CannotConnect { server, cause } => {
+                write!(f, "cannot connect to {server}: {cause}")
             }
             Error::Unreachable {
                 server,
