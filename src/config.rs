@@ -5,12 +5,15 @@
 //! parameters, and repeat a value only where it can hold no secret.
 
 mod conninfo;
+mod foreign;
 mod parameters;
 mod pgpass;
 mod places;
 mod server;
+mod service;
 mod sources;
 mod table_name;
+pub mod tls;
 mod values;
 pub mod variables;
 
@@ -27,8 +30,8 @@ use crate::text::terminal::{Layout, Paint};
 use values::shown;
 use variables::{Setting, Variable};
 
-pub use places::place;
-pub use server::Server;
+pub use places::Place;
+pub use server::{Server, Target};
 pub use table_name::TableName;
 
 /// Everything `up` needs to know.

@@ -47,6 +47,8 @@ pub enum Error {
         cause: String,
         hint: Option<&'static str>,
     },
+    /// There is no connection of the kind that was asked for: a certificate that is not good, say. No try will change it.
+    CannotConnect { server: String, cause: String },
     /// The server did not accept us before the deadline.
     Unreachable {
         server: String,
@@ -231,6 +233,7 @@ impl fmt::Display for Error {
             | Error::Unanswered { .. }
             | Error::Stopped { .. } => self.write_ours(f),
             Error::Rejected { .. }
+            | Error::CannotConnect { .. }
             | Error::Unreachable { .. }
             | Error::NoSecondConnection { .. }
             | Error::ConnectionLost { .. }
@@ -299,6 +302,9 @@ impl Error {
                 write!(f, "the server refused: {server}: {cause}")?;
                 hint.iter()
                     .try_for_each(|hint| write!(f, "\n  hint: {hint}"))
+            }
+            Error::CannotConnect { server, cause } => {
+                write!(f, "cannot connect to {server}: {cause}")
             }
             Error::Unreachable {
                 server,

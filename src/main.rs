@@ -135,7 +135,8 @@ fn exit_code(error: &Error) -> u8 {
         | Error::NoSuchVersion { .. }
         | Error::CannotRehearse { .. }
         | Error::Unanswered { .. }
-        | Error::Rejected { .. } => 2,
+        | Error::Rejected { .. }
+        | Error::CannotConnect { .. } => 2,
         Error::Database { cause, .. } => match cause.is_transient() {
             true => 3,
             false => 2,

@@ -6,4 +6,5 @@ pub mod progress;
 pub mod session;
 pub mod settings;
 pub mod ticker;
+mod tls;
 pub mod wait;

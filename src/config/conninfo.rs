@@ -8,6 +8,7 @@
 //! Any password that breaks the URL apart contains a `/` or a `?` before that `@`, or an `@` of its own; so with this
 //! rule it is always noticed, and no part of it can be taken for a host, a port or a database.
 
+use super::foreign;
 use super::parameters::{self, SECRETS, Treatment};
 
 /// A parameter with its value, which may be any bytes where they came percent-encoded.
@@ -18,6 +19,8 @@ pub(super) struct Parameters {
     pub parameters: Vec<Parameter>,
     /// What is wrong with single ones; the others are good nevertheless.
     pub problems: Vec<String>,
+    /// What may well not be meant.
+    pub warning: Option<&'static str>,
 }
 
 /// Reads a connection string.
@@ -29,10 +32,20 @@ pub(super) fn parse(text: &str) -> Result<Parameters, String> {
     if text.contains('\0') {
         return Err("holds a NUL".to_owned());
     }
+    let warning = foreign::unexpanded(text);
+    let parsed = parse_form(text);
+    parsed.map(|parsed| Parameters { warning, ..parsed })
+}
+
+/// In whichever of its two forms it is.
+fn parse_form(text: &str) -> Result<Parameters, String> {
     for scheme in ["postgresql://", "postgres://"] {
         if let Some(rest) = text.strip_prefix(scheme) {
             return parse_url(rest);
         }
+    }
+    if let Some(problem) = foreign::form(text) {
+        return Err(problem);
     }
     let equals = text.find('=').unwrap_or(text.len());
     if equals == text.len() || text[..equals].contains("://") {
@@ -45,28 +58,29 @@ pub(super) fn parse(text: &str) -> Result<Parameters, String> {
 }
 
 /// Where the parameters of a connection string gather.
-struct Gatherer {
-    gathered: Parameters,
+pub(super) struct Gatherer {
+    pub gathered: Parameters,
     /// The parameter before was a secret, or an unknown one that followed a secret: an unknown name may be a piece of
     /// it.
-    after_secret: bool,
+    pub after_secret: bool,
     /// How a secret must be written so that it does not run into what follows.
     remedy: &'static str,
 }
 
 impl Gatherer {
-    fn new(remedy: &'static str) -> Gatherer {
+    pub fn new(remedy: &'static str) -> Gatherer {
         Gatherer {
             gathered: Parameters {
                 parameters: Vec::new(),
                 problems: Vec::new(),
+                warning: None,
             },
             after_secret: false,
             remedy,
         }
     }
 
-    fn add(&mut self, key: &[u8], value: Vec<u8>) {
+    pub fn add(&mut self, key: &[u8], value: Vec<u8>) {
         let Some(parameter) = parameters::find(key) else {
             self.gathered.problems.push(self.unknown(key));
             return;
@@ -74,6 +88,14 @@ impl Gatherer {
         let key = parameter.key;
         self.after_secret = SECRETS.contains(&key);
         match parameter.treatment {
+            // The older spelling of a mode.
+            Treatment::Used if key == "requiressl" => {
+                let mode = match value.starts_with(b"1") {
+                    true => "require",
+                    false => "prefer",
+                };
+                self.gathered.parameters.push(("sslmode", mode.into()));
+            }
             Treatment::Used => self.gathered.parameters.push((key, value)),
             Treatment::Refused(why, _) if !value.is_empty() => {
                 self.gathered.problems.push(format!("{key} {why}"))
@@ -88,16 +110,15 @@ impl Gatherer {
         if self.after_secret {
             return format!("what follows a password is no parameter: {}", self.remedy);
         }
-        match std::str::from_utf8(key) {
-            Ok(name)
-                if name.len() <= LONGEST
-                    && name
-                        .bytes()
-                        .all(|byte| byte == b'_' || byte.is_ascii_alphanumeric()) =>
-            {
-                format!("unknown parameter \"{name}\"")
-            }
-            _ => "a parameter's name is none that is known".to_owned(),
+        let belongs = |byte: u8| matches!(byte, b'_' | b'-') || byte.is_ascii_alphanumeric();
+        let is_shown = |name: &&str| name.len() <= LONGEST && name.bytes().all(belongs);
+        let name = std::str::from_utf8(key).ok();
+        let foreign = name.and_then(foreign::parameter);
+        match (name.filter(is_shown), foreign) {
+            (Some(name), Some(what)) => format!("unknown parameter \"{name}\": {what}"),
+            (Some(name), None) => format!("unknown parameter \"{name}\""),
+            (None, Some(what)) => what.to_owned(),
+            (None, None) => "a parameter's name is none that is known".to_owned(),
         }
     }
 }
@@ -300,6 +321,7 @@ mod tests {
         let Parameters {
             parameters,
             problems,
+            ..
         } = parse(text).unwrap_or_else(|problem| panic!("{text}: {problem}"));
         assert_eq!(problems, Vec::<String>::new(), "{text}");
         let shown = parameters.iter().filter(|(_, value)| !value.is_empty());
@@ -379,10 +401,10 @@ mod tests {
             ("postgres://h/d?ssl=true", "host=h dbname=d sslmode=require"),
             (
                 "postgres://h/d?sslmode=verify-full&sslrootcert=system",
-                "host=h dbname=d sslmode=verify-full",
+                "host=h dbname=d sslmode=verify-full sslrootcert=system",
             ),
             (
-                "postgres://h/d?keepalives=0&tcp_user_timeout=1&service=",
+                "postgres://h/d?sslcompression=0&krbsrvname=x&service=",
                 "host=h dbname=d",
             ),
         ] {
@@ -432,8 +454,6 @@ mod tests {
             ("secret", neither),
             ("mysql://u:secret@h/d", neither),
             ("mysql://u:sec=ret@h/d", neither),
-            ("jdbc:postgresql://h/d?password=secret", neither),
-            ("POSTGRES://u:secret@h/d", neither),
             ("host=h\0", "holds a NUL"),
             (
                 "postgres://u:secret@h/d\n",
@@ -512,25 +532,28 @@ mod tests {
             ),
             ("sslpassword=a b=c", &[spill]),
             (
-                "service=x",
-                &[
-                    "service is not supported: say in DATABASE_URL, as key=value pairs, what the service file says",
-                ],
+                "database=x",
+                &["unknown parameter \"database\": did you mean dbname?"],
             ),
             (
                 "require_auth=scram-sha-256",
-                &["require_auth is not supported: leave it out"],
+                &[
+                    "require_auth is not supported: leave it out; channel_binding=require lets nothing but SCRAM pass",
+                ],
             ),
             (
-                "requirepeer=x replication=true",
+                "oauth_issuer=x scram_client_key=y",
                 &[
-                    "requirepeer is not supported: leave it out",
-                    "replication is not supported: leave it out",
+                    "oauth_issuer is not supported: leave it out",
+                    "scram_client_key is not supported: leave it out",
                 ],
             ),
             ("postgres://u:p@h/d?hots=x", &["unknown parameter \"hots\""]),
             ("postgres://h/d?password=a&b=c", &[url_spill]),
-            ("postgres://h/d?ssl=yes", &["unknown parameter \"ssl\""]),
+            (
+                "postgres://h/d?sslm-ode=yes",
+                &["unknown parameter \"sslm-ode\""],
+            ),
             (
                 "postgres://h/d?%73slmod=x",
                 &["unknown parameter \"sslmod\""],

@@ -1,33 +1,44 @@
 //! Where the server may be: hosts, addresses and ports, as an endpoint or libpq's lists name them.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// What libpq takes where no port is given.
 pub(super) const DEFAULT_PORT: u16 = 5432;
 
-/// As many names, addresses and ports as there are places, but either names or addresses may be missing.
-pub(super) struct Places {
-    pub hosts: Vec<String>,
-    pub addresses: Vec<IpAddr>,
-    pub ports: Vec<u16>,
+/// One place where the server may be.
+#[derive(Clone)]
+pub struct Place {
+    /// A name, an address or a socket directory: what messages, the password file and certificates call it.
+    pub name: String,
+    /// Given, so that the name need not be looked up.
+    pub address: Option<IpAddr>,
+    pub port: u16,
+    /// What to show there. Each may have its own in the password file.
+    pub password: Option<Vec<u8>>,
 }
 
-impl Places {
-    /// What messages call each of them.
-    pub fn names(&self) -> Vec<String> {
-        match self.hosts.is_empty() {
-            true => self.addresses.iter().map(IpAddr::to_string).collect(),
-            false => self.hosts.clone(),
+impl Place {
+    pub fn is_socket(&self) -> bool {
+        self.name.starts_with('/')
+    }
+}
+
+/// A host and its port in one word.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Place { name, port, .. } = self;
+        match name.contains(':') && !self.is_socket() {
+            true => write!(f, "[{name}]:{port}"),
+            false => write!(f, "{name}:{port}"),
         }
     }
+}
 
-    /// Each with its port.
-    pub fn named(&self) -> impl Iterator<Item = (String, u16)> {
-        self.names().into_iter().zip(self.ports.iter().copied())
-    }
-
-    pub fn all_are_sockets(&self) -> bool {
-        self.addresses.is_empty() && self.hosts.iter().all(|host| host.starts_with('/'))
+/// Written by hand, so that nothing shows a secret.
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -78,12 +89,4 @@ pub(super) fn is_host(text: &str) -> bool {
     }
     let belongs = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
     !text.is_empty() && text.chars().all(belongs)
-}
-
-/// A host and its port in one word.
-pub fn place(name: &str, port: u16) -> String {
-    match name.contains(':') && !name.starts_with('/') {
-        true => format!("[{name}]:{port}"),
-        false => format!("{name}:{port}"),
-    }
 }

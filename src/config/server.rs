@@ -6,11 +6,12 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use postgres::config::{ChannelBinding, LoadBalanceHosts, SslMode, TargetSessionAttrs};
+use postgres::config::{ChannelBinding, LoadBalanceHosts};
 
 use super::parameters::{PARAMETERS, Treatment};
-use super::places::{DEFAULT_PORT, PORT_NUMBER, Places, is_host, place, port_number};
+use super::places::{DEFAULT_PORT, PORT_NUMBER, Place, is_host, port_number};
 use super::sources::Layer;
+use super::tls::{Mode, Tls};
 use super::values::shown;
 use super::variables;
 use super::{Inquiry, pgpass};
@@ -18,20 +19,35 @@ use super::{Inquiry, pgpass};
 /// The server, the database and the user.
 #[derive(Clone)]
 pub struct Server {
-    /// All the user said but the application's name and the connect timeout. Keepalives are for whoever connects to
-    /// set.
-    pub client: postgres::Config,
+    /// Where it may be. They are tried one by one.
+    pub places: Vec<Place>,
+    pub balance: LoadBalanceHosts,
+    pub target: Target,
+    pub tls: Tls,
+    pub channel_binding: ChannelBinding,
+    pub user: String,
+    pub database: String,
+    pub options: Option<String>,
     /// Only if the user gave one.
     pub application_name: Option<String>,
-    /// For one try; none, or libpq's 0: whatever `connect` thinks right.
+    /// For one address; none, or libpq's 0: whatever `open` thinks right.
     pub connect_timeout: Option<Duration>,
     /// What messages call the server: `host:port/database as user`, several hosts with commas between.
     pub description: String,
-    /// Where it may be: names, addresses or socket directories, each with its port.
-    pub places: Vec<(String, u16)>,
 }
 
-/// Written by hand, so that no future field of the driver's can show a secret.
+/// Which of several servers is wanted: libpq's `target_session_attrs`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Target {
+    Any,
+    ReadWrite,
+    ReadOnly,
+    Primary,
+    Standby,
+    PreferStandby,
+}
+
+/// Written by hand, so that nothing shows a secret.
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
@@ -47,14 +63,21 @@ impl Inquiry<'_> {
     pub(super) fn server(&mut self) -> Option<Server> {
         let given = self.given_parameters()?;
         let inquiry = self;
-        Resolution { inquiry, given }.server()
+        let resolution = Resolution {
+            inquiry,
+            given,
+            trust_the_system: false,
+        };
+        resolution.server()
     }
 }
 
 /// All that is given; the rest is up to defaults.
-struct Resolution<'r, 'a> {
-    inquiry: &'r mut Inquiry<'a>,
-    given: Layer,
+pub(super) struct Resolution<'r, 'a> {
+    pub inquiry: &'r mut Inquiry<'a>,
+    pub given: Layer,
+    /// Whoever the system trusts may have signed the server's certificate.
+    pub trust_the_system: bool,
 }
 
 impl Resolution<'_, '_> {
@@ -67,36 +90,31 @@ impl Resolution<'_, '_> {
             .text("application_name")
             .or_else(|| self.text("fallback_application_name"));
         let connect_timeout = self.connect_timeout();
-        let mut client = postgres::Config::new();
-        self.encryption(places.as_ref(), &mut client);
-        self.session(&mut client);
+        let tls = self.tls(places.as_deref());
+        let channel_binding = self.channel_binding(&tls, places.as_deref());
+        self.encoding();
+        let target = self.target();
+        let balance = self.balance();
+        let options = self.text("options");
+        self.judge_what_is_not_used(places.as_deref());
         self.refuse();
-        let password = self.given.get("password").map(|given| given.value.clone());
         if self.inquiry.complaints.len() > complaints_before {
             return None;
         }
-        let (places, user, database) = (places?, user?, database?);
-
-        for host in &places.hosts {
-            client.host(host);
-        }
-        for address in &places.addresses {
-            client.hostaddr(*address);
-        }
-        for port in &places.ports {
-            client.port(*port);
-        }
-        client.user(&user).dbname(&database);
-        if let Some(password) = password.or_else(|| self.filed_password(&places, &database, &user))
-        {
-            client.password(password);
-        }
+        let (mut places, user, database) = (places?, user?, database?);
+        self.passwords(&mut places, &database, &user);
         Some(Server {
-            client,
+            balance,
+            target,
+            tls,
+            channel_binding,
+            options,
             application_name,
             connect_timeout,
             description: description(&places, &database, &user),
-            places: places.named().collect(),
+            places,
+            user,
+            database,
         })
     }
 
@@ -108,7 +126,7 @@ impl Resolution<'_, '_> {
     }
 
     /// Complains of a value with words that follow its name.
-    fn complain(&mut self, key: &str, problem: &str) {
+    pub(super) fn complain(&mut self, key: &str, problem: &str) {
         let Some(given) = self.given.get(key) else {
             return;
         };
@@ -122,7 +140,7 @@ impl Resolution<'_, '_> {
 
     /// The parameter's value as `parse` reads it; none if it is not given or, after a complaint, not of the kind that
     /// `accepted` describes.
-    fn parsed<T>(
+    pub(super) fn parsed<T>(
         &mut self,
         key: &str,
         accepted: &str,
@@ -149,7 +167,7 @@ impl Resolution<'_, '_> {
         )
     }
 
-    fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> Option<T> {
+    pub(super) fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> Option<T> {
         let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
         self.parsed(key, &format!("one of {}", names.join(", ")), |text| {
             let choice = choices.iter().find(|(name, _)| *name == text);
@@ -158,7 +176,7 @@ impl Resolution<'_, '_> {
     }
 
     /// None after a complaint.
-    fn places(&mut self) -> Option<Places> {
+    fn places(&mut self) -> Option<Vec<Place>> {
         let gives_place = self.given.contains_key("host") || self.given.contains_key("hostaddr");
         let hosts = self.list(
             "host",
@@ -183,10 +201,13 @@ impl Resolution<'_, '_> {
         if !gives_place {
             hosts.push(self.default_host(ports[0]));
         }
-        let count = hosts.len().max(addresses.len());
-        if !hosts.is_empty() && !addresses.is_empty() && hosts.len() != addresses.len() {
+        if hosts.is_empty() {
+            hosts.extend(addresses.iter().map(IpAddr::to_string));
+        }
+        let count = hosts.len();
+        if !addresses.is_empty() && addresses.len() != count {
             let has = count_of(addresses.len(), "address", "addresses");
-            self.complain_of_count("hostaddr", &has, hosts.len());
+            self.complain_of_count("hostaddr", &has, count);
         }
         if ports.len() == 1 {
             ports = vec![ports[0]; count];
@@ -194,11 +215,14 @@ impl Resolution<'_, '_> {
             let has = count_of(ports.len(), "port", "ports");
             self.complain_of_count("port", &has, count);
         }
-        Some(Places {
-            hosts,
-            addresses,
-            ports,
-        })
+        let places = hosts.into_iter().zip(ports).enumerate();
+        let places = places.map(|(index, (name, port))| Place {
+            name,
+            address: addresses.get(index).copied(),
+            port,
+            password: None,
+        });
+        Some(places.collect())
     }
 
     fn complain_of_count(&mut self, key: &str, has: &str, hosts: usize) {
@@ -239,65 +263,27 @@ impl Resolution<'_, '_> {
         seconds.map(Duration::from_secs)
     }
 
-    /// Refuses whatever asks for an encrypted connection. A connection by a local socket needs none, and gets none from
-    /// libpq either.
-    fn encryption(&mut self, places: Option<&Places>, client: &mut postgres::Config) {
-        let modes = [
-            ("disable", false),
-            ("allow", false),
-            ("prefer", false),
-            ("require", true),
-            ("verify-ca", true),
-            ("verify-full", true),
-        ];
-        client.ssl_mode(SslMode::Disable);
-        if self.choice("sslmode", &modes) == Some(true)
-            && !places.is_some_and(Places::all_are_sockets)
-        {
-            self.complain_of_tls("sslmode");
-        }
-        if self.choice("sslnegotiation", &[("postgres", false), ("direct", true)]) == Some(true) {
-            self.complain_of_tls("sslnegotiation");
-        }
+    fn channel_binding(&mut self, tls: &Tls, places: Option<&[Place]>) -> ChannelBinding {
         let bindings = [
             ("disable", ChannelBinding::Disable),
             ("prefer", ChannelBinding::Prefer),
             ("require", ChannelBinding::Require),
         ];
-        match self.choice("channel_binding", &bindings) {
-            Some(ChannelBinding::Require) => self.complain_of_tls("channel_binding"),
-            Some(binding) => drop(client.channel_binding(binding)),
-            None => {}
-        }
-        let modes = [("disable", false), ("prefer", false), ("require", true)];
-        if self.choice("gssencmode", &modes) == Some(true) {
-            self.refuse_one(
-                "gssencmode",
-                "GSSAPI encryption was asked for (gssencmode=require), but Lockstep has none",
-            );
-        }
-    }
-
-    fn complain_of_tls(&mut self, key: &str) {
-        let Some(given) = self.given.get(key) else {
-            return;
-        };
-        let (asked, instead) = match given.variable.name == variables::SSL.variable.name {
-            true => ("true".to_owned(), "false"),
-            false => {
-                let value = String::from_utf8_lossy(&given.value);
-                (format!("{key}={value}"), "sslmode=disable")
+        let binding = self.choice("channel_binding", &bindings);
+        let by_network = places.is_some_and(|places| !places.iter().all(Place::is_socket));
+        if binding == Some(ChannelBinding::Require) && by_network {
+            if cfg!(not(feature = "tls")) {
+                self.refuse_one("channel_binding", super::tls::WITHOUT_TLS);
+            } else if tls.mode == Mode::Disable {
+                let problem = "channel_binding=require needs TLS, and sslmode=disable forbids it";
+                self.refuse_one("channel_binding", problem);
             }
-        };
-        let problem = format!(
-            "TLS was asked for ({asked}), but there is none in this release; \
-             use {instead} only where the network is trusted"
-        );
-        self.refuse_one(key, &problem);
+        }
+        binding.unwrap_or(ChannelBinding::Prefer)
     }
 
     /// Complains of a parameter in words that do not follow its name.
-    fn refuse_one(&mut self, key: &str, problem: &str) {
+    pub(super) fn refuse_one(&mut self, key: &str, problem: &str) {
         if let Some(given) = self.given.get(key) {
             self.inquiry.complain(given.variable, problem);
         }
@@ -312,72 +298,119 @@ impl Resolution<'_, '_> {
         }
     }
 
-    /// What concerns the session.
-    fn session(&mut self, client: &mut postgres::Config) {
+    fn encoding(&mut self) {
         let encodings = ["utf8", "utf-8", "unicode", "auto"];
         let encoding = "UTF8 or auto: migrations are UTF-8";
         self.parsed("client_encoding", encoding, |text| {
             let text = text.to_ascii_lowercase();
             encodings.contains(&text.as_str()).then_some(())
         });
-        let attributes = [
-            ("any", TargetSessionAttrs::Any),
-            ("read-write", TargetSessionAttrs::ReadWrite),
-            ("read-only", TargetSessionAttrs::ReadOnly),
+    }
+
+    fn target(&mut self) -> Target {
+        let targets = [
+            ("any", Target::Any),
+            ("read-write", Target::ReadWrite),
+            ("read-only", Target::ReadOnly),
+            ("primary", Target::Primary),
+            ("standby", Target::Standby),
+            ("prefer-standby", Target::PreferStandby),
         ];
-        if let Some(attributes) = self.choice("target_session_attrs", &attributes) {
-            client.target_session_attrs(attributes);
-        }
+        let target = self.choice("target_session_attrs", &targets);
+        target.unwrap_or(Target::Any)
+    }
+
+    fn balance(&mut self) -> LoadBalanceHosts {
         let balances = [
             ("disable", LoadBalanceHosts::Disable),
             ("random", LoadBalanceHosts::Random),
         ];
-        if let Some(balance) = self.choice("load_balance_hosts", &balances) {
-            client.load_balance_hosts(balance);
+        let balance = self.choice("load_balance_hosts", &balances);
+        balance.unwrap_or(LoadBalanceHosts::Disable)
+    }
+
+    /// What changes nothing may have its harmless values, and no others.
+    fn judge_what_is_not_used(&mut self, places: Option<&[Place]>) {
+        // The lock's promises rest on keepalives, so we set them ourselves.
+        for key in [
+            "keepalives",
+            "keepalives_idle",
+            "keepalives_interval",
+            "keepalives_count",
+            "tcp_user_timeout",
+        ] {
+            self.parsed(key, "a whole number", |text| {
+                text.trim().parse::<i32>().ok()
+            });
         }
-        if let Some(options) = self.text("options") {
-            client.options(&options);
+        let modes = [("disable", false), ("prefer", false), ("require", true)];
+        if self.choice("gssencmode", &modes) == Some(true) {
+            let problem =
+                "GSSAPI encryption was asked for (gssencmode=require), but Lockstep has none";
+            self.refuse_one("gssencmode", problem);
+        }
+        let off = ["false", "off", "no", "0"];
+        self.parsed(
+            "replication",
+            "false: migrations are no replication",
+            |text| off.contains(&text).then_some(()),
+        );
+        let newest = "3.0: Lockstep speaks that version of PostgreSQL's protocol";
+        self.parsed("min_protocol_version", newest, |text| {
+            (text == "3.0").then_some(())
+        });
+        let versions = ["3.0", "3.2", "latest"];
+        self.parsed("max_protocol_version", "one of 3.0, 3.2, latest", |text| {
+            versions.contains(&text).then_some(())
+        });
+        if places.is_none_or(|places| places.iter().any(Place::is_socket)) {
+            let problem = "requirepeer is not supported for a socket: leave it out";
+            self.refuse_one("requirepeer", problem);
         }
     }
 
-    /// The password file's. The driver has one password for all hosts, so the first host that has one decides.
-    fn filed_password(&mut self, places: &Places, database: &str, user: &str) -> Option<Vec<u8>> {
+    /// The one that is given is for all places; else each may have its own in the password file.
+    fn passwords(&mut self, places: &mut [Place], database: &str, user: &str) {
+        let given = self.given.get("password").map(|given| given.value.clone());
+        if given.is_some() {
+            for place in places {
+                place.password.clone_from(&given);
+            }
+            return;
+        }
         let path = match self.given.get("passfile") {
             // It came from a variable or from a text, so it is one again.
-            Some(given) => PathBuf::from(os_string(given.value.clone())?),
-            None => self.inquiry.environment.home.as_ref()?.join(".pgpass"),
+            Some(given) => os_string(given.value.clone()).map(PathBuf::from),
+            None => {
+                let home = self.inquiry.environment.home.as_ref();
+                home.map(|home| home.join(".pgpass"))
+            }
         };
-        let file = pgpass::read(&path, &mut self.inquiry.warnings)?;
-        let passwords = places.named().filter_map(|(name, port)| {
-            let local = name.starts_with('/').then_some("localhost");
+        let file = path.and_then(|path| pgpass::read(&path, &mut self.inquiry.warnings));
+        let Some(file) = file else {
+            return;
+        };
+        for place in places {
+            let local = place.is_socket().then_some("localhost");
             let wanted = pgpass::Wanted {
-                hosts: std::iter::once(name.as_str()).chain(local).collect(),
-                port,
+                hosts: std::iter::once(place.name.as_str()).chain(local).collect(),
+                port: place.port,
                 database,
                 user,
             };
-            pgpass::find(&file, &wanted)
-        });
-        let mut passwords: Vec<_> = passwords.collect();
-        passwords.dedup();
-        if passwords.len() > 1 {
-            let path = path.display();
-            self.inquiry.warnings.push(format!(
-                "the password file {path} has different passwords for the hosts; only the first is used"
-            ));
+            place.password = pgpass::find(&file, &wanted);
         }
-        passwords.into_iter().next()
     }
 }
 
 #[cfg(unix)]
-fn os_string(bytes: Vec<u8>) -> Option<std::ffi::OsString> {
+pub(super) fn os_string(bytes: Vec<u8>) -> Option<std::ffi::OsString> {
     use std::os::unix::ffi::OsStrExt as _;
     Some(OsStr::from_bytes(&bytes).to_owned())
 }
 
 #[cfg(not(unix))]
-fn os_string(bytes: Vec<u8>) -> Option<std::ffi::OsString> {
+pub(super) fn os_string(bytes: Vec<u8>) -> Option<std::ffi::OsString> {
     String::from_utf8(bytes).ok().map(Into::into)
 }
 
@@ -386,11 +419,8 @@ fn count_of(count: usize, one: &str, several: &str) -> String {
 }
 
 /// On one line, whatever the names hold.
-fn description(places: &Places, database: &str, user: &str) -> String {
-    let hosts: Vec<String> = places
-        .named()
-        .map(|(name, port)| place(&name, port))
-        .collect();
+fn description(places: &[Place], database: &str, user: &str) -> String {
+    let hosts: Vec<String> = places.iter().map(Place::to_string).collect();
     let text = format!("{}/{database} as {user}", hosts.join(","));
     text.chars()
         .map(|c| if c.is_control() { '\u{fffd}' } else { c })

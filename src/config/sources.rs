@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::parameters::PARAMETERS;
 use super::variables::{self, Variable};
-use super::{Inquiry, conninfo};
+use super::{Inquiry, conninfo, service};
 
 /// A value, and where it stands.
 pub(super) struct Given {
@@ -30,17 +30,55 @@ impl Inquiry<'_> {
         // Without the connection string nobody can say which of libpq's variables matter.
         let url = url?;
         let mut given = self.pg_layer();
+        let mut service = self.service_layer(&url, &given)?;
         let names_host = |it: &Layer| it.contains_key("host") || it.contains_key("hostaddr");
         if names_host(&url) {
             parts.retain(|key, _| !["host", "port"].contains(key));
         }
         if names_host(&url) || names_host(&parts) {
-            given.retain(|key, _| !["host", "hostaddr", "service"].contains(key));
+            service.retain(|key, _| !["host", "hostaddr", "port"].contains(key));
+        }
+        if [&url, &parts, &service].into_iter().any(names_host) {
+            given.retain(|key, _| !["host", "hostaddr"].contains(key));
         }
         // The later ones give way to the earlier ones.
-        given.extend(parts);
-        given.extend(url);
+        for layer in [service, parts, url] {
+            given.extend(layer);
+        }
         Some(given)
+    }
+
+    /// What the service file says of the service that is asked for, if one is; none after a complaint.
+    fn service_layer(&mut self, url: &Layer, pg: &Layer) -> Option<Layer> {
+        let asked = |key| url.get(key).or_else(|| pg.get(key));
+        let Some(service) = asked("service") else {
+            return Some(Layer::new());
+        };
+        let variable = service.variable;
+        let file = asked("servicefile").map(|it| it.value.clone());
+        let found = service::find(self.environment, &service.value, file);
+        let found = found
+            .map_err(|problem| self.complain(variable, problem))
+            .ok()?;
+        for problem in found.problems {
+            self.complain(variable, problem);
+        }
+        // Of two lines about one parameter, libpq takes the first.
+        let parameters = found.parameters.into_iter().rev();
+        let given = parameters
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(key, value)| {
+                let in_string = true;
+                (
+                    key,
+                    Given {
+                        variable,
+                        in_string,
+                        value,
+                    },
+                )
+            });
+        Some(given.collect())
     }
 
     /// The connection string's parameters; none at all if it is unusable.
@@ -51,11 +89,14 @@ impl Inquiry<'_> {
         };
         let text = String::from_utf8(text).map_err(|_| "is not valid UTF-8".to_owned());
         let parsed = text
-            .and_then(|text| conninfo::parse(&text))
+            .and_then(|text| conninfo::parse(without_line_break(&text)))
             .map_err(|problem| self.complain(variable, problem))
             .ok()?;
         for problem in parsed.problems {
             self.complain(variable, problem);
+        }
+        if let Some(warning) = parsed.warning {
+            self.warnings.push(format!("{}: {warning}", variable.name));
         }
         let mut layer = Layer::new();
         for (key, value) in parsed.parameters {
@@ -113,7 +154,14 @@ impl Inquiry<'_> {
             let value = self.environment.get(variable)?.as_encoded_bytes();
             Some((parameter.key, Given::whole(variable, value)))
         });
-        given.collect()
+        let mut layer: Layer = given.collect();
+        // The older spelling of a mode, which counts where there is no newer one.
+        let older = layer.remove("requiressl");
+        if let Some(older) = older.filter(|it| it.value.starts_with(b"1")) {
+            let value = b"require".to_vec();
+            layer.entry("sslmode").or_insert(Given { value, ..older });
+        }
+        layer
     }
 
     /// The value of the one that is set of a variable and its `_FILE` variant; none after a complaint.
@@ -148,6 +196,12 @@ impl Given {
             value: value.to_vec(),
         }
     }
+}
+
+/// A secret that was made by `echo` ends in one.
+fn without_line_break(text: &str) -> &str {
+    let line = text.strip_suffix('\n');
+    line.map_or(text, |line| line.strip_suffix('\r').unwrap_or(line))
 }
 
 /// Reads a file whose whole text, without one line break at its end, is a value.

@@ -45,11 +45,8 @@ pub(super) fn described(variables: &[(&str, &str)]) -> String {
 }
 
 pub(super) fn password(variables: &[(&str, &str)]) -> Option<String> {
-    loaded(variables)
-        .server
-        .client
-        .get_password()
-        .map(|bytes| bytes.escape_ascii().to_string())
+    let place = loaded(variables).server.places.swap_remove(0);
+    place.password.map(|bytes| bytes.escape_ascii().to_string())
 }
 
 /// A directory that is gone when the test ends.
@@ -113,7 +110,7 @@ fn unset_and_empty_are_the_defaults() {
         assert_eq!(config.server.description, "localhost:5432/tester as tester");
         assert_eq!(config.server.application_name, None);
         assert_eq!(config.server.connect_timeout, None);
-        assert_eq!(config.server.client.get_password(), None);
+        assert_eq!(config.server.places[0].password, None);
         assert_eq!(config.migrations_dir, Path::new("migrations"));
         assert_eq!(config.history_table.quoted(), "\"bun_migrations\"");
         assert_eq!(config.history_table.setting, "bun_migrations");
@@ -308,16 +305,22 @@ fn each_complaint_comes_alone_too() {
         (
             "PGSERVICE",
             "x",
+            Some("there is no service \"x\" in /etc/postgresql-common/pg_service.conf"),
+        ),
+        (
+            "PGREQUIREAUTH",
+            "md5",
             Some(
-                "is not supported: say in DATABASE_URL, as key=value pairs, what the service file says",
+                "is not supported: unset it; PGCHANNELBINDING=require lets nothing but SCRAM pass",
             ),
         ),
-        ("PGREQUIREAUTH", "md5", Some("is not supported: unset it")),
-        ("PGREQUIREPEER", "x", Some("is not supported: unset it")),
+        ("PGREQUIREPEER", "x", None),
         (
             "PGTARGETSESSIONATTRS",
-            "primary",
-            Some("\"primary\" is not one of any, read-write, read-only"),
+            "master",
+            Some(
+                "\"master\" is not one of any, read-write, read-only, primary, standby, prefer-standby",
+            ),
         ),
         (
             "PGLOADBALANCEHOSTS",
@@ -382,8 +385,10 @@ fn each_complaint_comes_alone_too() {
         ),
         (
             "DATABASE_URL",
-            "target_session_attrs=standby",
-            Some("target_session_attrs is not one of any, read-write, read-only"),
+            "target_session_attrs=slave",
+            Some(
+                "target_session_attrs is not one of any, read-write, read-only, primary, standby, prefer-standby",
+            ),
         ),
         (
             "DATABASE_URL",
@@ -456,6 +461,11 @@ fn what_is_not_utf8_is_named_except_in_passwords() {
         "DATABASE_URL_FILE",
         "PGSERVICE",
         "PGREQUIRE",
+        "PGSYSCONFDIR",
+        "PGSSLROOTCERT",
+        "PGSSLCERT",
+        "PGSSLKEY",
+        "PGSSLCRL",
     ];
     for name in judged().filter(|name| !others.iter().any(|it| name.contains(it))) {
         let complaints = load(&Environment::of(&[(name, bytes())])).expect_err(name);
@@ -465,7 +475,7 @@ fn what_is_not_utf8_is_named_except_in_passwords() {
     for name in ["DATABASE_PASSWORD", "PGPASSWORD"] {
         let config =
             load(&Environment::of(&[(name, bytes())])).expect("a password may be any bytes");
-        assert_eq!(config.server.client.get_password(), Some(&[b'a', 0xff][..]));
+        assert_eq!(config.server.places[0].password, Some(vec![b'a', 0xff]));
     }
     assert_eq!(
         load(&Environment::of(&[(

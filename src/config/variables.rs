@@ -54,7 +54,7 @@ variables! { CONNECTION:
     PASSWORD_FILE: Variable = variable("DATABASE_PASSWORD_FILE", "",
         "a file that holds it; one line break at its end does not count");
     SSL: Setting<bool> = setting("DATABASE_SSL_ENABLED", "", boolean,
-        "`true` is `sslmode=verify-full`, which this release refuses; `false` is `sslmode=disable`");
+        "`true` is `sslmode=verify-full`; by the system's certificates, unless `sslrootcert` names others; `false` is `sslmode=disable`");
 }
 
 variables! { SETTINGS:
@@ -91,7 +91,8 @@ variables! { SETTINGS:
         "`text` or `json`");
     QUERIES: Setting<bool> = setting("DATABASE_QUERY_LOGGING_ENABLED", "false", boolean,
         "log every statement, whatever `LOG_LEVEL` is");
-    HOME: Variable = variable("HOME", "", "where `.pgpass` is");
+    SERVICE_DIRECTORY: Variable = variable("PGSYSCONFDIR", "/etc/postgresql-common", "where the system's `pg_service.conf` is");
+    HOME: Variable = variable("HOME", "", "where `.pgpass`, `.pg_service.conf` and `.postgresql` are");
     COLUMNS: Variable = variable("COLUMNS", "80", "the width of the terminal");
     NO_COLOR: Variable = variable("NO_COLOR", "", "not empty: no colours on a terminal");
     TERM: Variable = variable("TERM", "", "`dumb`: no colours on a terminal, and no line that is rewritten in place");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::{Config, place};
+use crate::config::{Config, Place};
 use crate::files::name;
 use crate::history::{Observation, Record};
 use crate::lock::Holder;
@@ -46,7 +46,7 @@ impl Report<'_> {
     fn head(&self) -> Vec<(&'static str, String)> {
         let seen = &self.facts.observation;
         let places = self.config.server.places.iter();
-        let places: Vec<String> = places.map(|(name, port)| place(name, *port)).collect();
+        let places: Vec<String> = places.map(Place::to_string).collect();
         let standby = match seen.in_recovery {
             true => ", a standby",
             false => "",
@@ -213,10 +213,10 @@ impl Report<'_> {
     pub fn json(&self) -> Json {
         let seen = &self.facts.observation;
         let places = self.config.server.places.iter();
-        let places = places.map(|(host, port)| {
+        let places = places.map(|place| {
             Json::Object(vec![
-                ("host", host.as_str().into()),
-                ("port", i64::from(*port).into()),
+                ("host", place.name.as_str().into()),
+                ("port", i64::from(place.port).into()),
             ])
         });
         let counts = self.counts();

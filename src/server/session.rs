@@ -1,8 +1,8 @@
 //! A session: a connection, the thread that owns its blocking client, and two channels.
 //!
-//! The client library blocks without a deadline. So each connection has a thread, for as long as the connection lives,
-//! and that thread does nothing but call the client: messages go in by one channel, notices and answers come out by the
-//! other, in order. It decides nothing and logs nothing. The program's one other thread, which does both, waits for
+//! The client library blocks without a deadline, and so does the system's look-up of names. So each connection has a
+//! thread, for as long as the connection lives, and that thread does nothing but call these: requests go in by one
+//! channel, notices and answers come out by the other, in order. It decides nothing and logs nothing. The program's one other thread, which does both, waits for
 //! those events with a timeout; so the wait for an answer, the live line, the look for a signal and the deadline are one
 //! wait. A session that is left is not waited for: its thread ends with its socket.
 //!
@@ -13,6 +13,8 @@
 //! `options` are refused there or, worse, silently dropped. So settings are made inside transactions, see
 //! [`super::settings`].
 
+use std::io;
+use std::net::{IpAddr, ToSocketAddrs as _};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,6 +25,7 @@ use postgres::{Client, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
 use super::message::{Access, Message, Slot};
 use super::settings::Settings;
+use super::tls::{self, Connector};
 use super::wait::Wait;
 use crate::error::{Error, SqlError};
 use crate::logging;
@@ -65,9 +68,17 @@ struct Line {
 }
 
 /// What a connection's thread is asked for.
-struct Request {
-    text: String,
-    rows: Rows,
+enum Request {
+    LookUp { name: String, port: u16 },
+    Dial(Box<Destination>),
+    Ask { text: String, rows: Rows },
+}
+
+/// Whom to connect to, by which address, and how.
+pub(super) struct Destination {
+    pub client: postgres::Config,
+    /// None: without TLS.
+    pub tls: Option<Connector>,
 }
 
 /// What becomes of the rows that a message returns.
@@ -80,12 +91,16 @@ pub enum Rows {
 
 /// What a connection's thread tells.
 enum Event {
-    /// The server has let us in; now it has the first message.
-    Connected,
-    /// There is no connection, and the thread ends.
-    Refused(postgres::Error),
+    Located(io::Result<Vec<IpAddr>>),
+    Dialled(Result<(), postgres::Error>),
     Notice(Box<DbError>),
     Answer(Result<Vec<SimpleQueryMessage>, postgres::Error>),
+}
+
+/// How long a step of connecting may take, and what is done meanwhile.
+pub(super) struct Moment<'a> {
+    pub deadline: Instant,
+    pub tick: Box<dyn FnMut() -> Result<(), Error> + 'a>,
 }
 
 /// Hears what happens while an answer is awaited.
@@ -177,6 +192,9 @@ pub(super) fn reason(error: &postgres::Error) -> String {
     if let Some(db) = error.as_db_error() {
         return SqlError::from(db).to_string();
     }
+    if let Some(fault) = tls::fault(error) {
+        return fault;
+    }
     let mut causes = Vec::new();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
@@ -188,16 +206,6 @@ pub(super) fn reason(error: &postgres::Error) -> String {
     } else {
         causes.join(": ")
     }
-}
-
-/// What came of dialling.
-pub(super) enum First {
-    Answered(Result<Answer, Trouble>),
-    Refused(postgres::Error),
-    /// Not in time.
-    Nothing {
-        connected: bool,
-    },
 }
 
 /// The rows of each statement of a message.
@@ -232,6 +240,12 @@ impl Answer {
         rows.map_or(Vec::new(), std::mem::take)
     }
 
+    /// The first column of the first row of all.
+    pub fn first_value(&self) -> Option<&str> {
+        let row = self.0.iter().flatten().next()?;
+        row.try_get(0).ok().flatten()
+    }
+
     /// The last value that a column of this name had, in whichever statement's rows.
     pub fn last(&self, column: &str) -> Option<&str> {
         let mut rows = self.0.iter().rev().flatten();
@@ -245,60 +259,82 @@ impl Answer {
 }
 
 impl Session {
-    /// Begins to connect. The answer to the first message tells whether that succeeded.
-    pub(super) fn dial(
-        mut client: postgres::Config,
-        first_message: &str,
-        signals: &Signals,
-    ) -> Session {
+    /// A thread that has no connection yet.
+    pub(super) fn new(signals: &Signals) -> Session {
         let (requests, asked) = mpsc::channel();
         let (teller, events) = mpsc::channel();
-        let listener = teller.clone();
-        client.notice_callback(move |notice| {
-            // Nobody listens any more to a session that was left.
-            let _ = listener.send(Event::Notice(Box::new(notice)));
-        });
-        let first = Request {
-            text: first_message.to_owned(),
-            rows: Rows::Kept,
-        };
-        // The receiver is the closure's, which has not begun.
-        let _ = requests.send(first);
-        thread::spawn(move || serve(&client, &asked, &teller));
+        thread::spawn(move || serve(&asked, &teller));
         Session {
             line: Some(Line { requests, events }),
             signals: signals.clone(),
         }
     }
 
-    /// Waits for the answer to the first message, at most until `deadline`. `tick` is asked meanwhile, and told whether the
-    /// server has let us in.
+    /// The addresses of a host; none if they are not known by the deadline.
+    pub(super) fn look_up(
+        &mut self,
+        name: &str,
+        port: u16,
+        moment: Moment<'_>,
+    ) -> Result<Option<io::Result<Vec<IpAddr>>>, Error> {
+        let name = name.to_owned();
+        let event = self.begin(Request::LookUp { name, port }, moment)?;
+        Ok(match event {
+            Some(Event::Located(addresses)) => Some(addresses),
+            _ => None,
+        })
+    }
+
+    /// Connects; none if that takes until the deadline.
+    pub(super) fn dial(
+        &mut self,
+        destination: Destination,
+        moment: Moment<'_>,
+    ) -> Result<Option<Result<(), postgres::Error>>, Error> {
+        let event = self.begin(Request::Dial(Box::new(destination)), moment)?;
+        Ok(match event {
+            Some(Event::Dialled(outcome)) => Some(outcome),
+            _ => None,
+        })
+    }
+
+    /// The answer to one of a connection's first messages; none if there is none by the deadline.
+    pub(super) fn first_answer(
+        &mut self,
+        message: &str,
+        moment: Moment<'_>,
+    ) -> Result<Option<Result<Answer, Trouble>>, Error> {
+        let text = message.to_owned();
+        let rows = Rows::Kept;
+        let event = self.begin(Request::Ask { text, rows }, moment)?;
+        Ok(match event {
+            Some(Event::Answer(answer)) => Some(answer.map(Answer::of).map_err(Trouble::from)),
+            _ => None,
+        })
+    }
+
+    /// One step of connecting. A session whose deadline passes is left.
     ///
     /// # Errors
     ///
     /// What `tick` says.
-    pub(super) fn first_answer(
-        &mut self,
-        deadline: Instant,
-        mut tick: impl FnMut(bool) -> Result<(), Error>,
-    ) -> Result<First, Error> {
-        let mut connected = false;
-        while let Some(line) = &self.line
-            && Instant::now() < deadline
-        {
+    fn begin(&mut self, request: Request, mut moment: Moment<'_>) -> Result<Option<Event>, Error> {
+        let Some(line) = &self.line else {
+            return Ok(None);
+        };
+        if line.requests.send(request).is_err() {
+            return Ok(None);
+        }
+        while Instant::now() < moment.deadline {
             match line.events.recv_timeout(TICK) {
-                Ok(Event::Connected) => connected = true,
-                Ok(Event::Refused(error)) => return Ok(First::Refused(error)),
-                Ok(Event::Answer(answer)) => {
-                    let answer = answer.map(Answer::of).map_err(Trouble::from);
-                    return Ok(First::Answered(answer));
-                }
                 Ok(Event::Notice(notice)) => Quiet.notice(&notice),
+                Ok(event) => return Ok(Some(event)),
                 Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => tick(connected)?,
+                Err(RecvTimeoutError::Timeout) => (moment.tick)()?,
             }
         }
-        Ok(First::Nothing { connected })
+        self.line = None;
+        Ok(None)
     }
 
     /// Sends a message of our own and returns what its statements returned.
@@ -404,16 +440,14 @@ impl Session {
         rows: Rows,
         listener: &mut dyn Listener,
     ) -> Result<Answer, Trouble> {
-        let request = Request {
-            text: message,
-            rows,
-        };
+        let text = message;
+        let request = Request::Ask { text, rows };
         self.exchange(request, Patience::Endless, listener)
     }
 
     /// Asks for a sign of life. It fails no transaction and takes no snapshot.
     pub fn ping(&mut self) -> Result<(), Trouble> {
-        let request = Request {
+        let request = Request::Ask {
             text: String::new(),
             rows: Rows::Kept,
         };
@@ -425,7 +459,7 @@ impl Session {
     /// first statement.
     fn ours(&mut self, message: &str, patience: Patience) -> Result<Answer, Trouble> {
         let sent = Instant::now();
-        let request = Request {
+        let request = Request::Ask {
             text: message.to_owned(),
             rows: Rows::Kept,
         };
@@ -449,8 +483,7 @@ impl Session {
                     return answer.map(Answer::of).map_err(Trouble::from);
                 }
                 Ok(Event::Notice(notice)) => listener.notice(&notice),
-                Ok(Event::Refused(error)) => return Err(Trouble::Lost(reason(&error))),
-                Ok(Event::Connected) => {}
+                Ok(Event::Located(_) | Event::Dialled(_)) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(gone()),
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -489,25 +522,50 @@ impl Session {
     }
 }
 
-/// The life of a connection's thread: it connects, answers what it is asked, and closes the connection when nobody can ask
-/// any more.
-fn serve(config: &postgres::Config, asked: &Receiver<Request>, teller: &Sender<Event>) {
-    let mut client = match config.connect(NoTls) {
-        Ok(client) => client,
-        Err(error) => {
-            let _ = teller.send(Event::Refused(error));
-            return;
-        }
-    };
-    let _ = teller.send(Event::Connected);
-    for Request { text, rows } in asked {
-        let answer = answer(&mut client, &text, rows);
-        if teller.send(Event::Answer(answer)).is_err() {
+/// The life of a connection's thread: it does what it is asked for, and closes the connection when nobody can ask any
+/// more.
+fn serve(asked: &Receiver<Request>, teller: &Sender<Event>) {
+    let mut client = None;
+    for request in asked {
+        let event = match request {
+            Request::LookUp { name, port } => Event::Located(look_up(&name, port)),
+            Request::Dial(destination) => Event::Dialled(
+                dial(*destination, teller.clone()).map(|connected| client = Some(connected)),
+            ),
+            Request::Ask { text, rows } => match &mut client {
+                Some(client) => Event::Answer(answer(client, &text, rows)),
+                None => break,
+            },
+        };
+        if teller.send(event).is_err() {
             break;
         }
     }
     // A failure is of no interest any more.
-    let _ = client.close();
+    let _ = client.map(Client::close);
+}
+
+/// The client library would start a thread for this.
+fn look_up(name: &str, port: u16) -> io::Result<Vec<IpAddr>> {
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for address in (name, port).to_socket_addrs()? {
+        if !addresses.contains(&address.ip()) {
+            addresses.push(address.ip());
+        }
+    }
+    Ok(addresses)
+}
+
+fn dial(destination: Destination, teller: Sender<Event>) -> Result<Client, postgres::Error> {
+    let Destination { mut client, tls } = destination;
+    client.notice_callback(move |notice| {
+        // Nobody listens any more to a session that was left.
+        let _ = teller.send(Event::Notice(Box::new(notice)));
+    });
+    match tls {
+        Some(connector) => connector.dial(&client),
+        None => client.connect(NoTls),
+    }
 }
 
 fn answer(

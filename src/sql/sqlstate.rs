@@ -3,6 +3,10 @@
 
 /// What is no number was read as one: how our own statements raise an error.
 pub const INVALID_TEXT_REPRESENTATION: &str = "22P02";
+/// No rule of `pg_hba.conf` lets us in.
+pub const INVALID_AUTHORIZATION: &str = "28000";
+/// The server is starting up, or shutting down.
+pub const CANNOT_CONNECT_NOW: &str = "57P03";
 /// The statement may not run in a transaction block.
 pub const ACTIVE_SQL_TRANSACTION: &str = "25001";
 /// A routine that commits is called in a transaction block.

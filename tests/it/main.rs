@@ -59,11 +59,14 @@ mod outside {
 /// while it waits.
 mod connection {
     mod hostile;
+    mod hosts;
     mod network;
     mod parameters;
     mod pooler;
     mod signals;
     mod standby;
+    #[cfg(feature = "tls")]
+    mod tls;
 }
 
 /// What people and programs read: errors, the log, the terminal.

@@ -128,6 +128,34 @@ fn of_several_hosts_the_one_that_can_be_written_to_is_found() {
         .code(0)
         .is_up_to_date(2)
         .applied_now(2);
+    database.catch_up();
+    let asked = |attributes: &str, hosts: &str| {
+        let url = format!(
+            "postgres://postgres@{hosts}/{}?target_session_attrs={attributes}",
+            database.name
+        );
+        let status = scratch.lockstep(&["status"]).env("DATABASE_URL", url);
+        status.env("DATABASE_WAIT_SECONDS", "0").run()
+    };
+    let (primary, standby) = (&pair().primary, &pair().standby);
+    let turned = format!("{primary},{standby}");
+    for (attributes, hosts, is_standby) in [
+        ("primary", &hosts, false),
+        ("read-write", &hosts, false),
+        ("any", &hosts, true),
+        ("any", &turned, false),
+        ("standby", &turned, true),
+        ("read-only", &turned, true),
+        ("prefer-standby", &turned, true),
+        ("prefer-standby", primary, false),
+    ] {
+        let status = asked(attributes, hosts);
+        status.code(0);
+        let is_told = status.stdout.contains(", a standby\n");
+        assert_eq!(is_told, is_standby, "{attributes} of {hosts}\n{status}");
+    }
+    asked("standby", primary).code(3).says("it is a primary");
+    asked("primary", standby).code(3).says("it is a standby");
     assert_eq!(database.history(), ["20230101000001", "20230101000002"]);
     database.catch_up();
     up(&scratch, &format!("{url}?target_session_attrs=read-write"))

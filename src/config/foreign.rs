@@ -1,0 +1,288 @@
+//! What people paste: connection strings and parameters that belong to somebody else's client. Each gets a sentence that
+//! says whose it is, and what to write instead. None repeats more of a text than a scheme, which holds no secret.
+
+/// Whose connection string this is, if it is none of PostgreSQL's.
+pub(super) fn form(text: &str) -> Option<String> {
+    let start = text.trim_start();
+    if start.starts_with(['"', '\'', '`', '\u{201c}']) {
+        return Some("begins with a quote: leave out the quotes around it".to_owned());
+    }
+    if start.starts_with("psql ") {
+        return Some(
+            "begins with the word psql: give only the connection string behind it".to_owned(),
+        );
+    }
+    if start.starts_with("DATABASE_URL=") || start.starts_with("export ") {
+        return Some(
+            "begins with the variable's own name: give only what stands behind the first ="
+                .to_owned(),
+        );
+    }
+    if start.len() < text.len() && start.contains("://") {
+        return Some("begins with white space: leave it out".to_owned());
+    }
+    scheme(text).or_else(|| semicolons(text))
+}
+
+fn scheme(text: &str) -> Option<String> {
+    /// No scheme that anybody uses is longer.
+    const LONGEST: usize = 30;
+    let (scheme, _) = text.split_once("://")?;
+    let is_one = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | ':' | '-');
+    if scheme.is_empty() || scheme.len() > LONGEST || !scheme.chars().all(is_one) {
+        return None;
+    }
+    let lower = scheme.to_ascii_lowercase();
+    let owner = match lower.as_str() {
+        "postgres" | "postgresql" => {
+            return Some(format!(
+                "begins with {scheme}://: write it in small letters"
+            ));
+        }
+        "postgis" | "pgsql" | "pgx" | "pgx5" | "pg" | "psql" => "another client's name for",
+        _ if lower.starts_with("jdbc:") => "JDBC's form of",
+        _ if lower.starts_with("r2dbc:") => "R2DBC's form of",
+        _ if lower.starts_with("prisma") => {
+            return Some(format!(
+                "begins with {scheme}://, which is the address of Prisma's proxy: give the URL of the database behind it, postgres://…"
+            ));
+        }
+        _ if lower.starts_with("postgresql+") || lower.starts_with("postgres+") => {
+            "SQLAlchemy's form of"
+        }
+        _ => return None,
+    };
+    Some(format!(
+        "begins with {scheme}://, which is {owner} a URL: write postgres://user:password@host:port/database"
+    ))
+}
+
+/// ADO.NET and ODBC put semicolons between their pairs.
+fn semicolons(text: &str) -> Option<String> {
+    let (first, rest) = text.split_once(';')?;
+    let (key, value) = first.split_once('=')?;
+    let names = [
+        "server",
+        "host",
+        "data source",
+        "database",
+        "driver",
+        "dsn",
+        "user id",
+        "username",
+        "port",
+    ];
+    let known = names.contains(&key.trim().to_ascii_lowercase().as_str());
+    (known && !value.trim().contains(char::is_whitespace) && (rest.trim().is_empty() || rest.contains('='))).then(|| {
+        "has semicolons between its parameters, which is ADO.NET's form: write host=… port=… dbname=… user=… password=…, with spaces between them".to_owned()
+    })
+}
+
+/// What looks as if a shell, or whoever else, should have put a variable's value there.
+pub(super) fn unexpanded(text: &str) -> Option<&'static str> {
+    const WARNING: &str =
+        "holds ${…}, $(…) or {{…}}: if that was to be replaced by a value, it was not";
+    let opened = [("${", '}'), ("$(", ')'), ("{{", '}')];
+    let is_there = opened.iter().any(|(open, close)| {
+        text.split_once(open)
+            .is_some_and(|(_, rest)| rest.contains(*close))
+    });
+    is_there.then_some(WARNING)
+}
+
+/// Whose parameter this is, and what to do instead.
+pub(super) fn parameter(name: &str) -> Option<&'static str> {
+    if name.starts_with("amp;") {
+        return Some("&amp; is HTML for &: write & alone");
+    }
+    if name.starts_with("x-") {
+        return Some(
+            "it is golang-migrate's: leave it out, and name the history by MIGRATIONS_TABLE",
+        );
+    }
+    let found = PARAMETERS.iter().find(|(names, _)| names.contains(&name));
+    found.map(|(_, what)| *what)
+}
+
+const POOL: &str = "it is for a pool of connections, of which Lockstep has none: leave it out";
+const TIMEOUT: &str = "it is another client's: write connect_timeout, in whole seconds";
+const SETTING: &str =
+    "it is a setting of the server: write options=-c%20NAME%3DVALUE, or leave it out";
+
+const PARAMETERS: &[(&[&str], &str)] = &[
+    (&["database", "db"], "did you mean dbname?"),
+    (&["username", "user_id", "uid"], "did you mean user?"),
+    (&["passwd", "pwd"], "did you mean password?"),
+    (&["server", "hostname"], "did you mean host?"),
+    (&["socket"], "it is dbmate's: write host=DIRECTORY"),
+    (
+        &["schema"],
+        "it is Prisma's: leave it out, and write MIGRATIONS_TABLE=SCHEMA.bun_migrations for the history, and options=-c%20search_path%3DSCHEMA for the migrations",
+    ),
+    (
+        &[
+            "pgbouncer",
+            "connection_limit",
+            "pool_timeout",
+            "socket_timeout",
+            "statement_cache_size",
+        ],
+        "it is Prisma's: leave it out",
+    ),
+    (
+        &[
+            "pool",
+            "pool_size",
+            "max_overflow",
+            "pool_max_conns",
+            "pool_min_conns",
+            "pool_max_conn_lifetime",
+            "pool_max_conn_idle_time",
+            "pool_health_check_period",
+            "max_connections",
+            "min_connections",
+            "prepared_statements",
+        ],
+        POOL,
+    ),
+    (
+        &[
+            "default_query_exec_mode",
+            "statement_cache_capacity",
+            "description_cache_capacity",
+            "prefer_simple_protocol",
+            "binary_parameters",
+        ],
+        "it is a Go driver's: leave it out",
+    ),
+    (
+        &[
+            "timeout",
+            "dial_timeout",
+            "connectTimeout",
+            "connect_timeout_ms",
+            "connectionTimeout",
+            "loginTimeout",
+        ],
+        TIMEOUT,
+    ),
+    (
+        &["read_timeout", "write_timeout", "insecure"],
+        "it is pgdriver's: leave it out",
+    ),
+    (
+        &["statement_timeout"],
+        "it is a setting of the server, which Lockstep makes: write STATEMENT_TIMEOUT_SECONDS",
+    ),
+    (
+        &["lock_timeout"],
+        "it is a setting of the server, which Lockstep makes: write DDL_LOCK_TIMEOUT_SECONDS",
+    ),
+    (
+        &[
+            "search_path",
+            "currentSchema",
+            "timezone",
+            "TimeZone",
+            "idle_in_transaction_session_timeout",
+            "role",
+        ],
+        SETTING,
+    ),
+    (
+        &["ssl"],
+        "write sslmode=require, or a stronger one; in a URL ssl=true is that, too",
+    ),
+    (
+        &[
+            "sslfactory",
+            "sslhostnameverifier",
+            "sslResponseTimeout",
+            "ApplicationName",
+            "reWriteBatchedInserts",
+            "stringtype",
+        ],
+        "it is JDBC's: leave it out",
+    ),
+    (&["uselibpqcompat"], "it is node-postgres's: leave it out"),
+    (
+        &["encoding", "charset"],
+        "leave it out: it is UTF8 in any case",
+    ),
+    (
+        &["tty"],
+        "PostgreSQL has no use for it any more: leave it out",
+    ),
+    (
+        &["api_key"],
+        "it is for Prisma's proxy: give the URL of the database behind it",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use crate::config::tests::{loaded, refused};
+
+    /// What is pasted, and a word of what is said about it.
+    #[test]
+    fn each_form_is_told_whose_it_is_and_nothing_secret() {
+        for (text, expected) in [
+            ("jdbc:postgresql://h/d?password=secret", "JDBC's form"),
+            ("postgresql+psycopg2://u:secret@h/d", "SQLAlchemy's form"),
+            (
+                "prisma+postgres://accelerate.example/?api_key=secret",
+                "Prisma's proxy",
+            ),
+            ("r2dbc:postgresql://u:secret@h/d", "R2DBC's form"),
+            ("pgsql://u:secret@h/d", "another client's name"),
+            ("POSTGRES://u:secret@h/d", "small letters"),
+            ("\"postgres://u:secret@h/d\"", "begins with a quote"),
+            (" postgres://u:secret@h/d", "white space"),
+            ("psql 'postgres://u:secret@h/d'", "the word psql"),
+            (
+                "DATABASE_URL=postgres://u:secret@h/d",
+                "the variable's own name",
+            ),
+            (
+                "Server=h;Database=d;User Id=u;Password=secret;",
+                "ADO.NET's form",
+            ),
+            ("postgres://u:secret@h/d?schema=s", "it is Prisma's"),
+            (
+                "postgres://u:secret@h/d?x-migrations-table=m",
+                "golang-migrate's",
+            ),
+            (
+                "postgres://u:secret@h/d?sslmode=disable&amp;port=1",
+                "&amp; is HTML",
+            ),
+            (
+                "postgres://u:secret@h/d?statement_timeout=5",
+                "STATEMENT_TIMEOUT_SECONDS",
+            ),
+        ] {
+            let told = refused(&[("DATABASE_URL", text)]).join("\n");
+            assert!(told.contains(expected), "{text}: {told}");
+            assert!(!told.contains("secret"), "{text}: {told}");
+        }
+    }
+
+    #[test]
+    fn a_password_that_looks_like_a_variable_is_a_warning() {
+        for (text, count) in [
+            ("postgres://u:${DB_PASSWORD}@h/d", 1),
+            ("postgres://u:$(DB_PASSWORD)@h/d", 1),
+            ("host=h password={{pw}}", 1),
+            ("postgres://u:a$b@h/d", 0),
+        ] {
+            assert_eq!(
+                loaded(&[("DATABASE_URL", text)]).warnings.len(),
+                count,
+                "{text}"
+            );
+        }
+        // What has only a semicolon in common with that form is ours.
+        loaded(&[("DATABASE_URL", "host=h password=a;b=c")]);
+        loaded(&[("DATABASE_URL", "postgres://u:endpoint%3Dx;y@h/d")]);
+    }
+}

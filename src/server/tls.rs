@@ -1,0 +1,143 @@
+//! TLS for a connection: which way to try first, what to try instead, and how it is done.
+//!
+//! It is done by rustls, and by a verifier of our own, which takes what PostgreSQL's own manual tells people to make:
+//! see [`verifier`]. Without the cargo feature `tls` nothing is done, and the configuration has refused whatever asks
+//! for it.
+
+#[cfg(not(feature = "tls"))]
+mod absent;
+#[cfg(feature = "tls")]
+mod certificate;
+#[cfg(feature = "tls")]
+mod connector;
+#[cfg(feature = "tls")]
+mod glue;
+#[cfg(feature = "tls")]
+mod verifier;
+#[cfg(feature = "tls")]
+mod words;
+
+use std::fmt;
+
+use postgres::config::SslNegotiation;
+
+use crate::config::tls::{Mode, Negotiation, Tls};
+use crate::sql::sqlstate;
+
+#[cfg(not(feature = "tls"))]
+pub use absent::{Connector, fault};
+#[cfg(feature = "tls")]
+pub use connector::Connector;
+#[cfg(feature = "tls")]
+pub use words::fault;
+
+/// How a connection is tried.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    Plain,
+    TlsIfOffered,
+    Tls,
+}
+
+/// How far TLS came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    Plain,
+    Failed,
+    /// The protocol's version.
+    Encrypted(&'static str),
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Plain => f.write_str("not encrypted"),
+            Outcome::Failed => f.write_str("not encrypted, and not connected"),
+            Outcome::Encrypted(version) => f.write_str(version),
+        }
+    }
+}
+
+/// A local socket is never encrypted, whatever the mode.
+pub fn first_way(mode: Mode, is_socket: bool) -> Way {
+    match mode {
+        _ if is_socket || cfg!(not(feature = "tls")) => Way::Plain,
+        Mode::Disable | Mode::Allow => Way::Plain,
+        Mode::Prefer => Way::TlsIfOffered,
+        Mode::Require | Mode::VerifyCa | Mode::VerifyFull => Way::Tls,
+    }
+}
+
+/// What to try after a failure: libpq's two weaker modes take what they can get. `sqlstate` is the server's, if it
+/// answered. One thing is stricter than libpq: a wrong password is not tried again in clear.
+pub fn instead(mode: Mode, way: Way, outcome: Outcome, sqlstate: Option<&str>) -> Option<Way> {
+    let is_kept_out = sqlstate == Some(sqlstate::INVALID_AUTHORIZATION);
+    match (mode, way, outcome) {
+        (Mode::Allow, Way::Plain, _) if is_kept_out && cfg!(feature = "tls") => Some(Way::Tls),
+        (Mode::Prefer, Way::TlsIfOffered, Outcome::Failed) => Some(Way::Plain),
+        (Mode::Prefer, Way::TlsIfOffered, Outcome::Encrypted(_)) if is_kept_out => Some(Way::Plain),
+        _ => None,
+    }
+}
+
+pub fn negotiation(tls: &Tls) -> SslNegotiation {
+    match tls.negotiation {
+        Negotiation::Postgres => SslNegotiation::Postgres,
+        Negotiation::Direct => SslNegotiation::Direct,
+    }
+}
+
+/// The two modes that may end in clear, as a user writes them.
+pub fn word(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Allow => "sslmode=allow",
+        _ => "sslmode=prefer",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_weaker_modes_have_another_way() {
+        let modes = [
+            Mode::Disable,
+            Mode::Allow,
+            Mode::Prefer,
+            Mode::Require,
+            Mode::VerifyCa,
+            Mode::VerifyFull,
+        ];
+        let outcomes = [
+            Outcome::Plain,
+            Outcome::Failed,
+            Outcome::Encrypted("TLS 1.3"),
+        ];
+        let states = [None, Some("28000"), Some("28P01"), Some("57P03")];
+        let mut found = Vec::new();
+        for mode in modes {
+            let way = first_way(mode, false);
+            assert_eq!(first_way(mode, true), Way::Plain);
+            for outcome in outcomes {
+                for state in states {
+                    if let Some(other) = instead(mode, way, outcome, state) {
+                        found.push((mode, outcome, state, other));
+                        // And that is the last one.
+                        assert_eq!(instead(mode, other, outcome, state), None);
+                    }
+                }
+            }
+        }
+        let mut expected: Vec<_> = outcomes
+            .map(|outcome| (Mode::Allow, outcome, Some("28000"), Way::Tls))
+            .into();
+        expected.extend(states.map(|state| (Mode::Prefer, Outcome::Failed, state, Way::Plain)));
+        expected.push((Mode::Prefer, outcomes[2], Some("28000"), Way::Plain));
+        if cfg!(feature = "tls") {
+            assert_eq!(found, expected);
+        } else {
+            assert_eq!(found, []);
+        }
+    }
+}

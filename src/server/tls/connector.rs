@@ -1,0 +1,211 @@
+//! What was asked for → rustls's configuration.
+
+use std::fmt;
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use postgres::Client;
+use rustls::client::{ResolvesClientCert, Resumption};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::CertifiedKey;
+use rustls::{
+    ClientConfig, ClientConnection, ProtocolVersion, SignatureScheme, SupportedProtocolVersion,
+};
+
+use super::Outcome;
+use super::certificate::Certificate;
+use super::verifier::{Trust, Verifier};
+use super::words::Fault;
+use crate::config::tls::{Demand, Identity, Introduction, Mode, Negotiation, Tls, Versions};
+
+/// The protocol's name in the handshake, which PostgreSQL 17 asks for where there is no request before it.
+const ALPN: &[u8] = b"postgresql";
+
+/// Makes connections of one configuration. Each one has its own witness.
+#[derive(Clone)]
+pub struct Connector {
+    base: Arc<ClientConfig>,
+    trust: Arc<Trust>,
+    identity: Option<Arc<CertifiedKey>>,
+    demand: Demand,
+    negotiation: Negotiation,
+    witness: Arc<Witness>,
+}
+
+/// How far a connection came: the client library does not tell.
+#[derive(Default, Debug)]
+pub struct Witness {
+    has_begun: AtomicBool,
+    was_asked: AtomicBool,
+    version: OnceLock<&'static str>,
+}
+
+impl Witness {
+    pub fn outcome(&self) -> Outcome {
+        match self.version.get() {
+            Some(version) => Outcome::Encrypted(version),
+            None if self.has_begun.load(Ordering::Acquire) => Outcome::Failed,
+            None => Outcome::Plain,
+        }
+    }
+}
+
+impl Connector {
+    /// None if TLS is not wanted.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be used: which, and what is wrong with it.
+    pub fn new(tls: &Tls) -> Result<Option<Connector>, String> {
+        if tls.mode == Mode::Disable {
+            return Ok(None);
+        }
+        let provider = Arc::new(ring::default_provider());
+        let identity = tls.identity.as_ref().map(|it| certified(it, &provider));
+        let trust = Arc::new(Trust::new(tls, &provider)?);
+        let versions: &[&SupportedProtocolVersion] = match tls.versions {
+            Versions::Both => rustls::DEFAULT_VERSIONS,
+            Versions::Only12 => &[&rustls::version::TLS12],
+            Versions::Only13 => &[&rustls::version::TLS13],
+        };
+        let nobody = Verifier::new(&trust, "");
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
+            .map_err(|error| error.to_string())?;
+        let mut base = builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(nobody))
+            .with_no_client_auth();
+        base.enable_sni = tls.introduction == Introduction::Named;
+        base.resumption = Resumption::disabled();
+        if tls.negotiation == Negotiation::Direct {
+            base.alpn_protocols = vec![ALPN.to_vec()];
+        }
+        Ok(Some(Connector {
+            base: Arc::new(base),
+            trust,
+            identity: identity.transpose()?.map(Arc::new),
+            demand: tls.demand,
+            negotiation: tls.negotiation,
+            witness: Arc::default(),
+        }))
+    }
+
+    /// The same for another connection.
+    pub fn afresh(&self) -> Connector {
+        Connector {
+            witness: Arc::default(),
+            ..self.clone()
+        }
+    }
+
+    pub fn witness(&self) -> Arc<Witness> {
+        Arc::clone(&self.witness)
+    }
+
+    pub fn dial(self, client: &postgres::Config) -> Result<Client, postgres::Error> {
+        client.connect(self)
+    }
+
+    /// What a connection to this host needs. Its name may be none that TLS knows; then it is not told.
+    pub(super) fn of(&self, host: &str) -> (Arc<ClientConfig>, ServerName<'static>) {
+        let mut config = ClientConfig::clone(&self.base);
+        let verifier = Arc::new(Verifier::new(&self.trust, host));
+        config.dangerous().set_certificate_verifier(verifier);
+        config.client_auth_cert_resolver = Arc::new(Shown {
+            identity: self.identity.clone(),
+            witness: self.witness(),
+        });
+        let nameless = || ServerName::from(Ipv4Addr::UNSPECIFIED);
+        let name = ServerName::try_from(host.to_owned());
+        (Arc::new(config), name.unwrap_or_else(|_| nameless()))
+    }
+
+    pub(super) fn begins(&self) {
+        self.witness.has_begun.store(true, Ordering::Release);
+    }
+
+    /// Judges what the handshake has come to.
+    pub(super) fn ends(&self, connection: &ClientConnection) -> io::Result<()> {
+        let fault = |text: &str| Err(io::Error::other(Fault(text.to_owned())));
+        if self.negotiation == Negotiation::Direct && connection.alpn_protocol() != Some(ALPN) {
+            return fault(
+                "the server does not take TLS without a request before it (sslnegotiation=direct)",
+            );
+        }
+        if self.demand == Demand::MustAsk && !self.witness.was_asked.load(Ordering::Acquire) {
+            return fault(
+                "the server did not ask for the client's certificate (sslcertmode=require)",
+            );
+        }
+        let version = match connection.protocol_version() {
+            Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
+            _ => "TLS 1.3",
+        };
+        // There is one handshake.
+        let _ = self.witness.version.set(version);
+        Ok(())
+    }
+}
+
+/// Shows our certificate, if we have one, to whoever asks; also one that rustls would not read.
+struct Shown {
+    identity: Option<Arc<CertifiedKey>>,
+    witness: Arc<Witness>,
+}
+
+/// Written by hand, so that nothing shows a key.
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shown").finish_non_exhaustive()
+    }
+}
+
+impl ResolvesClientCert for Shown {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.witness.was_asked.store(true, Ordering::Release);
+        self.identity.clone()
+    }
+
+    /// Also if there is none: whether the server asks is of interest.
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+fn certified(identity: &Identity, provider: &CryptoProvider) -> Result<CertifiedKey, String> {
+    let (certificate, key) = (
+        identity.certificate.path.display(),
+        identity.key.path.display(),
+    );
+    let chain: Result<Vec<_>, _> =
+        CertificateDer::pem_slice_iter(&identity.certificate.text).collect();
+    let chain =
+        chain.map_err(|error| format!("the client's certificate {certificate}: {error}"))?;
+    let first = chain.first().and_then(|first| Certificate::read(first));
+    let first = first.ok_or_else(|| {
+        format!("the client's certificate {certificate}: there is no certificate in the file")
+    })?;
+    let text = &identity.key.text;
+    let der = PrivateKeyDer::from_pem_slice(text).ok();
+    let der = der.or_else(|| PrivateKeyDer::try_from(text.clone()).ok());
+    let der = der.ok_or_else(|| {
+        format!("the client's key {key}: there is no key in the file that is not encrypted")
+    })?;
+    let loaded = provider.key_provider.load_private_key(der).map_err(|_| {
+        format!("the client's key {key} is of a kind that Lockstep cannot use: RSA, P-256, P-384 and Ed25519 are those it can")
+    })?;
+    if loaded
+        .public_key()
+        .is_some_and(|public| public.as_ref() != first.key)
+    {
+        return Err(format!(
+            "the client's key {key} does not belong to the certificate {certificate}"
+        ));
+    }
+    Ok(CertifiedKey::new(chain, loaded))
+}

@@ -1,0 +1,479 @@
+//! Who the server is: the check of its certificate, as libpq does it.
+//!
+//! rustls's own check refuses three kinds of certificate that PostgreSQL's manual tells people to make, and that libpq
+//! takes: a self-signed one that is in the root file itself, one of X.509 version 1, and one whose name is only its common
+//! name. It also has no way to check the chain without the name (`verify-ca`). So the chain is `rustls-webpki`'s work,
+//! and the rest is done here. The signature of the handshake is checked in every mode: without it whoever shows a
+//! certificate need not own it.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{
+    CryptoProvider, verify_tls12_signature, verify_tls13_signature,
+    verify_tls13_signature_with_raw_key,
+};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{
+    CertificateDer, CertificateRevocationListDer, ServerName, SubjectPublicKeyInfoDer, TrustAnchor,
+    UnixTime,
+};
+use rustls::{CertificateError, DigitallySignedStruct, OtherError, SignatureScheme};
+use webpki::{
+    CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList,
+    RawPublicKeyEntity, RevocationOptionsBuilder, anchor_from_trusted_cert,
+};
+
+use super::certificate::{Certificate, Names};
+use super::words::Fault;
+use crate::config::tls::{Material, Mode, Roots, Tls};
+
+/// Whom to trust.
+pub struct Trust {
+    provider: Arc<CryptoProvider>,
+    /// None: anybody.
+    store: Option<Store>,
+    crls: Vec<CertRevocationList<'static>>,
+    /// Where these are from.
+    crl_file: String,
+    checks_name: bool,
+}
+
+/// The certificates of a root file, or the system's.
+struct Store {
+    all: Vec<CertificateDer<'static>>,
+    roots: Vec<Root>,
+    /// What has an issuer of its own is no root; it may help to find one.
+    between: Vec<CertificateDer<'static>>,
+    /// Where these are from.
+    place: String,
+}
+
+struct Root {
+    anchor: TrustAnchor<'static>,
+    subject: Vec<u8>,
+    key: SubjectPublicKeyInfoDer<'static>,
+    not_before: i64,
+    not_after: i64,
+}
+
+impl Trust {
+    pub fn new(tls: &Tls, provider: &Arc<CryptoProvider>) -> Result<Trust, String> {
+        let crls = tls.revoked.as_ref().map(crls).transpose()?;
+        Ok(Trust {
+            provider: Arc::clone(provider),
+            store: match &tls.roots {
+                Roots::Anybody => None,
+                Roots::System => Some(Store::of_the_system()?),
+                Roots::File(file) => Some(Store::of_file(file)?),
+            },
+            crls: crls.unwrap_or_default(),
+            crl_file: tls
+                .revoked
+                .as_ref()
+                .map_or_else(String::new, |it| it.path.display().to_string()),
+            checks_name: tls.mode == Mode::VerifyFull,
+        })
+    }
+}
+
+fn crls(file: &Material) -> Result<Vec<CertRevocationList<'static>>, String> {
+    let wrong =
+        |error: &dyn fmt::Display| format!("the revocation list {}: {error}", file.path.display());
+    let mut lists = Vec::new();
+    for list in CertificateRevocationListDer::pem_slice_iter(&file.text) {
+        let list = list.map_err(|error| wrong(&error))?;
+        let list = OwnedCertRevocationList::from_der(&list).map_err(|error| wrong(&error))?;
+        lists.push(list.into());
+    }
+    match lists.is_empty() {
+        true => Err(wrong(&"there is no list in the file")),
+        false => Ok(lists),
+    }
+}
+
+impl Store {
+    fn of_file(file: &Material) -> Result<Store, String> {
+        let place = file.path.display().to_string();
+        let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&file.text).collect();
+        let all = all.map_err(|error| format!("the root certificates {place}: {error}"))?;
+        let store = Store::of(all, place);
+        match store.all.is_empty() {
+            true => Err(format!(
+                "the root certificates {}: there is no certificate in the file",
+                store.place
+            )),
+            false => Ok(store),
+        }
+    }
+
+    fn of_the_system() -> Result<Store, String> {
+        let found = rustls_native_certs::load_native_certs();
+        let store = Store::of(found.certs, "the system's root certificates".to_owned());
+        if !store.roots.is_empty() {
+            return Ok(store);
+        }
+        let errors: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
+        let errors = match errors.is_empty() {
+            true => String::new(),
+            false => format!(" ({})", errors.join("; ")),
+        };
+        Err(format!(
+            "the system has no root certificates{errors}: install the package ca-certificates, or mount \
+             /etc/ssl/certs/ca-certificates.crt into the container, or name such a file by SSL_CERT_FILE"
+        ))
+    }
+
+    fn of(all: Vec<CertificateDer<'static>>, place: String) -> Store {
+        let (mut roots, mut between) = (Vec::new(), Vec::new());
+        for der in &all {
+            match Certificate::read(der) {
+                Some(shape) if shape.is_self_issued() => {
+                    roots.extend(anchor_from_trusted_cert(der).ok().map(|anchor| Root {
+                        anchor: anchor.to_owned(),
+                        subject: shape.subject.to_vec(),
+                        key: shape.key.to_vec().into(),
+                        not_before: shape.not_before,
+                        not_after: shape.not_after,
+                    }));
+                }
+                Some(_) => between.push(der.clone()),
+                None => {}
+            }
+        }
+        Store {
+            all,
+            roots,
+            between,
+            place,
+        }
+    }
+}
+
+/// The check for one host.
+pub struct Verifier {
+    trust: Arc<Trust>,
+    host: String,
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verifier")
+            .field("host", &self.host)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Verifier {
+    pub fn new(trust: &Arc<Trust>, host: &str) -> Verifier {
+        Verifier {
+            trust: Arc::clone(trust),
+            host: host.to_owned(),
+        }
+    }
+
+    fn check(
+        &self,
+        leaf: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), String> {
+        let Some(store) = &self.trust.store else {
+            return Ok(());
+        };
+        let shape = Certificate::read(leaf).ok_or("cannot be read")?;
+        in_time(&shape, now)?;
+        let is_pinned =
+            shape.is_self_issued() && store.all.iter().any(|it| it.as_ref() == leaf.as_ref());
+        if is_pinned && self.trust.crls.is_empty() {
+            // It is trusted itself, whatever it may be used for.
+        } else if shape.is_plain {
+            self.check_plain(store, &shape, now)?;
+        } else {
+            self.check_chain(store, leaf, between, now)
+                .map_err(|error| self.words(store, &shape, &error))?;
+        }
+        match self.trust.checks_name {
+            true => check_name(&shape.names(), &self.host),
+            false => Ok(()),
+        }
+    }
+
+    /// A certificate of version 1 says nothing about its use: it must be signed by a root directly.
+    fn check_plain(
+        &self,
+        store: &Store,
+        shape: &Certificate<'_>,
+        now: UnixTime,
+    ) -> Result<(), String> {
+        if !self.trust.crls.is_empty() {
+            return Err(
+                "is of X.509 version 1, and cannot be looked up in a revocation list".to_owned(),
+            );
+        }
+        let algorithms = self.trust.provider.signature_verification_algorithms.all;
+        let mut algorithms = algorithms
+            .iter()
+            .filter(|it| it.signature_alg_id().as_ref() == shape.algorithm);
+        let is_signed = algorithms.any(|algorithm| {
+            let mut issuers = store.valid(now).filter(|root| root.subject == shape.issuer);
+            issuers.any(|issuer| {
+                let key = RawPublicKeyEntity::try_from(&issuer.key);
+                key.is_ok_and(|key| {
+                    key.verify_signature(*algorithm, shape.signed, shape.signature)
+                        .is_ok()
+                })
+            })
+        });
+        match is_signed {
+            true => Ok(()),
+            false => Err(self.words(store, shape, &webpki::Error::UnknownIssuer)),
+        }
+    }
+
+    fn check_chain(
+        &self,
+        store: &Store,
+        leaf: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), webpki::Error> {
+        let trust = &self.trust;
+        let anchors: Vec<_> = store.valid(now).map(|root| root.anchor.clone()).collect();
+        let between: Vec<_> = between.iter().chain(&store.between).cloned().collect();
+        let crls: Vec<_> = trust.crls.iter().collect();
+        let revocation = RevocationOptionsBuilder::new(&crls).ok();
+        let revocation =
+            revocation.map(|it| it.with_expiration_policy(ExpirationPolicy::Enforce).build());
+        EndEntityCert::try_from(leaf)?
+            .verify_for_usage(
+                trust.provider.signature_verification_algorithms.all,
+                &anchors,
+                &between,
+                now,
+                KeyUsage::server_auth(),
+                revocation,
+                None,
+            )
+            .map(drop)
+    }
+
+    /// What is wrong, in words that follow "the server's certificate".
+    fn words(&self, store: &Store, shape: &Certificate<'_>, error: &webpki::Error) -> String {
+        let (place, crl) = (&store.place, &self.trust.crl_file);
+        let issuer = shape.issuer_name().unwrap_or("somebody without a name");
+        match error {
+            webpki::Error::UnknownIssuer if shape.is_self_issued() => {
+                format!("is signed by itself, and is not among {place}")
+            }
+            webpki::Error::UnknownIssuer => {
+                format!("is signed by {issuer:?}, from where nothing leads to a root that is good now among {place}")
+            }
+            webpki::Error::CaUsedAsEndEntity if shape.is_self_issued() => format!(
+                "is signed by itself, and is not among {place}: put it there, or make one that is signed by an authority"
+            ),
+            webpki::Error::CaUsedAsEndEntity => {
+                "is an authority's (CA:TRUE), not a server's: make one with basicConstraints=CA:FALSE".to_owned()
+            }
+            webpki::Error::CertExpired { .. } | webpki::Error::CertNotValidYet { .. } => {
+                "is good now, but one between it and its root is not".to_owned()
+            }
+            webpki::Error::CertRevoked => format!("is revoked, or one between it and its root is, says {crl}"),
+            webpki::Error::UnknownRevocationStatus => {
+                format!("cannot be looked up: {crl} has no list for each authority between it and its root")
+            }
+            webpki::Error::CrlExpired { .. } => format!("cannot be looked up: a list in {crl} has expired"),
+            webpki::Error::RequiredEkuNotFoundContext(_) => {
+                "is not for a server: its extendedKeyUsage lacks serverAuth".to_owned()
+            }
+            error => format!("or one between it and its root cannot be checked: {error}"),
+        }
+    }
+}
+
+impl Store {
+    fn valid(&self, now: UnixTime) -> impl Iterator<Item = &Root> {
+        let now = now.as_secs() as i64;
+        self.roots
+            .iter()
+            .filter(move |root| (root.not_before..=root.not_after).contains(&now))
+    }
+}
+
+fn in_time(shape: &Certificate<'_>, now: UnixTime) -> Result<(), String> {
+    let now = now.as_secs() as i64;
+    let day = |seconds| {
+        let moment = time::OffsetDateTime::from_unix_timestamp(seconds);
+        moment.map_or_else(
+            |_| "an impossible day".to_owned(),
+            |it| it.date().to_string(),
+        )
+    };
+    if now > shape.not_after {
+        return Err(format!("has expired on {}", day(shape.not_after)));
+    }
+    if now < shape.not_before {
+        return Err(format!(
+            "is not good before {}; is this machine's clock right?",
+            day(shape.not_before)
+        ));
+    }
+    Ok(())
+}
+
+/// libpq's rule: the common name counts if there is no alternative name of the host's kind.
+fn check_name(names: &Names<'_>, host: &str) -> Result<(), String> {
+    let address: Option<IpAddr> = host.parse().ok();
+    let is_named = names.hosts.iter().any(|name| fits(name, host))
+        || address.is_some_and(|address| names.addresses.contains(&address));
+    let has_alternatives = match address {
+        Some(_) => !names.addresses.is_empty(),
+        None => !names.hosts.is_empty(),
+    };
+    let common = names.common.filter(|_| !has_alternatives);
+    if is_named || common.is_some_and(|name| fits(name, host)) {
+        return Ok(());
+    }
+    let hosts = names.hosts.iter().map(|name| format!("{name:?}"));
+    let addresses = names.addresses.iter().map(ToString::to_string);
+    let mut all: Vec<String> = hosts.chain(addresses).collect();
+    all.extend(common.map(|name| format!("{name:?}")));
+    let all = match all.is_empty() {
+        true => "nobody".to_owned(),
+        false => all.join(", "),
+    };
+    Err(format!("is made out to {all}, not to {host:?}"))
+}
+
+/// A wildcard stands for one label.
+fn fits(name: &str, host: &str) -> bool {
+    let is_covered = |rest: &str| {
+        let (first, behind) = host.split_once('.').unwrap_or((host, ""));
+        !first.is_empty() && !rest.is_empty() && behind.eq_ignore_ascii_case(rest)
+    };
+    name.eq_ignore_ascii_case(host) || name.strip_prefix("*.").is_some_and(is_covered)
+}
+
+fn bad(problem: &str) -> rustls::Error {
+    let fault = Fault(format!("the server's certificate {problem}"));
+    CertificateError::Other(OtherError(Arc::new(fault))).into()
+}
+
+/// The key of a certificate of version 1, which webpki does not read.
+fn plain_key(cert: &CertificateDer<'_>) -> Option<SubjectPublicKeyInfoDer<'static>> {
+    let shape = Certificate::read(cert).filter(|it| it.is_plain)?;
+    Some(shape.key.to_vec().into())
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let checked = self.check(leaf, between, now);
+        checked
+            .map(|()| ServerCertVerified::assertion())
+            .map_err(|problem| bad(&problem))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let supported = &self.trust.provider.signature_verification_algorithms;
+        let Some(key) = plain_key(cert) else {
+            return verify_tls12_signature(message, cert, signed, supported);
+        };
+        let key =
+            RawPublicKeyEntity::try_from(&key).map_err(|_| bad("has a key that cannot be read"))?;
+        let mapped = supported
+            .mapping
+            .iter()
+            .find(|(scheme, _)| *scheme == signed.scheme);
+        let algorithms = mapped
+            .map(|(_, algorithms)| *algorithms)
+            .unwrap_or_default();
+        let mut verified = algorithms
+            .iter()
+            .map(|it| key.verify_signature(*it, message, signed.signature()));
+        match verified.any(|it| it.is_ok()) {
+            true => Ok(HandshakeSignatureValid::assertion()),
+            false => Err(CertificateError::BadSignature.into()),
+        }
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let supported = &self.trust.provider.signature_verification_algorithms;
+        match plain_key(cert) {
+            Some(key) => verify_tls13_signature_with_raw_key(message, &key, signed, supported),
+            None => verify_tls13_signature(message, cert, signed, supported),
+        }
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.trust
+            .provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_compared_as_libpq_does() {
+        let local = IpAddr::from([127, 0, 0, 1]);
+        let table: [(&[&str], &[IpAddr], Option<&str>, &str, bool); 16] = [
+            (&["db.test"], &[], None, "db.test", true),
+            (&["db.test"], &[], None, "DB.Test", true),
+            (&["db.test"], &[], None, "db.test.", false),
+            (&["db.test"], &[], Some("other.test"), "other.test", false),
+            (&[], &[local], Some("other.test"), "other.test", true),
+            (&[], &[], Some("db.test"), "db.test", true),
+            (&["*.db.test"], &[], None, "a.db.test", true),
+            (&["*.db.test"], &[], None, "a.b.db.test", false),
+            (&["*.db.test"], &[], None, "db.test", false),
+            (&["*.db.test"], &[], None, ".db.test", false),
+            (&[], &[], Some("*.db.test"), "a.db.test", true),
+            (&["*"], &[], None, "db", false),
+            (&[], &[local], None, "127.0.0.1", true),
+            (&["127.0.0.1"], &[], None, "127.0.0.1", true),
+            (&["db.test"], &[], Some("127.0.0.1"), "127.0.0.1", true),
+            (
+                &[],
+                &[IpAddr::from([127, 0, 0, 2])],
+                Some("127.0.0.1"),
+                "127.0.0.1",
+                false,
+            ),
+        ];
+        for (hosts, addresses, common, host, expected) in table {
+            let names = Names {
+                common,
+                hosts: hosts.to_vec(),
+                addresses: addresses.to_vec(),
+            };
+            let checked = check_name(&names, host);
+            assert_eq!(
+                checked.is_ok(),
+                expected,
+                "{hosts:?} {addresses:?} {common:?} {host}"
+            );
+        }
+    }
+}
