@@ -142,7 +142,7 @@ pub struct Rules<'a> {
     pub order: Order,
     pub policy: DivergencePolicy,
     /// What our own tables are called.
-    pub own_tables: [&'a TableName; 3],
+    pub own_tables: Vec<&'a TableName>,
 }
 
 /// Decides what is to be run. `migrations` must be sorted by version.
@@ -302,7 +302,7 @@ mod tests {
         Rules {
             order,
             policy,
-            own_tables: [own(), own(), own()],
+            own_tables: vec![own()],
         }
     }
 

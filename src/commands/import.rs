@@ -8,6 +8,7 @@ use std::path::Path;
 
 use log::info;
 
+use super::run;
 use super::{Answer, Context};
 use crate::config::{self, Config, DivergencePolicy, Order};
 use crate::error::Error;
@@ -15,7 +16,7 @@ use crate::files::{self, FileProblem};
 use crate::import::history::{self, Place, Record, Verdict};
 use crate::import::{self, Brought, Import, Problem};
 use crate::migration::History;
-use crate::plan;
+use crate::plan::{self, Rules};
 use crate::report::import::{Known, Report};
 use crate::server::message::Message;
 use crate::server::open::{self, application_name};
@@ -59,12 +60,15 @@ pub fn run(context: &Context<'_>, from: &Path) -> Result<Answer, Error> {
     };
     let migrations = files::read(to).map_err(Error::Files)?;
     let untouched = History::default();
-    let judged = plan::make(
-        &migrations,
-        &untouched,
-        Order::Any,
-        DivergencePolicy::Refuse,
-    );
+    let rules = match &config {
+        Some(config) => run::rules(config),
+        None => Rules {
+            order: Order::Any,
+            policy: DivergencePolicy::Refuse,
+            own_tables: Vec::new(),
+        },
+    };
+    let judged = plan::make(&migrations, &untouched, &rules);
     let report = Report {
         import: &import,
         from,

@@ -281,7 +281,7 @@ pub fn rules(config: &Config) -> Rules<'_> {
     Rules {
         order: config.order,
         policy: config.divergence,
-        own_tables: [
+        own_tables: vec![
             &config.history_table,
             &config.journal_table,
             &config.locks_table,
