@@ -231,7 +231,6 @@ impl Run<'_> {
             let mut alone = self.outside(locked, migration, watch);
             return alone.run(Some(statement), expected, &mut wait);
         }
-        self.warn_of_enum_use(migration);
         loop {
             let error = match self.attempt(locked, migration, watch)? {
                 Attempt::Done(step) => return Ok(step),
@@ -393,6 +392,27 @@ impl Run<'_> {
         if cause.sqlstate == sqlstate::SYNTAX_ERROR {
             cause.message = without_our_words(&cause.message, place.as_ref());
         }
+        if cause.sqlstate == sqlstate::ACTIVE_SQL_TRANSACTION {
+            cause.hint = Some(
+                "It cannot run in a transaction: give it a file of its own, or put `-- lockstep: no-transaction` on the \
+                 file's first line."
+                    .to_owned(),
+            );
+        }
+        if error.is_about_our_tables(place.as_ref()) {
+            return self.own_tables_gone(migration, cause, outcome);
+        }
+        if let Some(place) = place
+            .as_ref()
+            .filter(|_| cause.sqlstate == sqlstate::SYNTAX_ERROR)
+        {
+            cause.detail = cause.detail.or(place.invisible());
+        }
+        if error.statement() == Some(migration.script.statements.len()) {
+            cause.context = cause.context.or(Some(
+                "at the end of the file, where its deferred constraints are checked".to_owned(),
+            ));
+        }
         if cause.sqlstate == sqlstate::UNSAFE_NEW_ENUM_VALUE_USAGE {
             let hint = self.enum_hint(migration, error.statement());
             cause.hint = hint.or(cause.hint);
@@ -401,6 +421,36 @@ impl Run<'_> {
             file: migration.path.display().to_string(),
             place,
             statement: statement_label(migration, error.statement()),
+            outcome: self.outcome(migration, outcome),
+            cause,
+            before: self.before(),
+        }))
+    }
+
+    /// The error of a file after which our own statements do not find our tables.
+    fn own_tables_gone(
+        &self,
+        migration: &Migration,
+        cause: SqlError,
+        outcome: FailureOutcome,
+    ) -> Error {
+        let cause = SqlError {
+            message: format!(
+                "the file changed, moved or dropped a table of Lockstep's own: {}",
+                cause.message
+            ),
+            hint: Some(
+                "A migration must leave the history, its journal and the locks table alone."
+                    .to_owned(),
+            ),
+            query: None,
+            context: None,
+            ..cause
+        };
+        Error::Migration(Box::new(Failure {
+            file: migration.path.display().to_string(),
+            place: None,
+            statement: None,
             outcome: self.outcome(migration, outcome),
             cause,
             before: self.before(),
@@ -416,27 +466,6 @@ impl Run<'_> {
             }
             outcome => outcome,
         }
-    }
-
-    /// Says before a file runs that it seems to use an enum value that it adds. It is no reason to refuse the file: the
-    /// literal may be something else.
-    fn warn_of_enum_use(&self, migration: &Migration) {
-        let statements = &migration.script.statements;
-        let Some(found) = sql::enum_use(&migration.text, statements) else {
-            return;
-        };
-        let line = |number: usize| {
-            let start = statements[number].range().start;
-            Place::of(&migration.text, start, Precision::Statement).line
-        };
-        let remedy = plan::split::before(migration, found.used, &mut self.taken.clone())
-            .map_or(String::new(), |split| format!("; if it does, {split}"));
-        warn!(
-            version = migration.version.to_string().as_str();
-            "{}: line {} adds the value '{}' to the enum {}, and line {} seems to use it, which PostgreSQL refuses in \
-             one transaction{remedy}",
-            migration.file_name, line(found.added), found.value, found.type_name, line(found.used),
-        );
     }
 
     /// What to do about an enum value that was used in the transaction that added it, in this statement.
@@ -593,6 +622,13 @@ impl FailedFile {
         let (cause, reached) = (&self.failed.cause, self.failed.reached);
         self.message
             .place(migration, cause, reached, sent, counts_bytes)
+    }
+
+    /// Returns true if and only if what we put behind the file failed because it did not find what it names.
+    fn is_about_our_tables(&self, place: Option<&Place>) -> bool {
+        let is_behind = place.is_some_and(|it| it.precision == Precision::EndOfFile);
+        let code = self.code();
+        is_behind && (code.starts_with("42") || code == "3F000") && code != sqlstate::SYNTAX_ERROR
     }
 
     /// The statement that failed, from 0.

@@ -56,6 +56,7 @@ pub fn read_with_downs(directory: &Path) -> Result<(Vec<Migration>, Downs), Vec<
             several => search.complain_of_duplicates(version, several, "up"),
         }
     }
+    search.say_once_that_all_are_misnamed(directory);
     search.problems.append(&mut search.unreadable);
     if migrations.is_empty() && search.problems.is_empty() {
         search.complain(
@@ -114,6 +115,8 @@ struct Search {
     unreadable: Vec<FileProblem>,
     /// All else that is wrong.
     problems: Vec<FileProblem>,
+    /// How many of the problems are names that are no migration's.
+    misnamed: usize,
 }
 
 impl Search {
@@ -147,6 +150,27 @@ impl Search {
         above.pop();
     }
 
+    /// A directory that holds another tool's files needs one answer, not one a file.
+    fn say_once_that_all_are_misnamed(&mut self, directory: &Path) {
+        const FEW: usize = 3;
+        let none_is_named = self.ups.is_empty() && self.downs.is_empty();
+        if self.misnamed <= FEW || self.misnamed < self.problems.len() || !none_is_named {
+            return;
+        }
+        self.problems.sort_by(|a, b| a.path.cmp(&b.path));
+        let first = self.problems[0].path.display().to_string();
+        let count = self.misnamed;
+        self.problems.clear();
+        self.complain(
+            directory,
+            format!(
+                "holds {count} SQL files, none of which has a migration's name ({first} is the first): \
+                 YYYYMMDDHHMMSS_name.up.sql is expected; \
+                 `lockstep import` brings another tool's files"
+            ),
+        );
+    }
+
     fn complain_of_directory(&mut self, directory: &Path, error: &io::Error) {
         self.unreadable.push(FileProblem {
             path: directory.to_owned(),
@@ -158,6 +182,10 @@ impl Search {
         let Some(name) = path.file_name() else { return };
         // A Kubernetes volume keeps the real files in `..data` and its like, and links to them from beside it.
         if name.as_encoded_bytes().starts_with(b".") {
+            return;
+        }
+        // What a file system's check has found is nobody's migration, and readable by root alone.
+        if name == "lost+found" {
             return;
         }
         // Follows symbolic links.
@@ -185,7 +213,11 @@ impl Search {
             return self.complain(path, format!("is larger than {limit} MiB"));
         }
         let Some((version, name, direction)) = name::parse(file_name) else {
-            return self.complain(path, BAD_NAME);
+            self.misnamed += 1;
+            let above = path.parent().and_then(Path::file_name);
+            let proposal = name::proposed(&above.unwrap_or_default().to_string_lossy(), file_name);
+            let proposal = proposal.map(|it| format!("; call it {it}"));
+            return self.complain(path, format!("{BAD_NAME}{}", proposal.unwrap_or_default()));
         };
         let file = Named {
             path: path.to_owned(),

@@ -1,12 +1,13 @@
 //! `lockstep check`: tells whether the database is where the files are. It only reads, takes no lock, and judges as `up`
 //! would. The answer is the whole of it, so the log adds nothing.
 
-use super::run::{judge, look, warn_of_tolerated};
+use super::run::{judge, look, warn_of_enum_use, warn_of_tolerated};
 use super::{Answer, Context};
 use crate::cli::Format;
 use crate::config;
 use crate::error::Error;
 use crate::files;
+use crate::migration::Migration;
 use crate::plan;
 use crate::report::check::Report;
 
@@ -16,9 +17,12 @@ pub fn run(context: &Context<'_>, format: Format) -> Result<Answer, Error> {
     let first = look(&config, context.signals, None)?;
     first.session.close();
     let judged = judge(&config, &migrations, &first.observation);
+    let entries = plan::classify(&migrations, &first.observation.history);
+    let pending: Vec<&Migration> = plan::pending(&entries).collect();
+    warn_of_enum_use(&pending, &first.observation.history);
     let report = Report {
         order: config.order,
-        entries: &plan::classify(&migrations, &first.observation.history),
+        entries: &entries,
         observation: &first.observation,
         judged: judged.as_ref(),
     };

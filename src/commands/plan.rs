@@ -3,7 +3,7 @@
 mod rehearse;
 
 use super::run::{look, plan_for, refuse_what_cannot_be_written_to, say_ahead};
-use super::run::{warn_of_odd_versions, warn_of_tolerated};
+use super::run::{warn_of_enum_use, warn_of_odd_versions, warn_of_tolerated};
 use super::{Answer, Context};
 use crate::cli::{Format, Planning};
 use crate::error::Error;
@@ -22,6 +22,7 @@ pub fn run(context: &Context<'_>, format: Format, planning: Planning) -> Result<
     let plan = plan_for(&config, &migrations, &observation.history)?;
     warn_of_tolerated(&plan);
     say_ahead(&plan);
+    warn_of_enum_use(&plan.pending, &observation.history);
     let runner = lock::at_work(&mut session, &observation)?;
     let catalog = catalog::read(&mut session, &plan.pending)?;
     let mut shown = report::plan::Answer::new(&plan, &migrations, catalog.world(), runner.clone());

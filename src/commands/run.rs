@@ -298,10 +298,29 @@ pub fn report_up_to_date(plan: &Plan<'_>, migrations: &[Migration]) {
     );
 }
 
+/// What a name in the history is that no file of ours can have.
+pub fn foreign(name: &str) -> &'static str {
+    let is_short = (1..14).contains(&name.len()) && name.bytes().all(|it| it.is_ascii_digit());
+    match is_short {
+        true => "a version of fewer than 14 digits, as bun takes since 1.3",
+        false => "which is no version of 14 digits",
+    }
+}
+
+/// Warns of pending files that seem to use an enum value which they add.
+pub fn warn_of_enum_use(pending: &[&Migration], history: &History) {
+    let mut taken = plan::known_versions(pending.iter().copied(), history);
+    for migration in pending {
+        if let Some(warning) = plan::split::enum_warning(migration, &mut taken) {
+            warn!(version = migration.version.to_string().as_str(); "{warning}");
+        }
+    }
+}
+
 /// Warns of names in the history that are no version.
 pub fn warn_of_foreign(history: &History) {
     for name in &history.foreign {
-        warn!(name = name.as_str(); "the history holds {name:?}, which is no version of 14 digits; it is left alone");
+        warn!(name = name.as_str(); "the history holds {name:?}, {}; it is left alone", foreign(name));
     }
 }
 

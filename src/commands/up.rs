@@ -5,7 +5,7 @@ use std::time::Duration;
 use log::{debug, info, warn};
 
 use super::run::{FirstLook, Held, Obtained, obtain, plan_for, report_up_to_date, say_ahead};
-use super::run::{warn_of_foreign, warn_of_odd_versions, warn_of_tolerated};
+use super::run::{warn_of_enum_use, warn_of_foreign, warn_of_odd_versions, warn_of_tolerated};
 use super::{Answer, Context};
 use crate::apply;
 use crate::config::Config;
@@ -113,4 +113,5 @@ fn warn_about(plan: &Plan<'_>, history: &History) {
         warn!(version = version.to_string().as_str(); "{version} is out-of-order: older than what is applied; it is applied now");
     }
     warn_of_foreign(history);
+    warn_of_enum_use(&plan.pending, history);
 }

@@ -32,7 +32,9 @@ impl SqlError {
             sqlstate: code.to_owned(),
             message: format!("{words}{place}"),
             detail: None,
-            hint: None,
+            hint: matches!(code, sqlstate::NOT_RECORDED | sqlstate::STILL_RECORDED).then(|| {
+                format!("A trigger or a rule on {history}, a view in its place, or the file itself prevents it.")
+            }),
             query: None,
             context: None,
         }
@@ -52,10 +54,15 @@ impl SqlError {
     /// connection exceptions, rollbacks for concurrency, missing resources, an operator's intervention, system and
     /// internal errors (PostgreSQL manual, appendix "Error Codes").
     pub fn is_transient(&self) -> bool {
-        matches!(
-            self.sqlstate.get(..2),
-            Some("08" | "40" | "53" | "55" | "57" | "58" | "XX")
-        )
+        let code = self.sqlstate.as_str();
+        match code.get(..2) {
+            // A pooler or a server that does not speak as we do will not learn it.
+            Some("08") => code != "08P01",
+            // Of "object not in prerequisite state" only what somebody holds is given back.
+            Some("55") => matches!(code, "55006" | sqlstate::LOCK_NOT_AVAILABLE),
+            Some("40" | "53" | "57" | "58" | "XX") => true,
+            _ => false,
+        }
     }
 }
 

@@ -21,6 +21,37 @@ pub fn parse(file_name: &str) -> Option<(Version, &str, Direction)> {
     (!name.is_empty() && name.bytes().all(plain)).then_some((version, name, direction))
 }
 
+/// The name that a file was meant to have, where that is certain: 14 digits and no `.up`; a directory with digits and a
+/// name, as diesel and Prisma make; fewer digits than 14, which zeros fill up. `above` is the directory that it is in.
+pub fn proposed(above: &str, file_name: &str) -> Option<String> {
+    let up = |stem: &str| Some(format!("{stem}.up.sql")).filter(|it| parse(it).is_some());
+    match file_name {
+        "migration.sql" | "up.sql" => return up(&without_dashes(above)),
+        "down.sql" => {
+            let down = format!("{}.down.sql", without_dashes(above));
+            return parse(&down).is_some().then_some(down);
+        }
+        _ => {}
+    }
+    let digits = file_name.bytes().take_while(u8::is_ascii_digit).count();
+    let padded = format!(
+        "{file_name:0>width$}",
+        width = file_name.len() + 14_usize.saturating_sub(digits)
+    );
+    if (1..14).contains(&digits) && parse(&padded).is_some() {
+        return Some(padded);
+    }
+    up(file_name.strip_suffix(".sql")?)
+}
+
+/// diesel's `2024-01-31-235959_name` with the digits together.
+fn without_dashes(directory: &str) -> String {
+    match directory.split_once('_') {
+        Some((digits, name)) => format!("{}_{name}", digits.replace('-', "")),
+        None => String::new(),
+    }
+}
+
 /// The version that the name begins with, also if the rest is wrong.
 pub fn version(file_name: &str) -> Option<Version> {
     file_name.get(..14).and_then(Version::parse)
@@ -50,6 +81,42 @@ pub fn is_sql(file_name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_right_name_is_proposed_where_it_is_certain() {
+        for (above, file_name, proposal) in [
+            ("m", "20240101000000_x.sql", Some("20240101000000_x.up.sql")),
+            (
+                "20240101000009_y",
+                "migration.sql",
+                Some("20240101000009_y.up.sql"),
+            ),
+            (
+                "2024-01-01-000000_x",
+                "up.sql",
+                Some("20240101000000_x.up.sql"),
+            ),
+            (
+                "2024-01-01-000000_x",
+                "down.sql",
+                Some("20240101000000_x.down.sql"),
+            ),
+            ("m", "1510262030_x.up.sql", Some("00001510262030_x.up.sql")),
+            ("m", "0001_x.down.sql", Some("00000000000001_x.down.sql")),
+            ("m", "001_x.sql", None),
+            ("m", "20240101000000.sql", None),
+            ("m", "20240101000000123_x.up.sql", None),
+            ("m", "20240101000000_a.b.up.sql", None),
+            ("m", "V1__x.sql", None),
+            ("m", "up.sql", None),
+        ] {
+            assert_eq!(
+                proposed(above, file_name).as_deref(),
+                proposal,
+                "{file_name}"
+            );
+        }
+    }
 
     #[test]
     fn a_name_is_read_as_it_is_written() {

@@ -214,7 +214,8 @@ pub fn create_tables(
         let answer = match session.send(&message) {
             Ok(answer) => answer,
             Err(trouble) => {
-                session.after_lock_timeout(trouble, doing, wait)?;
+                let retried = session.after_lock_timeout(trouble, doing, wait);
+                retried.map_err(|error| not_created(config, error))?;
                 continue;
             }
         };
@@ -228,5 +229,30 @@ pub fn create_tables(
         if wait.is_over() {
             return Err(Trouble::Unexpected.while_doing(doing));
         }
+    }
+}
+
+/// Says what our role lacks to create the tables; the statements are ours, and nobody's business.
+fn not_created(config: &Config, error: Error) -> Error {
+    let Error::Database { doing, mut cause } = error else {
+        return error;
+    };
+    let hint = match cause.sqlstate.as_str() {
+        sqlstate::INSUFFICIENT_PRIVILEGE => {
+            "GRANT CREATE ON SCHEMA to this role, with the schema's name; or let a role that may create tables there run \
+             `lockstep up` once"
+        }
+        sqlstate::INVALID_SCHEMA_NAME => {
+            "name the schema: MIGRATIONS_TABLE=schema.table, MIGRATION_LOCKS_TABLE=schema.table"
+        }
+        _ => {
+            (cause.query, cause.context) = (None, None);
+            return Error::Database { doing, cause };
+        }
+    };
+    Error::Rejected {
+        server: config.server.description.clone(),
+        cause: format!("{doing}: {cause}"),
+        hint: Some(hint),
     }
 }

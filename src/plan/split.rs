@@ -8,6 +8,7 @@ use std::fmt;
 
 use crate::files::name;
 use crate::migration::{Direction, Migration, Version};
+use crate::sql::place::{Place, Precision};
 use crate::sql::{self, Kind, Statement};
 
 /// The files that a file is to be split into.
@@ -87,6 +88,31 @@ pub fn before(
 ) -> Option<Split> {
     let (first, second) = migration.script.statements.split_at_checked(number)?;
     split(migration, &[first, second], taken)
+}
+
+/// Says that a file seems to use an enum value that it adds, and how to split it. It is no reason to refuse the file: the
+/// literal may be something else.
+pub fn enum_warning(migration: &Migration, taken: &mut BTreeSet<Version>) -> Option<String> {
+    let statements = &migration.script.statements;
+    let found = match migration.script.no_transaction {
+        true => None,
+        false => sql::enum_use(&migration.text, statements),
+    }?;
+    let line = |number: usize| {
+        let start = statements[number].range().start;
+        Place::of(&migration.text, start, Precision::Statement).line
+    };
+    let remedy = before(migration, found.used, taken)
+        .map_or(String::new(), |split| format!("; if it does, {split}"));
+    Some(format!(
+        "{}: line {} adds the value '{}' to the enum {}, and line {} seems to use it, which PostgreSQL refuses in one \
+         transaction{remedy}",
+        migration.file_name,
+        line(found.added),
+        found.value,
+        found.type_name,
+        line(found.used),
+    ))
 }
 
 fn split(

@@ -17,22 +17,23 @@ pub struct EnumUse {
     pub used: usize,
 }
 
-/// The first enum value that the file adds and then seems to use. A literal may be something else than the enum's value,
+/// The use of an enum value that the file adds which comes first: a file that is cut before it needs no second cut. A
+/// literal may be something else than the enum's value,
 /// so this is for a warning.
 pub fn enum_use(text: &str, statements: &[Statement]) -> Option<EnumUse> {
     let texts: Vec<&str> = statements.iter().map(|it| &text[it.range()]).collect();
-    texts.iter().enumerate().find_map(|(added, statement)| {
+    let uses = texts.iter().enumerate().filter_map(|(added, statement)| {
         let (type_name, value) = added_enum_value(statement)?;
-        let uses = texts[added + 1..]
-            .iter()
-            .position(|other| uses_literal(other, &value))?;
+        let mut behind = texts[added + 1..].iter();
+        let used = behind.position(|other| uses_literal(other, &value))?;
         Some(EnumUse {
             type_name,
             value,
             added,
-            used: added + 1 + uses,
+            used: added + 1 + used,
         })
-    })
+    });
+    uses.min_by_key(|it| it.used)
 }
 
 /// The type, and the value that `ALTER TYPE … ADD VALUE` adds to it.

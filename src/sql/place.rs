@@ -47,6 +47,27 @@ impl Place {
         }
     }
 
+    /// A character in the word at this place that looks like a blank or like nothing, in words.
+    pub fn invisible(&self) -> Option<String> {
+        let word = self.text.chars().skip(self.column - 1);
+        let mut word = word.take_while(|it| !it.is_ascii_whitespace());
+        let found = word.find_map(|it| match it {
+            '\u{a0}' => Some((it, "a no-break space")),
+            '\u{feff}' => Some((it, "a byte-order mark")),
+            '\u{200b}'..='\u{200f}' | '\u{2060}' => Some((it, "an invisible character")),
+            '\u{2000}'..='\u{200a}' | '\u{202f}' | '\u{3000}' => {
+                Some((it, "a blank of another kind"))
+            }
+            _ => None,
+        });
+        found.map(|(character, what)| {
+            format!(
+                "there is {what} (U+{:04X}) in this word",
+                u32::from(character)
+            )
+        })
+    }
+
     /// The line's text and, under the place, a caret; of a long line only what is around the place.
     pub fn excerpt(&self) -> String {
         /// Fits a terminal of 80 columns beside the line number.

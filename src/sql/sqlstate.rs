@@ -13,6 +13,7 @@ pub const ACTIVE_SQL_TRANSACTION: &str = "25001";
 pub const INVALID_TRANSACTION_TERMINATION: &str = "2D000";
 pub const SERIALIZATION_FAILURE: &str = "40001";
 pub const DEADLOCK_DETECTED: &str = "40P01";
+pub const INVALID_SCHEMA_NAME: &str = "3F000";
 pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
 pub const SYNTAX_ERROR: &str = "42601";
 /// `lock_timeout` has passed.

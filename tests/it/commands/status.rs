@@ -31,7 +31,7 @@ fn every_state_is_shown_in_a_table_of_which_nothing_is_cut_off_in_a_pipe() {
     // Ahead and pending exclude each other: what is older than something applied is out-of-order.
     let expected = format!(
         "{}\n{TABLE}\n\
-         20230107000000 was started at 2023-01-07 12:00:00Z by lockstep/0.1.0 ไทย/7 -9, outside a transaction, and not \
+         20230107000000 was started at 2023-01-07 12:00:00Z by lockstep/0.2.0 ไทย/7 -9, outside a transaction, and not \
          finished: the next `lockstep up` looks at what it left, and finishes it\n\
          the history also holds \"no\\u{{1b}}version\", which is no version of 14 digits\n\
          \n\
@@ -162,7 +162,7 @@ fn the_json_document_has_all_of_it() {
       "started_at": "2023-01-07T12:00:00Z",
       "finished_at": null,
       "duration_ms": null,
-      "runner": "lockstep/0.1.0 ไทย/7 -9"
+      "runner": "lockstep/0.2.0 ไทย/7 -9"
     }
   ],
   "counts": {
@@ -213,7 +213,7 @@ fn a_runner_in_a_long_statement_is_shown_and_nobody_waits_for_it() {
         lines[3..],
         [
             &format!(
-                "lock      held by pid {guard}, lockstep/0.1.0 <host>/<pid>, from <address>, since <time>"
+                "lock      held by pid {guard}, lockstep/0.2.0 <host>/<pid>, from <address>, since <time>"
             ),
             "running   20240101000001_long.up.sql, statement 2/2, since <time>",
             &format!("blocked   by pid {own_pid} (idle)"),
@@ -254,7 +254,7 @@ fn a_runner_in_a_long_statement_is_shown_and_nobody_waits_for_it() {
     assert_eq!(
         lines[3..],
         [
-            &format!("lock      held by pid {guard}, lockstep/0.1.0 <host>/<pid>") as &str,
+            &format!("lock      held by pid {guard}, lockstep/0.2.0 <host>/<pid>") as &str,
             "          more of it is shown to members of pg_read_all_stats",
             "running   statement 2/2",
             &format!("blocked   by pid {own_pid}"),
@@ -370,7 +370,7 @@ fn a_row_of_buns_is_shown_with_its_doubts_and_whose_it_may_be() {
     assert_eq!(
         head_of(&outcome).last().map(String::as_str),
         Some(&*format!(
-            "waiting   for that row: pid {guard}, lockstep/0.1.0 <host>/<pid>, from <address>, since <time>"
+            "waiting   for that row: pid {guard}, lockstep/0.2.0 <host>/<pid>, from <address>, since <time>"
         )),
         "{outcome}"
     );
@@ -620,7 +620,7 @@ fn every_state() -> Scratch {
            ('20230105000000', '20230105000000_gone.up.sql', repeat('0', 64), '2023-01-05 12:00Z',
              '2023-01-05 12:00Z', 1640, 'r', 105),
            ('20230107000000', '20230107000000_a.up.sql', repeat('0', 64), '2023-01-07 12:00Z', NULL, NULL,
-             'lockstep/0.1.0 ไทย/7 -9', NULL);
+             'lockstep/0.2.0 ไทย/7 -9', NULL);
          DELETE FROM bun_migrations_journal WHERE version = 'x'",
     );
     // Of what was applied as it is, the journal knows the right checksum.

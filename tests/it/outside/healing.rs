@@ -962,11 +962,11 @@ fn a_session_of_another_runner_with_the_same_host_and_process_id_is_not_waited_f
     scratch.file(&file(2), "CREATE INDEX CONCURRENTLY i ON t (a)");
     scratch.up().code(0);
     interrupted(&scratch, 2, "i");
-    scratch.sql("UPDATE bun_migrations_journal SET runner = 'lockstep/0.1.0 pod/1 -7' WHERE finished_at IS NULL");
+    scratch.sql("UPDATE bun_migrations_journal SET runner = 'lockstep/0.2.0 pod/1 -7' WHERE finished_at IS NULL");
     let mut namesakes: Vec<Client> = [
-        "lockstep/0.1.0 pod/1",
-        "lockstep/0.1.0 pod/1 -8",
-        "lockstep/0.1.0 pod/1 1/2",
+        "lockstep/0.2.0 pod/1",
+        "lockstep/0.2.0 pod/1 -8",
+        "lockstep/0.2.0 pod/1 1/2",
     ]
     .map(|name| {
         let mut client = scratch.client();
@@ -983,7 +983,7 @@ fn a_session_of_another_runner_with_the_same_host_and_process_id_is_not_waited_f
     assert_eq!(validity(&scratch, "i"), "t");
 
     interrupted(&scratch, 2, "i");
-    scratch.sql("UPDATE bun_migrations_journal SET runner = 'lockstep/0.1.0 pod/1 -8' WHERE finished_at IS NULL");
+    scratch.sql("UPDATE bun_migrations_journal SET runner = 'lockstep/0.2.0 pod/1 -8' WHERE finished_at IS NULL");
     let mut run = scratch.up_spawned();
     run.wait_for_log(WAITS_FOR_THE_SESSION);
     namesakes.remove(1);
