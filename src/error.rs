@@ -14,7 +14,7 @@ use log::kv::Value;
 use crate::config::Complaint;
 use crate::files::FileProblem;
 use crate::migration::{Direction, Version};
-use crate::plan::refusal::{Divergence, DivergenceKind, Refusal, WayBack};
+use crate::plan::refusal::{DivergenceKind, Refusal, WayBack};
 use crate::signals::{Signal, Stopped};
 use crate::text::words::{counted, seconds};
 
