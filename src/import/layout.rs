@@ -272,6 +272,10 @@ fn tools(shape: Shape, named: &[Named<'_>], left: &[Problem]) -> Result<Vec<Tool
         Shape::MigrationFolders => Ok(vec![Tool::Prisma]),
         Shape::Letters => {
             let is_dotted = named.iter().any(|it| it.digits.contains(['.', '_']));
+            // refinery's migrations without an order among themselves: nothing else is called so.
+            if named.iter().all(|it| !it.is_up) {
+                return Ok(vec![Tool::Refinery]);
+            }
             let has_undo = named.iter().any(|it| !it.is_up);
             let has_more = left.iter().any(|it| it.problem.contains("Flyway"));
             Ok(match is_dotted || has_undo || has_more {
@@ -319,6 +323,9 @@ type Pair<'a> = (Named<'a>, Option<&'a Found>);
 
 /// Up files with their down files.
 fn paired<'a>(shape: Shape, named: &[Named<'a>]) -> Result<Vec<Pair<'a>>, Vec<Problem>> {
+    if shape == Shape::Letters && named.iter().all(|it| !it.is_up) {
+        return Ok(named.iter().map(|it| (it.clone(), None)).collect());
+    }
     let mut downs: BTreeMap<Vec<String>, Vec<&Named<'a>>> = BTreeMap::new();
     for down in named.iter().filter(|it| !it.is_up) {
         downs.entry(numbers(&down.digits)).or_default().push(down);

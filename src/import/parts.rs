@@ -5,6 +5,7 @@
 
 use super::layout::Source;
 use super::{Part, Tool};
+use crate::sql;
 
 /// What a line says to one of the tools.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -173,22 +174,10 @@ fn directed(words: &str, up: &str, down: &str, bare: &str) -> Option<Mark> {
     }
 }
 
-/// The text with our marker, unless it has one that we honour: a line of its own before the first statement.
+/// The text with our marker, unless it holds one that we honour.
 fn without_transaction(text: &str) -> String {
-    let head = text.lines().map(str::trim);
-    let mut head = head.take_while(|line| line.is_empty() || line.starts_with("--"));
-    let is_marked = head.any(|line| {
-        let said = |tool| mark(tool, line);
-        said(Tool::Goose) == Some(Mark::WithoutTransaction)
-            || said(Tool::SqlMigrate) == Some(Mark::UpWithoutTransaction)
-            || said(Tool::Dbmate) == Some(Mark::UpWithoutTransaction)
-            || line == MARKER.trim_end()
-    });
-    match is_marked {
+    match sql::parse(text).no_transaction {
         true => text.to_owned(),
-        false => {
-            let plain = text.trim_start_matches('\u{feff}');
-            format!("{MARKER}{plain}")
-        }
+        false => format!("{MARKER}{}", text.trim_start_matches('\u{feff}')),
     }
 }

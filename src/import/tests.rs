@@ -258,6 +258,11 @@ fn what_stays_behind_is_told() {
     assert_eq!(import.migrations.len(), 2);
     let left: Vec<&str> = import.left.iter().map(|it| it.path.as_str()).collect();
     assert_eq!(left, ["R__views.sql", "afterMigrate.sql", "B1__all.sql"]);
+    let import = understood(&[("U2__b.sql", ""), ("U1__a.sql", "")]);
+    assert_eq!(
+        (import.tools, import.migrations.len()),
+        (vec![Tool::Refinery], 2)
+    );
     let import = understood(&[("1_a.up.sql", ""), ("seeds/1_b.up.sql", "")]);
     assert_eq!(import.left[0].path, "seeds/1_b.up.sql");
 }
