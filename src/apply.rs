@@ -331,7 +331,7 @@ impl Run<'_> {
     ) -> Result<Result<(), Box<FailedFile>>, Error> {
         let marker = Marker {
             token: locked.token(),
-            runner: &locked.runner().to_owned(),
+            runner: locked.runner(),
         };
         let message = FileMessage::build(migration, marking, &marker);
         let settings = Settings {

@@ -357,7 +357,7 @@ impl Alone<'_, '_, '_> {
                 if let Some(built) = built.filter(|_| cause.sqlstate == sqlstate::INVALID_INDEX) {
                     cause.message = format!("{built} is INVALID, or is not on that table");
                 }
-                Err(self.failure(cause, None, FailureOutcome::OutsideTransaction))
+                Err(self.failure(*cause, None, FailureOutcome::OutsideTransaction))
             }
         }
     }

@@ -162,7 +162,7 @@ impl<'a> Baseline<'a> {
             Fault::DoneByOthers => lost,
             Fault::Refused(cause) => Error::Database {
                 doing: doing.to_owned(),
-                cause: Box::new(cause),
+                cause,
             },
             Fault::Error(error) => error,
         })?;

@@ -112,7 +112,7 @@ pub fn obtain(
         let first = look(config, signals, waited.take())?;
         let mut wait = first.wait.clone();
         match attempt(config, first, why, &mut wait, &mut decide) {
-            Ok(Attempt::Obtained(obtained)) => return Ok(obtained),
+            Ok(Attempt::Obtained(obtained)) => return Ok(*obtained),
             Ok(Attempt::NoConnection(cause)) => {
                 if second.is_over() {
                     let waited = second.elapsed();
@@ -142,7 +142,7 @@ pub fn obtain(
 
 /// What came of one look and all that followed from it.
 enum Attempt {
-    Obtained(Obtained),
+    Obtained(Box<Obtained>),
     /// There was no second connection to be had, for this reason.
     NoConnection(String),
     /// Another runner needs our connection.
@@ -159,7 +159,7 @@ fn attempt(
     // What is read before the lock is only a hint, but enough to refuse, or to have nothing to do.
     while !decide(&first.observation)? {
         if first.observation.bun_row().is_none() {
-            return Ok(Attempt::Obtained(Obtained::NothingToDo(first)));
+            return Ok(Attempt::Obtained(Box::new(Obtained::NothingToDo(first))));
         }
         // bun records a migration before it runs it, so the history may promise too much.
         wait_for_bun(&first.observation, wait)?;
@@ -197,14 +197,14 @@ fn attempt(
         settled,
     )?;
     Ok(match acquired {
-        Acquired::Locked(locked, history) => Attempt::Obtained(Obtained::Lock(Held {
+        Acquired::Locked(locked, history) => Attempt::Obtained(Box::new(Obtained::Lock(Held {
             locked,
             history,
             observation,
-        })),
+        }))),
         Acquired::NothingLeft(session) => {
             session.close();
-            Attempt::Obtained(Obtained::NothingLeft)
+            Attempt::Obtained(Box::new(Obtained::NothingLeft))
         }
         Acquired::NoConnection(cause) => Attempt::NoConnection(cause),
         Acquired::SteppedAside => Attempt::SteppedAside,

@@ -46,7 +46,7 @@ pub enum Fault {
     /// own row was deleted under its feet.
     DoneByOthers,
     /// A statement in it failed, or what it wrote did not stay.
-    Refused(SqlError),
+    Refused(Box<SqlError>),
     Error(Error),
 }
 
@@ -142,7 +142,7 @@ impl Locked {
                 .execute_patiently(statement, Rows::Dropped, listener)
         });
         let restored = self.work.execute(&settings::reset(&self.runner).join("; "));
-        outcome.and_then(|_| restored)
+        outcome.and(restored)
     }
 
     /// What the session is called while it runs a statement outside a transaction. A host's name and a process id come
@@ -508,8 +508,8 @@ impl Locked {
             Some(sqlstate::LOCK_LOST) => Fault::Error(self.lost()),
             Some(sqlstate::OTHER_SERVER) => Fault::Error(Error::OtherServer),
             Some(sqlstate::ALREADY_RECORDED | sqlstate::NO_LONGER_RECORDED) => Fault::DoneByOthers,
-            Some(code) => Fault::Refused(SqlError::ours(code, &self.tables.history)),
-            None => Fault::Refused(SqlError::from(cause)),
+            Some(code) => Fault::Refused(Box::new(SqlError::ours(code, &self.tables.history))),
+            None => Fault::Refused(Box::new(SqlError::from(cause))),
         }
     }
 }
