@@ -460,12 +460,7 @@ impl Run<'_> {
             Some(statement) => &migration.text[statement.range()],
             None => migration.text.as_str(),
         };
-        let Some(query) = blockers_query(text, Some(locked.guard_pid())) else {
-            return Ok(Vec::new());
-        };
-        let rows = locked.ask(&query);
-        let rows = rows.map_err(|trouble| trouble.while_doing("asking who is in the way"))?;
-        Ok(rows.iter().map(describe_blocker).collect())
+        blockers(text, locked.guard_pid(), |query| locked.ask(query))
     }
 }
 
@@ -487,19 +482,22 @@ fn rows(migration: &Migration) -> Rows {
     }
 }
 
-/// The query for who holds locks on the tables that the failed statement names, the oldest transaction first; none if it
-/// names none. The server does not tell whom a statement waited for once it has given up, and this connection could not
+/// Who holds locks on the tables that the failed statement names, the oldest transaction first. The server does not tell whom a statement waited for once it has given up, and this connection could not
 /// ask while it waited; a third connection could, but a small pool has none to give. The sessions of our own do not
 /// count.
-pub fn blockers_query(text: &str, guard: Option<i32>) -> Option<String> {
+pub fn blockers(
+    text: &str,
+    guard: i32,
+    ask: impl FnOnce(&str) -> Result<Vec<SimpleQueryRow>, Trouble>,
+) -> Result<Vec<String>, Error> {
     let names: Vec<String> = sql::identifiers(text)
         .iter()
         .map(|name| literal(name))
         .collect();
     if names.is_empty() {
-        return None;
+        return Ok(Vec::new());
     }
-    Some(format!(
+    let query = format!(
         "SELECT l.pid, max(a.application_name) AS application, max(a.state) AS state, \
            date_trunc('second', clock_timestamp() - min(a.xact_start)) AS age, \
            string_agg(DISTINCT l.mode || ' on ' || c.relname, ', ') AS locks \
@@ -508,14 +506,14 @@ pub fn blockers_query(text: &str, guard: Option<i32>) -> Option<String> {
            AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
            AND c.relname = ANY (ARRAY[{names}]::name[]) \
          GROUP BY l.pid ORDER BY min(a.xact_start) LIMIT 5",
-        // No session has the number 0.
-        guard = guard.unwrap_or(0),
         names = names.join(", "),
-    ))
+    );
+    let rows = ask(&query).map_err(|trouble| trouble.while_doing("asking who is in the way"))?;
+    Ok(rows.iter().map(describe_blocker).collect())
 }
 
-/// A row of what [`blockers_query`] returns, in words.
-pub fn describe_blocker(row: &SimpleQueryRow) -> String {
+/// A session that holds locks, in words.
+fn describe_blocker(row: &SimpleQueryRow) -> String {
     let column = |name: &str| row.get(name).unwrap_or_default();
     let mut words = format!("pid {}", column("pid"));
     for (label, value) in [
@@ -545,7 +543,8 @@ fn without_our_words(message: &str, place: Option<&Place>) -> String {
     }
 }
 
-fn statement_label(migration: &Migration, number: Option<usize>) -> Option<String> {
+/// Which statement of the file this is, counted from 0, if there are several.
+pub fn statement_label(migration: &Migration, number: Option<usize>) -> Option<String> {
     let of = migration.script.statements.len();
     let statement = migration.script.statements.get(number?)?;
     (of > 1).then(|| {

@@ -9,7 +9,7 @@ use postgres::error::{DbError, ErrorPosition};
 use crate::migration::Migration;
 use crate::server::progress::{Part, Reached};
 use crate::sql;
-use crate::sql::place::{Place, Precision};
+use crate::sql::place::{Place, Precision, offset};
 use crate::sql::quote::literal;
 use crate::sql::sqlstate::MARKER;
 
@@ -148,7 +148,7 @@ impl FileMessage {
     /// `counts_bytes`, in bytes.
     fn in_file(&self, part: usize, prefix: &str, position: usize, counts_bytes: bool) -> Found {
         let text = &self.parts[part].text;
-        let Some(offset) = offset_in(text, prefix, position, counts_bytes) else {
+        let Some(offset) = offset(text, prefix, position, counts_bytes) else {
             return Found::Before;
         };
         let mut pieces = self.pieces.iter().filter(|piece| piece.part == part);
@@ -169,21 +169,9 @@ impl FileMessage {
 /// The byte that an error is about in a text that was sent behind a prefix; none if the server names none.
 pub fn offset_of(text: &str, prefix: &str, error: &DbError, counts_bytes: bool) -> Option<usize> {
     match error.position() {
-        Some(ErrorPosition::Original(at)) => offset_in(text, prefix, *at as usize, counts_bytes),
+        Some(ErrorPosition::Original(at)) => offset(text, prefix, *at as usize, counts_bytes),
         _ => None,
     }
-}
-
-/// The byte of a text that was sent behind a prefix, at a position of the server's: counted from 1, in characters, or,
-/// where `counts_bytes`, in bytes. None if it lies in the prefix.
-fn offset_in(text: &str, prefix: &str, position: usize, counts_bytes: bool) -> Option<usize> {
-    let index = position.saturating_sub(1);
-    if counts_bytes {
-        return Some(index.checked_sub(prefix.len())?.min(text.len()));
-    }
-    let index = index.checked_sub(prefix.chars().count())?;
-    let found = text.char_indices().nth(index);
-    Some(found.map_or(text.len(), |(offset, _)| offset))
 }
 
 #[derive(Debug)]

@@ -98,67 +98,52 @@ impl fmt::Display for Failure {
             write!(f, "\n  {statement}")?;
         }
         self.cause.write_notes(f)?;
-        let before = self.before;
-        if before.direction == Direction::Down {
-            return write_what_stays(f, &self.outcome, before);
+        let (stays, remedy) = self.aftermath();
+        write!(f, "\n  {stays}")?;
+        if let FailureOutcome::Partly { done } = self.outcome {
+            write!(f, "; {} of the file stay done", counted(done, "statement"))?;
         }
-        match self.outcome {
-            FailureOutcome::RolledBack => {
-                write!(f, "\n  rolled back; {before}; fix the file and run again")
-            }
-            FailureOutcome::NotBegun => {
-                write!(f, "\n  not run; {before}; run again when that is done")
-            }
-            FailureOutcome::TransactionEnded => write!(
-                f,
-                "\n  not recorded; if the file ended its transaction, what stands before that is committed; {before}; \
-                 fix the file and run again"
-            ),
-            FailureOutcome::OutsideTransaction => write!(
-                f,
-                "\n  not recorded; {before}; remove the cause and run again: what this run left, if anything, is cleaned up then"
-            ),
-            FailureOutcome::Partly { done } => write!(
-                f,
-                "\n  not recorded; {} of the file stay done; {before}; fix the statement and run again: it goes on there",
-                counted(done, "statement")
-            ),
-        }
+        write!(f, "; {}; {remedy}", self.before)
     }
 }
 
-/// What a rollback that failed leaves.
-fn write_what_stays(
-    f: &mut fmt::Formatter<'_>,
-    outcome: &FailureOutcome,
-    before: Before,
-) -> fmt::Result {
-    match outcome {
-        FailureOutcome::RolledBack => write!(
-            f,
-            "\n  it stays applied, whole; {before}; fix the file and run again"
-        ),
-        FailureOutcome::NotBegun => {
-            write!(
-                f,
-                "\n  it stays applied, whole; {before}; run again when that is done"
-            )
+impl Failure {
+    /// What the failure leaves, and what to do about it.
+    fn aftermath(&self) -> (&'static str, &'static str) {
+        use Direction::{Down, Up};
+        use FailureOutcome::{NotBegun, OutsideTransaction, Partly, RolledBack, TransactionEnded};
+        const FIX: &str = "fix the file and run again";
+        const WAIT: &str = "run again when that is done";
+        match (self.before.direction, &self.outcome) {
+            (Up, RolledBack) => ("rolled back", FIX),
+            (Down, RolledBack) => ("it stays applied, whole", FIX),
+            (Up, NotBegun) => ("not run", WAIT),
+            (Down, NotBegun) => ("it stays applied, whole", WAIT),
+            (Up, TransactionEnded) => (
+                "not recorded; if the file ended its transaction, what stands before that is committed",
+                FIX,
+            ),
+            (Down, TransactionEnded) => (
+                "it stays recorded; if the file ended its transaction, what stands before that is committed",
+                FIX,
+            ),
+            (Up, OutsideTransaction) => (
+                "not recorded",
+                "remove the cause and run again: what this run left, if anything, is cleaned up then",
+            ),
+            (Down, OutsideTransaction) => (
+                "not rolled back",
+                "remove the cause and run again: the next down goes on with it, the next up brings it back",
+            ),
+            (Up, Partly { .. }) => (
+                "not recorded",
+                "fix the statement and run again: it goes on there",
+            ),
+            (Down, Partly { .. }) => (
+                "not rolled back",
+                "fix the statement and run down again: it goes on there",
+            ),
         }
-        FailureOutcome::TransactionEnded => write!(
-            f,
-            "\n  it stays recorded; if the file ended its transaction, what stands before that is committed; {before}; \
-             fix the file and run again"
-        ),
-        FailureOutcome::OutsideTransaction => write!(
-            f,
-            "\n  not rolled back; {before}; remove the cause and run again: the next down goes on with it, \
-             the next up brings it back"
-        ),
-        FailureOutcome::Partly { done } => write!(
-            f,
-            "\n  not rolled back; {} of the down file stay done; {before}; fix the statement and run down again: it goes on there",
-            counted(*done, "statement")
-        ),
     }
 }
 

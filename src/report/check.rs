@@ -76,9 +76,7 @@ impl Report<'_> {
                 ("unfinished", entry.is_unfinished.into()),
                 (
                     "renamed_from",
-                    entry
-                        .renamed_from
-                        .map_or(Json::Null, |it| it.to_string().as_str().into()),
+                    entry.renamed_from.map(|it| it.to_string()).into(),
                 ),
             ]))
         });

@@ -255,9 +255,7 @@ impl Report<'_> {
             ("unfinished", entry.is_unfinished.into()),
             (
                 "renamed_from",
-                entry
-                    .renamed_from
-                    .map_or(Json::Null, |it| it.to_string().as_str().into()),
+                entry.renamed_from.map(|it| it.to_string()).into(),
             ),
             ("applied_at", text(|it| &it.applied_at)),
             ("group", told.and_then(|it| it.group).into()),

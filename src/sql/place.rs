@@ -83,6 +83,18 @@ impl Place {
     }
 }
 
+/// The byte of a text that was sent behind a prefix, at a position of the server's: counted from 1, in characters, or,
+/// where `counts_bytes`, in bytes. None if it lies in the prefix.
+pub fn offset(text: &str, prefix: &str, position: usize, counts_bytes: bool) -> Option<usize> {
+    let index = position.saturating_sub(1);
+    if counts_bytes {
+        return Some(index.checked_sub(prefix.len())?.min(text.len()));
+    }
+    let index = index.checked_sub(prefix.chars().count())?;
+    let found = text.char_indices().nth(index);
+    Some(found.map_or(text.len(), |(offset, _)| offset))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -26,7 +26,7 @@ use crate::server::message::Message;
 use crate::server::session::{Session, Trouble};
 use crate::server::settings::{self, Settings, Span};
 use crate::signals::Signals;
-use crate::sql::place::{Place, Precision};
+use crate::sql::place::{Place, Precision, offset};
 use crate::sql::{self, Kind, Statement, quote, sqlstate};
 
 /// What every statement of every pending file did, in order.
@@ -54,50 +54,27 @@ pub fn run(
     let mut statements = Vec::new();
     settings.statements(|it| statements.push(it.to_owned()));
     statements.push("SET LOCAL standard_conforming_strings TO on".to_owned());
-    let settings = statements.join("; ");
     let mut rehearsal = Rehearsal {
         session,
-        settings,
+        settings: statements.join("; "),
         counts_bytes,
-        runner,
+        reset: settings::reset(runner).join("; "),
         signals,
         seen: Seen::new(catalog),
+        locked_out: None,
     };
-    let outcome = rehearsal.run(plan);
-    let reset = format!("ROLLBACK; {}", settings::reset(runner).join("; "));
+    let mut outcome = rehearsal.run(plan);
+    let reset = format!("ROLLBACK; {}", rehearsal.reset);
     // The first error is the one that counts; without a session there is nothing to roll back.
     if let Err(trouble) = rehearsal.session.execute(&reset) {
         debug!("rolling back the rehearsal: {trouble:?}");
     }
-    match outcome {
-        Ok(measured) => Ok(measured),
-        Err(Stop::Error(error)) => Err(*error),
-        Err(Stop::Locked {
-            migration,
-            statement,
-            cause,
-            waited,
-        }) => {
-            let text = statement.map_or(migration.text.as_str(), |it| &migration.text[it.range()]);
-            Err(Error::TableWait {
-                doing: migration.path.display().to_string(),
-                blockers: blockers(rehearsal.session, text)?,
-                cause,
-                waited,
-                before: None,
-            })
-        }
+    if let (Err(Error::TableWait { blockers, .. }), Some(text)) =
+        (&mut outcome, rehearsal.locked_out)
+    {
+        *blockers = apply::blockers(&text, NO_GUARD, |query| rehearsal.session.ask(query))?;
     }
-}
-
-/// Who keeps a statement waiting.
-fn blockers(session: &mut Session, text: &str) -> Result<Vec<String>, Error> {
-    let Some(query) = apply::blockers_query(text, None) else {
-        return Ok(Vec::new());
-    };
-    let rows = session.ask(&query);
-    let rows = rows.map_err(|trouble| trouble.while_doing("asking who is in the way"))?;
-    Ok(rows.iter().map(apply::describe_blocker).collect())
+    outcome
 }
 
 /// Returns true if and only if the file adds a value to an enum. If it does not, the new value that it uses is an earlier
@@ -129,40 +106,26 @@ fn describe(migration: &Migration, statement: &Statement) -> String {
     format!("{}:{line}: {verb}", migration.path.display())
 }
 
+/// A rehearsal holds no lock; no session has this number.
+const NO_GUARD: i32 = 0;
+
 struct Rehearsal<'a> {
     session: &'a mut Session,
     /// For each file anew.
     settings: String,
+    /// Behind each file.
+    reset: String,
     counts_bytes: bool,
-    runner: &'a str,
     signals: &'a Signals,
     seen: Seen,
-}
-
-/// What ends a rehearsal early.
-enum Stop<'a> {
-    Error(Box<Error>),
-    /// Somebody else has a lock on what the statement, or the file's end, needs.
-    Locked {
-        migration: &'a Migration,
-        statement: Option<&'a Statement>,
-        cause: Box<SqlError>,
-        waited: Duration,
-    },
-}
-
-impl Stop<'_> {
-    fn error(error: Error) -> Self {
-        Stop::Error(Box::new(error))
-    }
+    /// The text that met a lock of somebody else's.
+    locked_out: Option<String>,
 }
 
 impl Rehearsal<'_> {
-    fn run<'p>(&mut self, plan: &Plan<'p>) -> Result<Vec<Vec<Measured>>, Stop<'p>> {
-        let begin = format!(
-            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {}",
-            self.settings
-        );
+    fn run(&mut self, plan: &Plan<'_>) -> Result<Vec<Vec<Measured>>, Error> {
+        let begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+        let begin = format!("{begin}; {}", self.settings);
         self.ours(&begin, "beginning the rehearsal")?;
         let of = plan.pending.len();
         let mut files = Vec::new();
@@ -174,126 +137,132 @@ impl Rehearsal<'_> {
         Ok(files)
     }
 
-    fn ours<'p>(&mut self, message: &str, doing: &str) -> Result<(), Stop<'p>> {
+    fn ours(&mut self, message: &str, doing: &str) -> Result<(), Error> {
         let outcome = self.session.execute(message);
-        outcome.map_err(|trouble| Stop::error(trouble.while_doing(doing)))
+        outcome.map_err(|trouble| trouble.while_doing(doing))
     }
 
-    fn query<'p>(&mut self, query: &str, doing: &str) -> Result<Vec<SimpleQueryRow>, Stop<'p>> {
+    fn query(&mut self, query: &str, doing: &str) -> Result<Vec<SimpleQueryRow>, Error> {
         let mut message = Message::empty();
         let asked = message.add(query);
         let answer = self.session.send(&message);
-        let answer = answer.map_err(|trouble| Stop::error(trouble.while_doing(doing)))?;
+        let answer = answer.map_err(|trouble| trouble.while_doing(doing))?;
         Ok(answer.into_rows(asked))
     }
 
-    fn file<'p>(&mut self, migration: &'p Migration) -> Result<Vec<Measured>, Stop<'p>> {
+    fn file(&mut self, migration: &Migration) -> Result<Vec<Measured>, Error> {
         let mut all = Vec::new();
-        for statement in &migration.script.statements {
-            let signalled = self.signals.check("rehearsing; nothing stays");
-            signalled.map_err(|it| Stop::error(it.into()))?;
+        for (number, statement) in migration.script.statements.iter().enumerate() {
+            self.signals.check("rehearsing; nothing stays")?;
             let text = &migration.text[statement.range()];
-            let started = Instant::now();
-            let outcome = self.session.execute_interruptibly(&message_of(text));
-            let duration = started.elapsed();
-            outcome.map_err(|trouble| self.stop(migration, Some(statement), trouble, duration))?;
+            let duration = self.theirs(migration, Some(number), &message_of(text))?;
             all.push(self.measure(text, duration)?);
         }
         self.check_constraints(migration)?;
         // What it leaves behind in the session is gone before the next one, as rule 8 has it.
-        let reset = format!(
-            "{}; {}",
-            settings::reset(self.runner).join("; "),
-            self.settings
-        );
+        let reset = format!("{}; {}", self.reset, self.settings);
         self.ours(&reset, "resetting the session between two files")?;
         Ok(all)
     }
 
+    /// Sends what stands for a statement of the file, or for its end, and returns how long that took.
+    fn theirs(
+        &mut self,
+        migration: &Migration,
+        statement: Option<usize>,
+        message: &str,
+    ) -> Result<Duration, Error> {
+        let started = Instant::now();
+        let outcome = self.session.execute_interruptibly(message);
+        let took = started.elapsed();
+        match outcome {
+            Ok(()) => Ok(took),
+            Err(Trouble::Sql(cause)) => Err(self.failure(migration, statement, &cause, took)),
+            Err(trouble) => {
+                let doing = format!("rehearsing {}; nothing stays", migration.file_name);
+                Err(trouble.while_doing(&doing))
+            }
+        }
+    }
+
     /// Checks the file's deferred constraints, where its commit would. `SET CONSTRAINTS ALL` would be shorter, but it would
     /// hold for the files behind this one too.
-    fn check_constraints<'p>(&mut self, migration: &'p Migration) -> Result<(), Stop<'p>> {
-        let list = "SELECT c.condeferred AS deferred, pg_catalog.format('%I.%I', n.nspname, c.conname) AS name \
-            FROM pg_catalog.pg_constraint c \
-            JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.connamespace \
-            WHERE c.condeferrable AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint o \
-              WHERE o.conname OPERATOR(pg_catalog.=) c.conname \
-                AND o.connamespace OPERATOR(pg_catalog.=) c.connamespace AND NOT o.condeferrable)";
+    fn check_constraints(&mut self, migration: &Migration) -> Result<(), Error> {
+        let list = "SELECT pg_catalog.string_agg(name, ', ') AS all, \
+              pg_catalog.string_agg(name, ', ') FILTER (WHERE condeferred) AS deferred \
+            FROM (SELECT c.condeferred, pg_catalog.format('%I.%I', n.nspname, c.conname) AS name \
+              FROM pg_catalog.pg_constraint c \
+              JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.connamespace \
+              WHERE c.condeferrable AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint o \
+                WHERE o.conname OPERATOR(pg_catalog.=) c.conname \
+                  AND o.connamespace OPERATOR(pg_catalog.=) c.connamespace AND NOT o.condeferrable)) constraints";
         let rows = self.query(list, "asking for the deferrable constraints")?;
-        let names = |rows: &mut dyn Iterator<Item = &SimpleQueryRow>| -> String {
-            let names: Vec<&str> = rows.filter_map(|row| row.get("name")).collect();
-            names.join(", ")
-        };
-        let all = names(&mut rows.iter());
-        let deferred = names(&mut rows.iter().filter(|row| row.get("deferred") == Some("t")));
-        if all.is_empty() {
+        let names = |column: &str| rows.first().and_then(|row| row.get(column));
+        let Some(all) = names("all") else {
             return Ok(());
-        }
+        };
         let mut message = format!("SET CONSTRAINTS {all} IMMEDIATE");
-        if !deferred.is_empty() {
+        if let Some(deferred) = names("deferred") {
             message.push_str(&format!("; SET CONSTRAINTS {deferred} DEFERRED"));
         }
-        let started = Instant::now();
-        let outcome = self.session.execute_interruptibly(&message);
-        outcome.map_err(|trouble| self.stop(migration, None, trouble, started.elapsed()))
+        self.theirs(migration, None, &message).map(drop)
     }
 
     /// Which locks have come since the last look.
-    fn measure<'p>(&mut self, text: &str, duration: Duration) -> Result<Measured, Stop<'p>> {
+    fn measure(&mut self, text: &str, duration: Duration) -> Result<Measured, Error> {
         let look = self.seen.look.clone();
         let rows = self.query(&look, "measuring the locks of a statement")?;
         Ok(self.seen.compare(&rows, text, duration))
     }
 
-    fn stop<'p>(
-        &self,
-        migration: &'p Migration,
-        statement: Option<&'p Statement>,
-        trouble: Trouble,
+    fn failure(
+        &mut self,
+        migration: &Migration,
+        number: Option<usize>,
+        cause: &DbError,
         waited: Duration,
-    ) -> Stop<'p> {
-        let cause = match trouble {
-            Trouble::Sql(cause) => cause,
-            trouble => {
-                let doing = format!("rehearsing {}; nothing stays", migration.file_name);
-                return Stop::error(trouble.while_doing(&doing));
-            }
+    ) -> Error {
+        let statement = number.and_then(|it| migration.script.statements.get(it));
+        let text = statement.map(|it| &migration.text[it.range()]);
+        let sql = without_our_words(cause, text.unwrap_or_default());
+        let unfit = |why: &str| Error::CannotRehearse {
+            statements: statement
+                .map(|it| describe(migration, it) + why)
+                .into_iter()
+                .collect(),
         };
-        let text = statement.map_or("", |it| &migration.text[it.range()]);
-        let sql = without_our_words(&cause, text);
         match cause.code().code() {
             sqlstate::LOCK_NOT_AVAILABLE
             | sqlstate::DEADLOCK_DETECTED
-            | sqlstate::SERIALIZATION_FAILURE => Stop::Locked {
-                migration,
-                statement,
-                cause: Box::new(sql),
-                waited,
-            },
+            | sqlstate::SERIALIZATION_FAILURE => {
+                self.locked_out = Some(text.unwrap_or(&migration.text).to_owned());
+                Error::TableWait {
+                    doing: migration.path.display().to_string(),
+                    blockers: Vec::new(),
+                    cause: Box::new(sql),
+                    waited,
+                    before: None,
+                }
+            }
             sqlstate::ACTIVE_SQL_TRANSACTION
                 if statement.is_some_and(|it| it.kind == Kind::MaybeOutside) =>
             {
-                let statements = statement.map(|it| describe(migration, it));
-                Stop::error(Error::CannotRehearse {
-                    statements: statements.into_iter().collect(),
-                })
+                unfit("")
             }
             sqlstate::UNSAFE_NEW_ENUM_VALUE_USAGE if !adds_enum_value(migration) => {
-                let statement = statement.map(|it| describe(migration, it)).map(|it| {
-                    format!("{it} uses an enum value that an earlier file has to commit first")
-                });
-                Stop::error(Error::CannotRehearse {
-                    statements: statement.into_iter().collect(),
-                })
+                unfit(" uses an enum value that an earlier file has to commit first")
             }
-            _ => Stop::error(Error::Migration(Box::new(Failure {
+            _ => Error::Migration(Box::new(Failure {
                 file: migration.path.display().to_string(),
-                place: statement.map(|it| place(migration, it, &cause, self.counts_bytes)),
-                statement: label(migration, statement),
+                place: statement.map(|it| place(migration, it, cause, self.counts_bytes)),
+                statement: match number {
+                    Some(_) => apply::statement_label(migration, number),
+                    None => Some("the file's deferred constraints".to_owned()),
+                },
                 outcome: FailureOutcome::RolledBack,
                 cause: sql,
                 before: Before::nothing(),
-            }))),
+            })),
         }
     }
 }
@@ -338,28 +307,11 @@ fn place(
     };
     match position {
         Some(position) => {
-            let index = (position as usize).saturating_sub(1);
-            let offset = match counts_bytes {
-                true => index.min(text.len()),
-                false => text
-                    .char_indices()
-                    .nth(index)
-                    .map_or(text.len(), |(offset, _)| offset),
-            };
+            let offset = offset(text, "", position as usize, counts_bytes).unwrap_or(0);
             Place::of(&migration.text, start + offset, Precision::Exact)
         }
         None => Place::of(&migration.text, start, Precision::Statement),
     }
-}
-
-fn label(migration: &Migration, statement: Option<&Statement>) -> Option<String> {
-    let Some(statement) = statement else {
-        return Some("the file's deferred constraints".to_owned());
-    };
-    let all = &migration.script.statements;
-    let number = all.iter().position(|it| it == statement)? + 1;
-    let verb = sql::verb(&migration.text[statement.range()]);
-    (all.len() > 1).then(|| format!("statement {number} of {}: {verb}", all.len()))
 }
 
 /// The user has written neither our block nor the quotation of the statement that it brings along.
@@ -470,10 +422,7 @@ impl Seen {
             let (Some(schema), Some(name)) = (row.get("schema"), row.get("name")) else {
                 continue;
             };
-            table.name = Name {
-                schema: schema.to_owned(),
-                name: name.to_owned(),
-            };
+            table.name = Name::new(schema, name);
             let filenode = row.get("filenode").map(str::to_owned);
             if filenode != table.filenode && writes {
                 measured.rewritten.push(shown);
