@@ -73,7 +73,8 @@ struct Entry {
     /// Beside `--help`, which all have.
     options: &'static [&'static str],
     summary: &'static str,
-    page: help::Page,
+    /// Behind the line that says how it is called; variables in braces stand for what is said of them.
+    page: &'static str,
     read: fn(&Words) -> Result<Command, String>,
 }
 
@@ -84,7 +85,7 @@ static COMMANDS: [Entry; 11] = [
         operand: "",
         options: &[],
         summary: "apply all that is pending",
-        page: help::UP,
+        page: include_str!("cli/pages/up.txt"),
         read: |_| Ok(Command::Up),
     },
     Entry {
@@ -92,7 +93,7 @@ static COMMANDS: [Entry; 11] = [
         operand: "[N]",
         options: &[],
         summary: "roll back the newest run of `up`, or the newest N migrations",
-        page: help::DOWN,
+        page: include_str!("cli/pages/down.txt"),
         read: |words| {
             let what = format!("N is a whole number from 1 to {}", usize::MAX);
             let count = words.optional(&what, |word| {
@@ -107,7 +108,7 @@ static COMMANDS: [Entry; 11] = [
         operand: "",
         options: &["json"],
         summary: "show the database, the lock, and every migration",
-        page: help::STATUS,
+        page: include_str!("cli/pages/status.txt"),
         read: |words| Ok(Command::Status(words.format())),
     },
     Entry {
@@ -115,7 +116,7 @@ static COMMANDS: [Entry; 11] = [
         operand: "",
         options: &["json"],
         summary: "exit 0 if up to date, 6 if pending, 5 if diverged",
-        page: help::CHECK,
+        page: include_str!("cli/pages/check.txt"),
         read: |words| Ok(Command::Check(words.format())),
     },
     Entry {
@@ -123,7 +124,7 @@ static COMMANDS: [Entry; 11] = [
         operand: "",
         options: &[],
         summary: "wait until `check` would exit 0",
-        page: help::WAIT,
+        page: include_str!("cli/pages/wait.txt"),
         read: |_| Ok(Command::Wait),
     },
     Entry {
@@ -131,7 +132,7 @@ static COMMANDS: [Entry; 11] = [
         operand: "",
         options: &["json", "rehearse"],
         summary: "show what `up` would run and lock; --rehearse tries it",
-        page: help::PLAN,
+        page: include_str!("cli/pages/plan.txt"),
         read: |words| {
             let planning = match words.has("rehearse") {
                 true => Planning::Rehearse,
@@ -145,7 +146,7 @@ static COMMANDS: [Entry; 11] = [
         operand: "NAME",
         options: &[],
         summary: "create the files of a migration",
-        page: help::NEW,
+        page: include_str!("cli/pages/new.txt"),
         read: |words| {
             let name = words.required("", |word| Some(word.to_owned()));
             name.map(Command::New)
@@ -156,7 +157,7 @@ static COMMANDS: [Entry; 11] = [
         operand: "DIRECTORY",
         options: &[],
         summary: "write another tool's migrations under our names",
-        page: help::IMPORT,
+        page: include_str!("cli/pages/import.txt"),
         read: |words| {
             let directory = words.required("", |word| Some(PathBuf::from(word)));
             directory.map(Command::Import)
@@ -167,7 +168,7 @@ static COMMANDS: [Entry; 11] = [
         operand: "VERSION",
         options: &[],
         summary: "record all files up to VERSION without running them",
-        page: help::BASELINE,
+        page: include_str!("cli/pages/baseline.txt"),
         read: |words| {
             let what = "VERSION is 14 digits, those that a file's name begins with, or latest";
             let up_to = words.required(what, |word| match word.to_str()? {
@@ -182,7 +183,7 @@ static COMMANDS: [Entry; 11] = [
         operand: "[ID]",
         options: &[],
         summary: "show the lock; remove a row of it whose owner is gone",
-        page: help::UNLOCK,
+        page: include_str!("cli/pages/unlock.txt"),
         read: |words| {
             let what = "ID is the whole number that `lockstep unlock` shows";
             let id = words.optional(what, |word| word.to_str()?.parse().ok())?;
@@ -194,7 +195,7 @@ static COMMANDS: [Entry; 11] = [
         operand: "[TOPIC]",
         options: &[],
         summary: "show this page, or one about a command or a topic",
-        page: help::HELP,
+        page: include_str!("cli/pages/help.txt"),
         read: |words| match &words.operand {
             None => Ok(Command::Help(None)),
             Some(word) => help::topic(&word.to_string_lossy())

@@ -1,21 +1,10 @@
 //! What `lockstep help` shows: one page about everything, one about each command, and the manual. The lists of commands,
-//! variables and topics are made of their tables; the rest stands here as a person sees it.
+//! variables and topics are made of their tables; the rest of a page stands in `pages/` as a person sees it.
 //!
 //! A page about a command fits a terminal of 24 lines and 80 columns.
 
 use super::{COMMANDS, Entry};
 use crate::config::variables::{self, Variable};
-
-/// What the page about a command says beside how the command is called.
-pub struct Page {
-    /// What it does.
-    about: &'static str,
-    /// The variables that matter to it.
-    variables: &'static [&'static Variable],
-    /// Its exit codes, each on a line.
-    codes: &'static str,
-    example: &'static str,
-}
 
 /// The page about a command, that of the manual, or the general one.
 pub fn help(topic: Option<&str>) -> String {
@@ -65,7 +54,7 @@ usage: lockstep [COMMAND]
         page += &format!("  {call:16}  {}\n", entry.summary);
     }
     page += "  --version, -V     show the version\n\n";
-    page += &table(&[&variables::URL, &variables::MIGRATIONS_DIR.variable]);
+    page += &table("DATABASE_URL, MIGRATIONS_DIR");
     page += "
 exit codes: 0 done; 1 failed, 2 unusable input, 5 history and files disagree:
 fix it; 3 no connection, 4 no lock, 6 pending, 130 and 143 a signal: run again.
@@ -76,26 +65,26 @@ the manual, `lockstep help TOPIC`:
     page + &format!("  {},\n  {}\n", first.join(", "), last.join(", "))
 }
 
+/// How the command is called, and its page.
 fn page(entry: &Entry) -> String {
-    let Page {
-        about,
-        variables,
-        codes,
-        example,
-    } = &entry.page;
     let options = entry.options.iter().map(|option| format!("[--{option}] "));
     let rest = options.collect::<String>() + entry.operand;
     let usage = format!("usage: lockstep {} {rest}", entry.name);
-    let table = match variables {
-        [] => String::new(),
-        variables => format!("\n{}", table(variables)),
-    };
-    let usage = usage.trim_end();
-    format!("{usage}\n\n{about}{table}\nexit codes:\n  {codes}\nexample{example}\n")
+    let mut page = format!("{}\n\n", usage.trim_end());
+    for line in entry.page.lines() {
+        let names = line.strip_prefix('{').and_then(|it| it.strip_suffix('}'));
+        match names {
+            Some(names) => page += &table(names),
+            None => page += &format!("{line}\n"),
+        }
+    }
+    page
 }
 
 /// What each variable is, and its default.
-fn table(variables: &[&Variable]) -> String {
+fn table(names: &str) -> String {
+    let variable = |name| variables::all().find(|it| it.name == name);
+    let variables: Vec<&Variable> = names.split(", ").filter_map(variable).collect();
     let width = variables.iter().map(|it| it.name.len()).max();
     let width = width.unwrap_or_default();
     let line = |it: &&Variable| {
@@ -108,230 +97,6 @@ fn table(variables: &[&Variable]) -> String {
     };
     variables.iter().map(line).collect()
 }
-
-#[rustfmt::skip]
-pub const UP: Page = Page {
-    about: "\
-Applies all that is pending, in the order of the versions, each file in one
-transaction together with its record. Any number may start at once: one works,
-the others wait. Running it again is always right.
-",
-    variables: &[
-        &variables::URL, &variables::MIGRATIONS_DIR.variable, &variables::DATABASE_WAIT.variable,
-        &variables::LOCK_WAIT.variable, &variables::DDL_LOCK_TIMEOUT.variable, &variables::DDL_LOCK_RETRY.variable,
-        &variables::ORDER.variable,
-    ],
-    codes: "\
-  0         the database is where the files are
-  1         a migration failed and was rolled back; what came before it stays
-  2         unusable command line, environment or files; nothing was changed
-  3, 4      no connection; no lock in time: run again
-  5         history and files disagree; nothing was run
-  130, 143  stopped by SIGINT, SIGTERM: run again
-",
-    example: ": DATABASE_URL=postgres://app@localhost/app lockstep up",
-};
-
-#[rustfmt::skip]
-pub const DOWN: Page = Page {
-    about: "\
-Rolls back what the newest run of `up` applied, or the newest N migrations, the
-newest first: each by its .down.sql file, in one transaction with the removal of
-its record. If any of these files is missing, nothing is run.
-",
-    variables: &[
-        &variables::URL, &variables::MIGRATIONS_DIR.variable, &variables::LOCK_WAIT.variable,
-        &variables::DDL_LOCK_TIMEOUT.variable, &variables::DDL_LOCK_RETRY.variable,
-    ],
-    codes: "\
-  0         rolled back, or there was nothing to roll back
-  1         a file failed and was undone; what was rolled back before stays so
-  2         unusable command line, environment or files; nothing was changed
-  3, 4      no connection; no lock in time: look at `lockstep status` first
-  5         a file is gone, or more was applied meanwhile; nothing was changed
-  130, 143  stopped by SIGINT, SIGTERM: look at `lockstep status` first
-",
-    example: ": lockstep down 2",
-};
-
-#[rustfmt::skip]
-pub const STATUS: Page = Page {
-    about: "\
-Shows the database, the lock and who has it, and every migration with its state:
-applied, pending, out-of-order, modified, missing, ahead or archived. It only
-reads, needs no right beyond SELECT, and answers while another runner works.
-",
-    variables: &[
-        &variables::URL, &variables::MIGRATIONS_DIR.variable, &variables::DATABASE_WAIT.variable,
-        &variables::NO_COLOR,
-    ],
-    codes: "\
-  0         that is the answer; `lockstep check` judges it
-  2         unusable command line, environment or files
-  3, 4      no connection; the history is locked: try again
-  130, 143  stopped by SIGINT, SIGTERM
-",
-    example: ", for a program to read: lockstep status --json",
-};
-
-#[rustfmt::skip]
-pub const CHECK: Page = Page {
-    about: "\
-Tells by its exit code whether the database is where the files are: for CI and
-probes. It only reads, needs no right beyond SELECT, and waits for no runner.
-",
-    variables: &[
-        &variables::URL, &variables::MIGRATIONS_DIR.variable, &variables::DATABASE_WAIT.variable,
-        &variables::ORDER.variable, &variables::DIVERGENCE.variable,
-    ],
-    codes: "\
-  0         up to date
-  2         unusable command line, environment or files
-  3, 4      no connection; the history is locked: try again
-  5         history and files disagree: a person decides
-  6         migrations are pending: run `lockstep up`
-  130, 143  stopped by SIGINT, SIGTERM
-",
-    example: ": lockstep check",
-};
-
-#[rustfmt::skip]
-pub const WAIT: Page = Page {
-    about: "\
-Waits until `lockstep check` would exit 0: for a program whose schema somebody
-else migrates. It waits for a server that starts up, refuses or has no name yet;
-not for a wrong password to be right. It only reads, with no right but SELECT.
-",
-    variables: &[
-        &variables::URL, &variables::MIGRATIONS_DIR.variable, &variables::MIGRATION_WAIT.variable,
-    ],
-    codes: "\
-  0         up to date
-  2         unusable command line, environment or files, or a wrong password
-  3, 4      no connection, or the history was locked, to the end: try again
-  5         history and files disagree: a person decides
-  6         migrations are still pending: try again
-  130, 143  stopped by SIGINT, SIGTERM: try again
-",
-    example: ", in a container's start: lockstep wait",
-};
-
-#[rustfmt::skip]
-pub const PLAN: Page = Page {
-    about: "\
-Shows what `up` would run, in order: the files, their statements, the strongest
-lock that each takes, and a warning with a safer way where one would rewrite a
-table or keep others waiting. It only reads; with --rehearse it runs the files
-in one transaction, tells what they really lock, and rolls that back.
-",
-    variables: &[
-        &variables::URL, &variables::MIGRATIONS_DIR.variable, &variables::DATABASE_WAIT.variable,
-        &variables::DDL_LOCK_TIMEOUT.variable,
-    ],
-    codes: "\
-  0         that is the plan
-  1         a migration failed in the rehearsal; nothing was changed
-  2         unusable input, or a file that cannot run in the one transaction
-  3, 4      no connection; a lock is in the way: try again
-  5         history and files disagree
-  130, 143  stopped by SIGINT, SIGTERM
-",
-    example: ", before a release: lockstep plan --rehearse",
-};
-
-#[rustfmt::skip]
-pub const NEW: Page = Page {
-    about: "\
-Creates <version>_<name>.up.sql and .down.sql, for you to fill, and prints their
-paths. The version is the time in UTC, or a second after the newest file if that
-is later. Nothing is overwritten. NAME is made to fit: capitals become small and
-what is no letter, digit or dash becomes an underscore. It needs no database.
-",
-    variables: &[&variables::MIGRATIONS_DIR.variable],
-    codes: "\
-  0  created
-  2  unusable command line or directory; nothing was created
-",
-    example: ": lockstep new \"add author to notes\"",
-};
-
-#[rustfmt::skip]
-pub const IMPORT: Page = Page {
-    about: "\
-Reads the migrations of another tool in DIRECTORY, and writes them under our
-names, in their order, up and down apart, the SQL as it is. It shows what each
-file became and what cannot come along; with a database it reads that tool's
-history, and names the `lockstep baseline` to type. `lockstep help other-tools`
-lists the tools. MIGRATIONS_DIR must be absent or empty.
-",
-    variables: &[
-        &variables::URL, &variables::MIGRATIONS_DIR.variable, &variables::DATABASE_WAIT.variable,
-    ],
-    codes: "\
-  0         written; `lockstep check` judges the files
-  2         unusable command line, environment or files; nothing was written
-  3, 4      no connection; the other history is locked: nothing was written
-  130, 143  stopped by SIGINT, SIGTERM; nothing was written
-",
-    example: ": MIGRATIONS_DIR=migrations lockstep import db/goose",
-};
-
-#[rustfmt::skip]
-pub const BASELINE: Page = Page {
-    about: "\
-Records every file up to VERSION, which is one of theirs, as applied without
-running it: to adopt a database that was made in another way. What is recorded
-already stays as it is, so doing it twice changes nothing.
-",
-    variables: &[
-        &variables::URL, &variables::MIGRATIONS_DIR.variable, &variables::LOCK_WAIT.variable,
-    ],
-    codes: "\
-  0         recorded; `lockstep check` tells what is left to apply
-  2         unusable command line, environment or files; nothing was changed
-  3, 4      no connection; no lock in time: run again
-  5         something newer is recorded already; nothing was changed
-  130, 143  stopped by SIGINT, SIGTERM: run again
-",
-    example: ": lockstep baseline 20230320161721",
-};
-
-#[rustfmt::skip]
-pub const UNLOCK: Page = Page {
-    about: "\
-Shows who has the lock and what that is doing, and removes a row of the locks
-table whose owner is provably gone. With ID it removes that row also if nobody
-can tell, which is so for bun's; but never that of a living runner. Lockstep's
-own rows need none of this: they end with their owner.
-",
-    variables: &[
-        &variables::URL, &variables::HISTORY_TABLE.variable, &variables::LOCKS_TABLE.variable,
-        &variables::DATABASE_WAIT.variable,
-    ],
-    codes: "\
-  0         the lock is free, or is now
-  2         unusable command line or environment, or there is no such row
-  3         no connection: try again
-  4         the row stays: its owner lives, or may live
-  130, 143  stopped by SIGINT, SIGTERM
-",
-    example: ", of a bun that died: lockstep unlock 7",
-};
-
-#[rustfmt::skip]
-pub const HELP: Page = Page {
-    about: "\
-Shows a page about everything, which lists the topics; a page about a command:
-what it does, the variables that matter to it, its exit codes, and an example,
-as `lockstep COMMAND --help` does; or the manual's page about TOPIC.
-",
-    variables: &[],
-    codes: "\
-  0  that is the page
-  2  there is no such command or topic
-",
-    example: ": lockstep help up",
-};
 
 #[cfg(test)]
 mod tests {
@@ -371,6 +136,19 @@ mod tests {
     }
 
     #[test]
+    fn a_page_names_variables_that_there_are() {
+        for entry in &COMMANDS {
+            let named = entry.page.lines().filter_map(|it| it.strip_prefix('{'));
+            let names = named.flat_map(|it| it.trim_end_matches('}').split(", "));
+            let page = page(entry);
+            for name in names {
+                assert!(page.contains(&format!("\n  {name} ")), "{page}");
+            }
+            assert!(!page.contains(['{', '}']), "{page}");
+        }
+    }
+
+    #[test]
     fn a_page_names_what_the_parser_takes() {
         for entry in &COMMANDS {
             let page = help(topic(entry.name));
@@ -405,7 +183,8 @@ mod tests {
         let known: Vec<&str> = rows.iter().flat_map(|row| row[0].split(", ")).collect();
         for entry in &COMMANDS {
             let name = entry.name;
-            let lines = entry.page.codes.lines();
+            let (_, codes) = entry.page.split_once("exit codes:\n").expect("codes");
+            let lines = codes.lines().take_while(|line| !line.is_empty());
             let codes: Vec<&str> = lines
                 .map(|line| line.trim_start().split("  ").next().unwrap_or_default())
                 .flat_map(|codes| codes.split(", "))
@@ -431,7 +210,8 @@ mod tests {
     #[test]
     fn each_example_is_understood() {
         for entry in &COMMANDS {
-            let (name, example) = (entry.name, entry.page.example);
+            let name = entry.name;
+            let (_, example) = entry.page.rsplit_once("\nexample").expect("an example");
             let (_, line) = example.rsplit_once("lockstep ").expect("a call");
             let mut words = Vec::new();
             for (number, piece) in line.split('"').enumerate() {
