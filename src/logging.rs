@@ -63,12 +63,12 @@ pub fn running_ms() -> f64 {
 
 /// Returns true if and only if [`query`] would log something.
 pub fn query_log_enabled() -> bool {
-    log::logger().enabled(
-        &Metadata::builder()
-            .level(Level::Debug)
-            .target(QUERY)
-            .build(),
-    )
+    is_shown(QUERY, Level::Debug)
+}
+
+fn is_shown(target: &str, level: Level) -> bool {
+    let metadata = Metadata::builder().level(level).target(target).build();
+    log::logger().enabled(&metadata)
 }
 
 /// Logs a statement that was sent, if the query log is on: `error` is the SQLSTATE and the message.
@@ -97,12 +97,7 @@ pub fn query(verb: &str, duration: Duration, sql: &str, error: Option<(&str, &st
 /// Works before [`init`] too; then the text is written plainly.
 #[track_caller]
 pub fn report_error(text: &str, fields: &[(&str, Value<'_>)]) {
-    if log::logger().enabled(
-        &Metadata::builder()
-            .level(Level::Error)
-            .target(REPORT)
-            .build(),
-    ) {
+    if is_shown(REPORT, Level::Error) {
         send(REPORT, Level::Error, text, fields, Location::caller());
     } else {
         let _ = io::stderr().write_all(report(text).as_bytes());
@@ -114,17 +109,14 @@ const QUERY: &str = "lockstep::query";
 const REPORT: &str = "lockstep::report";
 
 fn builder(settings: Settings) -> env_logger::Builder {
+    let queries = match settings.queries {
+        true => LevelFilter::Debug,
+        false => LevelFilter::Off,
+    };
     let mut builder = env_logger::Builder::new();
     builder
         .filter_module("lockstep", settings.level)
-        .filter_module(
-            QUERY,
-            if settings.queries {
-                LevelFilter::Debug
-            } else {
-                LevelFilter::Off
-            },
-        )
+        .filter_module(QUERY, queries)
         .filter_module(REPORT, LevelFilter::Error)
         .target(env_logger::Target::Stderr)
         .format(move |buffer, record| {
@@ -218,10 +210,9 @@ fn text_line(record: &Record<'_>, time: &str, message: &str) -> String {
     let mut line = format!("{time} {:<5} ", record.level());
     let (mut blocks, mut message_lines) = (String::new(), message.lines());
     push_visible(&mut line, message_lines.next().unwrap_or_default());
-    let fields = if record.target() == QUERY {
-        fields(record)
-    } else {
-        Vec::new()
+    let fields = match record.target() == QUERY {
+        true => fields(record),
+        false => Vec::new(),
     };
     for (key, value) in fields {
         match value {
@@ -272,9 +263,11 @@ fn fields(record: &Record<'_>) -> Vec<(String, Field)> {
     collected.0
 }
 
+/// What is not told apart here is text.
 impl<'v> VisitValue<'v> for Field {
     fn visit_any(&mut self, value: Value<'_>) -> Result<(), kv::Error> {
-        self.set_text(value)
+        *self = Field::Text(value.to_string());
+        Ok(())
     }
 
     fn visit_null(&mut self) -> Result<(), kv::Error> {
@@ -291,30 +284,20 @@ impl<'v> VisitValue<'v> for Field {
 
     fn visit_f64(&mut self, value: f64) -> Result<(), kv::Error> {
         // JSON has neither NaN nor infinities.
-        if value.is_finite() {
-            self.set_bare(format_args!("{value:?}"))
-        } else {
-            self.visit_null()
+        match value.is_finite() {
+            true => self.set_bare(format_args!("{value:?}")),
+            false => self.visit_null(),
         }
     }
 
     fn visit_bool(&mut self, value: bool) -> Result<(), kv::Error> {
         self.set_bare(value)
     }
-
-    fn visit_str(&mut self, value: &str) -> Result<(), kv::Error> {
-        self.set_text(value)
-    }
 }
 
 impl Field {
     fn set_bare(&mut self, value: impl fmt::Display) -> Result<(), kv::Error> {
         *self = Field::Bare(value.to_string());
-        Ok(())
-    }
-
-    fn set_text(&mut self, value: impl fmt::Display) -> Result<(), kv::Error> {
-        *self = Field::Text(value.to_string());
         Ok(())
     }
 }
@@ -349,21 +332,13 @@ fn push_visible(out: &mut String, text: &str) {
     }
 }
 
+/// In quotes where it would not be told apart from what stands around it.
 fn push_text_value(out: &mut String, text: &str) {
     let plain = |c: char| !c.is_whitespace() && !c.is_control() && c != '"' && c != '=';
-    if !text.is_empty() && text.chars().all(plain) {
-        out.push_str(text);
-        return;
+    match !text.is_empty() && text.chars().all(plain) {
+        true => out.push_str(text),
+        false => out.push_str(&format!("{text:?}")),
     }
-    out.push('"');
-    for c in text.chars() {
-        if c.is_control() || c == '"' || c == '\\' {
-            out.extend(c.escape_default())
-        } else {
-            out.push(c)
-        }
-    }
-    out.push('"');
 }
 
 /// Three decimals: microseconds, the clock's honest resolution across a network.

@@ -27,6 +27,7 @@ const NOT_VALID: &str = "add it NOT VALID, and VALIDATE CONSTRAINT in a file of 
 const UNDER_INDEX: &str =
     "CREATE UNIQUE INDEX CONCURRENTLY in a file of its own, then ADD … USING INDEX";
 const BOTH_NAMES: &str = "let both names live (a view, or a second column) until all code is new";
+const READS_AND_BLOCKS: &str = "reads all of {} while nobody can write to it";
 const READS_ALL: &str = "reads all of {} while nobody else can read or write it";
 const BUILDS: &str = "builds an index on {} while nobody else can read or write it";
 
@@ -198,29 +199,26 @@ impl Reader<'_> {
         mut words: Cursor<'_>,
     ) -> Mode {
         let is_valid = !words.has("not valid");
-        let kind = words.first_of(&CONSTRAINTS).unwrap_or_default();
-        match kind {
-            "foreign key" if is_valid => {
-                let message = "reads all of {} while nobody can write to it";
-                self.warn(Harm::Scan, table, message, NOT_VALID);
-            }
-            "foreign key" => self.warn(Harm::BlocksWrites, table, KEEPS_WRITERS_OUT, SHORT),
-            "check" | "not null" if is_valid => {
-                self.warn(Harm::Scan, table, READS_ALL, NOT_VALID);
+        match words.first_of(&CONSTRAINTS).unwrap_or_default() {
+            "foreign key" => {
+                match is_valid {
+                    true => self.warn(Harm::Scan, table, READS_AND_BLOCKS, NOT_VALID),
+                    false => self.warn(Harm::BlocksWrites, table, KEEPS_WRITERS_OUT, SHORT),
+                }
+                self.foreign_key(table, name, words);
+                return Mode::ShareRowExclusive;
             }
             "primary key" | "unique" if !words.has("using index") => {
                 self.warn(Harm::Scan, table, BUILDS, UNDER_INDEX);
             }
             "exclude" => self.warn(Harm::Scan, table, BUILDS, IDLE),
-            _ => {}
-        }
-        match kind {
-            "foreign key" => {
-                self.foreign_key(table, name, words);
-                return Mode::ShareRowExclusive;
-            }
-            "check" => {
-                if let Some(column) = words.group().and_then(not_null_of) {
+            kind @ ("check" | "not null") => {
+                if is_valid {
+                    self.warn(Harm::Scan, table, READS_ALL, NOT_VALID);
+                }
+                if kind == "check"
+                    && let Some(column) = words.group().and_then(not_null_of)
+                {
                     let usual = format!("{}_{column}_check", table.name);
                     self.world.checks.push(Check {
                         name: name.unwrap_or(usual),
