@@ -21,7 +21,7 @@ THREADS  := $(or $(RUST_TEST_THREADS),$(shell cores=$$(getconf _NPROCESSORS_ONLN
             test "$$cores" -gt 4 && echo "$$cores" || echo 4))
 TESTS    := RUST_TEST_THREADS=$(THREADS) tests/postgres with cargo test --locked
 
-.PHONY: help run test quick check deny soak regress build db db-stop psql migrate status new clean
+.PHONY: help run test quick check deny soak bench regress build db db-stop psql migrate status new clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -58,6 +58,10 @@ deny: ## dependencies: known faults, licences, origins; by cargo-deny, which it 
 soak: ## the long tests of the lock; LOCKSTEP_SEED=... repeats a chaos
 	LOCKSTEP_SOAK=1 $(TESTS) -- --include-ignored --nocapture \
 	    kill_matrix cable chaos model healing down linear_time
+
+# Only where there is /proc. It says nothing about right or wrong, so no other target runs it.
+bench: ## what a migration costs, beside bare messages and psql: the table of `lockstep help cost`
+	tests/postgres with cargo test --locked --release --test it -- --ignored --nocapture bench
 
 # Fetched from the network, once, and not part of this repository.
 regress: ## compare the lexer with psql and the server on PostgreSQL's own regression suite

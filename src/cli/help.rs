@@ -23,7 +23,7 @@ pub fn topic(name: &str) -> Option<&'static str> {
 }
 
 /// The manual: the files that README links to, so that the program and the page on the web never part.
-static MANUAL: [(&str, &str); 14] = [
+static MANUAL: [(&str, &str); 15] = [
     ("environment", include_str!("../manual/environment.md")),
     ("connections", include_str!("../manual/connections.md")),
     ("exit-codes", include_str!("../manual/exit-codes.md")),
@@ -34,6 +34,7 @@ static MANUAL: [(&str, &str); 14] = [
     ("commands", include_str!("../manual/commands.md")),
     ("recipes", include_str!("../manual/recipes.md")),
     ("lock", include_str!("../manual/lock.md")),
+    ("cost", include_str!("../manual/cost.md")),
     ("limits", include_str!("../manual/limits.md")),
     ("bun", include_str!("../manual/bun.md")),
     ("other-tools", include_str!("../manual/other-tools.md")),

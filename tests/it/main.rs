@@ -7,6 +7,7 @@
 /// What users and the project itself are promised: the rules that README opens with, exit codes, variables, the cost
 /// of a run; and what the repository keeps to.
 mod contract {
+    mod bench;
     pub mod environment;
     mod exit_codes;
     mod resources;

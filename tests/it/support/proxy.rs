@@ -33,6 +33,8 @@ pub struct Seen {
     pub kind: Option<u8>,
     /// The text of a query; empty for all else.
     pub query: String,
+    /// The bytes of all of it.
+    pub length: usize,
 }
 
 impl fmt::Display for Seen {
@@ -331,6 +333,7 @@ impl Shared {
             from,
             kind,
             query: String::new(),
+            length: 0,
         });
         let is_held = self.hold == Some(number) && state.mode == Mode::Passing;
         if is_held {
@@ -360,6 +363,7 @@ impl Shared {
         message: &[u8],
     ) {
         let mut state = self.state();
+        state.seen[number].length = message.len();
         match (from, kind) {
             (Side::Client, Some(b'Q')) => {
                 state.seen[number].query = String::from_utf8_lossy(&message[5..]).into_owned();
