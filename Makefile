@@ -21,7 +21,7 @@ THREADS  := $(or $(RUST_TEST_THREADS),$(shell cores=$$(getconf _NPROCESSORS_ONLN
             test "$$cores" -gt 4 && echo "$$cores" || echo 4))
 TESTS    := RUST_TEST_THREADS=$(THREADS) tests/postgres with cargo test --locked
 
-.PHONY: help run test quick check soak regress build db db-stop psql migrate status new clean
+.PHONY: help run test quick check deny soak regress build db db-stop psql migrate status new clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -45,7 +45,13 @@ quick: ## what takes less than a minute: unit tests, the repository's own, files
 check: ## formatting, clippy, tests: what CI runs
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --no-default-features -- -D warnings
 	$(TESTS)
+
+# Not a part of `check`: it asks the network for the list of known faults, which grows without any change here.
+deny: ## dependencies: known faults, licences, origins; by cargo-deny, which it installs if need be
+	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny --locked check
 
 # What `make test` does to the lock in one way out of nine, this does in all: every boundary of the wire protocol, every
 # way to die, two hundred random rounds, and a larger model. And what measures time, which a busy machine does not like.

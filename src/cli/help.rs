@@ -34,8 +34,9 @@ pub fn topic(name: &str) -> Option<&'static str> {
 }
 
 /// The manual: the files that README links to, so that the program and the page on the web never part.
-static MANUAL: [(&str, &str); 13] = [
+static MANUAL: [(&str, &str); 14] = [
     ("environment", include_str!("../manual/environment.md")),
+    ("connections", include_str!("../manual/connections.md")),
     ("exit-codes", include_str!("../manual/exit-codes.md")),
     ("files", include_str!("../manual/files.md")),
     ("refusals", include_str!("../manual/refusals.md")),

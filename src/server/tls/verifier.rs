@@ -435,15 +435,29 @@ impl ServerCertVerifier for Verifier {
 mod tests {
     use super::*;
 
+    /// Alternative names and addresses, the common name, the host, and whether that fits.
+    type Row = (
+        &'static [&'static str],
+        &'static [[u8; 4]],
+        Option<&'static str>,
+        &'static str,
+        bool,
+    );
+
     #[test]
     fn names_are_compared_as_libpq_does() {
-        let local = IpAddr::from([127, 0, 0, 1]);
-        let table: [(&[&str], &[IpAddr], Option<&str>, &str, bool); 16] = [
+        let table: [Row; 16] = [
             (&["db.test"], &[], None, "db.test", true),
             (&["db.test"], &[], None, "DB.Test", true),
             (&["db.test"], &[], None, "db.test.", false),
             (&["db.test"], &[], Some("other.test"), "other.test", false),
-            (&[], &[local], Some("other.test"), "other.test", true),
+            (
+                &[],
+                &[[127, 0, 0, 1]],
+                Some("other.test"),
+                "other.test",
+                true,
+            ),
             (&[], &[], Some("db.test"), "db.test", true),
             (&["*.db.test"], &[], None, "a.db.test", true),
             (&["*.db.test"], &[], None, "a.b.db.test", false),
@@ -451,12 +465,12 @@ mod tests {
             (&["*.db.test"], &[], None, ".db.test", false),
             (&[], &[], Some("*.db.test"), "a.db.test", true),
             (&["*"], &[], None, "db", false),
-            (&[], &[local], None, "127.0.0.1", true),
+            (&[], &[[127, 0, 0, 1]], None, "127.0.0.1", true),
             (&["127.0.0.1"], &[], None, "127.0.0.1", true),
             (&["db.test"], &[], Some("127.0.0.1"), "127.0.0.1", true),
             (
                 &[],
-                &[IpAddr::from([127, 0, 0, 2])],
+                &[[127, 0, 0, 2]],
                 Some("127.0.0.1"),
                 "127.0.0.1",
                 false,
@@ -466,7 +480,7 @@ mod tests {
             let names = Names {
                 common,
                 hosts: hosts.to_vec(),
-                addresses: addresses.to_vec(),
+                addresses: addresses.iter().map(|it| IpAddr::from(*it)).collect(),
             };
             let checked = check_name(&names, host);
             assert_eq!(

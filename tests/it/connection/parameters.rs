@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
 
-use crate::contract::environment::{complaints, scratch};
+use crate::contract::environment::scratch;
 use crate::support::{Lockstep, Scratch, server, text};
 
 #[test]

@@ -8,7 +8,7 @@ use crate::support::{Gate, Running, Scratch};
 
 /// The peak of resident memory, in KiB: 12 MiB. Of a debug build more code is resident.
 const MEMORY: usize = if cfg!(debug_assertions) {
-    16 * 1024
+    24 * 1024
 } else {
     12 * 1024
 };
@@ -40,11 +40,11 @@ fn memory_stays_small_with_five_thousand_files() {
 
 #[cfg(not(debug_assertions))]
 #[test]
-fn the_binary_is_below_three_mebibytes() {
+fn the_binary_is_below_three_mebibytes_and_a_half() {
     let size = fs::metadata(env!("CARGO_BIN_EXE_lockstep"))
         .expect("the binary")
         .len();
-    assert!(size < 3 * 1024 * 1024, "{size} bytes");
+    assert!(size < 7 * 512 * 1024, "{size} bytes");
 }
 
 // -------------------------------------------------------------------------------------------- what it takes

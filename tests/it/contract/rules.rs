@@ -708,6 +708,27 @@ fn the_password_is_in_no_output_whatever_fails() {
     }
 }
 
+// 10. Never weaker than asked. Each parameter is a unit test's, and certificates are in `connection/tls.rs`.
+
+/// The tests' server has no TLS.
+#[test]
+fn what_is_demanded_of_a_connection_and_cannot_be_had_is_refused() {
+    let scratch = up_to_date();
+    for (variable, demand) in [
+        ("PGSSLMODE", "require"),
+        ("PGCHANNELBINDING", "require"),
+        ("PGREQUIREAUTH", "scram-sha-256"),
+        ("PGSSLROOTCERT", "/nowhere/root.crt"),
+        ("PGSSLCRLDIR", "/nowhere"),
+        ("PGGSSENCMODE", "require"),
+        ("PGMINPROTOCOLVERSION", "3.2"),
+        ("DATABASE_SSL_ENABLED", "true"),
+    ] {
+        let run = scratch.lockstep(&["up"]).env(variable, demand);
+        run.run().code(2);
+    }
+}
+
 // What the tests above are made of.
 
 /// Takes the guard of the history `bun_migrations`, as a runner does.
