@@ -525,6 +525,7 @@ mod tests {
                 "pending",
                 "out-of-order",
                 "modified",
+                "renamed",
                 "missing",
                 "ahead",
                 "archived"

@@ -25,7 +25,7 @@ fn times(scratch: &Scratch) -> String {
 #[test]
 fn a_history_that_the_search_path_does_not_lead_to_is_not_begun_anew() {
     let change = format!(
-        "{COUNTED}; CREATE SCHEMA app; DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = app', \
+        "{COUNTED}; CREATE SCHEMA IF NOT EXISTS app; DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = app', \
          current_database()); END $$"
     );
     let scratch = Scratch::with([(file(1), change)]);

@@ -615,10 +615,16 @@ fn names_that_are_recorded_twice_or_are_no_versions_are_left_alone() {
     files(&scratch, 2);
     let outcome = scratch.up();
     outcome.code(0).is_up_to_date(2).applied_now(1);
-    for name in ["init", "20230101", "2023010100000Z", "99999999999999999999"] {
-        outcome.says(&format!(
-            "the history holds \\\"{name}\\\", which is no version of 14 digits"
-        ));
+    for (name, what) in [
+        ("init", "which is no version of 14 digits"),
+        (
+            "20230101",
+            "a version of fewer than 14 digits, as bun takes since 1.3",
+        ),
+        ("2023010100000Z", "which is no version of 14 digits"),
+        ("99999999999999999999", "which is no version of 14 digits"),
+    ] {
+        outcome.says(&format!("the history holds \\\"{name}\\\", {what}"));
     }
     assert_eq!(
         scratch.sql(

@@ -322,6 +322,7 @@ fn refuses_company_for_a_statement_that_cannot_run_in_a_transaction() {
   hint: split 20240102000005_f.up.sql into, in this order:
     20240102000005_f_1.up.sql: CREATE DATABASE
     20240102000011_f_2.up.sql: ALTER SYSTEM
+    (all but the first then run after 20240102000006, which has no room before it)
   hint: or leave it one file, whose statements run one by one, each exactly once: put `-- lockstep: no-transaction` on its first line",
     );
 }
