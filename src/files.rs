@@ -47,6 +47,7 @@ pub fn read(directory: &Path) -> Result<Vec<Migration>, Vec<FileProblem>> {
 pub fn read_with_downs(directory: &Path) -> Result<(Vec<Migration>, Downs), Vec<FileProblem>> {
     let mut search = Search::default();
     search.walk(directory, &mut Vec::new());
+    search.say_once_that_all_are_misnamed(directory);
     let downs = search.pair_downs();
 
     let mut migrations = Vec::with_capacity(search.ups.len());
@@ -56,7 +57,6 @@ pub fn read_with_downs(directory: &Path) -> Result<(Vec<Migration>, Downs), Vec<
             several => search.complain_of_duplicates(version, several, "up"),
         }
     }
-    search.say_once_that_all_are_misnamed(directory);
     search.problems.append(&mut search.unreadable);
     if migrations.is_empty() && search.problems.is_empty() {
         search.complain(

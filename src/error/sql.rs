@@ -19,7 +19,7 @@ pub struct SqlError {
 }
 
 impl SqlError {
-    /// What a statement of ours raised, in words: see [`crate::history::guard::raise`].
+    /// What a statement of ours raised, in words: see [`crate::history::guard::fail`].
     pub fn ours(code: &str, history: &str) -> SqlError {
         let words = sqlstate::OURS.iter().find(|(it, _)| *it == code);
         let words = words.map_or("a statement of our own failed", |(_, words)| *words);

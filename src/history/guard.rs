@@ -38,20 +38,22 @@ pub fn guard_lock(row: &str, key: &str) -> String {
     )
 }
 
-/// An SQL expression that fails when it is evaluated, and not before. A block of PL/pgSQL would raise an error with an
-/// SQLSTATE of our own, but is compiled anew each time, which costs more than most migrations. So a text that is no number
-/// is cast to one: the server quotes it in its error, whatever language it speaks. `signature` is this run's, so that
-/// nothing that a file says is taken for it.
-pub fn raise(code: &str, signature: i64) -> String {
-    format!(
-        "pg_catalog.concat('{}', pg_catalog.clock_timestamp())::pg_catalog.int4",
-        said(code, signature)
-    )
+/// The statement that fails if one of these cases holds: `WHEN condition THEN words`, where [`words`] stand for an SQLSTATE
+/// of ours. A block of PL/pgSQL could raise that itself, but is compiled anew each time, which costs more than most
+/// migrations. So a text that is no number is cast to one: the server quotes it in its error, whatever language it speaks.
+/// At least one condition must be none that the planner knows the value of, or it would fail before its time.
+pub fn fail(cases: &str) -> String {
+    format!("SELECT (CASE {cases} END)::pg_catalog.int4")
+}
+
+/// What [`fail`] fails with. `signature` is this run's, so that nothing that a file says is taken for it.
+pub fn words(code: &str, signature: i64) -> String {
+    literal(&said(code, signature))
 }
 
 /// What the server quotes.
 fn said(code: &str, signature: i64) -> String {
-    format!("lockstep {code}, run {signature}, ")
+    format!("lockstep {code}, run {signature}.")
 }
 
 /// The SQLSTATE of ours that an error stands for, if a statement of this run raised it.

@@ -1,7 +1,7 @@
 //! A transaction of W. It begins with the fence, and before it commits it makes sure that the fence held.
 //!
 //! What is written in it is added as values; the text, the settings around it, the retries and the reading of what came
-//! of it are here, once. The checks are plain statements, which raise by [`guard::raise`].
+//! of it are here, once. The checks are plain statements, which raise by [`guard::fail`].
 
 use super::Locked;
 use crate::error::{Error, SqlError};
@@ -79,15 +79,15 @@ impl Locked {
     pub fn transaction(&mut self, expected: &Expected, settings: Settings) -> Fenced<'_> {
         let settings = settings.on(self.dialect);
         let mut before = Message::begin(Access::Write, &settings);
-        before.add(format!(
-            "SELECT CASE WHEN NOT pg_catalog.pg_try_advisory_xact_lock({WORK_KEY}, {key}) THEN {locked} \
-             WHEN NOT EXISTS (SELECT FROM (SELECT FROM {locks} WHERE {row} FOR UPDATE) held) THEN {lost} END",
+        before.add(guard::fail(&format!(
+            "WHEN NOT pg_catalog.pg_try_advisory_xact_lock({WORK_KEY}, {key}) THEN {locked} \
+             WHEN (SELECT id FROM {locks} WHERE {row} FOR UPDATE) IS NULL THEN {lost}",
             key = key(&self.tables),
             locks = self.tables.locks,
             row = self.own_row(),
-            locked = self.raise(sqlstate::WORK_LOCKED),
-            lost = self.raise(sqlstate::LOCK_LOST),
-        ));
+            locked = self.words(sqlstate::WORK_LOCKED),
+            lost = self.words(sqlstate::LOCK_LOST),
+        )));
         // In a statement of its own, whose snapshot is younger than the locks.
         let (otherwise, code) = match expected {
             Expected::NoneOf(versions) => (
@@ -103,10 +103,8 @@ impl Locked {
                 sqlstate::NO_LONGER_RECORDED,
             ),
         };
-        before.add(format!(
-            "SELECT CASE WHEN {otherwise} THEN {} END",
-            self.raise(code)
-        ));
+        let words = self.words(code);
+        before.add(guard::fail(&format!("WHEN {otherwise} THEN {words}")));
         Fenced {
             settings,
             before,
@@ -152,8 +150,8 @@ impl Locked {
         format!("{} {}", self.runner, self.token)
     }
 
-    fn raise(&self, code: &str) -> String {
-        guard::raise(code, self.token)
+    fn words(&self, code: &str) -> String {
+        guard::words(code, self.token)
     }
 
     fn own_row(&self) -> String {
@@ -165,10 +163,11 @@ impl Locked {
     }
 
     /// The query for records that are newer than all that this run knows of: no more rows than others have written since,
-    /// however long the history is.
+    /// however long the history is. The order makes the planner take the index also where nobody has analyzed the table.
     fn newer(&self, which: &str) -> String {
         format!(
-            "SELECT FROM {} WHERE id OPERATOR(pg_catalog.>) {} AND {which}",
+            "SELECT FROM (SELECT name FROM {} WHERE id OPERATOR(pg_catalog.>) {} ORDER BY id DESC OFFSET 0) newer \
+             WHERE {which}",
             self.tables.history, self.newest
         )
     }
@@ -198,9 +197,9 @@ impl Fenced<'_> {
         ));
         // By its id, which the journal has: the history has no index on the name.
         let recorded = format!(
-            "EXISTS (SELECT FROM {journal} j JOIN {history} h ON h.id OPERATOR(pg_catalog.=) j.history_id \
-               AND h.name OPERATOR(pg_catalog.=) j.version \
-             WHERE j.version OPERATOR(pg_catalog.=) '{version}' AND j.finished_at IS NOT NULL)",
+            "(('{version}' OPERATOR(pg_catalog.=) ANY (SELECT name FROM {history} WHERE id OPERATOR(pg_catalog.=) \
+               (SELECT history_id FROM {journal} WHERE version OPERATOR(pg_catalog.=) '{version}' \
+                AND finished_at IS NOT NULL))) IS TRUE)",
             journal = locked.tables.journal,
             history = locked.tables.history,
             version = migration.version,
@@ -458,14 +457,14 @@ impl Fenced<'_> {
     fn check(&self) -> String {
         let mut cases = self.not_fenced();
         for (condition, code) in &self.checks {
-            let raise = self.locked.raise(code);
-            cases.push_str(&format!(" WHEN {condition} THEN {raise}"));
+            let words = self.locked.words(code);
+            cases.push_str(&format!(" WHEN {condition} THEN {words}"));
         }
-        format!("SELECT CASE {cases} END")
+        guard::fail(&cases)
     }
 
     fn still_fenced(&self) -> String {
-        format!("SELECT CASE {} END", self.not_fenced())
+        guard::fail(&self.not_fenced())
     }
 
     /// The row lock names the transaction that holds it. A setting of the transaction would do as well, but for files that
@@ -473,15 +472,15 @@ impl Fenced<'_> {
     fn not_fenced(&self) -> String {
         let locked = &self.locked;
         format!(
-            "WHEN NOT EXISTS (SELECT FROM {locks} WHERE {row} AND xmax OPERATOR(pg_catalog.=) \
-               pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.xid) \
-             THEN CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory' \
+            "WHEN ((SELECT xmax FROM {locks} WHERE {row}) OPERATOR(pg_catalog.=) \
+               pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.xid) IS NOT TRUE \
+             THEN CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_lock_status() WHERE locktype OPERATOR(pg_catalog.=) 'advisory' \
                AND objsubid OPERATOR(pg_catalog.=) 2 AND classid::pg_catalog.int4 OPERATOR(pg_catalog.=) {WORK_KEY} \
                AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()) THEN {taken} ELSE {ended} END",
             locks = locked.tables.locks,
             row = locked.own_row(),
-            taken = locked.raise(sqlstate::ROW_TAKEN),
-            ended = locked.raise(sqlstate::TRANSACTION_ENDED),
+            taken = locked.words(sqlstate::ROW_TAKEN),
+            ended = locked.words(sqlstate::TRANSACTION_ENDED),
         )
     }
 }

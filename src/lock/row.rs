@@ -54,11 +54,11 @@ impl Write {
             locks_literal = literal(&tables.locks),
             name = literal(&config.history_table.setting),
         ));
-        message.add(format!(
-            "SELECT CASE WHEN NOT EXISTS (SELECT FROM pg_locks g WHERE {} AND g.pid = {guard_pid}) THEN {} END",
+        message.add(guard::fail(&format!(
+            "WHEN NOT EXISTS (SELECT FROM pg_locks g WHERE {} AND g.pid = {guard_pid}) THEN {}",
             guard_lock("g", &key(tables)),
-            guard::raise(sqlstate::OTHER_SERVER, guard_pid.into()),
-        ));
+            guard::words(sqlstate::OTHER_SERVER, guard_pid.into()),
+        )));
         let look = Look::add(&mut message, config, Names::Known(tables), Columns::ToPlan);
         message.add("COMMIT");
         Write { message, row, look }

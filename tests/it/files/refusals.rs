@@ -64,10 +64,21 @@ fn refuses_every_sql_file_whose_name_is_no_migrations() {
     names.iter().for_each(|name| {
         scratch.file(name, "SELECT 1;");
     });
+    refuses_files(
+        &scratch,
+        "migrations: holds 16 SQL files, none of which has a migration's name (migrations/2024-01-01_a.up.sql is the \
+         first): YYYYMMDDHHMMSS_name.up.sql is expected; `lockstep import` brings another tool's files",
+    );
+    scratch.file("20230101000000_good.up.sql", "SELECT 1;");
     let mut complaints = names.map(|name| {
+        let proposal = match name {
+            "20240101000000_a.sql" => "; call it 20240101000000_a.up.sql",
+            "20240101000000_a.tx.sql" => "; call it 20240101000000_a.tx.up.sql",
+            _ => "",
+        };
         format!(
             "migrations/{name}: not a migration's name: YYYYMMDDHHMMSS_name.up.sql or .down.sql is expected, with 14 \
-             digits and a name of letters, digits, _ and -"
+             digits and a name of letters, digits, _ and -{proposal}"
         )
     });
     complaints.sort();
