@@ -38,8 +38,8 @@ pub fn proposed(above: &str, file_name: &str) -> Option<String> {
         "{file_name:0>width$}",
         width = file_name.len() + 14_usize.saturating_sub(digits)
     );
-    // A counter; more digits are a date that is not whole, or one with a digit lost.
-    if (1..=6).contains(&digits) && parse(&padded).is_some() {
+    // A counter, or seconds since 1970; more digits are a date that is not whole, or one with a digit lost.
+    if (1..=10).contains(&digits) && parse(&padded).is_some() {
         return Some(padded);
     }
     up(file_name.strip_suffix(".sql")?)

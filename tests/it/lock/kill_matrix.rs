@@ -139,17 +139,11 @@ fn a_run_whose_sessions_are_both_terminated_leaves_no_trace() {
 /// Of a file that runs outside a transaction, statement by statement, no statement is run twice that can run in one; a
 /// large file is one transaction, also if the run dies between two of its parts.
 #[test]
-fn a_run_of_steps_and_parts_that_is_killed_leaves_no_trace_first_share() {
+fn a_run_of_steps_and_parts_that_is_killed_leaves_no_trace() {
     STEPS.strike("steps killed", |seen| {
-        cells(Blow::Kill, seen).into_iter().step_by(2).collect()
-    });
-}
-
-#[test]
-fn a_run_of_steps_and_parts_that_is_killed_leaves_no_trace_second_share() {
-    STEPS.strike("steps killed", |seen| {
+        let step = if is_soak() { 1 } else { ONE_IN };
         let cells = cells(Blow::Kill, seen).into_iter();
-        cells.skip(1).step_by(2).collect()
+        cells.step_by(step).collect()
     });
 }
 
@@ -157,8 +151,9 @@ fn a_run_of_steps_and_parts_that_is_killed_leaves_no_trace_second_share() {
 fn a_run_of_steps_and_parts_that_is_struck_otherwise_leaves_no_trace() {
     STEPS.strike("steps struck", |seen| {
         let others = [Blow::Reset, Blow::Terminate(&[W]), Blow::Terminate(&[G])];
+        let step = if is_soak() { 1 } else { 3 };
         let cells = others.into_iter().flat_map(|blow| cells(blow, seen));
-        cells.collect()
+        cells.step_by(step).collect()
     });
 }
 
