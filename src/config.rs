@@ -13,6 +13,8 @@ mod server;
 mod service;
 mod sources;
 mod table_name;
+// Read and refused alike without TLS, but then nobody uses it.
+#[cfg_attr(not(feature = "tls"), allow(dead_code))]
 pub mod tls;
 mod values;
 pub mod variables;
