@@ -127,13 +127,7 @@ fn split(
     let (_, name, Direction::Up) = name::parse(&migration.file_name)? else {
         return None;
     };
-    let versions = versions(migration.version, groups.len(), taken)?;
-    let following = (
-        std::ops::Bound::Excluded(migration.version),
-        std::ops::Bound::Unbounded,
-    );
-    let next = taken.range(following).next().copied();
-    let behind = next.filter(|it| versions.last() > Some(it));
+    let (versions, behind) = versions(migration.version, groups.len(), taken)?;
     taken.extend(&versions);
     let part = |(number, (version, group)): (usize, (&Version, &&[Statement]))| Part {
         file_name: name::of(*version, &format!("{name}_{}", number + 1), Direction::Up),
@@ -146,21 +140,26 @@ fn split(
     })
 }
 
-/// So many versions in order, the first of which is `own`, and the others not `taken`.
-fn versions(own: Version, count: usize, taken: &BTreeSet<Version>) -> Option<Vec<Version>> {
+/// So many versions in order, the first of which is `own`, and the others not `taken`; and the version that stands between
+/// the first and the others, if there is no room before it.
+fn versions(
+    own: Version,
+    count: usize,
+    taken: &BTreeSet<Version>,
+) -> Option<(Vec<Version>, Option<Version>)> {
     use std::ops::Bound::{Excluded, Unbounded};
     let following = |after: Version| -> Option<Vec<Version>> {
         let seconds = std::iter::successors(Some(after), |version| version.next()).skip(1);
         let versions: Vec<Version> = seconds.take(count - 1).collect();
         (versions.len() == count - 1).then_some(versions)
     };
-    let next = taken.range((Excluded(own), Unbounded)).next();
-    let fits = |versions: &Vec<Version>| next.is_none_or(|next| versions.last() < Some(next));
-    let others = match following(own).filter(fits) {
-        Some(versions) => versions,
-        None => following(*taken.last()?)?,
+    let next = taken.range((Excluded(own), Unbounded)).next().copied();
+    let fits = |others: &Vec<Version>| next.is_none_or(|next| others.last() < Some(&next));
+    let (others, behind) = match following(own).filter(fits) {
+        Some(others) => (others, None),
+        None => (following(*taken.last()?)?, next),
     };
-    Some([own].into_iter().chain(others).collect())
+    Some(([own].into_iter().chain(others).collect(), behind))
 }
 
 /// The commands, if there are few.
