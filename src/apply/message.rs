@@ -216,10 +216,12 @@ pub fn stretch(migration: &Migration, number: usize) -> Range<usize> {
 
 /// Returns true if and only if a statement inserts rows that it spells out, and not many.
 fn is_small(statement: &str) -> bool {
-    statement.len() <= SMALL_BYTES
-        && sql::verb(statement) == "INSERT"
-        && sql::identifiers(statement).iter().any(|it| it == "values")
-        && !sql::identifiers(statement).iter().any(|it| it == "select")
+    if statement.len() > SMALL_BYTES || sql::verb(statement) != "INSERT" {
+        return false;
+    }
+    let names = sql::identifiers(statement);
+    let has = |name: &str| names.iter().any(|it| it == name);
+    has("values") && !has("select")
 }
 
 impl Marker<'_> {
