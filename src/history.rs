@@ -13,7 +13,6 @@ pub mod record;
 pub mod tables;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use postgres::SimpleQueryRow;
 
@@ -23,7 +22,7 @@ use crate::error::Error;
 use crate::migration::{Applied, History, Interrupted, Migration, Version};
 use crate::server::message::{Access, Message, Slot};
 use crate::server::session::{Answer, Session, Trouble};
-use crate::server::settings::{Dialect, Settings};
+use crate::server::settings::{Dialect, LOCK_TIMEOUT, Settings};
 use crate::server::wait::Wait;
 use crate::sql::Checksum;
 use crate::sql::quote::literal;
@@ -239,10 +238,6 @@ fn lockers(config: &Config) -> String {
         oids.join(", ")
     )
 }
-
-/// How long an observation waits for a table that somebody has locked against readers, before it says so and tries
-/// again.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where in an answer is what a look returned.
 pub struct Look {

@@ -41,7 +41,7 @@ use crate::lock::fence::{Expected, Fault, Leave};
 use crate::migration::{Interrupted, Migration};
 use crate::server::progress::{Followed, Frame, Reached, Watch};
 use crate::server::session::{Quiet, Trouble};
-use crate::server::settings::Settings;
+use crate::server::settings::{LOCK_TIMEOUT, Settings};
 use crate::server::wait::Wait;
 use crate::sql::place::{Place, Precision};
 use crate::sql::quote::literal;
@@ -49,9 +49,6 @@ use crate::sql::{self, Kind, Outside, ReindexTarget, sqlstate};
 
 /// How often we look whether a session or a build has ended, at most.
 const POLL: Duration = Duration::from_millis(500);
-
-/// How long a transaction of our own waits for a lock before it says so and tries again.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The settings of a transaction of our own.
 fn settings() -> Settings {

@@ -7,7 +7,6 @@
 //! record goes along.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use log::{info, warn};
 
@@ -20,12 +19,9 @@ use crate::files;
 use crate::lock::fence::{Expected, Fault};
 use crate::migration::{History, Migration, State, Version};
 use crate::plan;
-use crate::server::settings::Settings;
+use crate::server::settings::{LOCK_TIMEOUT, Settings};
 use crate::server::wait::Wait;
 use crate::text::words::counted;
-
-/// How long the transaction waits for a lock before it says so and tries again.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub fn run(context: &Context<'_>, up_to: UpTo) -> Result<Answer, Error> {
     let (config, signals) = (&context.config()?, context.signals);

@@ -1,15 +1,10 @@
 //! What our tables are called, and how they are created.
 
-use std::time::Duration;
-
 use super::{Columns, Look, Tables};
 use crate::config::{Config, TableName};
 use crate::server::message::{Access, Message};
-use crate::server::settings::Settings;
+use crate::server::settings::{LOCK_TIMEOUT, Settings};
 use crate::sql::quote::literal;
-
-/// How long a creation waits for a lock before it says so and tries again.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How the tables are found.
 #[derive(Clone, Copy)]

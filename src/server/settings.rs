@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use crate::sql::quote::literal;
 
+/// How long a transaction of our own waits for a lock, as a rule, before it says so and tries again.
+pub const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Settings for one transaction of ours.
 #[derive(Clone, Copy, Default)]
 pub struct Settings {

@@ -7,9 +7,9 @@
 use log::warn;
 
 use super::definition::{self, Comparison};
-use super::{Alone, Found, LOCK_TIMEOUT};
+use super::{Alone, Found};
 use crate::error::{Error, FailureOutcome, SqlError};
-use crate::server::settings::Settings;
+use crate::server::settings::{LOCK_TIMEOUT, Settings};
 use crate::server::wait::Wait;
 use crate::sql::{quote, sqlstate};
 
