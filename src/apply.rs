@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::error::{Before, Error, Failure, FailureOutcome, SqlError};
 use crate::history::record::Started;
 use crate::lock::Locked;
-use crate::lock::fence::{Expected, Failed, Fenced, Ran};
+use crate::lock::fence::{Expected, Failed, Fenced, Ran, Verdict};
 use crate::logging::{self, live};
 use crate::migration::{Direction, History, Migration, Version};
 use crate::plan::{self, Plan};
@@ -293,32 +293,18 @@ impl Run<'_> {
             debug!("{}: once more, with other markers", migration.file_name);
         };
         let single = migration.script.statements.len() == 1;
-        match failed.failed.ours {
-            Some(sqlstate::ALREADY_RECORDED | sqlstate::NO_LONGER_RECORDED) => {
-                return Ok(Attempt::Done(Step::DoneByOthers));
-            }
-            Some(sqlstate::LOCK_LOST) => return Err(locked.lost()),
-            Some(sqlstate::WORK_LOCKED) => return Ok(Attempt::Locked(failed)),
-            Some(code) => {
-                let outcome = match code {
-                    sqlstate::TRANSACTION_ENDED => FailureOutcome::TransactionEnded,
+        match failed.failed.verdict() {
+            Verdict::DoneByOthers => Ok(Attempt::Done(Step::DoneByOthers)),
+            Verdict::LockLost => Err(locked.lost()),
+            Verdict::TryAgain => Ok(Attempt::Locked(failed)),
+            Verdict::NotInTransaction if single => Ok(Attempt::NeedsNoTransaction),
+            Verdict::NotInTransaction | Verdict::Refused => {
+                let outcome = match failed.failed.ours {
+                    Some(sqlstate::TRANSACTION_ENDED) => FailureOutcome::TransactionEnded,
                     _ => FailureOutcome::RolledBack,
                 };
-                return Err(self.failure(migration, &failed, outcome));
+                Err(self.failure(migration, &failed, outcome))
             }
-            None => {}
-        }
-        match failed.code() {
-            sqlstate::LOCK_NOT_AVAILABLE
-            | sqlstate::DEADLOCK_DETECTED
-            | sqlstate::SERIALIZATION_FAILURE => Ok(Attempt::Locked(failed)),
-            // It cannot run in a transaction, or not in one that has written, or it commits by itself.
-            sqlstate::ACTIVE_SQL_TRANSACTION | sqlstate::INVALID_TRANSACTION_TERMINATION
-                if single =>
-            {
-                Ok(Attempt::NeedsNoTransaction)
-            }
-            _ => Err(self.failure(migration, &failed, FailureOutcome::RolledBack)),
         }
     }
 
@@ -387,7 +373,8 @@ impl Run<'_> {
     }
 
     fn failure(&self, migration: &Migration, error: &FailedFile, outcome: FailureOutcome) -> Error {
-        let place = error.place(migration, self.counts_bytes);
+        let mut place = error.place(migration, self.counts_bytes);
+        let mut statement = statement_label(migration, error.statement());
         let mut cause = error.cause();
         if cause.sqlstate == sqlstate::SYNTAX_ERROR {
             cause.message = without_our_words(&cause.message, place.as_ref());
@@ -398,9 +385,6 @@ impl Run<'_> {
                  file's first line."
                     .to_owned(),
             );
-        }
-        if error.is_about_our_tables(place.as_ref()) {
-            return self.own_tables_gone(migration, cause, outcome);
         }
         if let Some(place) = place
             .as_ref()
@@ -417,40 +401,14 @@ impl Run<'_> {
             let hint = self.enum_hint(migration, error.statement());
             cause.hint = hint.or(cause.hint);
         }
+        if error.is_about_our_tables(place.as_ref()) {
+            cause = own_tables_gone(cause);
+            (place, statement) = (None, None);
+        }
         Error::Migration(Box::new(Failure {
             file: migration.path.display().to_string(),
             place,
-            statement: statement_label(migration, error.statement()),
-            outcome: self.outcome(migration, outcome),
-            cause,
-            before: self.before(),
-        }))
-    }
-
-    /// The error of a file after which our own statements do not find our tables.
-    fn own_tables_gone(
-        &self,
-        migration: &Migration,
-        cause: SqlError,
-        outcome: FailureOutcome,
-    ) -> Error {
-        let cause = SqlError {
-            message: format!(
-                "the file changed, moved or dropped a table of Lockstep's own: {}",
-                cause.message
-            ),
-            hint: Some(
-                "A migration must leave the history, its journal and the locks table alone."
-                    .to_owned(),
-            ),
-            query: None,
-            context: None,
-            ..cause
-        };
-        Error::Migration(Box::new(Failure {
-            file: migration.path.display().to_string(),
-            place: None,
-            statement: None,
+            statement,
             outcome: self.outcome(migration, outcome),
             cause,
             before: self.before(),
@@ -493,6 +451,22 @@ impl Run<'_> {
     }
 }
 
+/// What the server says of our own statements, if a file leaves them without their tables, in words of the file.
+fn own_tables_gone(cause: SqlError) -> SqlError {
+    SqlError {
+        message: format!(
+            "the file changed, moved or dropped a table of Lockstep's own: {}",
+            cause.message
+        ),
+        hint: Some(
+            "A migration must leave the history, its journal and the locks table alone.".to_owned(),
+        ),
+        query: None,
+        context: None,
+        ..cause
+    }
+}
+
 /// Whether the rows that a file's statements return can be many. If not, they are kept, and the record's id with them.
 fn rows(migration: &Migration) -> Rows {
     const WITHOUT_ROWS: [&str; 12] = [
@@ -511,9 +485,9 @@ fn rows(migration: &Migration) -> Rows {
     }
 }
 
-/// Who holds locks on the tables that the failed statement names, the oldest transaction first. The server does not tell whom a statement waited for once it has given up, and this connection could not
-/// ask while it waited; a third connection could, but a small pool has none to give. The sessions of our own do not
-/// count.
+/// Who holds locks on the tables that the failed statement names, the oldest transaction first. The server does not tell
+/// whom a statement waited for once it has given up, and this connection could not ask while it waited; a third connection
+/// could, but a small pool has none to give. The sessions of our own do not count.
 pub fn blockers(
     text: &str,
     guard: i32,
@@ -607,10 +581,7 @@ impl FailedFile {
     }
 
     fn cause(&self) -> SqlError {
-        match self.failed.ours {
-            Some(code) => SqlError::ours(code, &self.history),
-            None => SqlError::from(&self.failed.cause),
-        }
+        self.failed.error(&self.history)
     }
 
     fn place(&self, migration: &Migration, counts_bytes: bool) -> Option<Place> {

@@ -38,6 +38,12 @@ pub fn guard_lock(row: &str, key: &str) -> String {
     )
 }
 
+/// The condition that the guard's session does not hold it.
+pub fn not_held(tables: &Tables, guard_pid: i32) -> String {
+    let guard = guard_lock("g", &key(tables));
+    format!("NOT EXISTS (SELECT FROM pg_locks g WHERE {guard} AND g.pid = {guard_pid})")
+}
+
 /// The statement that fails if one of these cases holds: `WHEN condition THEN words`, where [`words`] stand for an SQLSTATE
 /// of ours. A block of PL/pgSQL could raise that itself, but is compiled anew each time, which costs more than most
 /// migrations. So a text that is no number is cast to one: the server quotes it in its error, whatever language it speaks.

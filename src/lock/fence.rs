@@ -5,7 +5,7 @@
 
 use super::Locked;
 use crate::error::{Error, SqlError};
-use crate::history::guard::{self, WORK_KEY, guard_lock, key};
+use crate::history::guard::{self, WORK_KEY, key};
 use crate::history::record::{self, Done, Started};
 use crate::migration::{Migration, Version};
 use crate::server::message::{Access, Message};
@@ -73,6 +73,48 @@ pub struct Failed {
     pub reached: Reached,
 }
 
+/// What a failed transaction asks of whoever sent it.
+pub enum Verdict {
+    DoneByOthers,
+    LockLost,
+    /// A lock, a deadlock or a serialization failure is in the way: worth another try.
+    TryAgain,
+    /// It cannot run in a transaction, or not in one that has written, or it commits by itself.
+    NotInTransaction,
+    Refused,
+}
+
+impl Failed {
+    pub fn verdict(&self) -> Verdict {
+        match (self.ours, self.cause.code().code()) {
+            (Some(sqlstate::ALREADY_RECORDED | sqlstate::NO_LONGER_RECORDED), _) => {
+                Verdict::DoneByOthers
+            }
+            (Some(sqlstate::LOCK_LOST), _) => Verdict::LockLost,
+            (Some(sqlstate::WORK_LOCKED), _)
+            | (
+                None,
+                sqlstate::LOCK_NOT_AVAILABLE
+                | sqlstate::DEADLOCK_DETECTED
+                | sqlstate::SERIALIZATION_FAILURE,
+            ) => Verdict::TryAgain,
+            (
+                None,
+                sqlstate::ACTIVE_SQL_TRANSACTION | sqlstate::INVALID_TRANSACTION_TERMINATION,
+            ) => Verdict::NotInTransaction,
+            _ => Verdict::Refused,
+        }
+    }
+
+    /// What the server said, or what it means if a statement of ours raised it. `history` is that table's name.
+    pub fn error(&self, history: &str) -> SqlError {
+        match self.ours {
+            Some(code) => SqlError::ours(code, history),
+            None => SqlError::from(&self.cause),
+        }
+    }
+}
+
 impl Locked {
     /// Begins a transaction with the fence: it fails unless our row is there, and keeps it until the transaction ends; it
     /// fails if the history is not as expected.
@@ -116,8 +158,8 @@ impl Locked {
     }
 
     /// Runs a statement outside a transaction, alone in its message, under these settings of its file, and puts the session
-    /// right again. The settings for it are the session's, so behind a transaction pooler they are for whoever gets the same server connection until
-    /// they are reset: as short as can be.
+    /// right again. The settings for it are the session's, so behind a transaction pooler they are for whoever gets the
+    /// same server connection until they are reset: as short as can be.
     ///
     /// # Errors
     ///
@@ -307,9 +349,7 @@ impl Fenced<'_> {
     /// [`Error::TableWait`] at the deadline.
     pub fn commit(self, doing: &str, wait: &mut Wait) -> Result<(), Fault> {
         let (check, mut message) = (self.check(), self.before);
-        self.work.iter().for_each(|it| {
-            message.add(it);
-        });
+        message.extend(&self.work);
         message.add(check);
         message.add("COMMIT");
         loop {
@@ -349,12 +389,8 @@ impl Fenced<'_> {
     ///
     /// Like [`Fenced::commit`]; [`Error::OtherServer`].
     pub fn commit_to_run_alone(mut self, doing: &str, wait: &mut Wait) -> Result<Leave, Fault> {
-        let guard = format!(
-            "NOT EXISTS (SELECT FROM pg_locks g WHERE {} AND g.pid = {})",
-            guard_lock("g", &key(&self.locked.tables)),
-            self.locked.guard_pid
-        );
-        self.refuse_if(guard, sqlstate::OTHER_SERVER);
+        let not_held = guard::not_held(&self.locked.tables, self.locked.guard_pid);
+        self.refuse_if(not_held, sqlstate::OTHER_SERVER);
         self.commit(doing, wait).map(|()| Leave(()))
     }
 
@@ -370,7 +406,7 @@ impl Fenced<'_> {
                 _ => format!("{comment}{RESTORE_STRINGS};\n"),
             };
             let suffix = match number == last {
-                true => format!("\n;{}{after}", part.end_marker),
+                true => format!("\n;{}{}", part.end_marker, after.text()),
                 false => format!("\n;{}; {KEEP_STRINGS}", self.still_fenced()),
             };
             let text = format!("{prefix}{}{suffix}", part.text);
@@ -407,9 +443,7 @@ impl Fenced<'_> {
         let ours = guard::raised(&cause, self.locked.token);
         let mut message = Message::empty();
         message.add("ROLLBACK");
-        for statement in settings::reset(&self.locked.runner) {
-            message.add(statement);
-        }
+        message.extend(&settings::reset(&self.locked.runner));
         let proven = message.add(format!(
             "SELECT {} AS proven",
             self.proof.as_deref().unwrap_or("false")
@@ -432,24 +466,25 @@ impl Fenced<'_> {
 
     /// What follows the file. Its deferred constraints belong to it, so they are checked under its role, its search_path
     /// and its timeouts. What follows is ours, and under ours, until the session is reset behind the commit.
-    fn after_file(&self) -> String {
-        let mut after = String::from(
-            "SET CONSTRAINTS ALL IMMEDIATE; RESET SESSION AUTHORIZATION; RESET ROLE; \
-             SET LOCAL search_path TO pg_catalog, pg_temp",
-        );
-        let mut add = |statement: &str| {
-            after.push_str("; ");
-            after.push_str(statement);
-        };
-        // A timeout of zero is in force at once.
-        add("SET LOCAL statement_timeout TO 0");
-        self.settings.timeouts(&mut add);
-        self.work.iter().for_each(|it| add(it));
-        add(&self.check());
-        add("COMMIT");
-        for statement in settings::reset(&self.locked.runner) {
-            add(&statement);
+    fn after_file(&self) -> Message {
+        let mut after = Message::empty();
+        for statement in [
+            "SET CONSTRAINTS ALL IMMEDIATE",
+            "RESET SESSION AUTHORIZATION",
+            "RESET ROLE",
+            "SET LOCAL search_path TO pg_catalog, pg_temp",
+            // A timeout of zero is in force at once.
+            "SET LOCAL statement_timeout TO 0",
+        ] {
+            after.add(statement);
         }
+        self.settings.timeouts(|statement| {
+            after.add(statement);
+        });
+        after.extend(&self.work);
+        after.add(self.check());
+        after.add("COMMIT");
+        after.extend(&settings::reset(&self.locked.runner));
         after
     }
 

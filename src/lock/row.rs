@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{POLL, release_guard, try_guard};
 use crate::config::Config;
 use crate::error::Error;
-use crate::history::guard::{self, guard_lock, key};
+use crate::history::guard;
 use crate::history::tables::{self, Names};
 use crate::history::{Columns, Look, Observation, Tables};
 use crate::migration::History;
@@ -55,8 +55,8 @@ impl Write {
             name = literal(&config.history_table.setting),
         ));
         message.add(guard::fail(&format!(
-            "WHEN NOT EXISTS (SELECT FROM pg_locks g WHERE {} AND g.pid = {guard_pid}) THEN {}",
-            guard_lock("g", &key(tables)),
+            "WHEN {} THEN {}",
+            guard::not_held(tables, guard_pid),
             guard::words(sqlstate::OTHER_SERVER, guard_pid.into()),
         )));
         let look = Look::add(&mut message, config, Names::Known(tables), Columns::ToPlan);

@@ -72,6 +72,13 @@ impl Message {
         Slot(self.statements - 1)
     }
 
+    /// Adds statements whose answers nobody reads.
+    pub fn extend(&mut self, statements: &[String]) {
+        statements.iter().for_each(|it| {
+            self.add(it);
+        });
+    }
+
     pub fn text(&self) -> &str {
         &self.text
     }

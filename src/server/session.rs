@@ -2,9 +2,10 @@
 //!
 //! The client library blocks without a deadline, and so does the system's look-up of names. So each connection has a
 //! thread, for as long as the connection lives, and that thread does nothing but call these: requests go in by one
-//! channel, notices and answers come out by the other, in order. It decides nothing and logs nothing. The program's one other thread, which does both, waits for
-//! those events with a timeout; so the wait for an answer, the live line, the look for a signal and the deadline are one
-//! wait. A session that is left is not waited for: its thread ends with its socket.
+//! channel, notices and answers come out by the other, in order. It decides nothing and logs nothing. The program's one
+//! other thread, which does both, waits for those events with a timeout; so the wait for an answer, the live line, the
+//! look for a signal and the deadline are one wait. A session that is left is not waited for: its thread ends with its
+//! socket.
 //!
 //! A client library with deadlines (`tokio-postgres`, with a runtime of our own) would do with one thread; `postgres` is
 //! what this project was asked to build on.
@@ -356,9 +357,7 @@ impl Session {
         query: &str,
     ) -> Result<Vec<SimpleQueryRow>, Trouble> {
         let mut message = Message::begin(Access::Read, &Settings::default());
-        sets.iter().for_each(|it| {
-            message.add(it);
-        });
+        message.extend(sets);
         let asked = message.add(query);
         message.add("ROLLBACK");
         let answer = self.send(&message)?;

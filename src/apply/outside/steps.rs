@@ -13,7 +13,7 @@ use super::{Alone, Step, Written};
 use crate::apply::Run;
 use crate::error::{Error, FailureOutcome, SqlError};
 use crate::history::record::{Done, Started};
-use crate::lock::fence::{Fenced, Ran};
+use crate::lock::fence::{Fenced, Ran, Verdict};
 use crate::migration::{Interrupted, Migration};
 use crate::server::progress::Part;
 use crate::server::session::{Rows, Trouble};
@@ -82,16 +82,10 @@ impl Alone<'_, '_, '_> {
                 return Ok(step);
             }
         }
-        for (number, statement) in self
-            .migration
-            .script
-            .statements
-            .iter()
-            .enumerate()
-            .skip(done)
-        {
+        let migration = self.migration;
+        self.sets = settings_before(migration, done);
+        for (number, statement) in migration.script.statements.iter().enumerate().skip(done) {
             self.number = number;
-            self.sets = settings_before(self.migration, number);
             let step = match &statement.kind {
                 Kind::Outside(what) => {
                     let expected = match number {
@@ -104,6 +98,10 @@ impl Alone<'_, '_, '_> {
             };
             if step == Step::DoneByOthers {
                 return Ok(step);
+            }
+            let text = self.text();
+            if is_setting(&text) {
+                self.sets.push(text);
             }
         }
         Ok(Step::Done)
@@ -181,29 +179,16 @@ impl Alone<'_, '_, '_> {
             Ran::Failed(failed) => failed,
             Ran::NotReset(trouble) | Ran::Lost(trouble) => return Err(self.lost(trouble)),
         };
-        match (failed.ours, failed.cause.code().code()) {
-            (Some(sqlstate::ALREADY_RECORDED), _) => Ok(Inside::DoneByOthers),
-            (Some(sqlstate::LOCK_LOST), _) => Err(self.locked.lost()),
-            (Some(sqlstate::WORK_LOCKED), _) => {
-                Ok(Inside::Locked(SqlError::ours(sqlstate::WORK_LOCKED, "")))
-            }
-            (
-                None,
-                sqlstate::LOCK_NOT_AVAILABLE
-                | sqlstate::DEADLOCK_DETECTED
-                | sqlstate::SERIALIZATION_FAILURE,
-            ) => Ok(Inside::Locked(SqlError::from(&failed.cause))),
-            (Some(code), _) => {
-                let cause = SqlError::ours(code, &self.locked.tables().history);
-                Err(self.failure(cause, None, FailureOutcome::OutsideTransaction))
-            }
-            (
-                None,
-                sqlstate::ACTIVE_SQL_TRANSACTION | sqlstate::INVALID_TRANSACTION_TERMINATION,
-            ) => Ok(Inside::Outside),
-            (None, _) => {
+        let outcome = FailureOutcome::OutsideTransaction;
+        let cause = failed.error(&self.locked.tables().history);
+        match failed.verdict() {
+            Verdict::DoneByOthers => Ok(Inside::DoneByOthers),
+            Verdict::LockLost => Err(self.locked.lost()),
+            Verdict::TryAgain => Ok(Inside::Locked(cause)),
+            Verdict::NotInTransaction => Ok(Inside::Outside),
+            Verdict::Refused if failed.ours.is_some() => Err(self.failure(cause, None, outcome)),
+            Verdict::Refused => {
                 let prefix = format!("{}{sets}", failed.prefix);
-                let outcome = FailureOutcome::OutsideTransaction;
                 Err(self.statement_failure(&failed.cause, &prefix, outcome))
             }
         }
