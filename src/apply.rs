@@ -270,12 +270,12 @@ impl Run<'_> {
     /// Sends the migration; again without markers if it did not come as far as the first of them, so that a mistake of our
     /// lexer cannot break a file that PostgreSQL would take; and again with more of them, if one statement of several may
     /// be the one that failed.
-    fn attempt(
+    fn attempt<'m>(
         &self,
         locked: &mut Locked,
-        migration: &Migration,
+        migration: &'m Migration,
         watch: &mut Watch<'_>,
-    ) -> Result<Attempt, Error> {
+    ) -> Result<Attempt<'m>, Error> {
         let has_markers = migration.script.statements.len() > 1 || logging::query_log_enabled();
         let mut marking = match has_markers {
             true => Marking::Usual,
@@ -308,22 +308,23 @@ impl Run<'_> {
         }
     }
 
-    fn send(
+    fn send<'m>(
         &self,
         locked: &mut Locked,
-        migration: &Migration,
+        migration: &'m Migration,
         marking: &Marking,
         watch: &mut Watch<'_>,
-    ) -> Result<Result<(), Box<FailedFile>>, Error> {
+    ) -> Result<Result<(), Box<FailedFile<'m>>>, Error> {
         let marker = Marker {
             token: locked.token(),
-            runner: locked.runner(),
+            runner: locked.runner().to_owned(),
         };
-        let message = FileMessage::build(migration, marking, &marker);
+        let message = FileMessage::new(migration, marking, marker);
+        let parts = message.parts();
         let settings = Settings {
             lock_timeout: self.config.ddl_lock_timeout,
             statement_timeout: self.config.statement_timeout,
-            span: match message.parts.len() {
+            span: match parts.len() {
                 1 => Span::Message,
                 _ => Span::Idle,
             },
@@ -334,7 +335,7 @@ impl Run<'_> {
         self.settle_record(&mut fenced, migration, Started::WithTransaction);
         let name = &migration.file_name;
         let (doing, done) = (self.way.doing(), self.way.done());
-        match fenced.run(&message.parts, rows(migration), watch) {
+        match fenced.run(parts, rows(migration), watch) {
             Ran::Committed => Ok(Ok(())),
             Ran::Failed(failed) => {
                 let history = locked.tables().history.clone();
@@ -372,8 +373,13 @@ impl Run<'_> {
         }
     }
 
-    fn failure(&self, migration: &Migration, error: &FailedFile, outcome: FailureOutcome) -> Error {
-        let mut place = error.place(migration, self.counts_bytes);
+    fn failure(
+        &self,
+        migration: &Migration,
+        error: &FailedFile<'_>,
+        outcome: FailureOutcome,
+    ) -> Error {
+        let mut place = error.place(self.counts_bytes);
         let mut statement = statement_label(migration, error.statement());
         let mut cause = error.cause();
         if cause.sqlstate == sqlstate::SYNTAX_ERROR {
@@ -438,7 +444,7 @@ impl Run<'_> {
         &self,
         locked: &mut Locked,
         migration: &Migration,
-        error: &FailedFile,
+        error: &FailedFile<'_>,
     ) -> Result<Vec<String>, Error> {
         let text = match error
             .statement()
@@ -559,23 +565,23 @@ pub fn statement_label(migration: &Migration, number: Option<usize>) -> Option<S
     })
 }
 
-enum Attempt {
+enum Attempt<'a> {
     Done(Step),
     /// A lock, a deadlock or a serialization failure is in the way: worth another try.
-    Locked(Box<FailedFile>),
+    Locked(Box<FailedFile<'a>>),
     /// The server refused to run the file's only statement in a transaction.
     NeedsNoTransaction,
 }
 
 /// A file that the server refused and rolled back.
-struct FailedFile {
-    message: FileMessage,
+struct FailedFile<'a> {
+    message: FileMessage<'a>,
     failed: Failed,
     /// The history's name, for words.
     history: String,
 }
 
-impl FailedFile {
+impl FailedFile<'_> {
     fn code(&self) -> &str {
         self.failed.cause.code().code()
     }
@@ -584,14 +590,13 @@ impl FailedFile {
         self.failed.error(&self.history)
     }
 
-    fn place(&self, migration: &Migration, counts_bytes: bool) -> Option<Place> {
+    fn place(&self, counts_bytes: bool) -> Option<Place> {
         if self.failed.ours.is_some() {
             return None;
         }
         let sent = (self.failed.part, self.failed.prefix.as_str());
         let (cause, reached) = (&self.failed.cause, self.failed.reached);
-        self.message
-            .place(migration, cause, reached, sent, counts_bytes)
+        self.message.place(cause, reached, sent, counts_bytes)
     }
 
     /// Returns true if and only if what we put behind the file failed because it did not find what it names.

@@ -1,7 +1,6 @@
 //! A file, as it is sent: in one part, or in several if it is large, with markers before its statements; and the way back
 //! from a position in it to a place in the file. Pure.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use postgres::error::{DbError, ErrorPosition};
@@ -17,6 +16,9 @@ use crate::sql::sqlstate::MARKER;
 /// it runs the first statement of it, which takes it twenty times the message's size in memory.
 const PART_BYTES: usize = 256 * 1024;
 
+/// How long a marker is, about.
+const MARKER_BYTES: usize = 256;
+
 /// So many small statements in a row have a marker each; of those that follow, one in [`STRETCH`] has.
 const EACH_MARKED: usize = 16;
 const STRETCH: usize = 64;
@@ -24,20 +26,22 @@ const STRETCH: usize = 64;
 /// A statement whose marker would cost more than itself is an INSERT of a few rows.
 const SMALL_BYTES: usize = 1024;
 
-/// A file's text in parts.
-pub struct FileMessage {
-    pub parts: Vec<Part>,
-    pieces: Vec<Piece>,
+/// How a file is cut into parts, and marked. A part is made when it is sent: a file in memory is enough.
+pub struct FileMessage<'a> {
+    migration: &'a Migration,
+    marker: Marker,
+    /// The statements that have a marker, in order.
+    marked: Vec<usize>,
+    /// The statement that each part begins with.
+    cuts: Vec<usize>,
 }
 
 /// A run of the file's bytes within a part.
 struct Piece {
-    part: usize,
     /// Where it begins in the part, in bytes.
     at: usize,
-    /// Where it begins in the file, in bytes.
-    file: usize,
-    length: usize,
+    /// Where it is in the file.
+    file: Range<usize>,
 }
 
 /// Which statements have markers.
@@ -52,80 +56,102 @@ pub enum Marking {
 }
 
 /// What markers tell beside the number of the statement that comes next.
-pub struct Marker<'a> {
+pub struct Marker {
     /// This run's, by which a marker is known from a notice of the file's.
     pub token: i64,
     /// The session's application name. The number is appended to it, for others to see.
-    pub runner: &'a str,
+    pub runner: String,
 }
 
-impl FileMessage {
-    pub fn build(migration: &Migration, marking: &Marking, marker: &Marker<'_>) -> FileMessage {
-        let file = blanked(migration);
-        let statements = &migration.script.statements;
+impl<'a> FileMessage<'a> {
+    pub fn new(migration: &'a Migration, marking: &Marking, marker: Marker) -> FileMessage<'a> {
         let marked = marked(migration, marking);
         let mut marks = marked.iter().peekable();
-        let mut message = FileMessage {
-            parts: vec![Part::default()],
-            pieces: Vec::new(),
-        };
-        let mut from = 0;
-        for (number, statement) in statements.iter().enumerate() {
+        let mut cuts = vec![0];
+        let (mut from, mut markers) = (0, 0);
+        for (number, statement) in migration.script.statements.iter().enumerate() {
             let range = statement.range();
-            let sent = message.parts.last().map_or(0, |part| part.text.len());
-            let is_full = sent > 0 && sent + range.end - from > PART_BYTES;
-            message.push(&file, from..range.start);
-            from = range.start;
+            let is_full = range.end - from + markers > PART_BYTES;
             if is_full && *marking != Marking::None && number > 0 {
-                message.parts.push(Part::default());
+                cuts.push(number);
+                (from, markers) = (range.start, 0);
             }
-            let part = message.part();
-            let is_marked = marks.next_if(|it| **it == number).is_some();
-            if is_marked || !marked.is_empty() && part.text.is_empty() {
-                part.text
-                    .push_str(&marker.before_statement(number, statements.len()));
-                part.marked.get_or_insert(number..number).end = number + 1;
-            }
-            if let Some(range) = &mut part.marked {
-                range.end = number + 1;
+            if marks.next_if(|it| **it == number).is_some() {
+                markers += MARKER_BYTES;
             }
         }
-        message.push(&file, from..file.len());
-        if !marked.is_empty() {
-            message.part().end_marker = marker.text(statements.len(), "");
+        FileMessage {
+            migration,
+            marker,
+            marked,
+            cuts,
         }
-        message
     }
 
-    fn part(&mut self) -> &mut Part {
-        let last = self.parts.len() - 1;
-        &mut self.parts[last]
+    /// The parts, one after the other.
+    pub fn parts(&self) -> impl ExactSizeIterator<Item = Part> {
+        (0..self.cuts.len()).map(|number| self.part(number).0)
     }
 
-    fn push(&mut self, file: &str, range: Range<usize>) {
-        let number = self.parts.len() - 1;
-        let part = self.part();
-        let (at, length) = (part.text.len(), range.len());
-        part.text.push_str(&file[range.clone()]);
-        self.pieces.push(Piece {
-            part: number,
-            at,
-            file: range.start,
-            length,
-        });
+    /// The part of this number, and what it holds of the file.
+    fn part(&self, number: usize) -> (Part, Vec<Piece>) {
+        let (text, statements) = (&self.migration.text, &self.migration.script.statements);
+        let first = self.cuts[number];
+        let next = self.cuts.get(number + 1);
+        let behind = next.copied().unwrap_or(statements.len());
+        let mut from = match number {
+            0 => 0,
+            _ => statements[first].range().start,
+        };
+        let end = next.map_or(text.len(), |it| statements[*it].range().start);
+        let mut part = Part::default();
+        let mut pieces = Vec::new();
+        let mut push = |part: &mut Part, file: Range<usize>| {
+            let at = part.text.len();
+            part.text.push_str(&text[file.clone()]);
+            pieces.push(Piece { at, file });
+        };
+        if !self.marked.is_empty() {
+            part.marked = Some(first..behind);
+            for number in first..behind {
+                if number == first || self.marked.binary_search(&number).is_ok() {
+                    let start = statements[number].range().start;
+                    push(&mut part, from..start);
+                    from = start;
+                    let marker = self.marker.before_statement(number, statements.len());
+                    part.text.push_str(&marker);
+                }
+            }
+            if next.is_none() {
+                part.end_marker = self.marker.text(statements.len(), "");
+            }
+        }
+        push(&mut part, from..end);
+        // What is not sent, lines that only psql understands and the `BEGIN` and `COMMIT` around a file, leaves as many
+        // blanks, so that every byte stays where it was.
+        for line in &self.migration.script.psql_lines {
+            if let Some(piece) = pieces
+                .iter()
+                .find(|it| it.file.start <= line.start && line.end <= it.file.end)
+            {
+                let at = piece.at + line.start - piece.file.start;
+                let blanks = " ".repeat(line.len());
+                part.text.replace_range(at..at + line.len(), &blanks);
+            }
+        }
+        (part, pieces)
     }
 
     /// The place in the file that an error is about: where the server says, else where the statement begins that was
     /// running. `prefix` is what was sent before the part's own text.
     pub fn place(
         &self,
-        migration: &Migration,
         error: &DbError,
         reached: Reached,
         (part, prefix): (usize, &str),
         counts_bytes: bool,
     ) -> Option<Place> {
-        let text = &migration.text;
+        let text = &self.migration.text;
         if let Some(ErrorPosition::Original(position)) = error.position() {
             return match self.in_file(part, prefix, *position as usize, counts_bytes) {
                 Found::Before => None,
@@ -133,7 +159,7 @@ impl FileMessage {
                 Found::Behind => Some(Place::of(text, text.len(), Precision::EndOfFile)),
             };
         }
-        let statements = &migration.script.statements;
+        let statements = &self.migration.script.statements;
         let number = match reached {
             Reached::Statement(number) => number,
             // One statement needs no marker.
@@ -146,22 +172,20 @@ impl FileMessage {
 
     /// Finds the byte of the file that a position of the server's means: counted from 1, in characters, or, where
     /// `counts_bytes`, in bytes.
-    fn in_file(&self, part: usize, prefix: &str, position: usize, counts_bytes: bool) -> Found {
-        let text = &self.parts[part].text;
-        let Some(offset) = offset(text, prefix, position, counts_bytes) else {
+    fn in_file(&self, number: usize, prefix: &str, position: usize, counts_bytes: bool) -> Found {
+        let (part, pieces) = self.part(number);
+        let Some(offset) = offset(&part.text, prefix, position, counts_bytes) else {
             return Found::Before;
         };
-        let mut pieces = self.pieces.iter().filter(|piece| piece.part == part);
-        let last_in_file = part + 1 == self.parts.len();
-        let Some(piece) = pieces.rfind(|piece| piece.at <= offset) else {
-            // In the marker that a part begins with: it is about the statement behind it.
-            let first = self.pieces.iter().find(|piece| piece.part == part);
-            return first.map_or(Found::Before, |piece| Found::At(piece.file));
-        };
-        match offset >= text.len() && last_in_file {
-            true => Found::Behind,
+        if offset >= part.text.len() && number + 1 == self.cuts.len() {
+            return Found::Behind;
+        }
+        match pieces.iter().rfind(|piece| piece.at <= offset) {
             // In a marker: it is about the statement behind it.
-            false => Found::At(piece.file + (offset - piece.at).min(piece.length)),
+            Some(piece) => Found::At((piece.file.start + offset - piece.at).min(piece.file.end)),
+            None => pieces
+                .first()
+                .map_or(Found::Before, |it| Found::At(it.file.start)),
         }
     }
 }
@@ -224,7 +248,7 @@ fn is_small(statement: &str) -> bool {
     has("values") && !has("select")
 }
 
-impl Marker<'_> {
+impl Marker {
     fn before_statement(&self, number: usize, of: usize) -> String {
         let name = literal(&format!("{} {}/{of}", self.runner, number + 1));
         let show = format!("PERFORM pg_catalog.set_config('application_name', {name}, true);");
@@ -239,17 +263,6 @@ impl Marker<'_> {
              RAISE INFO USING ERRCODE = '{MARKER}', MESSAGE = '{token} {number}';END$lockstep$;"
         )
     }
-}
-
-/// The file's text, with what is not sent replaced by as many blanks, so that every byte stays where it was: lines that
-/// only psql understands, the `BEGIN` and `COMMIT` around a file.
-fn blanked(migration: &Migration) -> Cow<'_, str> {
-    let mut text = Cow::Borrowed(migration.text.as_str());
-    for range in &migration.script.psql_lines {
-        text.to_mut()
-            .replace_range(range.clone(), &" ".repeat(range.len()));
-    }
-    text
 }
 
 #[cfg(test)]
@@ -269,12 +282,16 @@ mod tests {
         }
     }
 
-    fn message(text: &str, marking: &Marking) -> FileMessage {
+    fn message<'a>(migration: &'a Migration, marking: &Marking) -> FileMessage<'a> {
         let marker = Marker {
             token: -1,
-            runner: "ไทย",
+            runner: "ไทย".to_owned(),
         };
-        FileMessage::build(&migration(text), marking, &marker)
+        FileMessage::new(migration, marking, marker)
+    }
+
+    fn texts(message: &FileMessage<'_>) -> Vec<String> {
+        message.parts().map(|it| it.text).collect()
     }
 
     /// Every character of the file is found again at the position that the server would give, with and without
@@ -293,20 +310,23 @@ mod tests {
             &large,
         ] {
             for marking in [Marking::None, Marking::Usual] {
-                let message = message(text, &marking);
+                let migration = migration(text);
+                let message = message(&migration, &marking);
                 let starts = text.char_indices().map(|(offset, _)| offset);
                 for offset in starts.filter(|it| text.len() < 1000 || it % 4999 < 2) {
-                    let mut pieces = message.pieces.iter();
-                    let piece = pieces
-                        .rfind(|it| it.file <= offset && it.length > 0)
-                        .expect("a piece");
-                    let at = piece.at + (offset - piece.file);
-                    let part = &message.parts[piece.part].text;
+                    let holds = |number: &usize| {
+                        let (part, pieces) = message.part(*number);
+                        let piece = pieces.into_iter().find(|it| it.file.contains(&offset))?;
+                        Some((part.text, piece.at + offset - piece.file.start))
+                    };
+                    let mut numbers = 0..message.cuts.len();
+                    let number = numbers.find(|it| holds(it).is_some()).expect("a part");
+                    let (part, at) = holds(&number).expect("a piece");
                     assert_eq!(part[at..].chars().next(), text[offset..].chars().next());
                     let characters = PREFIX.chars().count() + part[..at].chars().count() + 1;
-                    let found = message.in_file(piece.part, PREFIX, characters, false);
+                    let found = message.in_file(number, PREFIX, characters, false);
                     assert!(matches!(found, Found::At(found) if found == offset));
-                    let found = message.in_file(piece.part, PREFIX, PREFIX.len() + at + 1, true);
+                    let found = message.in_file(number, PREFIX, PREFIX.len() + at + 1, true);
                     assert!(matches!(found, Found::At(found) if found == offset));
                 }
             }
@@ -315,10 +335,12 @@ mod tests {
 
     #[test]
     fn positions_outside_the_file_are_known_as_such() {
-        let message = message("SELECT 1; SELECT 2", &Marking::Usual);
+        let migration = migration("SELECT 1; SELECT 2");
+        let message = message(&migration, &Marking::Usual);
+        let sent = &texts(&message)[0];
         let position = |needle: &str| {
-            let at = message.parts[0].text.find(needle).expect("it is there");
-            PREFIX.chars().count() + message.parts[0].text[..at].chars().count() + 1
+            let at = sent.find(needle).expect("it is there");
+            PREFIX.chars().count() + sent[..at].chars().count() + 1
         };
         let found = |position| message.in_file(0, PREFIX, position, false);
         assert!(matches!(found(1), Found::Before));
@@ -331,15 +353,20 @@ mod tests {
     #[test]
     fn the_file_is_sent_to_the_letter_but_for_psqls_lines() {
         let text = "\\restrict abc\nSELECT 1;\n\\unrestrict abc\n";
-        let sent = &message(text, &Marking::None).parts[0].text;
+        let dump = migration(text);
         assert_eq!(
-            sent,
-            &format!("{}\nSELECT 1;\n{}\n", " ".repeat(13), " ".repeat(15))
+            texts(&message(&dump, &Marking::None)),
+            [format!(
+                "{}\nSELECT 1;\n{}\n",
+                " ".repeat(13),
+                " ".repeat(15)
+            )]
         );
-        let message = message("SELECT 1; SELECT 2", &Marking::Usual);
-        assert_eq!(message.parts[0].text.matches(MARKER).count(), 2);
-        assert_eq!(message.parts[0].marked, Some(0..2));
-        assert!(message.parts[0].end_marker.contains("'-1 2'"));
+        let two = migration("SELECT 1; SELECT 2");
+        let parts: Vec<Part> = message(&two, &Marking::Usual).parts().collect();
+        assert_eq!(parts[0].text.matches(MARKER).count(), 2);
+        assert_eq!(parts[0].marked, Some(0..2));
+        assert!(parts[0].end_marker.contains("'-1 2'"));
     }
 
     /// Cut between statements, each part with what it holds of the file and no more.
@@ -348,28 +375,24 @@ mod tests {
         let row =
             "INSERT INTO t VALUES (1, 'some text that takes a little room'); -- and a comment\n";
         let text = row.repeat(10_000);
-        let message = message(&text, &Marking::Usual);
-        assert_eq!(message.parts.len(), text.len().div_ceil(PART_BYTES));
-        assert!(
-            message
-                .parts
-                .iter()
-                .all(|it| it.text.len() < PART_BYTES + 40_000)
-        );
-        let sent: usize = message.pieces.iter().map(|it| it.length).sum();
+        let migration = migration(&text);
+        let message = message(&migration, &Marking::Usual);
+        let parts = texts(&message);
+        assert!(parts.len() >= text.len() / PART_BYTES);
+        assert!(parts.iter().all(|it| it.len() < PART_BYTES + 1000));
+        let sent: usize = (0..parts.len())
+            .flat_map(|number| message.part(number).1)
+            .map(|piece| piece.file.len())
+            .sum();
         assert_eq!(sent, text.len());
-        for part in &message.parts[1..] {
+        for part in &parts[1..] {
             assert!(
-                part.text.contains("$lockstep$;INSERT INTO t"),
+                part.contains("$lockstep$;INSERT INTO t"),
                 "{}",
-                &part.text[..200]
+                &part[..200]
             );
         }
-        let markers: usize = message
-            .parts
-            .iter()
-            .map(|it| it.text.matches(MARKER).count())
-            .sum();
+        let markers: usize = parts.iter().map(|it| it.matches(MARKER).count()).sum();
         assert!((150..250).contains(&markers), "{markers}");
     }
 

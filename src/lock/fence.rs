@@ -395,24 +395,25 @@ impl Fenced<'_> {
     }
 
     /// Runs a file in the transaction, and commits. A file of several parts is as many messages, in one transaction.
-    pub fn run(self, parts: &[Part], rows: Rows, watch: &mut Watch<'_>) -> Ran {
+    pub fn run(
+        self,
+        parts: impl IntoIterator<Item = Part>,
+        rows: Rows,
+        watch: &mut Watch<'_>,
+    ) -> Ran {
         let comment = format!("/* lockstep {} */ ", watch.file_name());
-        let before = format!("{comment}{};\n", self.before.text());
-        let after = self.after_file();
-        let last = parts.len() - 1;
-        for (number, part) in parts.iter().enumerate() {
-            let prefix = match number {
-                0 => before.clone(),
-                _ => format!("{comment}{RESTORE_STRINGS};\n"),
-            };
-            let suffix = match number == last {
-                true => format!("\n;{}{}", part.end_marker, after.text()),
-                false => format!("\n;{}; {KEEP_STRINGS}", self.still_fenced()),
+        let mut prefix = format!("{comment}{};\n", self.before.text());
+        let mut parts = parts.into_iter().enumerate().peekable();
+        while let Some((number, part)) = parts.next() {
+            let suffix = match parts.peek() {
+                None => format!("\n;{}{}", part.end_marker, self.after_file().text()),
+                Some(_) => format!("\n;{}; {KEEP_STRINGS}", self.still_fenced()),
             };
             let text = format!("{prefix}{}{suffix}", part.text);
+            drop(part.text);
             watch.begin(Followed {
                 token: self.locked.token,
-                marked: part.marked.clone(),
+                marked: part.marked,
                 statement: part.statement,
                 frame: Frame {
                     before: prefix.clone(),
@@ -428,6 +429,7 @@ impl Fenced<'_> {
                 }
                 Err(trouble) => return Ran::Lost(trouble),
             }
+            prefix = format!("{comment}{RESTORE_STRINGS};\n");
         }
         Ran::Committed
     }

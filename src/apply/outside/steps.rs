@@ -174,7 +174,7 @@ impl Alone<'_, '_, '_> {
         let expected = self.unrecorded();
         let mut fenced = self.locked.transaction(&expected, settings);
         settle(self.run, &mut fenced, self.migration, self.number);
-        let failed = match fenced.run(&[part], Rows::Dropped, self.watch) {
+        let failed = match fenced.run([part], Rows::Dropped, self.watch) {
             Ran::Committed => return Ok(Inside::Done),
             Ran::Failed(failed) => failed,
             Ran::NotReset(trouble) | Ran::Lost(trouble) => return Err(self.lost(trouble)),
