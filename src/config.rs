@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -147,12 +147,22 @@ pub fn logging(environment: &Environment) -> logging::Settings {
     Inquiry::of(environment).logging()
 }
 
+/// Like [`logging`], for the bare `lockstep`: it stands in for a service's start, whose log programs read.
+pub fn service_logging(environment: &Environment) -> logging::Settings {
+    let mut settings = logging(environment);
+    let is_text_wanted = environment
+        .value(&variables::LOG_FORMAT)
+        .is_ok_and(|it| it.is_some());
+    if !is_text_wanted && !environment.has_terminal() {
+        settings.format = logging::Format::Json;
+    }
+    settings
+}
+
 /// How an answer on stdout is laid out.
 pub fn layout(environment: &Environment) -> Layout {
-    match environment.stdout_is_terminal {
-        true => environment.terminal(),
-        false => Layout::Plain,
-    }
+    let columns = environment.stdout_columns;
+    columns.map_or(Layout::Plain, |columns| environment.terminal(columns))
 }
 
 /// The switch of the bare `lockstep`. Judges nothing else: where migrations are switched off, a service must not die
@@ -207,8 +217,9 @@ fn position(variable: &str) -> Option<usize> {
 /// The variables, and what else of the surroundings a default depends on.
 pub struct Environment {
     variables: BTreeMap<String, OsString>,
-    stderr_is_terminal: bool,
-    stdout_is_terminal: bool,
+    /// How wide the terminal is that stderr goes to, if it goes to one.
+    stderr_columns: Option<usize>,
+    stdout_columns: Option<usize>,
     /// The operating system's user that we run as.
     user: Option<String>,
     home: Option<PathBuf>,
@@ -216,7 +227,23 @@ pub struct Environment {
     socket_directories: Vec<PathBuf>,
 }
 
+/// How wide the terminal is that a stream goes to, if it goes to one.
+fn columns(stream: &impl IsTerminal) -> Option<usize> {
+    /// What a terminal has that does not say.
+    const USUAL: usize = 80;
+    if !stream.is_terminal() {
+        return None;
+    }
+    let size = terminal_size::terminal_size();
+    Some(size.map_or(USUAL, |(width, _)| usize::from(width.0)))
+}
+
 impl Environment {
+    /// Returns true if and only if there is somebody who sees what happens.
+    pub fn has_terminal(&self) -> bool {
+        self.stderr_columns.is_some()
+    }
+
     /// Reads the process's environment.
     pub fn read() -> Environment {
         let named = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value));
@@ -227,8 +254,8 @@ impl Environment {
                 .filter(|home| !home.is_empty())
                 .map(PathBuf::from),
             variables,
-            stderr_is_terminal: io::stderr().is_terminal(),
-            stdout_is_terminal: io::stdout().is_terminal(),
+            stderr_columns: columns(&io::stderr()),
+            stdout_columns: columns(&io::stdout()),
             user: whoami::username().ok(),
             // The first is Debian's, Red Hat's and Alpine's, the last PostgreSQL's own.
             socket_directories: ["/var/run/postgresql", "/run/postgresql", "/tmp"]
@@ -255,23 +282,17 @@ impl Environment {
             .ok_or_else(|| complaint(variable, "is not valid UTF-8"))
     }
 
-    fn terminal(&self) -> Layout {
+    fn terminal(&self, columns: usize) -> Layout {
+        let wished = self.text(&variables::COLUMNS).ok().flatten();
+        // No value is wrong here: what is no number of columns is none.
+        let wished = wished.and_then(|it| it.parse().ok()).filter(|&it| it > 0);
         Layout::Terminal {
-            columns: self.columns(),
+            columns: wished.unwrap_or(columns),
             paint: match self.wants_colours() {
                 true => Paint::Ansi,
                 false => Paint::None,
             },
         }
-    }
-
-    /// How wide a terminal is. No value is wrong here: what is no number of columns is none.
-    fn columns(&self) -> usize {
-        /// What a terminal has that does not say; the manual's default.
-        const USUAL: usize = 80;
-        let columns = self.text(&variables::COLUMNS).ok().flatten();
-        let columns = columns.and_then(|it| it.parse().ok());
-        columns.filter(|&it| it > 0).unwrap_or(USUAL)
     }
 
     /// See <https://no-color.org>.
@@ -347,17 +368,13 @@ impl<'a> Inquiry<'a> {
     }
 
     fn logging(&mut self) -> logging::Settings {
-        let format = match self.environment.stderr_is_terminal {
-            true => logging::Format::Text,
-            false => logging::Format::Json,
-        };
         logging::Settings {
-            format: self.given(&variables::LOG_FORMAT).unwrap_or(format),
+            format: self.setting(&variables::LOG_FORMAT),
             level: self.setting(&variables::LOG_LEVEL),
             queries: self.setting(&variables::QUERIES),
-            layout: match self.environment.stderr_is_terminal && !self.environment.is_dumb() {
-                true => self.environment.terminal(),
-                false => Layout::Plain,
+            layout: match self.environment.stderr_columns {
+                Some(columns) if !self.environment.is_dumb() => self.environment.terminal(columns),
+                _ => Layout::Plain,
             },
         }
     }

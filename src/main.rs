@@ -33,14 +33,27 @@ use crate::cli::Command;
 use crate::commands::{Answer, Context};
 use crate::config::Environment;
 use crate::error::Error;
+use crate::logging::{Format, Settings};
 use crate::plan::refusal::{Objection, WayBack};
 use crate::signals::{Signal, Signals};
 
 fn main() -> ExitCode {
     let signals = Signals::handle();
     let environment = Environment::read();
-    logging::init(config::logging(&environment));
-    let ended = match run(&environment, signals) {
+    let command = cli::parse(env::args_os().skip(1));
+    logging::init(match &command {
+        Ok(Command::Start) => config::service_logging(&environment),
+        Ok(_) => config::logging(&environment),
+        // Whoever writes command lines reads what is wrong with them.
+        Err(_) => Settings {
+            format: Format::Text,
+            ..config::logging(&environment)
+        },
+    });
+    let ended = match command
+        .map_err(Error::Usage)
+        .and_then(|command| run(command, &environment, signals))
+    {
         Ok(answer) => tell(answer),
         Err(error) => Err(error),
     };
@@ -53,14 +66,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(environment: &Environment, signals: io::Result<Signals>) -> Result<Answer, Error> {
+fn run(
+    command: Command,
+    environment: &Environment,
+    signals: io::Result<Signals>,
+) -> Result<Answer, Error> {
     let signals =
         &signals.map_err(|error| Error::Usage(format!("signals cannot be handled: {error}")))?;
     let context = &Context {
         environment,
         signals,
     };
-    match cli::parse(env::args_os().skip(1)).map_err(Error::Usage)? {
+    match command {
         Command::Help(topic) => Ok(Answer::Asked(cli::help(topic))),
         Command::Version => Ok(Answer::Asked(format!(
             "lockstep {}\n",
@@ -79,7 +96,13 @@ fn run(environment: &Environment, signals: io::Result<Signals>) -> Result<Answer
         Command::Start => match config::switch(environment) {
             Ok(true) => commands::up::run(context),
             Ok(false) => {
-                info!("migrations are switched off: RUN_DATABASE_MIGRATIONS is not true");
+                let instead = match environment.has_terminal() {
+                    true => {
+                        "; `lockstep up` applies them, `lockstep help` shows what else there is"
+                    }
+                    false => "",
+                };
+                info!("migrations are switched off: RUN_DATABASE_MIGRATIONS is not true{instead}");
                 Ok(Answer::Logged)
             }
             // All complaints come together.

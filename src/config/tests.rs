@@ -15,8 +15,8 @@ impl Environment {
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), value.clone().into()))
                 .collect(),
-            stderr_is_terminal: false,
-            stdout_is_terminal: false,
+            stderr_columns: None,
+            stdout_columns: None,
             user: Some("tester".to_owned()),
             home: None,
             socket_directories: Vec::new(),
@@ -100,7 +100,7 @@ fn unset_and_empty_are_the_defaults() {
         let settings = logging(&environment);
         let default = logging::Settings {
             level: LevelFilter::Info,
-            format: logging::Format::Json,
+            format: logging::Format::Text,
             queries: false,
             layout: Layout::Plain,
         };
@@ -519,9 +519,9 @@ fn a_terminal_that_can_has_a_live_line_and_colours() {
         (&[("COLUMNS", "0")], terminal(80, Paint::Ansi)),
         (&[("COLUMNS", "wide")], terminal(80, Paint::Ansi)),
     ] {
-        for (stderr_is_terminal, screen) in [(true, screen), (false, Layout::Plain)] {
+        for (stderr_columns, screen) in [(Some(80), screen), (None, Layout::Plain)] {
             let settings = logging(&Environment {
-                stderr_is_terminal,
+                stderr_columns,
                 ..Environment::of(variables)
             });
             assert_eq!(settings.layout, screen, "{variables:?}");
@@ -531,9 +531,9 @@ fn a_terminal_that_can_has_a_live_line_and_colours() {
 
 #[test]
 fn an_answer_is_laid_out_for_the_terminal_that_there_is() {
-    let layout = |variables: &[(&str, &str)], terminal| {
+    let layout = |variables: &[(&str, &str)], terminal: bool| {
         super::layout(&Environment {
-            stdout_is_terminal: terminal,
+            stdout_columns: terminal.then_some(80),
             ..Environment::of(variables)
         })
     };
@@ -555,29 +555,28 @@ fn an_answer_is_laid_out_for_the_terminal_that_there_is() {
 
 #[test]
 fn logging_has_defaults_where_a_value_is_unusable() {
-    let settings = |variables: &[(&str, &str)], terminal| {
-        logging(&Environment {
-            stderr_is_terminal: terminal,
+    let settings = |variables: &[(&str, &str)], terminal: bool| {
+        let stderr_columns = terminal.then_some(80);
+        Environment {
+            stderr_columns,
             ..Environment::of(variables)
-        })
+        }
     };
-    assert_eq!(settings(&[], true).format, logging::Format::Text);
-    assert_eq!(
-        settings(&[("LOG_FORMAT", "json")], true).format,
-        logging::Format::Json
-    );
-    assert_eq!(
-        settings(&[("LOG_FORMAT", "text")], false).format,
-        logging::Format::Text
-    );
-    assert_eq!(
-        settings(&[("LOG_FORMAT", "xml")], true).format,
-        logging::Format::Text
-    );
-    assert_eq!(
-        settings(&[("LOG_FORMAT", "xml")], false).format,
-        logging::Format::Json
-    );
+    let (text, json) = (logging::Format::Text, logging::Format::Json);
+    for (variables, terminal, command, service) in [
+        (&[][..], true, text, text),
+        (&[], false, text, json),
+        (&[("LOG_FORMAT", "json")], true, json, json),
+        (&[("LOG_FORMAT", "text")], false, text, text),
+        (&[("LOG_FORMAT", "xml")], true, text, text),
+        (&[("LOG_FORMAT", "xml")], false, text, json),
+    ] {
+        let environment = settings(variables, terminal);
+        assert_eq!(logging(&environment).format, command, "{variables:?}");
+        let bare = service_logging(&environment).format;
+        assert_eq!(bare, service, "{variables:?}");
+    }
+    let settings = |variables: &[(&str, &str)]| logging(&settings(variables, false));
     for (text, level) in [
         ("trace", LevelFilter::Trace),
         ("DEBUG", LevelFilter::Debug),
@@ -587,12 +586,8 @@ fn logging_has_defaults_where_a_value_is_unusable() {
         ("off", LevelFilter::Info),
         ("warning", LevelFilter::Info),
     ] {
-        assert_eq!(
-            settings(&[("LOG_LEVEL", text)], false).level,
-            level,
-            "{text}"
-        );
+        assert_eq!(settings(&[("LOG_LEVEL", text)]).level, level, "{text}");
     }
-    assert!(settings(&[("DATABASE_QUERY_LOGGING_ENABLED", "1")], false).queries);
-    assert!(!settings(&[("DATABASE_QUERY_LOGGING_ENABLED", "x")], false).queries);
+    assert!(settings(&[("DATABASE_QUERY_LOGGING_ENABLED", "1")]).queries);
+    assert!(!settings(&[("DATABASE_QUERY_LOGGING_ENABLED", "x")]).queries);
 }

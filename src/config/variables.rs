@@ -86,14 +86,14 @@ variables! { SETTINGS:
         "`warn`: go on if history and files disagree; `refuse`: exit 5");
     LOG_LEVEL: Setting<LevelFilter> = setting("LOG_LEVEL", "INFO", level,
         "`TRACE`, `DEBUG`, `INFO`, `WARN`, `ERROR`, in any case");
-    LOG_FORMAT: Setting<Format> = setting("LOG_FORMAT", "`text` on a terminal, else `json`",
+    LOG_FORMAT: Setting<Format> = setting("LOG_FORMAT", "text",
         |text| choice(text, &[("text", Format::Text), ("json", Format::Json)]),
-        "`text` or `json`");
+        "`text` or `json`; off a terminal, the default of the bare `lockstep` is `json`");
     QUERIES: Setting<bool> = setting("DATABASE_QUERY_LOGGING_ENABLED", "false", boolean,
         "log every statement, whatever `LOG_LEVEL` is");
     SERVICE_DIRECTORY: Variable = variable("PGSYSCONFDIR", "/etc/postgresql-common", "where the system's `pg_service.conf` is");
     HOME: Variable = variable("HOME", "", "where `.pgpass`, `.pg_service.conf` and `.postgresql` are");
-    COLUMNS: Variable = variable("COLUMNS", "80", "the width of the terminal");
+    COLUMNS: Variable = variable("COLUMNS", "", "the width of the terminal, where it is to be another than the terminal says");
     NO_COLOR: Variable = variable("NO_COLOR", "", "not empty: no colours on a terminal");
     TERM: Variable = variable("TERM", "", "`dumb`: no colours on a terminal, and no line that is rewritten in place");
 }
