@@ -8,7 +8,7 @@
 //! place of the record stands its deletion.
 
 mod message;
-mod outside;
+pub mod outside;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -426,7 +426,7 @@ impl Run<'_> {
         let is_begun = self.way == Way::Down && self.history.record(migration.version).is_none();
         match of_this_run {
             FailureOutcome::RolledBack | FailureOutcome::NotBegun if is_begun => {
-                FailureOutcome::OutsideTransaction
+                FailureOutcome::OutsideTransaction { left: false }
             }
             outcome => outcome,
         }

@@ -47,7 +47,7 @@ pub fn read(directory: &Path) -> Result<Vec<Migration>, Vec<FileProblem>> {
 pub fn read_with_downs(directory: &Path) -> Result<(Vec<Migration>, Downs), Vec<FileProblem>> {
     let mut search = Search::default();
     search.walk(directory, &mut Vec::new());
-    search.say_once_that_all_are_misnamed(directory);
+    search.complain_of_names(directory);
     let downs = search.pair_downs();
 
     let mut migrations = Vec::with_capacity(search.ups.len());
@@ -115,8 +115,8 @@ struct Search {
     unreadable: Vec<FileProblem>,
     /// All else that is wrong.
     problems: Vec<FileProblem>,
-    /// How many of the problems are names that are no migration's.
-    misnamed: usize,
+    /// The names that are no migration's, by how the right one is made of them, with the right one.
+    misnamed: BTreeMap<Option<name::Mend>, Vec<(PathBuf, Option<String>)>>,
 }
 
 impl Search {
@@ -150,25 +150,31 @@ impl Search {
         above.pop();
     }
 
-    /// A directory that holds another tool's files needs one answer, not one a file.
-    fn say_once_that_all_are_misnamed(&mut self, directory: &Path) {
+    /// Complains of the names that are no migration's. A directory that holds another tool's files needs one answer a kind
+    /// of name, not one a file.
+    fn complain_of_names(&mut self, directory: &Path) {
         const FEW: usize = 3;
         let none_is_named = self.ups.is_empty() && self.downs.is_empty();
-        if self.misnamed <= FEW || self.misnamed < self.problems.len() || !none_is_named {
-            return;
+        for mut files in std::mem::take(&mut self.misnamed).into_values() {
+            if !none_is_named || files.len() <= FEW {
+                for (path, proposal) in files {
+                    let proposal = proposal.map_or(String::new(), |it| format!("; call it {it}"));
+                    self.complain(&path, format!("{BAD_NAME}{proposal}"));
+                }
+                continue;
+            }
+            files.sort();
+            let (first, proposal) = &files[0];
+            let proposal = proposal.as_ref();
+            let proposal = proposal.map_or(String::new(), |it| format!(", to be called {it}"));
+            let problem = format!(
+                "holds {} SQL files without a migration's name ({} is the first{proposal}): \
+                 YYYYMMDDHHMMSS_name.up.sql is expected; `lockstep import` brings another tool's files",
+                files.len(),
+                first.display()
+            );
+            self.complain(directory, problem);
         }
-        self.problems.sort_by(|a, b| a.path.cmp(&b.path));
-        let first = self.problems[0].path.display().to_string();
-        let count = self.misnamed;
-        self.problems.clear();
-        self.complain(
-            directory,
-            format!(
-                "holds {count} SQL files, none of which has a migration's name ({first} is the first): \
-                 YYYYMMDDHHMMSS_name.up.sql is expected; \
-                 `lockstep import` brings another tool's files"
-            ),
-        );
     }
 
     fn complain_of_directory(&mut self, directory: &Path, error: &io::Error) {
@@ -213,11 +219,10 @@ impl Search {
             return self.complain(path, format!("is larger than {limit} MiB"));
         }
         let Some((version, name, direction)) = name::parse(file_name) else {
-            self.misnamed += 1;
-            let above = path.parent().and_then(Path::file_name);
-            let proposal = name::proposed(&above.unwrap_or_default().to_string_lossy(), file_name);
-            let proposal = proposal.map(|it| format!("; call it {it}"));
-            return self.complain(path, format!("{BAD_NAME}{}", proposal.unwrap_or_default()));
+            let above = path.parent().and_then(Path::file_name).unwrap_or_default();
+            let (mend, proposal) = name::proposed(&above.to_string_lossy(), file_name).unzip();
+            let files = self.misnamed.entry(mend).or_default();
+            return files.push((path.to_owned(), proposal));
         };
         let file = Named {
             path: path.to_owned(),

@@ -44,6 +44,12 @@ impl Version {
         (1..=days).contains(&day) && field(4, 2) < 24 && field(2, 2) < 60 && field(0, 2) <= 60
     }
 
+    /// Returns true if and only if it is a small number, or seconds since 1970, which zeros have filled up: no date of this
+    /// era has so many zeros.
+    pub fn is_counter(self) -> bool {
+        self.0 < 10_000_000_000
+    }
+
     /// The next version: of a date, one second later; of other digits, the next number. None after the last.
     pub fn next(self) -> Option<Version> {
         let after = |number: u64| (number < 100_000_000_000_000).then_some(Version(number));
@@ -67,6 +73,15 @@ impl Version {
 impl fmt::Display for Version {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{:014}", self.0)
+    }
+}
+
+/// What a name in the history is that no file of ours can have.
+pub fn foreign(name: &str) -> &'static str {
+    let is_short = (1..14).contains(&name.len()) && name.bytes().all(|it| it.is_ascii_digit());
+    match is_short {
+        true => "a version of fewer than 14 digits, as bun takes since 1.3",
+        false => "which is no version of 14 digits",
     }
 }
 

@@ -237,7 +237,8 @@ pub fn obstructions(migration: &Migration) -> impl Iterator<Item = Obstruction> 
     obstacles.map(|it| obstruction(migration, it.offset, it.kind.clone()))
 }
 
-fn obstruction(migration: &Migration, offset: usize, kind: ObstacleKind) -> Obstruction {
+/// Something at this byte of a file.
+pub fn obstruction(migration: &Migration, offset: usize, kind: ObstacleKind) -> Obstruction {
     let place = Place::of(&migration.text, offset, Precision::Exact);
     Obstruction {
         file: migration.path.display().to_string(),

@@ -25,6 +25,7 @@ mod definition;
 mod find;
 mod interrupted_rollback;
 mod leftovers;
+pub mod partitioned;
 mod steps;
 
 use std::time::Duration;
@@ -114,6 +115,9 @@ impl Alone<'_, '_, '_> {
         let mut is_ours = unfinished.is_some_and(|it| self.may_be_work_of(it));
         // Whether what is there half done can be of this statement.
         let mut was_started = unfinished.is_some();
+        if let Some(statement) = statement {
+            self.refuse_partitioned(statement)?;
+        }
         loop {
             let found = self.look(statement, was_started)?;
             // A start is noted only for work that is not there yet. So whoever finds the note and the work knows that
@@ -155,7 +159,9 @@ impl Alone<'_, '_, '_> {
                 let outcome = match expected {
                     // Nothing was noted, so the record of what was to be rolled back stands.
                     Expected::Record(..) => FailureOutcome::RolledBack,
-                    Expected::NoneOf(_) => FailureOutcome::OutsideTransaction,
+                    Expected::NoneOf(_) => FailureOutcome::OutsideTransaction {
+                        left: self.has_left(statement)?,
+                    },
                 };
                 return Err(self.statement_failure(&error, &self.comment(), outcome));
             }
@@ -262,14 +268,7 @@ impl Alone<'_, '_, '_> {
         let Outside::ReindexConcurrently { target, name } = statement else {
             return Ok(());
         };
-        let name = name.as_deref().unwrap_or_default();
-        let relation = match target {
-            ReindexTarget::Table | ReindexTarget::Index => self.oid_of(name)?,
-            ReindexTarget::Schema | ReindexTarget::Database | ReindexTarget::System => {
-                NO_OID.to_owned()
-            }
-        };
-        let query = leftovers::query(*target, &relation, name);
+        let query = self.leftovers(*target, name.as_deref().unwrap_or_default())?;
         let doing = format!("looking for what {} left", self.name());
         let mut wait = Wait::new(self.run.signals, self.run.config.lock_wait);
         loop {
@@ -290,6 +289,32 @@ impl Alone<'_, '_, '_> {
                 format!("another session that is at work on the table of the INVALID index {name}");
             self.wait_for(session, &mut wait)?;
         }
+    }
+
+    /// The query for the copies that the rebuilding of this has left.
+    fn leftovers(&mut self, target: ReindexTarget, name: &str) -> Result<String, Error> {
+        let relation = match target {
+            ReindexTarget::Table | ReindexTarget::Index => self.oid_of(name)?,
+            ReindexTarget::Schema | ReindexTarget::Database | ReindexTarget::System => {
+                NO_OID.to_owned()
+            }
+        };
+        Ok(leftovers::query(target, &relation, name))
+    }
+
+    /// Whether the statement, which has failed, has left something for the next run to finish or to remove.
+    fn has_left(&mut self, statement: Option<&Outside>) -> Result<bool, Error> {
+        if let Some(Outside::ReindexConcurrently { target, name }) = statement {
+            let query = self.leftovers(*target, name.as_deref().unwrap_or_default())?;
+            let rows = self.locked.ask(&query);
+            let rows = rows.map_err(|trouble| trouble.while_doing("looking for what is left"))?;
+            return Ok(!rows.is_empty());
+        }
+        let found = self.find(&self.text(), statement)?;
+        Ok(matches!(
+            found,
+            Found::InvalidIndex | Found::IndexInTheMaking | Found::PendingDetach
+        ))
     }
 
     /// Makes sure, in a fenced transaction, that the lock and the guard are ours, and notes the start in the journal if
@@ -354,7 +379,9 @@ impl Alone<'_, '_, '_> {
                 if let Some(built) = built.filter(|_| cause.sqlstate == sqlstate::INVALID_INDEX) {
                     cause.message = format!("{built} is INVALID, or is not on that table");
                 }
-                Err(self.failure(*cause, None, FailureOutcome::OutsideTransaction))
+                let left = cause.sqlstate == sqlstate::INVALID_INDEX;
+                let outcome = FailureOutcome::OutsideTransaction { left };
+                Err(self.failure(*cause, None, outcome))
             }
         }
     }
@@ -409,7 +436,7 @@ impl Alone<'_, '_, '_> {
             statement: label
                 .and_then(|number| super::statement_label(self.migration, Some(number))),
             outcome: match outcome {
-                FailureOutcome::OutsideTransaction if self.number > 0 => {
+                FailureOutcome::OutsideTransaction { .. } if self.number > 0 => {
                     FailureOutcome::Partly { done: self.number }
                 }
                 outcome => self.run.outcome(self.migration, outcome),

@@ -30,10 +30,16 @@ pub fn run(context: &Context<'_>, up_to: UpTo) -> Result<Answer, Error> {
     let baseline = Baseline::of(&migrations, up_to)?;
     let version = baseline.version;
     let why = "migrations are to be recorded";
-    let obtained = obtain(config, signals, why, |observation| {
-        observation.refuse_if_lost(config, &migrations)?;
-        Ok(baseline.work(&observation.history)?.is_some())
-    })?;
+    let obtained = obtain(
+        config,
+        signals,
+        why,
+        |observation| {
+            observation.refuse_if_lost(config, &migrations)?;
+            Ok(baseline.work(&observation.history)?.is_some())
+        },
+        |_, _| Ok(()),
+    )?;
     match obtained {
         Obtained::NothingToDo(first) => {
             first.session.close();

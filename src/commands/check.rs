@@ -14,9 +14,9 @@ use crate::report::check::Report;
 pub fn run(context: &Context<'_>, format: Format) -> Result<Answer, Error> {
     let config = context.readers_config()?;
     let migrations = files::read(&config.migrations_dir).map_err(Error::Files)?;
-    let first = look(&config, context.signals, None)?;
+    let mut first = look(&config, context.signals, None)?;
+    let judged = judge(&config, &migrations, &mut first.session, &first.observation);
     first.session.close();
-    let judged = judge(&config, &migrations, &first.observation);
     let entries = plan::classify(&migrations, &first.observation.history);
     let pending: Vec<&Migration> = plan::pending(&entries).collect();
     warn_of_enum_use(&pending, &first.observation.history);

@@ -24,19 +24,25 @@ pub fn run(context: &Context<'_>, which: Rollback) -> Result<Answer, Error> {
         files::read_with_downs(&config.migrations_dir).map_err(Error::Files)?;
     // The first look chooses.
     let mut chosen: Option<Chosen> = None;
-    let obtained = obtain(config, signals, WHY, |observation| {
-        observation.refuse_if_lost(config, &migrations)?;
-        let history = &observation.history;
-        if chosen.as_ref().is_none_or(Chosen::is_empty) {
-            chosen = Some(Chosen::among(history, which)?);
-        }
-        let Some(chosen) = &chosen else {
-            return Ok(false);
-        };
-        let left = chosen.left(history)?;
-        down_files(&left, &migrations, &downs)?;
-        Ok(!left.is_empty())
-    })?;
+    let obtained = obtain(
+        config,
+        signals,
+        WHY,
+        |observation| {
+            observation.refuse_if_lost(config, &migrations)?;
+            let history = &observation.history;
+            if chosen.as_ref().is_none_or(Chosen::is_empty) {
+                chosen = Some(Chosen::among(history, which)?);
+            }
+            let Some(chosen) = &chosen else {
+                return Ok(false);
+            };
+            let left = chosen.left(history)?;
+            down_files(&left, &migrations, &downs)?;
+            Ok(!left.is_empty())
+        },
+        |_, _| Ok(()),
+    )?;
     match (obtained, chosen) {
         (Obtained::NothingToDo(first), Some(chosen)) if chosen.is_empty() => {
             first.session.close();

@@ -5,6 +5,7 @@ mod rehearse;
 use super::run::{look, plan_for, refuse_what_cannot_be_written_to, say_ahead};
 use super::run::{warn_of_enum_use, warn_of_odd_versions, warn_of_tolerated};
 use super::{Answer, Context};
+use crate::apply::outside::partitioned;
 use crate::cli::{Format, Planning};
 use crate::error::Error;
 use crate::files;
@@ -20,6 +21,7 @@ pub fn run(context: &Context<'_>, format: Format, planning: Planning) -> Result<
     let (mut session, observation) = (first.session, first.observation);
     observation.refuse_if_lost(&config, &migrations)?;
     let plan = plan_for(&config, &migrations, &observation.history)?;
+    partitioned::refuse(&mut session, &plan.pending)?;
     warn_of_tolerated(&plan);
     say_ahead(&plan);
     warn_of_enum_use(&plan.pending, &observation.history);

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use log::{debug, info, warn};
 
+use crate::apply::outside::partitioned;
 use crate::config::Config;
 use crate::error::{BunRow, Error};
 use crate::history::{self, Observation, Observe};
 use crate::lock::row::{create_tables, wait_for_bun};
 use crate::lock::{self, Acquired, Locked};
-use crate::migration::{History, Migration};
+use crate::migration::{self, History, Migration};
 use crate::plan::{self, Plan, Rules};
 use crate::server::open::{self, application_name};
 use crate::server::session::Session;
@@ -92,26 +93,28 @@ impl Held {
 }
 
 /// Looks at the database and takes the lock, if `decide` says that there is work; again and again while there is no second
-/// connection to be had. `why` says what is to be written.
+/// connection to be had. `why` says what is to be written, and `refuse` asks whether the database is such that the work
+/// would fail.
 ///
 /// Until it has the lock a run has changed nothing that the next one would not take over. So if it loses its connections
 /// before, because the server restarts while it waits for another runner, say, it begins anew.
 ///
 /// # Errors
 ///
-/// What `decide` says; what looking and taking the lock may meet.
+/// What `decide` and `refuse` say; what looking and taking the lock may meet.
 pub fn obtain(
     config: &Config,
     signals: &Signals,
     why: &str,
     mut decide: impl FnMut(&Observation) -> Result<bool, Error>,
+    mut refuse: impl FnMut(&mut Session, &Observation) -> Result<(), Error>,
 ) -> Result<Obtained, Error> {
     let mut second = Wait::new(signals, config.database_wait);
     let mut waited = None;
     loop {
         let first = look(config, signals, waited.take())?;
         let mut wait = first.wait.clone();
-        match attempt(config, first, why, &mut wait, &mut decide) {
+        match attempt(config, first, why, &mut wait, &mut decide, &mut refuse) {
             Ok(Attempt::Obtained(obtained)) => return Ok(*obtained),
             Ok(Attempt::NoConnection(cause)) => {
                 if second.is_over() {
@@ -155,6 +158,7 @@ fn attempt(
     why: &str,
     wait: &mut Wait,
     decide: &mut impl FnMut(&Observation) -> Result<bool, Error>,
+    refuse: &mut impl FnMut(&mut Session, &Observation) -> Result<(), Error>,
 ) -> Result<Attempt, Error> {
     // What is read before the lock is only a hint, but enough to refuse, or to have nothing to do.
     while !decide(&first.observation)? {
@@ -166,6 +170,7 @@ fn attempt(
         first.observation = history::look(config, &mut first.session, wait)?;
     }
     refuse_what_cannot_be_written_to(config, &first.observation, why)?;
+    refuse(&mut first.session, &first.observation)?;
     let FirstLook {
         mut session,
         mut observation,
@@ -248,10 +253,12 @@ pub fn lacking(config: &Config, why: &str, user: &str, lacks: &str) -> Error {
 pub fn judge<'a>(
     config: &Config,
     migrations: &'a [Migration],
+    session: &mut Session,
     observation: &Observation,
 ) -> Result<Plan<'a>, Error> {
     observation.refuse_if_lost(config, migrations)?;
     let plan = plan_for(config, migrations, &observation.history)?;
+    partitioned::refuse(session, &plan.pending)?;
     let bun_row = observation.bun_row().map(|(locks, id)| BunRow {
         locks: locks.to_owned(),
         id,
@@ -298,15 +305,6 @@ pub fn report_up_to_date(plan: &Plan<'_>, migrations: &[Migration]) {
     );
 }
 
-/// What a name in the history is that no file of ours can have.
-pub fn foreign(name: &str) -> &'static str {
-    let is_short = (1..14).contains(&name.len()) && name.bytes().all(|it| it.is_ascii_digit());
-    match is_short {
-        true => "a version of fewer than 14 digits, as bun takes since 1.3",
-        false => "which is no version of 14 digits",
-    }
-}
-
 /// Warns of pending files that seem to use an enum value which they add.
 pub fn warn_of_enum_use(pending: &[&Migration], history: &History) {
     let mut taken = plan::known_versions(pending.iter().copied(), history);
@@ -320,7 +318,7 @@ pub fn warn_of_enum_use(pending: &[&Migration], history: &History) {
 /// Warns of names in the history that are no version.
 pub fn warn_of_foreign(history: &History) {
     for name in &history.foreign {
-        warn!(name = name.as_str(); "the history holds {name:?}, {}; it is left alone", foreign(name));
+        warn!(name = name.as_str(); "the history holds {name:?}, {}; it is left alone", migration::foreign(name));
     }
 }
 
@@ -340,7 +338,7 @@ pub fn say_ahead(plan: &Plan<'_>) {
 pub fn warn_of_odd_versions(migrations: &[Migration]) {
     let odd: Vec<&Migration> = migrations
         .iter()
-        .filter(|it| !it.version.is_date())
+        .filter(|it| !it.version.is_date() && !it.version.is_counter())
         .collect();
     if let [first, others @ ..] = odd.as_slice() {
         let version = first.version.to_string();

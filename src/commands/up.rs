@@ -8,6 +8,7 @@ use super::run::{FirstLook, Held, Obtained, obtain, plan_for, report_up_to_date,
 use super::run::{warn_of_enum_use, warn_of_foreign, warn_of_odd_versions, warn_of_tolerated};
 use super::{Answer, Context};
 use crate::apply;
+use crate::apply::outside::partitioned;
 use crate::config::Config;
 use crate::error::Error;
 use crate::files;
@@ -24,11 +25,20 @@ pub fn run(context: &Context<'_>) -> Result<Answer, Error> {
     warn_of_odd_versions(&migrations);
     let directory = config.migrations_dir.display().to_string();
     debug!(files = migrations.len(), directory = directory.as_str(); "running migrations on database");
-    let obtained = obtain(config, signals, "migrations are pending", |observation| {
-        observation.refuse_if_lost(config, &migrations)?;
-        let plan = plan_for(config, &migrations, &observation.history)?;
-        Ok(!plan.pending.is_empty())
-    })?;
+    let obtained = obtain(
+        config,
+        signals,
+        "migrations are pending",
+        |observation| {
+            observation.refuse_if_lost(config, &migrations)?;
+            let plan = plan_for(config, &migrations, &observation.history)?;
+            Ok(!plan.pending.is_empty())
+        },
+        |session, observation| {
+            let plan = plan_for(config, &migrations, &observation.history)?;
+            partitioned::refuse(session, &plan.pending)
+        },
+    )?;
     match obtained {
         Obtained::NothingToDo(mut first) => {
             tidy_up(config, &mut first)?;

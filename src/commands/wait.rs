@@ -48,8 +48,9 @@ fn wait<'a>(
     let mut wait = Wait::on_change(signals, config.migration_wait);
     let mut session = None;
     loop {
-        match look(config, &mut session, runner, &mut wait) {
-            Ok(observation) => match judge(config, migrations, &observation) {
+        match look(config, session.take(), runner, &mut wait) {
+            Ok((mut open, observation)) => match judge(config, migrations, &mut open, &observation)
+            {
                 Err(Error::Pending {
                     pending, bun_row, ..
                 }) => {
@@ -59,9 +60,10 @@ fn wait<'a>(
                         waited: Some(wait.elapsed()),
                     };
                     not_yet(error, &mut wait)?;
+                    session = Some(open);
                 }
                 judged => {
-                    close(session);
+                    open.close();
                     return judged;
                 }
             },
@@ -72,26 +74,24 @@ fn wait<'a>(
     }
 }
 
-/// Looks once, on the session that there is, or on a new one.
+/// Looks once, on the session that there is, or on a new one. After any trouble the session is left.
 fn look(
     config: &Config,
-    session: &mut Option<Session>,
+    session: Option<Session>,
     runner: &str,
     wait: &mut Wait,
-) -> Result<Observation, Error> {
+) -> Result<(Session, Observation), Error> {
     let observe = Observe::new(config);
-    let (mut open, answer) = match session.take() {
+    let (mut open, answer) = match session {
         Some(mut open) => {
             let answer = open.send(&observe.message);
             (open, answer)
         }
         None => open::open(&config.server, runner, &observe.message, wait)?,
     };
-    // After any trouble the session is left, and the next look opens another.
     let answer = observe.read(config, &mut open, answer, wait)?;
     let observation = observe.observation(config, &answer)?;
-    *session = Some(open);
-    Ok(observation)
+    Ok((open, observation))
 }
 
 /// Returns true if and only if the next look may fare better: the connection was lost, the server is shutting down or
@@ -129,10 +129,4 @@ fn awaited(pending: &[String], bun_row: Option<&BunRow>) -> String {
     let bun_row = bun_row.map(|row| format!("bun's lock, row {} of {}", row.id, row.locks));
     let parts: Vec<String> = next.into_iter().chain(bun_row).collect();
     parts.join(", and for ")
-}
-
-fn close(session: Option<Session>) {
-    if let Some(session) = session {
-        session.close();
-    }
 }

@@ -73,8 +73,10 @@ pub enum FailureOutcome {
     NotBegun,
     /// The file ended the transaction that it ran in; what stood before that is committed.
     TransactionEnded,
-    /// It ran outside a transaction; the next run finds out from the catalog what it left.
-    OutsideTransaction,
+    /// It ran outside a transaction; the next run finishes or removes what it left, if it left anything.
+    OutsideTransaction {
+        left: bool,
+    },
     /// So many of its statements are done, each for good.
     Partly {
         done: usize,
@@ -127,11 +129,14 @@ impl Failure {
                 "it stays recorded; if the file ended its transaction, what stands before that is committed",
                 FIX,
             ),
-            (Up, OutsideTransaction) => (
+            (Up, OutsideTransaction { left: false }) => {
+                ("not recorded", "remove the cause and run again")
+            }
+            (Up, OutsideTransaction { left: true }) => (
                 "not recorded",
-                "remove the cause and run again: what this run left, if anything, is cleaned up then",
+                "remove the cause and run again: the next run cleans up what this one left",
             ),
-            (Down, OutsideTransaction) => (
+            (Down, OutsideTransaction { .. }) => (
                 "not rolled back",
                 "remove the cause and run again: the next down goes on with it, the next up brings it back",
             ),

@@ -21,17 +21,28 @@ pub fn parse(file_name: &str) -> Option<(Version, &str, Direction)> {
     (!name.is_empty() && name.bytes().all(plain)).then_some((version, name, direction))
 }
 
+/// How the right name is made of a wrong one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mend {
+    /// It is the directory's.
+    Directory,
+    /// Zeros fill up the digits.
+    Pad,
+    /// It lacks `.up`.
+    Up,
+}
+
 /// The name that a file was meant to have, where that is certain: 14 digits and no `.up`; a directory with digits and a
 /// name, as diesel and Prisma make; fewer digits than 14, which zeros fill up. `above` is the directory that it is in.
-pub fn proposed(above: &str, file_name: &str) -> Option<String> {
-    let up = |stem: &str| Some(format!("{stem}.up.sql")).filter(|it| parse(it).is_some());
-    match file_name {
-        "migration.sql" | "up.sql" => return up(&without_dashes(above)),
-        "down.sql" => {
-            let down = format!("{}.down.sql", without_dashes(above));
-            return parse(&down).is_some().then_some(down);
-        }
-        _ => {}
+pub fn proposed(above: &str, file_name: &str) -> Option<(Mend, String)> {
+    let way = match file_name {
+        "migration.sql" | "up.sql" => "up",
+        "down.sql" => "down",
+        _ => "",
+    };
+    if !way.is_empty() {
+        let name = format!("{}.{way}.sql", without_dashes(above));
+        return parse(&name).is_some().then_some((Mend::Directory, name));
     }
     let digits = file_name.bytes().take_while(u8::is_ascii_digit).count();
     let padded = format!(
@@ -40,9 +51,10 @@ pub fn proposed(above: &str, file_name: &str) -> Option<String> {
     );
     // A counter, or seconds since 1970; more digits are a date that is not whole, or one with a digit lost.
     if (1..=10).contains(&digits) && parse(&padded).is_some() {
-        return Some(padded);
+        return Some((Mend::Pad, padded));
     }
-    up(file_name.strip_suffix(".sql")?)
+    let name = format!("{}.up.sql", file_name.strip_suffix(".sql")?);
+    parse(&name).is_some().then_some((Mend::Up, name))
 }
 
 /// diesel's `2024-01-31-235959_name` with the digits together.
@@ -112,7 +124,7 @@ mod tests {
             ("m", "up.sql", None),
         ] {
             assert_eq!(
-                proposed(above, file_name).as_deref(),
+                proposed(above, file_name).map(|(_, name)| name).as_deref(),
                 proposal,
                 "{file_name}"
             );

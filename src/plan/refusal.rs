@@ -5,7 +5,7 @@ use std::fmt;
 use super::split::Remedy;
 use crate::files::FileProblem;
 use crate::migration::{State, Version};
-use crate::sql::ObstacleKind;
+use crate::sql::{ObstacleKind, Partitioned};
 
 /// Every reason not to run what is pending.
 #[derive(Debug)]
@@ -210,6 +210,27 @@ impl fmt::Display for ObstacleKind {
                     "{table} is a table of Lockstep's own, which a migration must not create or drop; leave it out of a dump \
                      with pg_dump --exclude-table='{table}*'"
                 )
+            }
+            ObstacleKind::Partitioned(what, name) => {
+                let why = match what {
+                    Partitioned::Build => {
+                        "is partitioned, and no index is built on it concurrently; do it in several files: CREATE INDEX … \
+                         ON ONLY the table, CREATE INDEX CONCURRENTLY on each partition, and ALTER INDEX … ATTACH \
+                         PARTITION with each of these"
+                    }
+                    Partitioned::Drop => {
+                        "is the index of a partitioned table, and is not dropped concurrently; leave CONCURRENTLY out"
+                    }
+                    Partitioned::Detach => {
+                        "has a default partition, and nothing is detached from it concurrently; leave CONCURRENTLY out, or \
+                         detach the default partition first"
+                    }
+                    Partitioned::Rebuild => {
+                        "is partitioned, and so is rebuilt outside a transaction; give the statement a file of its own, \
+                         or put `-- lockstep: no-transaction` on the file's first line"
+                    }
+                };
+                write!(f, "{name} {why}")
             }
             ObstacleKind::SharedFile { command } => {
                 write!(f, "{command} cannot share a file: give each its own")

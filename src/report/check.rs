@@ -4,7 +4,7 @@ use crate::config::Order;
 use crate::error::Error;
 use crate::history::Observation;
 use crate::migration::State;
-use crate::plan::{self, Entry, Obstruction, Plan};
+use crate::plan::{self, Divergence, DivergenceKind, Entry, Obstruction, Plan};
 use crate::text::json::Json;
 use crate::text::terminal::{Layout, Tone, printable};
 use crate::text::words::counted;
@@ -74,10 +74,6 @@ impl Report<'_> {
                 ("file", migration.path.display().to_string().into()),
                 ("state", entry.state.to_string().into()),
                 ("unfinished", entry.is_unfinished.into()),
-                (
-                    "renamed_from",
-                    entry.renamed_from.map(|it| it.to_string()).into(),
-                ),
             ]))
         });
         let divergences = divergences.iter().map(|divergence| {
@@ -85,6 +81,7 @@ impl Report<'_> {
                 ("version", divergence.version.to_string().into()),
                 ("file", divergence.file.clone().into()),
                 ("state", divergence.kind.state().to_string().into()),
+                ("renamed_from", renamed_from(divergence).into()),
                 ("tolerated", tolerated.into()),
             ])
         });
@@ -104,5 +101,13 @@ impl Report<'_> {
             ("obstructions", obstructions.collect()),
             ("bun_row_id", bun_row.into()),
         ])
+    }
+}
+
+/// Of a renamed file: the version that it was applied under.
+fn renamed_from(divergence: &Divergence) -> Option<String> {
+    match divergence.kind {
+        DivergenceKind::Renamed(from) => Some(from.to_string()),
+        DivergenceKind::Modified | DivergenceKind::Missing | DivergenceKind::OutOfOrder => None,
     }
 }

@@ -7,7 +7,7 @@ use crate::files::name;
 use crate::history::{Observation, Record};
 use crate::lock::Holder;
 use crate::lock::state::{Facts, LockState};
-use crate::migration::{Interrupted, State, Version};
+use crate::migration::{self, Interrupted, State, Version};
 use crate::plan::Entry;
 use crate::text::json::Json;
 use crate::text::terminal::{Align, Layout, Table, Tone, labelled, paragraph};
@@ -130,9 +130,16 @@ impl Report<'_> {
             notes.push(self.note_of_unfinished(interrupted));
         }
         for name in &self.facts.observation.history.foreign {
-            notes.push(format!(
-                "the history also holds {name:?}, which is no version of 14 digits"
-            ));
+            let what = migration::foreign(name);
+            notes.push(format!("the history also holds {name:?}, {what}"));
+        }
+        for entry in self.entries {
+            if let Some(from) = entry.renamed_from {
+                let version = entry.version;
+                notes.push(format!(
+                    "{version} was applied as {from}, whose file is gone"
+                ));
+            }
         }
         notes
     }

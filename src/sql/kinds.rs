@@ -207,6 +207,19 @@ pub(super) fn concurrent_detach(mut cursor: Cursor<'_>) -> Option<Outside> {
         .then_some(Outside::DetachPartition { table, partition })
 }
 
+/// What a statement rebuilds that cannot run in a transaction if that is partitioned; as written.
+pub fn rebuilt(statement: &str) -> Option<String> {
+    let mut cursor = Cursor::new(statement);
+    match cursor.lower_word().as_str() {
+        "reindex" => reindex(cursor)?.name,
+        "cluster" => {
+            let _ = cursor.skip_group() || cursor.takes("verbose");
+            cursor.qualified_name()
+        }
+        _ => None,
+    }
+}
+
 fn reindex_kind(cursor: Cursor<'_>) -> Kind {
     match reindex(cursor) {
         Some(Reindex {

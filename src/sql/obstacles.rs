@@ -41,11 +41,26 @@ pub enum ObstacleKind {
     Template,
     /// It creates or drops a table of ours, which has this name.
     OwnTable(String),
+    /// What it names is partitioned, and the server refuses the statement for that.
+    Partitioned(Partitioned, String),
     /// It must run alone, and the file holds other statements.
     SharedFile {
         /// What [`verb`](super::verb::verb) says of the statement.
         command: String,
     },
+}
+
+/// What the server refuses of what is partitioned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Partitioned {
+    /// An index is built concurrently.
+    Build,
+    /// Its index is dropped concurrently.
+    Drop,
+    /// A partition is detached concurrently, beside a default one.
+    Detach,
+    /// It is rebuilt beside other statements.
+    Rebuild,
 }
 
 /// Returns why the statement, whatever else the file holds, cannot be run from it.

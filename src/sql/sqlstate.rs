@@ -7,6 +7,7 @@ pub const INVALID_TEXT_REPRESENTATION: &str = "22P02";
 pub const INVALID_AUTHORIZATION: &str = "28000";
 /// The server is starting up, or shutting down.
 pub const CANNOT_CONNECT_NOW: &str = "57P03";
+pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
 /// The statement may not run in a transaction block.
 pub const ACTIVE_SQL_TRANSACTION: &str = "25001";
 /// A routine that commits is called in a transaction block.

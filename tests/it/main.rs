@@ -52,6 +52,7 @@ mod lock {
 mod outside {
     mod alone;
     mod healing;
+    mod partitioned;
     mod server_list;
     mod steps;
 }

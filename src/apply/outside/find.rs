@@ -1,6 +1,7 @@
 //! What the catalog has of a statement's work, and of the tables and indexes that it names.
 
 use log::debug;
+use postgres::SimpleQueryRow;
 
 use super::{Alone, leftovers};
 use crate::error::Error;
@@ -37,6 +38,40 @@ pub(super) struct Relation {
     pub(super) qualified: String,
     /// Whether our role may create temporary tables beside it.
     pub(super) may_be_temporary: bool,
+    /// Whether it is a table with partitions, or the index of one.
+    pub(super) is_partitioned: bool,
+    pub(super) has_default_partition: bool,
+}
+
+impl Relation {
+    /// The query for a table or an index by its name, under the role's `search_path`. So whatever could be found elsewhere
+    /// on it is written out.
+    pub(super) fn query(name: &str) -> String {
+        format!(
+            "SELECT c.oid, pg_catalog.quote_ident(n.nspname) AS schema, pg_catalog.quote_ident(c.relname) AS name, \
+               pg_catalog.format('%I.%I', n.nspname, c.relname) AS qualified, c.relkind, \
+               pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMP') AS temporary, \
+               EXISTS (SELECT FROM pg_catalog.pg_partitioned_table p WHERE p.partrelid OPERATOR(pg_catalog.=) c.oid \
+                 AND p.partdefid OPERATOR(pg_catalog.<>) 0::pg_catalog.oid) AS has_default \
+             FROM pg_catalog.pg_class c \
+             JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+             WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass({})::pg_catalog.oid",
+            literal(name)
+        )
+    }
+
+    pub(super) fn read(row: &SimpleQueryRow) -> Relation {
+        let text = |name: &str| row.get(name).unwrap_or_default().to_owned();
+        Relation {
+            oid: text("oid"),
+            schema: text("schema"),
+            name: text("name"),
+            qualified: text("qualified"),
+            may_be_temporary: row.get("temporary") == Some("t"),
+            is_partitioned: matches!(row.get("relkind"), Some("p" | "I")),
+            has_default_partition: row.get("has_default") == Some("t"),
+        }
+    }
 }
 
 impl Alone<'_, '_, '_> {
@@ -93,32 +128,13 @@ impl Alone<'_, '_, '_> {
         Ok(found)
     }
 
-    /// Finds a table or an index as the statement does: under the role's `search_path`. So whatever could be found
-    /// elsewhere on it is written out.
+    /// Finds a table or an index as the statement does.
     pub(super) fn relation(&mut self, name: &str) -> Result<Option<Relation>, Error> {
-        let query = format!(
-            "SELECT c.oid, pg_catalog.quote_ident(n.nspname) AS schema, pg_catalog.quote_ident(c.relname) AS name, \
-               pg_catalog.format('%I.%I', n.nspname, c.relname) AS qualified, \
-               pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMP') AS temporary \
-             FROM pg_catalog.pg_class c \
-             JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
-             WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass({})::pg_catalog.oid",
-            literal(name)
-        );
         let rows = self
             .locked
-            .ask_as_set(&self.sets, &query)
+            .ask_as_set(&self.sets, &Relation::query(name))
             .map_err(|trouble| trouble.while_doing(&looking_for(self.migration)))?;
-        Ok(rows.first().map(|row| {
-            let text = |name: &str| row.get(name).unwrap_or_default().to_owned();
-            Relation {
-                oid: text("oid"),
-                schema: text("schema"),
-                name: text("name"),
-                qualified: text("qualified"),
-                may_be_temporary: row.get("temporary") == Some("t"),
-            }
-        }))
+        Ok(rows.first().map(Relation::read))
     }
 
     /// The oid of a table or an index; [`NO_OID`] if it is not there.

@@ -179,7 +179,7 @@ impl Alone<'_, '_, '_> {
             Ran::Failed(failed) => failed,
             Ran::NotReset(trouble) | Ran::Lost(trouble) => return Err(self.lost(trouble)),
         };
-        let outcome = FailureOutcome::OutsideTransaction;
+        let outcome = FailureOutcome::OutsideTransaction { left: false };
         let cause = failed.error(&self.locked.tables().history);
         match failed.verdict() {
             Verdict::DoneByOthers => Ok(Inside::DoneByOthers),

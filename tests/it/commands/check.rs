@@ -51,15 +51,13 @@ fn what_is_pending_is_exit_6_and_named() {
       "version": "20240101000000",
       "file": "<directory>/20240101000000_late.up.sql",
       "state": "out-of-order",
-      "unfinished": false,
-      "renamed_from": null
+      "unfinished": false
     },
     {
       "version": "20240101000003",
       "file": "<directory>/20240101000003_new.up.sql",
       "state": "pending",
-      "unfinished": false,
-      "renamed_from": null
+      "unfinished": false
     }
   ],
   "divergences": [],
@@ -91,6 +89,7 @@ fn what_up_would_refuse_is_refused_with_the_same_words_and_code() {
         ("verdict", "diverged"),
         ("divergences[].version", "20240101000001"),
         ("divergences[].state", "modified"),
+        ("divergences[].renamed_from", "null"),
         ("divergences[].tolerated", "false"),
         ("obstructions[].line", "2"),
         ("obstructions[].column", "3"),

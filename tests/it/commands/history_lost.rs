@@ -1,8 +1,9 @@
 //! What would make a file run twice: a history that the `search_path` does not lead to any more, and a file that was
 //! renamed. Nothing of it runs, from whichever command, and each says what to type.
 
-use crate::support::Scratch;
+use crate::support::pgbouncer::{Mode, PgBouncer};
 use crate::support::steps::{file, version};
+use crate::support::{Scratch, text};
 
 const COMMANDS: [&[&str]; 7] = [
     &["up"],
@@ -60,17 +61,45 @@ fn a_history_that_the_search_path_does_not_lead_to_is_not_begun_anew() {
     assert_eq!(times(&scratch), "2");
 }
 
-/// By the role, or by the connection. A history of other files is nobody's business.
+/// A history of other files is nobody's business.
 #[test]
 fn whatever_sets_the_path_and_only_for_our_files() {
     let scratch = Scratch::with([(file(1), COUNTED)]);
     scratch.up().code(0);
-    scratch.sql("CREATE SCHEMA app");
-    let url = format!("{}?options=-c%20search_path%3Dapp", scratch.url());
-    let elsewhere = || scratch.lockstep(&["up"]).env("DATABASE_URL", &url);
-    elsewhere().run().code(5);
-    scratch.sql("UPDATE bun_migrations SET name = '20200101000000'");
-    elsewhere().run().code(0);
+    let role = scratch.role("set", "LOGIN SUPERUSER");
+    let name = &role.name;
+    scratch.sql(&format!(
+        "CREATE SCHEMA app; ALTER ROLE {name} SET search_path = app"
+    ));
+    let service = scratch.directory.join("services");
+    let options = "options=-c search_path=app";
+    std::fs::write(&service, format!("[it]\n{options}\n")).expect("a service file");
+    let url = scratch.url();
+    let pgbouncer = PgBouncer::start(&scratch, Mode::Transaction, 2);
+    let up = || scratch.lockstep(&["up"]);
+    let of_url = || {
+        up().env(
+            "DATABASE_URL",
+            format!("{url}?options=-c%20search_path%3Dapp"),
+        )
+    };
+    let ways = [
+        of_url(),
+        up().env("PGOPTIONS", "-c search_path=app"),
+        up().env("DATABASE_URL", role.url()),
+        up().env("PGSERVICEFILE", text(&service))
+            .env("PGSERVICE", "it"),
+    ];
+    for way in ways {
+        way.run().code(5).says("public.bun_migrations");
+    }
+    let database = &scratch.database;
+    scratch.sql(&format!("ALTER DATABASE {database} SET search_path = app"));
+    for url in [&url, &pgbouncer.url()] {
+        up().env("DATABASE_URL", url).run().code(5);
+    }
+    scratch.sql("UPDATE public.bun_migrations SET name = '20200101000000'");
+    of_url().run().code(0);
     assert_eq!(times(&scratch), "2");
 }
 
@@ -86,8 +115,12 @@ fn a_renamed_file_is_not_run_again() {
         let (old, new) = (version(from), version(to));
         let said = format!("{new} renamed");
         scratch.up().code(5).says(&said).says(&old);
-        scratch.lockstep(&["check"]).run().code(5);
+        let check = scratch.lockstep(&["check", "--json"]).run();
+        assert_eq!(check.code(5).json_value("divergences[].renamed_from"), old);
         scratch.lockstep(&["plan"]).run().code(5);
+        let status = scratch.lockstep(&["status"]).run();
+        let note = format!("{new} was applied as {old}, whose file is gone");
+        assert!(status.code(0).stdout.contains(&note), "{status}");
         let warned = scratch
             .lockstep(&["up"])
             .env("MIGRATION_DIVERGENCE", "warn");
@@ -142,6 +175,31 @@ fn a_file_that_was_mended_is_recorded_as_it_is_now() {
     scratch.up().code(0).is_up_to_date(2);
     scratch.lockstep(&["baseline", &version(1)]).run().code(5);
     assert_eq!(times(&scratch), "2");
+}
+
+/// With the file of its way back, and where the statement runs outside a transaction.
+#[test]
+fn a_renamed_file_takes_its_way_back_along() {
+    let (up, down) = (
+        |it| format!("{}_i.up.sql", version(it)),
+        |it| format!("{}_i.down.sql", version(it)),
+    );
+    let scratch = Scratch::with([
+        (file(1), "CREATE TABLE t (a int)"),
+        (up(2), "CREATE INDEX CONCURRENTLY t_a ON t (a)"),
+        (down(2), "DROP INDEX CONCURRENTLY t_a"),
+    ]);
+    scratch.up().code(0);
+    for name in [&up, &down as &dyn Fn(usize) -> String] {
+        let path = |number| scratch.migrations().join(name(number));
+        std::fs::rename(path(2), path(3)).expect("a file");
+    }
+    scratch.up().code(5);
+    scratch.lockstep(&["baseline", &version(3)]).run().code(0);
+    scratch.up().code(0).is_up_to_date(2);
+    scratch.lockstep(&["down", "1"]).run().code(0);
+    assert_eq!(scratch.value("SELECT to_regclass('t_a') IS NULL"), "t");
+    scratch.up().code(0).applied_now(1);
 }
 
 /// Rows that row-level security hides would make everything pending.

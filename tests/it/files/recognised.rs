@@ -143,21 +143,27 @@ fn a_config_map_is_read_as_kubernetes_lays_it_out() {
 }
 
 #[test]
-fn a_version_that_is_no_date_is_applied_in_its_place_and_warned_of() {
+fn a_version_that_is_no_date_is_applied_in_its_place_and_warned_of_unless_it_is_a_counter() {
     let scratch = Scratch::with([("00000000000001_first.up.sql", "CREATE TABLE notes (n int);")]);
+    scratch.file("00001510262030_seconds.up.sql", note(1));
     scratch.file("20240230000000_february.up.sql", note(2));
-    scratch.file("20240301000000_march.up.sql", note(3));
+    scratch.file("20240231000000_february.up.sql", note(3));
     let up = scratch.up();
     // One warning, however many there are.
     let [warning] = warnings(&up).try_into().expect("one warning");
     assert!(
-        warning.starts_with("00000000000001_first.up.sql: its digits are no date and time"),
+        warning.starts_with("20240230000000_february.up.sql: its digits are no date and time"),
         "{warning}"
     );
     up.code(0);
     assert_eq!(
         scratch.history(),
-        ["00000000000001", "20240230000000", "20240301000000"]
+        [
+            "00000000000001",
+            "00001510262030",
+            "20240230000000",
+            "20240231000000"
+        ]
     );
 }
 

@@ -66,8 +66,12 @@ fn refuses_every_sql_file_whose_name_is_no_migrations() {
     });
     refuses_files(
         &scratch,
-        "migrations: holds 16 SQL files, none of which has a migration's name (migrations/2024-01-01_a.up.sql is the \
-         first): YYYYMMDDHHMMSS_name.up.sql is expected; `lockstep import` brings another tool's files",
+        "migrations: holds 14 SQL files without a migration's name (migrations/2024-01-01_a.up.sql is the first): \
+         YYYYMMDDHHMMSS_name.up.sql is expected; `lockstep import` brings another tool's files
+  migrations/20240101000000_a.sql: not a migration's name: YYYYMMDDHHMMSS_name.up.sql or .down.sql is expected, with 14 \
+         digits and a name of letters, digits, _ and -; call it 20240101000000_a.up.sql
+  migrations/20240101000000_a.tx.sql: not a migration's name: YYYYMMDDHHMMSS_name.up.sql or .down.sql is expected, with \
+         14 digits and a name of letters, digits, _ and -; call it 20240101000000_a.tx.up.sql",
     );
     scratch.file("20230101000000_good.up.sql", "SELECT 1;");
     let mut complaints = names.map(|name| {

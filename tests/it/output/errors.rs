@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use crate::support::words::CLEANS_UP;
 use crate::support::{Lockstep, Outcome, Scratch, admin};
 
 const VERSION: &str = "20240101000000";
@@ -517,7 +518,7 @@ fn a_failed_concurrent_index_has_its_detail_and_says_what_next() {
              2 | CREATE UNIQUE INDEX CONCURRENTLY i ON t (a);\n  \
              DETAIL: Key (a)=(1) is duplicated.\n  \
              not recorded; nothing was applied before it; remove the cause and run again: \
-             what this run left, if anything, is cleaned up then"
+             {CLEANS_UP}"
         )
     );
     assert_eq!(scratch.history(), [""; 0]);

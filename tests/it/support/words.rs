@@ -16,6 +16,7 @@ pub const HAS_LOST_ITS_GUARD: &str = "the guard was already gone";
 pub const LEAVES_THE_LOCK: &str = "the next run takes the lock over";
 pub const TAKES_A_ROLLBACK_BACK: &str = "nothing of its rollback had happened";
 pub const FINDS_THE_WORK_DONE: &str = "the earlier run had done its work";
+pub const CLEANS_UP: &str = "the next run cleans up what this one left";
 
 impl Outcome {
     /// The database has all that the files hold, this many migrations.

@@ -1,0 +1,115 @@
+//! What the server refuses of tables with partitions, which only the catalog knows: found before it runs.
+//!
+//! What stands in a pending file is looked for before anything runs, unless something that is pending before it names the
+//! table, and may yet make it another one. So each statement outside a transaction is looked at again when its turn comes.
+
+use std::collections::BTreeSet;
+
+use super::Alone;
+use super::find::Relation;
+use crate::error::{Error, FailureOutcome, SqlError};
+use crate::migration::Migration;
+use crate::plan;
+use crate::plan::refusal::Refusal;
+use crate::server::session::Session;
+use crate::sql::{self, Kind, ObstacleKind, Outside, Partitioned, Statement, sqlstate};
+
+/// Refuses what the server would.
+///
+/// # Errors
+///
+/// [`Error::Refused`]; what asking the catalog meets.
+pub fn refuse(session: &mut Session, pending: &[&Migration]) -> Result<(), Error> {
+    let all = || {
+        let files = pending.iter();
+        files.flat_map(|file| file.script.statements.iter().map(move |it| (*file, it)))
+    };
+    if !all().any(|(file, statement)| !asked(file, statement).is_empty()) {
+        return Ok(());
+    }
+    let mut named_before = BTreeSet::new();
+    let mut obstructions = Vec::new();
+    for (file, statement) in all() {
+        for (what, name) in asked(file, statement) {
+            if may_change(&name, &named_before) {
+                continue;
+            }
+            let rows = session.ask_as_set(&[], &Relation::query(&name));
+            let doing = format!("looking at the catalog for {}", file.file_name);
+            let rows = rows.map_err(|trouble| trouble.while_doing(&doing))?;
+            let found = rows.first().map(Relation::read);
+            if found.is_some_and(|it| is_refused(what, &it)) {
+                let kind = ObstacleKind::Partitioned(what, name);
+                obstructions.push(plan::obstruction(file, statement.range().start, kind));
+            }
+        }
+        if statement.kind == Kind::Plain {
+            named_before.extend(sql::identifiers(&file.text[statement.range()]));
+        }
+    }
+    match obstructions.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Refused(Refusal {
+            divergences: Vec::new(),
+            obstructions,
+        })),
+    }
+}
+
+/// What a statement names that may be partitioned, and then is refused.
+fn asked(file: &Migration, statement: &Statement) -> Vec<(Partitioned, String)> {
+    let shares_transaction = file.script.statements.len() > 1 && !file.script.no_transaction;
+    match &statement.kind {
+        Kind::Outside(what) => asked_outside(what),
+        Kind::MaybeOutside if shares_transaction => {
+            let name = sql::rebuilt(&file.text[statement.range()]);
+            name.map(|it| (Partitioned::Rebuild, it))
+                .into_iter()
+                .collect()
+        }
+        Kind::MaybeOutside | Kind::Plain => Vec::new(),
+    }
+}
+
+fn asked_outside(statement: &Outside) -> Vec<(Partitioned, String)> {
+    match statement {
+        Outside::CreateIndex { table, .. } => vec![(Partitioned::Build, table.clone())],
+        Outside::DetachPartition { table, .. } => vec![(Partitioned::Detach, table.clone())],
+        Outside::DropIndex { indexes } => {
+            let indexes = indexes.iter().cloned();
+            indexes.map(|it| (Partitioned::Drop, it)).collect()
+        }
+        Outside::ReindexConcurrently { .. } | Outside::Other => Vec::new(),
+    }
+}
+
+fn is_refused(what: Partitioned, found: &Relation) -> bool {
+    match what {
+        Partitioned::Detach => found.has_default_partition,
+        Partitioned::Build | Partitioned::Drop | Partitioned::Rebuild => found.is_partitioned,
+    }
+}
+
+/// Whether statements that name all this may make the name another table's.
+fn may_change(name: &str, named: &BTreeSet<String>) -> bool {
+    let parts = sql::identifiers(name);
+    let path_is_set = || named.contains("search_path") || named.contains("set_config");
+    parts.last().is_none_or(|it| named.contains(it)) || parts.len() == 1 && path_is_set()
+}
+
+impl Alone<'_, '_, '_> {
+    /// Refuses a statement outside a transaction whose turn has come.
+    pub(super) fn refuse_partitioned(&mut self, statement: &Outside) -> Result<(), Error> {
+        for (what, name) in asked_outside(statement) {
+            let found = self.relation(&name)?;
+            if found.is_some_and(|it| is_refused(what, &it)) {
+                let cause = SqlError {
+                    message: ObstacleKind::Partitioned(what, name).to_string(),
+                    ..SqlError::ours(sqlstate::FEATURE_NOT_SUPPORTED, "")
+                };
+                return Err(self.failure(cause, None, FailureOutcome::NotBegun));
+            }
+        }
+        Ok(())
+    }
+}
