@@ -42,10 +42,11 @@ quick: ## what takes less than a minute: unit tests, the repository's own, files
 	$(TESTS) --test it -- contract::tidy contract::rules commands::help files:: lock::model
 
 # The tests last, so that their verdict is the last thing to read.
-check: ## formatting, clippy, tests: what CI runs
+check: ## formatting, clippy, documentation, tests: what CI runs
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --no-default-features -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
 	$(TESTS)
 
 # Not a part of `check`: it asks the network for the list of known faults, which grows without any change here.

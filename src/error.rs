@@ -373,20 +373,7 @@ impl Error {
                 id,
                 newest,
                 waited,
-            } => {
-                let waited = seconds(*waited);
-                write!(
-                    f,
-                    "bun's lock is still there after {waited}: row {id} of {locks}: its owner is \
-                     a bun process, alive or dead, which nothing can tell"
-                )?;
-                write_newest(f, *newest)?;
-                write!(
-                    f,
-                    "\n  hint: run again if a bun process is at work; if you know that none is: \
-                     lockstep unlock {id}"
-                )
-            }
+            } => write_bun_row_wait(f, locks, *id, *newest, *waited),
             Error::LockLost { locks, token } => write!(
                 f,
                 "the migration lock was lost: row {token} is gone from {locks}: somebody deleted \
@@ -601,6 +588,26 @@ fn write_bun_row(
         "row {id} of {locks} is bun's, whose owner may be alive or dead"
     )?;
     write_newest(f, newest)
+}
+
+fn write_bun_row_wait(
+    f: Formatter<'_, '_>,
+    locks: &str,
+    id: i64,
+    newest: Option<Version>,
+    waited: Duration,
+) -> fmt::Result {
+    let waited = seconds(waited);
+    write!(
+        f,
+        "bun's lock is still there after {waited}: row {id} of {locks}: its owner is a bun process, alive or dead, \
+         which nothing can tell"
+    )?;
+    write_newest(f, newest)?;
+    write!(
+        f,
+        "\n  hint: run again if a bun process is at work; if you know that none is: lockstep unlock {id}"
+    )
 }
 
 fn write_newest(f: Formatter<'_, '_>, newest: Option<Version>) -> fmt::Result {

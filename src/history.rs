@@ -454,87 +454,24 @@ impl Look {
             [columns.of_history(), columns.of_journal()].map(|it| it.replace('\'', "''"));
         let (runner, utc) = (columns.runner(), columns.in_utc());
         message.add(format!(
-        "DO LANGUAGE plpgsql $lockstep$
-DECLARE
-  the_facts pg_catalog.refcursor := 'lockstep_facts';
-  the_records pg_catalog.refcursor := 'lockstep_records';
-  the_interrupted pg_catalog.refcursor := 'lockstep_interrupted';
-  the_history pg_catalog.text := {history};
-  the_journal pg_catalog.text := {journal};
-  the_locks pg_catalog.text := {locks};
-  the_row pg_catalog.int8;
-  may_remove_row pg_catalog.bool := false;
-  the_lacks pg_catalog.text;
-  the_elsewhere pg_catalog.refcursor := 'lockstep_elsewhere';
-  the_path pg_catalog.text := pg_catalog.current_setting('search_path');
-  the_hidden pg_catalog.text;
-  the_others pg_catalog.text;
-  the_sequence pg_catalog.text;
-  the_last pg_catalog.int8;
-BEGIN
-  -- What the tables are called is found as the role's settings say; all else is the catalog's.
-  PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);{utc}
-  {LACKS}
-  SELECT string_agg(t, ', ') INTO the_hidden FROM unnest(ARRAY[the_history, the_journal, the_locks]) t
-    WHERE row_security_active(t);
-  IF the_history IS NULL THEN
-    SELECT string_agg(format('SELECT %L AS place, name::text FROM %s', t, t), ' UNION ALL ') INTO the_others
-      FROM (SELECT format('%I.%I', n.nspname, c.relname) AS t FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE {sought} AND c.relkind IN ('r', 'p') AND n.nspname <> 'pg_toast' AND NOT starts_with(n.nspname, 'pg_temp')
-          AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AND NOT row_security_active(c.oid)
-          AND (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped
-            AND a.attname IN ('id', 'name', 'group_id', 'migrated_at')) = 4 LIMIT 10) tables;
-  END IF;
-  OPEN the_elsewhere FOR EXECUTE COALESCE(the_others, 'SELECT NULL AS place, NULL AS name WHERE false');
-  IF the_locks IS NOT NULL THEN
-    EXECUTE {row} INTO the_row;
-  END IF;
-  IF the_row < 0 AND the_history IS NOT NULL THEN
-    may_remove_row := pg_catalog.has_table_privilege(the_locks, 'DELETE')
-      AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks g WHERE {guard});
-  END IF;
-  IF the_history IS NOT NULL THEN
-    the_sequence := pg_catalog.pg_get_serial_sequence(the_history, 'id');
-    IF pg_catalog.has_sequence_privilege(the_sequence, 'USAGE, SELECT') THEN
-      the_last := pg_catalog.pg_sequence_last_value(the_sequence::pg_catalog.regclass);
-    END IF;
-  END IF;
-  OPEN the_facts FOR SELECT pg_catalog.current_database() AS database, current_user AS role,
-    pg_catalog.current_setting('server_version') AS server_version, pg_catalog.pg_is_in_recovery() AS in_recovery,
-    pg_catalog.getdatabaseencoding() AS encoding,
-    pg_catalog.current_setting('standard_conforming_strings') AS standard_strings,
-    the_history AS history, the_journal AS journal, the_locks AS locks, the_row AS lock_row,
-    may_remove_row AS may_remove_row, the_lacks AS lacks, the_last AS last_id,
-    the_hidden AS hidden, the_path AS search_path,
-    pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL AS has_transaction_timeout,
-    pg_catalog.current_setting('client_connection_check_interval', true) IS NOT NULL
-      AND pg_catalog.version() !~* 'windows|visual c' AS has_check_interval;
-  IF the_history IS NULL THEN
-    OPEN the_records FOR SELECT NULL AS id, NULL AS name, NULL AS group_id, NULL AS checksum WHERE false;
-  ELSIF the_journal IS NULL THEN
-    OPEN the_records FOR EXECUTE pg_catalog.format(
-      'SELECT h.id, h.name, h.group_id, NULL AS checksum{of_history} FROM %s h ORDER BY h.id', the_history);
-  ELSE
-    OPEN the_records FOR EXECUTE pg_catalog.format(
-      'SELECT h.id, h.name, h.group_id, j.checksum{of_history}{of_journal}{runner} FROM %s h LEFT JOIN %s j ON j.version = h.name AND j.history_id = h.id
-       ORDER BY h.id', the_history, the_journal);
-  END IF;
-  IF the_history IS NULL OR the_journal IS NULL THEN
-    OPEN the_interrupted FOR SELECT NULL AS version, NULL AS runner, NULL AS checksum,
-      NULL AS history_id, NULL AS statement, NULL AS done WHERE false;
-  ELSE
-    OPEN the_interrupted FOR EXECUTE pg_catalog.format(
-      'SELECT j.version, j.runner, j.checksum, j.history_id, to_jsonb(j) ->> ''statement'' AS statement, to_jsonb(j) ->> ''done'' AS done{of_journal} FROM %s j WHERE j.finished_at IS NULL
-       AND NOT EXISTS (SELECT FROM %s h WHERE h.name = j.version)', the_journal, the_history);
-  END IF;
-END $lockstep$",
-        sought = match &config.history_table.schema {
-            Some(_) => "false".to_owned(),
-            None => format!("c.relname = {}", literal(&config.history_table.name)),
-        },
-        row = guard::row_query(config),
-        guard = guard::guard_lock("g", "the_history::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int4"),
-    ));
+            include_str!("history/look.sql"),
+            history = history,
+            journal = journal,
+            locks = locks,
+            utc = utc,
+            of_history = of_history,
+            of_journal = of_journal,
+            runner = runner,
+            sought = match &config.history_table.schema {
+                Some(_) => "false".to_owned(),
+                None => format!("c.relname = {}", literal(&config.history_table.name)),
+            },
+            row = guard::row_query(config),
+            guard = guard::guard_lock(
+                "g",
+                "the_history::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int4"
+            ),
+        ));
         Look {
             facts: message.add("FETCH ALL FROM lockstep_facts"),
             records: message.add("FETCH ALL FROM lockstep_records"),
@@ -543,10 +480,3 @@ END $lockstep$",
         }
     }
 }
-
-/// Finds the rights that our role lacks to apply anything.
-const LACKS: &str = "SELECT string_agg(format('%s on %s', p, t), ', ') INTO the_lacks
-    FROM (VALUES (the_history, 'INSERT'), (the_journal, 'INSERT'), (the_journal, 'UPDATE'), (the_locks, 'INSERT'),
-      (the_locks, 'UPDATE'), (the_locks, 'DELETE'), (pg_get_serial_sequence(the_history, 'id'), 'USAGE'),
-      (pg_get_serial_sequence(the_locks, 'id'), 'USAGE')) r(t, p)
-    WHERE NOT CASE p WHEN 'USAGE' THEN has_sequence_privilege(t, p) ELSE has_table_privilege(t, p) END;";

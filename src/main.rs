@@ -1,6 +1,6 @@
 //! Lockstep applies PostgreSQL schema migrations: exactly once, one at a time, and with no lock to delete.
 //!
-//! The story, in order: the environment becomes a [`Config`]; the directory becomes sorted migrations; a session reads
+//! The story, in order: the environment becomes a [`config::Config`]; the directory becomes sorted migrations; a session reads
 //! what the database knows. If nothing is to be done, that is all. Else the lock is taken, the history is read again
 //! under it, the plan is made and applied, the lock is released; and the exit code says what happened.
 

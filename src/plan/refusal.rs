@@ -138,78 +138,58 @@ impl fmt::Display for Obstruction {
 /// What is wrong, and what to do.
 impl fmt::Display for ObstacleKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ObstacleKind::TransactionControl(command) => {
-                write!(
-                    f,
-                    "{command} cannot stand in a migration: each file is one transaction already; remove it"
-                )
-            }
-            ObstacleKind::CopyFromStdin => {
-                write!(
-                    f,
-                    "COPY … FROM STDIN cannot stand in a migration: there is no input; use INSERT"
-                )
-            }
-            ObstacleKind::CopyToStdout => {
-                write!(
-                    f,
-                    "COPY … TO STDOUT cannot stand in a migration: nobody reads the output; remove it"
-                )
-            }
-            ObstacleKind::PsqlCommand(command) => {
-                write!(
-                    f,
-                    "{command} is a command of psql, not of the server; remove it, or write it in SQL"
-                )
-            }
-            ObstacleKind::UnnamedConcurrentIndex => {
-                write!(
-                    f,
-                    "CREATE INDEX CONCURRENTLY needs a name, or it cannot be found again; for example <table>_<column>_idx"
-                )
-            }
-            ObstacleKind::SetTransaction => {
-                write!(
-                    f,
-                    "SET TRANSACTION cannot stand in a migration: the fence of the lock holds in a READ COMMITTED, READ WRITE \
-                     transaction; remove it"
-                )
-            }
+        let (subject, words) = match self {
+            ObstacleKind::TransactionControl(command) => (
+                command as &str,
+                "cannot stand in a migration: each file is one transaction already; remove it",
+            ),
+            ObstacleKind::CopyFromStdin => (
+                "COPY … FROM STDIN",
+                "cannot stand in a migration: there is no input; use INSERT",
+            ),
+            ObstacleKind::CopyToStdout => (
+                "COPY … TO STDOUT",
+                "cannot stand in a migration: nobody reads the output; remove it",
+            ),
+            ObstacleKind::PsqlCommand(command) => (
+                command.as_str(),
+                "is a command of psql, not of the server; remove it, or write it in SQL",
+            ),
+            ObstacleKind::UnnamedConcurrentIndex => (
+                "CREATE INDEX CONCURRENTLY",
+                "needs a name, or it cannot be found again; for example <table>_<column>_idx",
+            ),
+            ObstacleKind::SetTransaction => (
+                "SET TRANSACTION",
+                "cannot stand in a migration: the fence of the lock holds in a READ COMMITTED, READ WRITE transaction; \
+                 remove it",
+            ),
             ObstacleKind::LateAnnotation(comment) => {
-                write!(f, "\"{comment}\" must stand before the first statement")
+                (comment.as_str(), "must stand before the first statement")
             }
-            ObstacleKind::UnknownAnnotation(comment) => {
-                write!(
-                    f,
-                    "\"{comment}\" is not understood: there is \"-- lockstep: no-transaction\""
-                )
-            }
-            ObstacleKind::UnsupportedAnnotation(comment) => {
-                write!(
-                    f,
-                    "\"{comment}\" asks for what Lockstep does not do: write the values into the file"
-                )
-            }
-            ObstacleKind::DownPart(comment) => {
-                write!(
-                    f,
-                    "\"{comment}\" begins another tool's way back, which would be run right behind the way there; \
-                     move it to the .down.sql file, or let `lockstep import` do so"
-                )
-            }
-            ObstacleKind::Template => {
-                write!(
-                    f,
-                    "{{{{ is a template's, which nothing fills in here; write the values into the file"
-                )
-            }
+            ObstacleKind::UnknownAnnotation(comment) => (
+                comment.as_str(),
+                "is not understood: there is \"-- lockstep: no-transaction\"",
+            ),
+            ObstacleKind::UnsupportedAnnotation(comment) => (
+                comment.as_str(),
+                "asks for what Lockstep does not do: write the values into the file",
+            ),
+            ObstacleKind::DownPart(comment) => (
+                comment.as_str(),
+                "begins another tool's way back, which would be run right behind the way there; move it to the \
+                 .down.sql file, or let `lockstep import` do so",
+            ),
+            ObstacleKind::Template => (
+                "{{",
+                "is a template's, which nothing fills in here; write the values into the file",
+            ),
             ObstacleKind::OwnTable(table) => {
-                write!(
+                return write!(
                     f,
                     "{table} is a table of Lockstep's own, which a migration must not create or drop; leave it out of a dump \
                      with pg_dump --exclude-table='{table}*'"
-                )
+                );
             }
             ObstacleKind::Partitioned(what, name) => {
                 let why = match what {
@@ -233,8 +213,11 @@ impl fmt::Display for ObstacleKind {
                 write!(f, "{name} {why}")
             }
             ObstacleKind::SharedFile { command } => {
-                write!(f, "{command} cannot share a file: give each its own")
+                (command.as_str(), "cannot share a file: give each its own")
             }
-        }
+        };
+        // A comment, which is quoted.
+        let quote = if subject.starts_with("--") { "\"" } else { "" };
+        write!(f, "{quote}{subject}{quote} {words}")
     }
 }

@@ -38,6 +38,31 @@ fn memory_stays_small_with_five_thousand_files() {
     }
 }
 
+/// One thread, and one for each of the two connections, however many files there are.
+#[cfg(target_os = "linux")]
+#[test]
+fn there_are_no_more_threads_than_connections_and_one() {
+    for files in [1, 100, 1000] {
+        let scratch = Scratch::new();
+        for number in 0..files {
+            scratch.file(&file(number), "SELECT 1;");
+        }
+        let run = scratch.patient_up().env("LOG_LEVEL", "WARN").spawn();
+        let mut most = 0;
+        // Until it has ended, and waits to be reaped.
+        while let Ok(status) = fs::read_to_string(format!("/proc/{}/status", run.pid())) {
+            let field = |name| status.lines().find_map(|it| it.strip_prefix(name));
+            if field("State:").is_some_and(|it| it.contains('Z')) {
+                break;
+            }
+            let threads = field("Threads:").and_then(|it| it.trim().parse().ok());
+            most = most.max(threads.unwrap_or(0));
+        }
+        run.wait().code(0);
+        assert_eq!(most, 1 + 2, "{files} files");
+    }
+}
+
 #[cfg(not(debug_assertions))]
 #[test]
 fn the_binary_is_below_three_mebibytes_and_a_half() {

@@ -508,6 +508,44 @@ fn nothing_in_src_panics_for_convenience_or_is_left_to_do() {
     assert!(found.is_empty(), "\n{}", found.join("\n"));
 }
 
+/// What a reader can hold in mind: of a function 70 lines, of a file 700, but the lexer's.
+#[test]
+fn no_function_and_no_file_in_src_is_long() {
+    let mut long = Vec::new();
+    for (file, text) in sources() {
+        if file.ends_with("tests.rs") || file == "sql/promises.rs" {
+            continue;
+        }
+        let lines = text.lines().count();
+        if lines > 700 && file != "sql/lexer.rs" {
+            long.push(format!("src/{file}: {lines} lines"));
+        }
+        for (name, lines) in functions(&code(&text)) {
+            if lines > 70 {
+                long.push(format!("src/{file}: {name}: {lines} lines"));
+            }
+        }
+    }
+    assert!(long.is_empty(), "\n{}", long.join("\n"));
+}
+
+/// The functions that have a body, each with its first line and how many lines it has.
+fn functions(code: &str) -> Vec<(&str, usize)> {
+    let lines: Vec<&str> = code.lines().collect();
+    let starts = lines.iter().enumerate().filter(|(_, line)| {
+        let signature = line.trim_start();
+        signature.starts_with("fn ") || signature.contains("pub") && signature.contains(" fn ")
+    });
+    starts
+        .filter_map(|(at, line)| {
+            let indent = line.len() - line.trim_start().len();
+            let end = format!("{}}}", " ".repeat(indent));
+            let length = lines[at..].iter().position(|it| **it == end)?;
+            Some((line.trim(), length + 1))
+        })
+        .collect()
+}
+
 #[test]
 fn every_test_file_is_a_module_of_the_one_test_binary() {
     let directory = root().join("tests/it");
