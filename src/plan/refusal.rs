@@ -210,7 +210,7 @@ impl fmt::Display for ObstacleKind {
                          or put `-- lockstep: no-transaction` on the file's first line"
                     }
                 };
-                write!(f, "{name} {why}")
+                (name.as_str(), why)
             }
             ObstacleKind::SharedFile { command } => {
                 (command.as_str(), "cannot share a file: give each its own")
