@@ -60,6 +60,7 @@ mod outside {
 /// What is between a run and its database: how it is named, the wire, poolers, standbys, hostile settings, and signals
 /// while it waits.
 mod connection {
+    mod failover;
     mod hostile;
     mod hosts;
     mod network;

@@ -256,7 +256,7 @@ impl Database {
     }
 }
 
-fn client(authority: &str, database: &str) -> Client {
+pub fn client(authority: &str, database: &str) -> Client {
     Client::connect(
         &format!("postgres://postgres@{authority}/{database}"),
         NoTls,
@@ -289,7 +289,7 @@ fn pair() -> &'static Pair {
 }
 
 /// Starts the cluster of a directory, creating it if there is none.
-fn start(directory: &Path) -> String {
+pub fn start(directory: &Path) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/postgres");
     let output = Command::new(script)
         .args(["start", "--throwaway"])
@@ -314,7 +314,7 @@ fn start(directory: &Path) -> String {
 }
 
 /// Makes a cluster that is a standby of the primary, where the user that runs the servers can get in.
-fn copy(primary: &str, primarys_data: &Path) -> PathBuf {
+pub fn copy(primary: &str, primarys_data: &Path) -> PathBuf {
     let directory = primarys_data.parent().expect("a parent").join("standby");
     let data = directory.join("data");
     fs::create_dir(&directory).expect("a directory");
