@@ -2,6 +2,7 @@
 //! [`COMMANDS`] is the one table of commands: the parser, the help pages and the complaints are made of it.
 
 mod help;
+mod shell;
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;

@@ -3,11 +3,15 @@
 //!
 //! A page about a command fits a terminal of 24 lines and 80 columns.
 
+use super::shell::READERS;
 use super::{COMMANDS, Entry};
 use crate::config::variables::{self, Variable};
 
-/// The page about a command, that of the manual, or the general one.
+/// The page about a command, that of the manual, what a shell or `man` reads, or the general page.
 pub fn help(topic: Option<&str>) -> String {
+    if let Some((_, text)) = READERS.iter().find(|(name, _)| Some(*name) == topic) {
+        return text();
+    }
     if let Some((_, page)) = MANUAL.iter().find(|(name, _)| Some(*name) == topic) {
         return (*page).to_owned();
     }
@@ -19,11 +23,13 @@ pub fn help(topic: Option<&str>) -> String {
 pub fn topic(name: &str) -> Option<&'static str> {
     let commands = COMMANDS.iter().map(|entry| entry.name);
     let topics = MANUAL.iter().map(|(topic, _)| *topic);
-    commands.chain(topics).find(|it| *it == name)
+    let readers = READERS.iter().map(|(reader, _)| *reader);
+    let mut all = commands.chain(topics).chain(readers);
+    all.find(|it| *it == name)
 }
 
 /// The manual: the files that README links to, so that the program and the page on the web never part.
-static MANUAL: [(&str, &str); 15] = [
+pub static MANUAL: [(&str, &str); 15] = [
     ("environment", include_str!("../manual/environment.md")),
     ("connections", include_str!("../manual/connections.md")),
     ("exit-codes", include_str!("../manual/exit-codes.md")),
@@ -41,7 +47,8 @@ static MANUAL: [(&str, &str); 15] = [
     ("contributing", include_str!("../manual/contributing.md")),
 ];
 
-fn general() -> String {
+/// What `lockstep help` shows.
+pub fn general() -> String {
     let mut page = "\
 Lockstep applies PostgreSQL schema migrations. Environment variables set it up.
 usage: lockstep [COMMAND]
@@ -68,7 +75,7 @@ the manual, `lockstep help TOPIC`:
 }
 
 /// How the command is called, and its page.
-fn page(entry: &Entry) -> String {
+pub fn page(entry: &Entry) -> String {
     let options = entry.options.iter().map(|option| format!("[--{option}] "));
     let rest = options.collect::<String>() + entry.operand;
     let usage = format!("usage: lockstep {} {rest}", entry.name);
