@@ -191,27 +191,7 @@ impl fmt::Display for ObstacleKind {
                      with pg_dump --exclude-table='{table}*'"
                 );
             }
-            ObstacleKind::Partitioned(what, name) => {
-                let why = match what {
-                    Partitioned::Build => {
-                        "is partitioned, and no index is built on it concurrently; do it in several files: CREATE INDEX … \
-                         ON ONLY the table, CREATE INDEX CONCURRENTLY on each partition, and ALTER INDEX … ATTACH \
-                         PARTITION with each of these"
-                    }
-                    Partitioned::Drop => {
-                        "is the index of a partitioned table, and is not dropped concurrently; leave CONCURRENTLY out"
-                    }
-                    Partitioned::Detach => {
-                        "has a default partition, and nothing is detached from it concurrently; leave CONCURRENTLY out, or \
-                         detach the default partition first"
-                    }
-                    Partitioned::Rebuild => {
-                        "is partitioned, and so is rebuilt outside a transaction; give the statement a file of its own, \
-                         or put `-- lockstep: no-transaction` on the file's first line"
-                    }
-                };
-                (name.as_str(), why)
-            }
+            ObstacleKind::Partitioned(what, name) => (name.as_str(), of_partitioned(*what)),
             ObstacleKind::SharedFile { command } => {
                 (command.as_str(), "cannot share a file: give each its own")
             }
@@ -219,5 +199,27 @@ impl fmt::Display for ObstacleKind {
         // A comment, which is quoted.
         let quote = if subject.starts_with("--") { "\"" } else { "" };
         write!(f, "{quote}{subject}{quote} {words}")
+    }
+}
+
+/// Why the server refuses it of a partitioned table, and what to do.
+fn of_partitioned(what: Partitioned) -> &'static str {
+    match what {
+        Partitioned::Build => {
+            "is partitioned, and no index is built on it concurrently; do it in several files: CREATE INDEX … \
+                         ON ONLY the table, CREATE INDEX CONCURRENTLY on each partition, and ALTER INDEX … ATTACH \
+                         PARTITION with each of these"
+        }
+        Partitioned::Drop => {
+            "is the index of a partitioned table, and is not dropped concurrently; leave CONCURRENTLY out"
+        }
+        Partitioned::Detach => {
+            "has a default partition, and nothing is detached from it concurrently; leave CONCURRENTLY out, or \
+                         detach the default partition first"
+        }
+        Partitioned::Rebuild => {
+            "is partitioned, and so is rebuilt outside a transaction; give the statement a file of its own, \
+                         or put `-- lockstep: no-transaction` on the file's first line"
+        }
     }
 }
