@@ -7,6 +7,7 @@
 //! A down file is run like an up file, but for two things ([`Way`]): the fence wants its version recorded, and in the
 //! place of the record stands its deletion.
 
+mod blockers;
 mod message;
 pub mod outside;
 
@@ -15,8 +16,8 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
-use postgres::SimpleQueryRow;
 
+pub use self::blockers::blockers;
 use self::message::{FileMessage, Marker, Marking};
 use crate::config::Config;
 use crate::error::{Before, Error, Failure, FailureOutcome, SqlError};
@@ -33,7 +34,6 @@ use crate::server::ticker::Ticker;
 use crate::server::wait::Wait;
 use crate::signals::Signals;
 use crate::sql::place::{Place, Precision};
-use crate::sql::quote::literal;
 use crate::sql::{self, Kind, sqlstate};
 
 /// How long a migration that met a locked table pauses before it is tried again, at most. Readers and writers that
@@ -254,7 +254,7 @@ impl Run<'_> {
             }
             wait.say(|| {
                 let blockers = if blockers.is_empty() {
-                    "a session that has ended".into()
+                    "somebody who holds it no more".into()
                 } else {
                     blockers.join("; ")
                 };
@@ -489,53 +489,6 @@ fn rows(migration: &Migration) -> Rows {
         true => Rows::Kept,
         false => Rows::Dropped,
     }
-}
-
-/// Who holds locks on the tables that the failed statement names, the oldest transaction first. The server does not tell
-/// whom a statement waited for once it has given up, and this connection could not ask while it waited; a third connection
-/// could, but a small pool has none to give. The sessions of our own do not count.
-pub fn blockers(
-    text: &str,
-    guard: i32,
-    ask: impl FnOnce(&str) -> Result<Vec<SimpleQueryRow>, Trouble>,
-) -> Result<Vec<String>, Error> {
-    let names: Vec<String> = sql::identifiers(text)
-        .iter()
-        .map(|name| literal(name))
-        .collect();
-    if names.is_empty() {
-        return Ok(Vec::new());
-    }
-    let query = format!(
-        "SELECT l.pid, max(a.application_name) AS application, max(a.state) AS state, \
-           date_trunc('second', clock_timestamp() - min(a.xact_start)) AS age, \
-           string_agg(DISTINCT l.mode || ' on ' || c.relname, ', ') AS locks \
-         FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_stat_activity a ON a.pid = l.pid \
-         WHERE l.granted AND l.pid NOT IN (pg_backend_pid(), {guard}) \
-           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-           AND c.relname = ANY (ARRAY[{names}]::name[]) \
-         GROUP BY l.pid ORDER BY min(a.xact_start) LIMIT 5",
-        names = names.join(", "),
-    );
-    let rows = ask(&query).map_err(|trouble| trouble.while_doing("asking who is in the way"))?;
-    Ok(rows.iter().map(describe_blocker).collect())
-}
-
-/// A session that holds locks, in words.
-fn describe_blocker(row: &SimpleQueryRow) -> String {
-    let column = |name: &str| row.get(name).unwrap_or_default();
-    let mut words = format!("pid {}", column("pid"));
-    for (label, value) in [
-        (" ", column("application")),
-        (", ", column("state")),
-        (" for ", column("age")),
-    ] {
-        if !value.is_empty() {
-            words.push_str(label);
-            words.push_str(value);
-        }
-    }
-    format!("{words} ({})", column("locks"))
 }
 
 /// What is open at the end of the file runs on into what we put behind it, and the server quotes that. The user has not

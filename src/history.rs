@@ -20,6 +20,7 @@ use self::tables::Names;
 use crate::config::Config;
 use crate::error::Error;
 use crate::migration::{Applied, History, Interrupted, Migration, Version};
+use crate::server::blocker;
 use crate::server::message::{Access, Message, Slot};
 use crate::server::session::{Answer, Session, Trouble};
 use crate::server::settings::{Dialect, LOCK_TIMEOUT, Settings};
@@ -224,17 +225,16 @@ fn blamed(config: &Config, session: &mut Session, mut error: Error) -> Error {
 /// What an observation is for, in errors.
 const READING: &str = "reading the history";
 
-/// The query for the sessions that have one of the tables locked against readers. The tables are found as the role's
-/// settings say, so all else is qualified.
+/// The query for whoever has one of the tables locked against readers. The tables are found as the role's settings say.
 fn lockers(config: &Config) -> String {
     let tables = Names::Configured.expressions(config);
     let oids = tables.map(|it| format!("{it}::pg_catalog.regclass::pg_catalog.oid"));
     format!(
-        "SELECT pg_catalog.concat_ws(' ', 'pid', a.pid,
-           CASE WHEN pg_catalog.length(a.application_name) OPERATOR(pg_catalog.>) 0 THEN a.application_name END, a.state)
-           AS locker FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) l.pid
+        "SELECT {} AS locker FROM {}
          WHERE l.granted AND l.mode OPERATOR(pg_catalog.=) 'AccessExclusiveLock'
            AND l.relation OPERATOR(pg_catalog.=) ANY (ARRAY[{}])",
+        blocker::WORDS,
+        blocker::FROM,
         oids.join(", ")
     )
 }

@@ -1,5 +1,6 @@
 //! The connection: how it is opened, what is said over it, how long it is waited for.
 
+pub mod blocker;
 pub mod message;
 pub mod open;
 pub mod progress;

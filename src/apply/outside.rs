@@ -40,6 +40,7 @@ use crate::error::{Error, Failure, FailureOutcome, SqlError};
 use crate::lock::Locked;
 use crate::lock::fence::{Expected, Fault, Leave};
 use crate::migration::{Interrupted, Migration};
+use crate::server::blocker;
 use crate::server::progress::{Followed, Frame, Reached, Watch};
 use crate::server::session::{Quiet, Trouble};
 use crate::server::settings::{LOCK_TIMEOUT, Settings};
@@ -445,28 +446,26 @@ impl Alone<'_, '_, '_> {
         }))
     }
 
-    /// CONCURRENTLY waits, without a deadline, for every transaction that is older than it. Whoever wonders why it
-    /// takes so long finds them in the log.
+    /// CONCURRENTLY waits, without a deadline, for every transaction that is older than it, whoever has it. Whoever wonders
+    /// why it takes so long finds them in the log.
     fn log_older_transactions(&mut self) -> Result<(), Error> {
         let query = format!(
-            "SELECT a.pid, a.application_name AS application, a.state, \
-               date_trunc('second', clock_timestamp() - a.xact_start) AS age \
-             FROM pg_stat_activity a \
-             WHERE a.datname = current_database() AND a.pid NOT IN (pg_backend_pid(), {}) \
-               AND (a.backend_xid IS NOT NULL OR a.backend_xmin IS NOT NULL) AND a.backend_type = 'client backend' \
-             ORDER BY a.xact_start LIMIT 20",
+            "SELECT {} AS holder FROM {} \
+             WHERE l.granted AND COALESCE(l.pid, 0) NOT IN (pg_backend_pid(), {}) \
+               AND (l.locktype = 'virtualxid' AND a.datname = current_database() \
+                 AND (a.backend_xid IS NOT NULL OR a.backend_xmin IS NOT NULL) \
+                 AND a.backend_type IS DISTINCT FROM 'autovacuum worker' \
+                 OR l.locktype = 'transactionid' AND x.database = current_database()) \
+             ORDER BY COALESCE(a.xact_start, x.prepared) LIMIT 20",
+            blocker::WORDS,
+            blocker::FROM,
             self.locked.guard_pid()
         );
         let rows = self.locked.ask(&query);
         let rows = rows.map_err(|trouble| trouble.while_doing("looking for older transactions"))?;
-        for row in rows {
-            let column = |name: &str| row.get(name).unwrap_or("?").to_owned();
-            let version = self.migration.version.to_string();
-            info!(
-                version = version.as_str();
-                "{} may have to wait for pid {} {}, {}, in a transaction for {}",
-                self.name(), column("pid"), column("application"), column("state"), column("age")
-            );
+        let version = self.migration.version.to_string();
+        for holder in rows.iter().filter_map(|row| row.get("holder")) {
+            info!(version = version.as_str(); "{} may have to wait for {holder}", self.name());
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use postgres::SimpleQueryRow;
 use crate::error::Error;
 use crate::history::Tables;
 use crate::history::guard::{guard_lock, key};
+use crate::server::blocker;
 use crate::server::session::Session;
 
 /// The runner that holds the guard, as far as our role may see it: of other roles' sessions the server shows the
@@ -103,9 +104,14 @@ fn query(tables: &Tables) -> String {
          LEFT JOIN LATERAL (
            SELECT s.pid, s.query, s.application_name, s.query_start,
              i.phase, i.percent,
-             (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', 'pid', b.pid, NULLIF(b.application_name, ''),
-                  '(' || b.state || pg_catalog.concat(' for ' || {blocking_for}) || ')'), ', ')
-              FROM pg_catalog.pg_stat_activity b WHERE b.pid = ANY (pg_catalog.pg_blocking_pids(s.pid))) AS waits_for
+             (SELECT pg_catalog.string_agg(blocking.holder, ', ') FROM (
+                SELECT pg_catalog.concat_ws(' ', 'pid', b.pid, NULLIF(b.application_name, ''),
+                  '(' || COALESCE(b.state, b.backend_type) || pg_catalog.concat(' for ' || {blocking_for}) || ')') AS holder
+                FROM pg_catalog.pg_stat_activity b WHERE b.pid = ANY (pg_catalog.pg_blocking_pids(s.pid))
+                UNION SELECT {prepared}
+                FROM {locks} JOIN pg_catalog.pg_locks n ON n.pid = s.pid AND NOT n.granted AND n.locktype = l.locktype
+                  AND (n.relation, n.transactionid) IS NOT DISTINCT FROM (l.relation, l.transactionid)
+                WHERE l.granted AND l.pid IS NULL AND 0 = ANY (pg_catalog.pg_blocking_pids(s.pid))) blocking) AS waits_for
            FROM pg_catalog.pg_stat_activity s
            LEFT JOIN LATERAL (
              SELECT p.phase, pg_catalog.round(100.0 * CASE
@@ -123,6 +129,8 @@ fn query(tables: &Tables) -> String {
         running_since = rfc3339("w.query_start"),
         running_for = age("w.query_start"),
         blocking_for = age("b.xact_start"),
+        prepared = blocker::WORDS,
+        locks = blocker::FROM,
         guard_lock = guard_lock("g", &key(tables)),
     )
 }

@@ -40,6 +40,7 @@ mod files {
 /// Exactly once, one at a time, no lock to delete: by racing, by killing at every message, by cutting the cable, by
 /// chance, and by going through all states of a model.
 mod lock {
+    mod blockers;
     mod cable;
     mod chaos;
     mod kill_matrix;

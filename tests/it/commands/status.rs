@@ -486,7 +486,7 @@ fn a_history_that_is_locked_against_readers_is_named_and_the_wait_for_it_ends() 
             outcome.error().contains("lock timeout (SQLSTATE 55P03)"),
             "{outcome}"
         );
-        let blocked = format!("\n  blocked by pid {pid} idle in transaction\n");
+        let blocked = format!("\n  blocked by pid {pid}, idle in transaction for ");
         assert!(outcome.error().contains(&blocked), "{outcome}");
     }
 }
