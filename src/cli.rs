@@ -35,6 +35,8 @@ pub enum Command {
     Import(PathBuf),
     /// Record every file up to this version as applied, without running it.
     Baseline(UpTo),
+    /// Take this version's record back, without running anything.
+    Forget(Version),
     /// Show the lock, or remove the row with this id.
     Unlock(Option<i64>),
     /// The general page, that of the command, or the manual's page with this name.
@@ -80,7 +82,7 @@ struct Entry {
 }
 
 /// Every command that has a name, in the order of the help text.
-static COMMANDS: [Entry; 11] = [
+static COMMANDS: [Entry; 12] = [
     Entry {
         name: "up",
         operand: "",
@@ -177,6 +179,18 @@ static COMMANDS: [Entry; 11] = [
                 version => Version::parse(version).map(UpTo::Version),
             });
             up_to.map(Command::Baseline)
+        },
+    },
+    Entry {
+        name: "forget",
+        operand: "VERSION",
+        options: &[],
+        summary: "take the record of VERSION back, running nothing",
+        page: include_str!("cli/pages/forget.txt"),
+        read: |words| {
+            let what = "VERSION is 14 digits, as `lockstep status` shows them";
+            let version = words.required(what, |word| Version::parse(word.to_str()?));
+            version.map(Command::Forget)
         },
     },
     Entry {
@@ -486,7 +500,7 @@ mod tests {
 
     #[test]
     fn names_what_it_does_not_understand() {
-        let commands = "use one of up, down, status, check, wait, plan, new, import, baseline, unlock, help (see `lockstep help`)";
+        let commands = "use one of up, down, status, check, wait, plan, new, import, baseline, forget, unlock, help (see `lockstep help`)";
         let version = "VERSION is 14 digits, those that a file's name begins with, or latest (see `lockstep help baseline`)";
         let id = "ID is the whole number that `lockstep unlock` shows (see `lockstep help unlock`)";
         let table = [

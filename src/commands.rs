@@ -3,6 +3,7 @@
 pub mod baseline;
 pub mod check;
 pub mod down;
+pub mod forget;
 pub mod import;
 pub mod new;
 pub mod plan;

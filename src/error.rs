@@ -14,6 +14,7 @@ use log::kv::Value;
 use crate::config::Complaint;
 use crate::files::FileProblem;
 use crate::migration::{Direction, Version};
+use crate::plan::doubt::Doubt;
 use crate::plan::refusal::{DivergenceKind, Refusal, WayBack};
 use crate::signals::{Signal, Stopped};
 use crate::text::words::{counted, seconds};
@@ -89,11 +90,14 @@ pub enum Error {
         id: i64,
         holder: String,
     },
-    /// `unlock` found a row of bun's, and was not told to remove it.
+    /// `unlock` found a row of bun's, and was not told to remove it, or somebody is at work.
     BunRow {
         locks: String,
         id: i64,
-        newest: Option<Version>,
+        /// The record of what may never have run.
+        doubt: Option<Doubt>,
+        /// Who is at work; else the row may be removed.
+        busy: Vec<String>,
         suspects: Vec<String>,
     },
     /// `unlock` was told to remove a row that is not there.
@@ -420,16 +424,28 @@ impl Error {
             Error::BunRow {
                 locks,
                 id,
-                newest,
+                doubt,
+                busy,
                 suspects,
             } => {
-                write_bun_row(f, locks, *id, *newest)?;
+                write_bun_row(f, locks, *id, None)?;
+                if !busy.is_empty() {
+                    f.write_str("; it stays while these are at work:")?;
+                    write_lines(f, busy)?;
+                    return write!(
+                        f,
+                        "\n  hint: end them, or when they are done: lockstep unlock {id}"
+                    );
+                }
                 for suspect in suspects {
                     write!(f, "\n  its owner may be {suspect}")?;
                 }
                 if suspects.is_empty() {
                     let nobody = "no session of another program is connected to this database now";
                     write!(f, "\n  {nobody}")?;
+                }
+                if let Some(doubt) = doubt {
+                    write!(f, "\n  bun records a migration before it runs it: {doubt}")?;
                 }
                 write!(
                     f,

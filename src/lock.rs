@@ -86,7 +86,7 @@ use crate::server::session::{Answer, Session, Trouble};
 use crate::server::settings::{Dialect, Settings, Span};
 use crate::server::wait::Wait;
 
-pub use holder::{Holder, find as holder, other_sessions};
+pub use holder::{Holder, Stranger, find as holder, strangers};
 
 /// How long the holder of the guard waits for its second connection, before it gives the guard back.
 const SECOND_CONNECTION: Duration = Duration::from_secs(10);

@@ -87,6 +87,7 @@ fn run(
         Command::Unlock(id) => commands::unlock::run(context, id),
         Command::Down(which) => commands::down::run(context, which),
         Command::Baseline(version) => commands::baseline::run(context, version),
+        Command::Forget(version) => commands::forget::run(context, version),
         Command::Status(format) => commands::status::run(context, format),
         Command::Check(format) => commands::check::run(context, format),
         Command::Wait => commands::wait::run(context),

@@ -11,6 +11,7 @@
 //! | ahead | in history, newer than every file: an older image meets a newer database | fine, said once |
 //! | archived | in history, older than every file: squashed | fine |
 
+pub mod doubt;
 pub mod refusal;
 pub mod rollback;
 pub mod split;

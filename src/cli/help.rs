@@ -64,8 +64,7 @@ usage: lockstep [COMMAND]
     }
     page += "  --version, -V     show the version\n\n";
     page += &table("DATABASE_URL, MIGRATIONS_DIR");
-    page += "
-exit codes: 0 done; 1 failed, 2 unusable input, 5 history and files disagree:
+    page += "exit codes: 0 done; 1 failed, 2 unusable input, 5 history and files disagree:
 fix it; 3 no connection, 4 no lock, 6 pending, 130 and 143 a signal: run again.
 the manual, `lockstep help TOPIC`:
 ";

@@ -10,13 +10,14 @@ use std::collections::BTreeSet;
 
 use log::{info, warn};
 
-use super::run::{Held, Obtained, obtain, rules, warn_of_odd_versions};
+use super::run::warn_of_odd_versions;
+use super::run::{Held, Obtained, no_such_version, not_written, obtain, rules};
 use super::{Answer, Context};
 use crate::cli::UpTo;
 use crate::config::Config;
 use crate::error::Error;
 use crate::files;
-use crate::lock::fence::{Expected, Fault};
+use crate::lock::fence::Expected;
 use crate::migration::{History, Migration, State, Version};
 use crate::plan;
 use crate::server::settings::{LOCK_TIMEOUT, Settings};
@@ -34,6 +35,7 @@ pub fn run(context: &Context<'_>, up_to: UpTo) -> Result<Answer, Error> {
         config,
         signals,
         why,
+        &migrations,
         |observation| {
             observation.refuse_if_lost(config, &migrations)?;
             Ok(baseline.work(&observation.history)?.is_some())
@@ -102,13 +104,7 @@ impl<'a> Baseline<'a> {
                 behind,
             });
         }
-        let neighbours = files.last().into_iter().chain(behind.first());
-        let nearest = neighbours.min_by_key(|it| it.version.distance(version));
-        let nearest = nearest.map(|it| it.path.display().to_string());
-        Err(Error::NoSuchVersion {
-            version,
-            nearest: nearest.unwrap_or_default(),
-        })
+        Err(no_such_version(migrations, version))
     }
 
     /// What the history lacks.
@@ -160,14 +156,8 @@ impl<'a> Baseline<'a> {
             Work::Rename(file, from, id) => fenced.rename(file, *from, *id),
         }
         let doing = "recording the baseline";
-        fenced.commit(doing, wait).map_err(|fault| match fault {
-            Fault::DoneByOthers => lost,
-            Fault::Refused(cause) => Error::Database {
-                doing: doing.to_owned(),
-                cause,
-            },
-            Fault::Error(error) => error,
-        })?;
+        let outcome = fenced.commit(doing, wait);
+        outcome.map_err(|fault| not_written(fault, doing, lost))?;
         Ok(match work {
             Work::Record(files) => self.tell(config, &held.history, &files, group),
             Work::Mend(file, _) => format!(

@@ -5,13 +5,12 @@
 
 use log::info;
 
-use super::run::{Held, Obtained, lacking, obtain, warn_of_foreign};
+use super::run::{Held, Obtained, obtain, warn_of_foreign};
 use super::{Answer, Context};
 use crate::apply;
 use crate::config::Config;
 use crate::error::Error;
 use crate::files::{self, Downs};
-use crate::history::tables;
 use crate::migration::{Migration, Version};
 use crate::plan::rollback::{Chosen, Rollback};
 use crate::text::words::counted;
@@ -28,6 +27,7 @@ pub fn run(context: &Context<'_>, which: Rollback) -> Result<Answer, Error> {
         config,
         signals,
         WHY,
+        &migrations,
         |observation| {
             observation.refuse_if_lost(config, &migrations)?;
             let history = &observation.history;
@@ -97,7 +97,7 @@ fn roll_back(
 ) -> Result<Vec<Version>, Error> {
     let left = chosen.left(&held.history)?;
     warn_of_foreign(&held.history);
-    refuse_without_rights(config, held)?;
+    held.refuse_unless_erasable(config, WHY)?;
     let files = down_files(&left, migrations, downs)?;
     let files: Vec<&Migration> = files.iter().collect();
     let counts_bytes = held.observation.counts_bytes;
@@ -110,15 +110,4 @@ fn roll_back(
         counts_bytes,
     )?;
     Ok(left.into_iter().take(done).collect())
-}
-
-/// Refuses a role that could run the files, but not take the records back.
-fn refuse_without_rights(config: &Config, held: &mut Held) -> Result<(), Error> {
-    let query = tables::lacks_to_erase(held.locked.tables());
-    let rows = held.locked.ask(&query);
-    let rows = rows.map_err(|it| it.while_doing("asking for the rights on the history"))?;
-    match rows.iter().find_map(|row| row.get("lacks")) {
-        Some(lacks) => Err(lacking(config, WHY, &held.observation.user, lacks)),
-        None => Ok(()),
-    }
 }

@@ -1,6 +1,6 @@
 //! What the commands share that look at the database, and what those share that may write.
 //!
-//! `up`, `down` and `baseline` look, take the lock, work under it, and give it back; each says whether there is work. The
+//! `up`, `down`, `baseline` and `forget` look, take the lock, work under it, and give it back; each says whether there is work. The
 //! commands that only read take the look, and no more.
 
 use std::time::Duration;
@@ -9,17 +9,21 @@ use log::{debug, info, warn};
 
 use crate::apply::outside::partitioned;
 use crate::config::Config;
-use crate::error::{BunRow, Error};
-use crate::history::{self, Observation, Observe};
+use crate::error::{Before, BunRow, Error};
+use crate::history::{self, Observation, Observe, tables};
+use crate::lock::fence::Fault;
 use crate::lock::row::{create_tables, wait_for_bun};
 use crate::lock::{self, Acquired, Locked};
-use crate::migration::{self, History, Migration};
-use crate::plan::{self, Plan, Rules};
+use crate::migration::{self, History, Migration, Version};
+use crate::plan::{self, Plan, Rules, doubt};
 use crate::server::open::{self, application_name};
 use crate::server::session::Session;
 use crate::server::wait::Wait;
 use crate::signals::Signals;
 use crate::text::words::counted;
+
+/// How often we look whether a session is done, at most.
+const POLL: Duration = Duration::from_millis(250);
 
 /// A session, and what the first look at the database told.
 pub struct FirstLook {
@@ -90,6 +94,83 @@ impl Held {
         }
         outcome.and_then(|done| released.map(|()| done))
     }
+
+    /// Waits while a session of another program runs what bun sends to run a migration that may not be done: bun died, or
+    /// its row was removed, and the server goes on with what it was sent.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SessionWait`] at the deadline.
+    fn wait_for_bun(&mut self, migrations: &[Migration], wait: &mut Wait) -> Result<(), Error> {
+        loop {
+            let strangers = lock::strangers(|query| self.locked.ask(query))?;
+            let busy: Vec<_> = strangers
+                .iter()
+                .filter(|it| it.transaction.is_some())
+                .collect();
+            let is_open = |it: &&Migration| {
+                let record = self.history.record(it.version);
+                record.is_none_or(|record| record.checksum.is_none())
+            };
+            let found = migrations.iter().filter(is_open).find_map(|migration| {
+                let texts = doubt::sent_by_bun(migration);
+                let session = busy.iter().find(|it| it.is_at_one_of(&texts))?;
+                Some((migration, session))
+            });
+            let Some((migration, session)) = found.filter(|_| !busy.is_empty()) else {
+                return Ok(());
+            };
+            if wait.is_over() {
+                return Err(Error::SessionWait {
+                    doing: migration.path.display().to_string(),
+                    session: format!("a session that runs it: {session}"),
+                    waited: wait.elapsed(),
+                    before: Before::nothing(),
+                });
+            }
+            wait.say(|| format!("a session that runs {}: {session}", migration.file_name));
+            wait.pause(POLL)?;
+        }
+    }
+
+    /// Refuses a role that could run the files, but not take the records back; `why` says what it is for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rejected`]; what the connection meets.
+    pub fn refuse_unless_erasable(&mut self, config: &Config, why: &str) -> Result<(), Error> {
+        let query = tables::lacks_to_erase(self.locked.tables());
+        let rows = self.locked.ask(&query);
+        let rows = rows.map_err(|it| it.while_doing("asking for the rights on the history"))?;
+        match rows.iter().find_map(|row| row.get("lacks")) {
+            Some(lacks) => Err(lacking(config, why, &self.observation.user, lacks)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why what a command was to write without running a file was not written.
+pub fn not_written(fault: Fault, doing: &str, lost: Error) -> Error {
+    match fault {
+        Fault::DoneByOthers => lost,
+        Fault::Refused(cause) => Error::Database {
+            doing: doing.to_owned(),
+            cause,
+        },
+        Fault::Error(error) => error,
+    }
+}
+
+/// No file has this version; the nearest is named.
+pub fn no_such_version(migrations: &[Migration], version: Version) -> Error {
+    let nearest = migrations
+        .iter()
+        .min_by_key(|it| it.version.distance(version));
+    let nearest = nearest.map(|it| it.path.display().to_string());
+    Error::NoSuchVersion {
+        version,
+        nearest: nearest.unwrap_or_default(),
+    }
 }
 
 /// Looks at the database and takes the lock, if `decide` says that there is work; again and again while there is no second
@@ -106,6 +187,7 @@ pub fn obtain(
     config: &Config,
     signals: &Signals,
     why: &str,
+    migrations: &[Migration],
     mut decide: impl FnMut(&Observation) -> Result<bool, Error>,
     mut refuse: impl FnMut(&mut Session, &Observation) -> Result<(), Error>,
 ) -> Result<Obtained, Error> {
@@ -114,7 +196,15 @@ pub fn obtain(
     loop {
         let first = look(config, signals, waited.take())?;
         let mut wait = first.wait.clone();
-        match attempt(config, first, why, &mut wait, &mut decide, &mut refuse) {
+        match attempt(
+            config,
+            first,
+            why,
+            migrations,
+            &mut wait,
+            &mut decide,
+            &mut refuse,
+        ) {
             Ok(Attempt::Obtained(obtained)) => return Ok(*obtained),
             Ok(Attempt::NoConnection(cause)) => {
                 if second.is_over() {
@@ -156,6 +246,7 @@ fn attempt(
     config: &Config,
     mut first: FirstLook,
     why: &str,
+    migrations: &[Migration],
     wait: &mut Wait,
     decide: &mut impl FnMut(&Observation) -> Result<bool, Error>,
     refuse: &mut impl FnMut(&mut Session, &Observation) -> Result<(), Error>,
@@ -202,11 +293,17 @@ fn attempt(
         settled,
     )?;
     Ok(match acquired {
-        Acquired::Locked(locked, history) => Attempt::Obtained(Box::new(Obtained::Lock(Held {
-            locked,
-            history,
-            observation,
-        }))),
+        Acquired::Locked(locked, history) => {
+            let mut held = Held {
+                locked,
+                history,
+                observation,
+            };
+            if let Err(error) = held.wait_for_bun(migrations, wait) {
+                return held.release(Err(error));
+            }
+            Attempt::Obtained(Box::new(Obtained::Lock(held)))
+        }
         Acquired::NothingLeft(session) => {
             session.close();
             Attempt::Obtained(Box::new(Obtained::NothingLeft))
@@ -236,7 +333,7 @@ pub fn refuse_what_cannot_be_written_to(
 }
 
 /// The error for a role that lacks a right on our tables.
-pub fn lacking(config: &Config, why: &str, user: &str, lacks: &str) -> Error {
+fn lacking(config: &Config, why: &str, user: &str, lacks: &str) -> Error {
     Error::Rejected {
         server: config.server.description.clone(),
         cause: format!("{why}, and the role {user} lacks {lacks}"),

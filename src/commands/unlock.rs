@@ -4,17 +4,30 @@
 //! goes back to bun. Of a row of ours the guard tells whether its owner lives. Of bun's nothing tells, so a person must
 //! name the row, and is told before what there is to know.
 
+use std::time::Duration;
+
 use log::info;
 
 use super::run::look;
 use super::{Answer, Context};
 use crate::config::Config;
 use crate::error::Error;
+use crate::files;
 use crate::history::{Observation, Tables};
-use crate::lock::{self, row};
-use crate::server::session::Session;
+use crate::lock::{self, Stranger, row};
+use crate::migration::{History, Migration};
+use crate::plan::doubt::{self, COLUMNS, Doubt, Verdict};
+use crate::server::message::{Access, Message};
+use crate::server::session::{Session, Trouble};
+use crate::server::settings::{self, Settings};
 use crate::server::wait::Wait;
 use crate::text::words::counted;
+
+/// How long an application's transaction lasts, at most.
+const SHORT_TRANSACTION: Duration = Duration::from_secs(2);
+
+/// How often we look whether one has ended, at most.
+const POLL: Duration = Duration::from_millis(250);
 
 pub fn run(context: &Context<'_>, id: Option<i64>) -> Result<Answer, Error> {
     let config = context.config()?;
@@ -66,13 +79,17 @@ fn unlock(
     if row < 0 {
         return remove_ours(config, session, observation, runner, row, wait);
     }
-    let suspects = lock::other_sessions(&mut session)?;
-    let newest = observation.history.newest();
-    if id.is_none() {
+    let (suspects, busy) = suspects(&mut session, wait)?;
+    let doubt = match busy.is_empty() {
+        true => doubt(config, &mut session, &observation.history, runner)?,
+        false => None,
+    };
+    if id.is_none() || !busy.is_empty() {
         return Err(Error::BunRow {
             locks,
             id: row,
-            newest,
+            doubt,
+            busy,
             suspects,
         });
     }
@@ -85,7 +102,83 @@ fn unlock(
         .for_each(|suspect| info!("it may be {suspect}"));
     let removed = row::delete(config, &mut session, &locks, row, wait)?;
     session.close();
-    removed_answer(removed, &locks, row, "bun's")
+    let answer = removed_answer(removed, &locks, row, "bun's");
+    Ok(match doubt {
+        Some(doubt) => format!("{answer}{doubt}\n{}\n", doubt.remedy()),
+        None => format!("{answer}lockstep up\n"),
+    })
+}
+
+/// Who may be bun, and who of them is at work: is in a transaction, and in the same one a while later. Whoever is done
+/// with it meanwhile is an application's session, and no migration.
+fn suspects(session: &mut Session, wait: &Wait) -> Result<(Vec<String>, Vec<String>), Error> {
+    let patience = Wait::new(wait.signals(), SHORT_TRANSACTION);
+    let mut seen: Option<Vec<Stranger>> = None;
+    loop {
+        let now = lock::strangers(|query| session.ask(query))?;
+        let was_busy = |it: &&Stranger| match &seen {
+            None => true,
+            Some(seen) => seen.iter().any(|seen| seen.transaction == it.transaction),
+        };
+        let in_transaction = now.iter().filter(|it| it.transaction.is_some());
+        let busy: Vec<Stranger> = in_transaction.filter(was_busy).cloned().collect();
+        if busy.is_empty() || patience.is_over() {
+            let words = |all: &[Stranger]| all.iter().map(Stranger::to_string).collect();
+            return Ok((words(&now), words(&busy)));
+        }
+        seen = Some(busy);
+        patience.pause(POLL)?;
+    }
+}
+
+/// The newest record, if it is bun's: bun may have died before it ran the file, or while it did.
+fn doubt(
+    config: &Config,
+    session: &mut Session,
+    history: &History,
+    runner: &str,
+) -> Result<Option<Doubt>, Error> {
+    let newest = history.applied.last().filter(|it| it.checksum.is_none());
+    let Some(version) = newest.map(|it| it.version) else {
+        return Ok(None);
+    };
+    // A directory that is not there is no reason to keep the row.
+    let migrations = files::read(&config.migrations_dir).unwrap_or_default();
+    let file = migrations.iter().find(|it| it.version == version);
+    let verdict = match file.map(|file| (file, doubt::trial(file))) {
+        None => Verdict::Unknown("no file of it is there".to_owned()),
+        Some((_, None)) => Verdict::Unknown("its file cannot be tried".to_owned()),
+        Some((file, Some(trial))) => try_out(session, file, &trial, runner)?,
+    };
+    Ok(Some(Doubt { version, verdict }))
+}
+
+/// Runs what is to be tried, and rolls back. It waits neither for locks nor for long statements.
+fn try_out(
+    session: &mut Session,
+    file: &Migration,
+    [trial, answer]: &[String; 2],
+    runner: &str,
+) -> Result<Verdict, Error> {
+    let mut message = Message::begin(Access::Write, &Settings::of_trial());
+    message.add(trial);
+    let rows = message.add(answer);
+    message.add("ROLLBACK");
+    message.extend(&settings::reset(runner));
+    let doing = "trying whether a migration would run";
+    match session.send(&message) {
+        Ok(answer) => {
+            let rows = answer.rows(rows).iter();
+            let rows = rows.map(|row| COLUMNS.map(|it| row.get(it).unwrap_or_default()));
+            Ok(doubt::read(file, rows))
+        }
+        Err(Trouble::Sql(cause)) => {
+            let rolled_back = session.execute("ROLLBACK");
+            rolled_back.map_err(|trouble| trouble.while_doing(doing))?;
+            Ok(Verdict::Unknown(cause.message().to_owned()))
+        }
+        Err(trouble) => Err(trouble.while_doing(doing)),
+    }
 }
 
 /// There is no row; a runner may be about to write one.
@@ -110,7 +203,12 @@ fn remove_ours(
     let Some(tables) = &observation.tables else {
         // Without a history table nobody can hold the guard, which is keyed by it.
         let removed = row::delete(config, &mut session, &locks, row, wait)?;
-        return removed_answer(removed, &locks, row, "of a runner that is gone");
+        return Ok(removed_answer(
+            removed,
+            &locks,
+            row,
+            "of a runner that is gone",
+        ));
     };
     let removed = row::remove_dead(config, &mut session, observation, tables, runner, row, wait)?;
     if !removed && let Some(holder) = lock::holder(&mut session, tables)? {
@@ -121,12 +219,17 @@ fn remove_ours(
         });
     }
     session.close();
-    removed_answer(removed, &locks, row, "of a runner that is gone")
+    Ok(removed_answer(
+        removed,
+        &locks,
+        row,
+        "of a runner that is gone",
+    ))
 }
 
-fn removed_answer(removed: bool, locks: &str, row: i64, whose: &str) -> Result<String, Error> {
-    Ok(match removed {
+fn removed_answer(removed: bool, locks: &str, row: i64, whose: &str) -> String {
+    match removed {
         true => format!("removed row {row} of {locks}, {whose}; the migration lock is free\n"),
         false => format!("row {row} of {locks}, {whose}, has just been removed by somebody else\n"),
-    })
+    }
 }

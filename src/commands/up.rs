@@ -29,6 +29,7 @@ pub fn run(context: &Context<'_>) -> Result<Answer, Error> {
         config,
         signals,
         "migrations are pending",
+        &migrations,
         |observation| {
             observation.refuse_if_lost(config, &migrations)?;
             let plan = plan_for(config, &migrations, &observation.history)?;

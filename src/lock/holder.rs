@@ -8,7 +8,8 @@ use crate::error::Error;
 use crate::history::Tables;
 use crate::history::guard::{guard_lock, key};
 use crate::server::blocker;
-use crate::server::session::Session;
+use crate::server::session::{Session, Trouble};
+use crate::sql;
 
 /// The runner that holds the guard, as far as our role may see it: of other roles' sessions the server shows the
 /// application name only.
@@ -71,23 +72,78 @@ pub fn find(session: &mut Session, tables: &Tables) -> Result<Option<Holder>, Er
     Ok(rows.first().map(read))
 }
 
-/// Client sessions on this database that are not ours, in words, the longest connected first: a bun process that has the
-/// lock may be any of them.
-pub fn other_sessions(session: &mut Session) -> Result<Vec<String>, Error> {
-    let rows = session.ask(
-        "SELECT pg_catalog.concat_ws(', ', 'pid ' || a.pid, NULLIF(a.application_name, ''), 'user ' || a.usename,
-           'from ' || pg_catalog.host(a.client_addr), a.state,
-           'connected since ' || pg_catalog.date_trunc('second', a.backend_start)) AS session
-         FROM pg_catalog.pg_stat_activity a
-         WHERE a.datname = pg_catalog.current_database() AND a.pid <> pg_catalog.pg_backend_pid()
+/// A session of another program.
+#[derive(Clone)]
+pub struct Stranger {
+    /// In words.
+    pub words: String,
+    /// Its transaction, if it is in one; every statement is.
+    pub transaction: Option<String>,
+    /// What it runs, or ran last, if that is for us to see.
+    pub query: String,
+    /// Whether the server has cut that.
+    pub is_cut: bool,
+}
+
+/// Client sessions on this database that are not ours, the longest connected first: a bun process that has the lock may be
+/// any of them.
+///
+/// # Errors
+///
+/// What the connection meets.
+pub fn strangers(
+    ask: impl FnOnce(&str) -> Result<Vec<SimpleQueryRow>, Trouble>,
+) -> Result<Vec<Stranger>, Error> {
+    let query = format!(
+        "SELECT concat_ws(', ', 'pid ' || a.pid, NULLIF(a.application_name, ''), 'user ' || a.usename,
+           'from ' || host(a.client_addr), a.state || COALESCE(CASE WHEN a.state <> 'idle' THEN ' for ' || {age} END, ''),
+           'connected since ' || date_trunc('second', a.backend_start)) AS words, l.virtualxid, a.query,
+           octet_length(a.query) + 4 >= pg_size_bytes(current_setting('track_activity_query_size')) AS cut
+         FROM pg_stat_activity a
+         LEFT JOIN pg_locks l ON l.pid = a.pid AND l.locktype = 'virtualxid' AND l.granted AND l.mode = 'ExclusiveLock'
+         WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()
            AND COALESCE(a.backend_type, 'client backend') = 'client backend'
            AND a.application_name NOT LIKE 'lockstep/%'
          ORDER BY a.backend_start",
+        age = age("COALESCE(a.xact_start, a.query_start)")
     );
-    let rows = rows.map_err(|trouble| trouble.while_doing("asking who else is connected"))?;
-    let words = |row: SimpleQueryRow| row.get("session").map(str::to_owned);
-    Ok(rows.into_iter().filter_map(words).collect())
+    let rows =
+        ask(&query).map_err(|trouble| trouble.while_doing("asking who else is connected"))?;
+    let stranger = |row: &SimpleQueryRow| Stranger {
+        words: row.get("words").unwrap_or_default().to_owned(),
+        transaction: row.get("virtualxid").map(str::to_owned),
+        query: row.get("query").unwrap_or_default().to_owned(),
+        is_cut: row.get("cut") == Some("t"),
+    };
+    Ok(rows.iter().map(stranger).collect())
 }
+
+impl Stranger {
+    /// Returns true if and only if it is at work on one of these texts, as bun sends them.
+    pub fn is_at_one_of(&self, texts: &[String]) -> bool {
+        let query = self.query.trim();
+        let is = |text: &String| text == query || self.is_cut && text.starts_with(query);
+        self.transaction.is_some() && !query.is_empty() && texts.iter().any(is)
+    }
+}
+
+impl fmt::Display for Stranger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)?;
+        if self.transaction.is_none() {
+            return Ok(());
+        }
+        if self.query.to_lowercase().contains("password") {
+            return write!(f, ": {}", sql::verb(&self.query));
+        }
+        let query: Vec<&str> = self.query.split_whitespace().collect();
+        let shown: String = query.join(" ").chars().take(SHOWN).collect();
+        write!(f, ": {shown}")
+    }
+}
+
+/// How much of a statement is shown, in characters.
+const SHOWN: usize = 80;
 
 /// A message of ours begins with a comment that names the file, and a marker appends the statement's number to the
 /// application name.

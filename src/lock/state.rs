@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use crate::config::Config;
 use crate::error::Error;
 use crate::history::{Observation, Observe, Record};
-use crate::lock::{self, Holder};
+use crate::lock::{self, Holder, Stranger};
 use crate::migration::Version;
 use crate::server::open;
 use crate::server::session::Session;
@@ -66,7 +66,10 @@ pub fn ask(config: &Config, runner: &str, signals: &Signals) -> Result<Facts, Er
         let lock = match (observation.lock_row, holder) {
             (Some(id), waiting) if id > 0 => LockState::Bun {
                 id,
-                suspects: lock::other_sessions(&mut session)?,
+                suspects: lock::strangers(|query| session.ask(query))?
+                    .iter()
+                    .map(Stranger::to_string)
+                    .collect(),
                 waiting,
             },
             (id, Some(holder)) => LockState::Held { id, holder },

@@ -76,6 +76,15 @@ impl Settings {
         }
     }
 
+    /// To try a user's statements, and roll back: whatever takes its time is given up.
+    pub fn of_trial() -> Settings {
+        Settings {
+            lock_timeout: Duration::from_secs(1),
+            statement_timeout: Duration::from_secs(3),
+            ..Settings::default()
+        }
+    }
+
     /// The same for a server of this dialect.
     pub fn on(self, dialect: Dialect) -> Settings {
         Settings {

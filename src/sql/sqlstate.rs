@@ -17,6 +17,8 @@ pub const DEADLOCK_DETECTED: &str = "40P01";
 pub const INVALID_SCHEMA_NAME: &str = "3F000";
 pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
 pub const SYNTAX_ERROR: &str = "42601";
+/// `statement_timeout` has passed, say.
+pub const QUERY_CANCELED: &str = "57014";
 /// `lock_timeout` has passed.
 pub const LOCK_NOT_AVAILABLE: &str = "55P03";
 /// An enum value is used in the transaction that adds it.

@@ -20,6 +20,7 @@ mod commands {
     mod baseline;
     mod check;
     mod down;
+    mod forget;
     mod help;
     mod history_lost;
     mod import;

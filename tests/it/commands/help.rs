@@ -6,8 +6,9 @@ use std::process::Command;
 use crate::support::Scratch;
 
 /// What the general page lists, in this order.
-const COMMANDS: [&str; 11] = [
-    "up", "down", "status", "check", "wait", "plan", "new", "import", "baseline", "unlock", "help",
+const COMMANDS: [&str; 12] = [
+    "up", "down", "status", "check", "wait", "plan", "new", "import", "baseline", "forget",
+    "unlock", "help",
 ];
 
 #[test]

@@ -122,7 +122,7 @@ fn buns_row_is_shown_with_the_sessions_that_may_be_its_owners_and_stays_until_it
         &format!(
             "row {row} of public.bun_migration_locks is bun's, whose owner may be alive or dead"
         ),
-        "20230101000001, the newest record, may be running, or may never have run",
+        "bun records a migration before it runs it: whether 20230101000001 ran cannot be told",
         "\n  its owner may be pid ",
         ", the proxy, user postgres, from 127.0.0.1, idle, connected since ",
         &format!("\n  hint: if you know that no bun process is at work: lockstep unlock {row}"),
@@ -136,13 +136,155 @@ fn buns_row_is_shown_with_the_sessions_that_may_be_its_owners_and_stays_until_it
         .code(0)
         .says("of other programs are connected to this database")
         .says(", the proxy, user postgres");
-    assert_eq!(
-        outcome.stdout,
-        format!(
-            "removed row {row} of public.bun_migration_locks, bun's; the migration lock is free\n"
-        )
+    let removed = format!(
+        "removed row {row} of public.bun_migration_locks, bun's; the migration lock is free\n"
     );
+    assert!(outcome.stdout.starts_with(&removed), "{outcome}");
     assert_eq!(scratch.sql("SELECT id FROM bun_migration_locks"), [""; 0]);
+}
+
+#[test]
+fn buns_row_stays_while_another_program_is_in_a_transaction() {
+    let scratch = Scratch::new();
+    init(&scratch);
+    let row = scratch.value(BUN_LOCK);
+    let mut suspect = scratch.client();
+    suspect
+        .batch_execute("BEGIN; SELECT 'at work'")
+        .expect("a transaction");
+    for arguments in [&[][..], &[row.as_str()]] {
+        let outcome = unlock(&scratch, arguments);
+        outcome
+            .code(4)
+            .says("it stays while these are at work:")
+            .says("idle in transaction for ")
+            .says(": BEGIN; SELECT 'at work'");
+        assert_eq!(self::row(&scratch), row);
+    }
+    suspect.batch_execute("COMMIT").expect("committed");
+    unlock(&scratch, &[&row]).code(0);
+}
+
+/// Each case: the file's name, its text, what of it is there, and what is said of it.
+#[test]
+fn what_bun_recorded_last_is_tried_and_the_answer_ends_with_the_command_to_type() {
+    let scratch = Scratch::new();
+    init(&scratch);
+    let forget = "lockstep forget 20230101000002";
+    let rest = "run the rest of it by hand, and then: lockstep up";
+    let index = "CREATE INDEX CONCURRENTLY i ON t (x)";
+    let parts = "CREATE TABLE a ();\n--bun:split\nINSERT INTO t VALUES (1);\n--bun:split\nCREATE TABLE b ();";
+    for (kind, text, there, said, command) in [
+        (
+            "up",
+            "CREATE TABLE a ()",
+            "",
+            "most likely never did",
+            forget,
+        ),
+        (
+            "up",
+            "CREATE TABLE a ()",
+            "CREATE TABLE a ()",
+            "most likely ran",
+            "lockstep up",
+        ),
+        (
+            "up",
+            "CREATE TABLE a (); SELECT pg_sleep(9)",
+            "",
+            "most likely never did",
+            forget,
+        ),
+        (
+            "up",
+            "INSERT INTO t VALUES (1)",
+            "",
+            "cannot be told",
+            forget,
+        ),
+        (
+            "up",
+            "DROP TABLE gone",
+            "",
+            "most likely ran",
+            "lockstep up",
+        ),
+        (
+            "up",
+            "ALTER TABLE t RENAME TO u",
+            "",
+            "most likely never did",
+            forget,
+        ),
+        (
+            "up",
+            "DROP TABLE t; CREATE TABLE t (x int)",
+            "",
+            "cannot be told",
+            forget,
+        ),
+        (
+            "up",
+            "COMMIT; CREATE TABLE a ()",
+            "",
+            "cannot be told",
+            forget,
+        ),
+        ("up", parts, "", "most likely never did", forget),
+        (
+            "up",
+            &parts.replace("INSERT", "CREATE TABLE c (); INSERT"),
+            "CREATE TABLE a ()",
+            "in part: 1 of its 3",
+            rest,
+        ),
+        ("tx.up", parts, "", "most likely never did", forget),
+        ("up", index, "", "most likely never did", forget),
+        ("up", index, index, "most likely ran", "lockstep up"),
+        (
+            "up",
+            "DROP INDEX CONCURRENTLY i",
+            index,
+            "most likely never did",
+            forget,
+        ),
+        (
+            "up",
+            index,
+            "CREATE INDEX i ON t (x); UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'i'::regclass",
+            "index \"i\" is INVALID",
+            forget,
+        ),
+    ] {
+        let mut client = scratch.client();
+        client
+            .batch_execute(
+                "DROP TABLE IF EXISTS a, b, t; CREATE TABLE t (x int); TRUNCATE bun_migrations; \
+                 INSERT INTO bun_migrations (name, group_id) VALUES ('20230101000002', 1)",
+            )
+            .expect("a table");
+        if !there.is_empty() {
+            client.batch_execute(there).expect("there");
+        }
+        drop(client);
+        let file = scratch.file(&format!("20230101000002_b.{kind}.sql"), text);
+        let row = scratch.value(BUN_LOCK);
+        let before = scratch.schema();
+        let outcome = unlock(&scratch, &[]);
+        outcome.code(4);
+        assert!(outcome.error().contains(said), "{text}\n{outcome}");
+        let outcome = unlock(&scratch, &[&row]);
+        outcome.code(0);
+        assert!(outcome.stdout.contains(said), "{text}\n{outcome}");
+        assert!(
+            outcome.stdout.ends_with(&format!("{command}\n")),
+            "{text}\n{outcome}"
+        );
+        assert_eq!(scratch.schema(), before, "{text}");
+        assert_eq!(scratch.value("SELECT count(*) FROM t"), "0", "{text}");
+        std::fs::remove_file(file).expect("removed");
+    }
 }
 
 #[test]
