@@ -21,9 +21,10 @@ pub use self::blockers::blockers;
 use self::message::{FileMessage, Marker, Marking};
 use crate::config::Config;
 use crate::error::{Before, Error, Failure, FailureOutcome, SqlError};
+use crate::history::Tables;
 use crate::history::record::Started;
 use crate::lock::Locked;
-use crate::lock::fence::{Expected, Failed, Fenced, Ran, Verdict};
+use crate::lock::fence::{Expected, Failed, Fault, Fenced, Ran, Verdict};
 use crate::logging::{self, live};
 use crate::migration::{Direction, History, Migration, Version};
 use crate::plan::{self, Plan};
@@ -299,6 +300,9 @@ impl Run<'_> {
             Verdict::TryAgain => Ok(Attempt::Locked(failed)),
             Verdict::NotInTransaction if single => Ok(Attempt::NeedsNoTransaction),
             Verdict::NotInTransaction | Verdict::Refused => {
+                if let Some(error) = self.fault_of_tables(locked, migration, &failed.failed) {
+                    return Err(error);
+                }
                 let outcome = match failed.failed.ours {
                     Some(sqlstate::TRANSACTION_ENDED) => FailureOutcome::TransactionEnded,
                     _ => FailureOutcome::RolledBack,
@@ -362,6 +366,33 @@ impl Run<'_> {
         match (self.way, self.history.record(version)) {
             (Way::Down, Some(record)) => Expected::Record(version, record.id),
             _ => Expected::NoneOf(vec![version]),
+        }
+    }
+
+    /// The error, if history and journal do not take what is to be written of the migration without its file either: a
+    /// trigger on them, a view in their place, a sequence at its end. The file is not to blame then.
+    fn fault_of_tables(
+        &self,
+        locked: &mut Locked,
+        migration: &Migration,
+        failed: &Failed,
+    ) -> Option<Error> {
+        let is_ours = matches!(
+            failed.ours,
+            None | Some(sqlstate::NOT_RECORDED | sqlstate::STILL_RECORDED)
+        );
+        if !is_ours || failed.cause.position().is_some() {
+            return None;
+        }
+        let expected = self.expected(migration.version);
+        let mut fenced = locked.transaction(&expected, Settings::default());
+        self.settle_record(&mut fenced, migration, Started::WithTransaction);
+        let mut wait = Wait::new(self.signals, Duration::ZERO);
+        match fenced.try_out("trying the record", &mut wait) {
+            Err(Fault::Refused(cause)) => {
+                Some(not_taken(locked.tables(), &migration.file_name, cause))
+            }
+            _ => None,
         }
     }
 
@@ -454,6 +485,18 @@ impl Run<'_> {
             None => migration.text.as_str(),
         };
         blockers(text, locked.guard_pid(), |query| locked.ask(query))
+    }
+}
+
+/// The error of history and journal that do not take what is written of a migration.
+fn not_taken(tables: &Tables, name: &str, mut cause: Box<SqlError>) -> Error {
+    (cause.query, cause.context) = (None, None);
+    Error::Database {
+        doing: format!(
+            "recording {name} in {} and {}",
+            tables.history, tables.journal
+        ),
+        cause,
     }
 }
 

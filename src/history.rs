@@ -67,6 +67,8 @@ pub struct Observation {
     pub dialect: Dialect,
     /// The tables whose rows are hidden from our role by row-level security.
     pub hidden: Option<String>,
+    /// The columns that tables of our names lack to be ours.
+    pub shapeless: Option<String>,
     /// As it is set.
     pub search_path: String,
     /// Where the history's name, which has no schema, leads to no table: tables of that name and shape elsewhere, qualified
@@ -173,23 +175,30 @@ impl Observe {
     ///
     /// # Errors
     ///
-    /// [`Error::Rejected`] if rows may be hidden from our role: all would seem pending. [`Error::UnexpectedAnswer`].
+    /// [`Error::Rejected`] if the tables are another program's, or if rows may be hidden from our role: all would seem
+    /// pending. [`Error::UnexpectedAnswer`].
     pub fn observation(&self, config: &Config, answer: &Answer) -> Result<Observation, Error> {
         let observed = self.look.observed(answer);
         let observed = observed.ok_or_else(|| Trouble::Unexpected.while_doing(READING))?;
-        match &observed.hidden {
-            None => Ok(observed),
-            Some(tables) => Err(Error::Rejected {
-                server: config.server.description.clone(),
-                cause: format!(
+        let (cause, hint) = match (&observed.shapeless, &observed.hidden) {
+            (Some(lacks), _) => (
+                format!("{lacks}: the name is another program's table's"),
+                "MIGRATIONS_TABLE and MIGRATION_LOCKS_TABLE choose other names",
+            ),
+            (None, Some(tables)) => (
+                format!(
                     "row-level security may hide rows of {tables} from the role {}",
                     observed.user
                 ),
-                hint: Some(
-                    "run as the tables' owner, or give the role BYPASSRLS, or switch row-level security off",
-                ),
-            }),
-        }
+                "run as the tables' owner, or give the role BYPASSRLS, or switch row-level security off",
+            ),
+            (None, None) => return Ok(observed),
+        };
+        Err(Error::Rejected {
+            server: config.server.description.clone(),
+            cause,
+            hint: Some(hint),
+        })
     }
 }
 
@@ -279,6 +288,7 @@ impl Look {
             may_remove_row: flag("may_remove_row"),
             lacks: text("lacks"),
             hidden: text("hidden"),
+            shapeless: text("shapeless"),
             search_path: text("search_path")?,
             elsewhere: elsewhere(answer.rows(self.elsewhere)),
             dialect: Dialect {

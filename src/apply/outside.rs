@@ -376,13 +376,15 @@ impl Alone<'_, '_, '_> {
             Ok(value) => Ok(Written::Committed(value)),
             Err(Fault::DoneByOthers) => Ok(Written::NoMore(Step::DoneByOthers)),
             Err(Fault::Error(error)) => Err(error.after(self.run.before())),
-            Err(Fault::Refused(mut cause)) => {
-                if let Some(built) = built.filter(|_| cause.sqlstate == sqlstate::INVALID_INDEX) {
+            Err(Fault::Refused(mut cause)) if cause.sqlstate == sqlstate::INVALID_INDEX => {
+                if let Some(built) = built {
                     cause.message = format!("{built} is INVALID, or is not on that table");
                 }
-                let left = cause.sqlstate == sqlstate::INVALID_INDEX;
-                let outcome = FailureOutcome::OutsideTransaction { left };
+                let outcome = FailureOutcome::OutsideTransaction { left: true };
                 Err(self.failure(*cause, None, outcome))
+            }
+            Err(Fault::Refused(cause)) => {
+                Err(super::not_taken(self.locked.tables(), self.name(), cause))
             }
         }
     }

@@ -33,7 +33,7 @@ impl SqlError {
             message: format!("{words}{place}"),
             detail: None,
             hint: matches!(code, sqlstate::NOT_RECORDED | sqlstate::STILL_RECORDED).then(|| {
-                format!("A trigger or a rule on {history}, a view in its place, or the file itself prevents it.")
+                format!("A trigger or a rule on {history}, a view in its place, or the file prevents it.")
             }),
             query: None,
             context: None,

@@ -12,12 +12,26 @@ DECLARE
   the_elsewhere pg_catalog.refcursor := 'lockstep_elsewhere';
   the_path pg_catalog.text := pg_catalog.current_setting('search_path');
   the_hidden pg_catalog.text;
+  the_shapeless pg_catalog.text;
   the_others pg_catalog.text;
   the_sequence pg_catalog.text;
   the_last pg_catalog.int8;
 BEGIN
   -- What the tables are called is found as the role's settings say; all else is the catalog's.
   PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);{utc}
+  -- Another program's table may have the name of one of ours.
+  SELECT string_agg(lacks, '; ') INTO the_shapeless
+    FROM (SELECT format('%s has no column %s', t, string_agg(c, ', ')) AS lacks
+      FROM (VALUES (the_history, 'id'), (the_history, 'name'), (the_history, 'group_id'), (the_history, 'migrated_at'),
+        (the_locks, 'id'), (the_locks, 'table_name'), (the_journal, 'version'), (the_journal, 'history_id')) w(t, c)
+      WHERE t IS NOT NULL AND NOT EXISTS (SELECT FROM pg_attribute
+        WHERE attrelid = t::regclass AND attname = c AND NOT attisdropped)
+      GROUP BY t) tables;
+  IF the_shapeless IS NOT NULL THEN
+    the_history := NULL;
+    the_journal := NULL;
+    the_locks := NULL;
+  END IF;
   -- The rights that our role lacks to apply anything.
   SELECT string_agg(format('%s on %s', p, t), ', ') INTO the_lacks
     FROM (VALUES (the_history, 'INSERT'), (the_journal, 'INSERT'), (the_journal, 'UPDATE'), (the_locks, 'INSERT'),
@@ -54,7 +68,7 @@ BEGIN
     pg_catalog.current_setting('standard_conforming_strings') AS standard_strings,
     the_history AS history, the_journal AS journal, the_locks AS locks, the_row AS lock_row,
     may_remove_row AS may_remove_row, the_lacks AS lacks, the_last AS last_id,
-    the_hidden AS hidden, the_path AS search_path,
+    the_hidden AS hidden, the_shapeless AS shapeless, the_path AS search_path,
     pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL AS has_transaction_timeout,
     pg_catalog.current_setting('client_connection_check_interval', true) IS NOT NULL
       AND pg_catalog.version() !~* 'windows|visual c' AS has_check_interval;

@@ -32,22 +32,13 @@ impl Names<'_> {
 }
 
 /// An SQL expression: the table's qualified and quoted name, or NULL if it does not exist. A name without a schema is
-/// found as in any statement; where the role's `search_path` selects no schema at all, `public` is meant.
+/// found as in any statement.
 fn qualified(table: &TableName) -> String {
-    let mut found = format!("pg_catalog.to_regclass({})", literal(&table.quoted()));
-    if table.schema.is_none() {
-        let public = TableName {
-            schema: Some("public".to_owned()),
-            ..table.clone()
-        };
-        found = format!(
-            "COALESCE({found}, CASE WHEN pg_catalog.current_schema() IS NULL THEN pg_catalog.to_regclass({}) END)",
-            literal(&public.quoted())
-        );
-    }
     format!(
         "(SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c \
-         JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace WHERE c.oid OPERATOR(pg_catalog.=) {found})"
+         JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+         WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass({}))",
+        literal(&table.quoted())
     )
 }
 
@@ -100,7 +91,7 @@ fn create_table(table: &TableName, columns: &str) -> String {
         true => format!("{} IS NULL", qualified(&sequence)),
         false => "false".to_owned(),
     };
-    let target = in_schema(table);
+    let target = literal(&table.quoted());
     let create = |id: &str| {
         let columns = literal(&format!(" ({})", columns.replace("{id}", id)));
         format!(
@@ -128,7 +119,7 @@ fn create_table(table: &TableName, columns: &str) -> String {
          END IF;
         ",
         exists = qualified(table),
-        sequence = in_schema(&sequence),
+        sequence = literal(&sequence.quoted()),
         create_with_sequence = create("id BIGINT NOT NULL"),
         create_serial = create("id BIGSERIAL NOT NULL"),
     )
@@ -136,24 +127,6 @@ fn create_table(table: &TableName, columns: &str) -> String {
 
 /// The longest name that the server does not cut short, in bytes.
 const LONGEST_NAME: usize = 63;
-
-/// An SQL expression: the quoted name under which to create something. Where the role's `search_path` selects no schema
-/// at all, `public` is meant.
-fn in_schema(table: &TableName) -> String {
-    let name = literal(&table.quoted());
-    if table.schema.is_some() {
-        return name;
-    }
-    let public = TableName {
-        setting: String::new(),
-        schema: Some("public".to_owned()),
-        name: table.name.clone(),
-    };
-    format!(
-        "CASE WHEN pg_catalog.current_schema() IS NULL THEN {} ELSE {name} END",
-        literal(&public.quoted())
-    )
-}
 
 /// The query for the rights on history and journal that our role lacks to roll anything back, beside those that it needs
 /// to apply.

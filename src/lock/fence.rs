@@ -226,7 +226,7 @@ impl Locked {
     }
 }
 
-impl Fenced<'_> {
+impl<'a> Fenced<'a> {
     /// Records the migration as applied.
     pub fn record(&mut self, migration: &Migration, group: i64, started: Started) {
         let locked = &self.locked;
@@ -348,16 +348,33 @@ impl Fenced<'_> {
     ///
     /// [`Error::TableWait`] at the deadline.
     pub fn commit(self, doing: &str, wait: &mut Wait) -> Result<(), Fault> {
+        let (locked, answer) = self.end("COMMIT", doing, wait)?;
+        locked.learn(&answer);
+        Ok(())
+    }
+
+    /// Writes as [`Fenced::commit`] would, and rolls back.
+    ///
+    /// # Errors
+    ///
+    /// Like [`Fenced::commit`].
+    pub fn try_out(self, doing: &str, wait: &mut Wait) -> Result<(), Fault> {
+        self.end("ROLLBACK", doing, wait).map(drop)
+    }
+
+    fn end(
+        self,
+        end: &str,
+        doing: &str,
+        wait: &mut Wait,
+    ) -> Result<(&'a mut Locked, Answer), Fault> {
         let (check, mut message) = (self.check(), self.before);
         message.extend(&self.work);
         message.add(check);
-        message.add("COMMIT");
+        message.add(end);
         loop {
             let trouble = match self.locked.work.send(&message) {
-                Ok(answer) => {
-                    self.locked.learn(&answer);
-                    return Ok(());
-                }
+                Ok(answer) => return Ok((self.locked, answer)),
                 Err(trouble) => trouble,
             };
             let cause = match &trouble {

@@ -243,7 +243,8 @@ fn not_created(config: &Config, error: Error) -> Error {
              `lockstep up` once"
         }
         sqlstate::INVALID_SCHEMA_NAME => {
-            "name the schema: MIGRATIONS_TABLE=schema.table, MIGRATION_LOCKS_TABLE=schema.table"
+            "no schema of the search_path is there for this role: GRANT USAGE, CREATE ON SCHEMA, or set the search_path, \
+             or name the schema: MIGRATIONS_TABLE=schema.table, MIGRATION_LOCKS_TABLE=schema.table"
         }
         _ => {
             (cause.query, cause.context) = (None, None);

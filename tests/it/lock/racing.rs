@@ -651,7 +651,7 @@ fn hostile_settings_of_the_role_change_nothing() {
         ("default_transaction_read_only", "on"),
         ("default_transaction_isolation", "serializable"),
         ("default_transaction_deferrable", "on"),
-        ("search_path", "''"),
+        ("search_path", "nowhere, public"),
         ("client_min_messages", "error"),
         ("standard_conforming_strings", "off"),
         ("synchronous_commit", "off"),
