@@ -27,6 +27,7 @@ use crate::lock::Locked;
 use crate::lock::fence::{Expected, Failed, Fault, Fenced, Ran, Verdict};
 use crate::logging::{self, live};
 use crate::migration::{Direction, History, Migration, Version};
+use crate::plan::doubt::{COLUMNS, Trial};
 use crate::plan::{self, Plan};
 use crate::server::progress::{Reached, Watch};
 use crate::server::session::{Rows, Trouble};
@@ -307,7 +308,18 @@ impl Run<'_> {
                     Some(sqlstate::TRANSACTION_ENDED) => FailureOutcome::TransactionEnded,
                     _ => FailureOutcome::RolledBack,
                 };
-                Err(self.failure(migration, &failed, outcome))
+                let mut error = self.failure(migration, &failed, outcome);
+                if let Error::Migration(failure) = &mut error
+                    && failed.statement().unwrap_or(0) == 0
+                    && self.is_there(locked, migration, &failure.cause)
+                {
+                    let hint = format!(
+                        "Its work is there. If it ran without a record, as after bun's rollback of a group: lockstep baseline {}",
+                        migration.version
+                    );
+                    failure.cause.hint = Some(hint);
+                }
+                Err(error)
             }
         }
     }
@@ -450,6 +462,25 @@ impl Run<'_> {
             cause,
             before: self.before(),
         }))
+    }
+
+    /// Whether the file failed because all of its work is there, as far as a trial of it tells.
+    fn is_there(&self, locked: &mut Locked, migration: &Migration, cause: &SqlError) -> bool {
+        const THERE: [&str; 3] = [
+            sqlstate::DUPLICATE_TABLE,
+            sqlstate::DUPLICATE_COLUMN,
+            sqlstate::DUPLICATE_OBJECT,
+        ];
+        let is_up = self.way != Way::Down && THERE.contains(&cause.sqlstate.as_str());
+        let Some(trial) = Trial::by_statement(migration).filter(|_| is_up) else {
+            return false;
+        };
+        let doing = format!("trying whether {} ran", migration.file_name);
+        let mut once = Wait::new(self.signals, Duration::ZERO);
+        let tried = locked.try_out(Settings::of_trial(), &trial.statements(), &doing, &mut once);
+        let rows = tried.unwrap_or_default();
+        let columns = rows.iter();
+        trial.is_there(columns.map(|row| COLUMNS.map(|it| row.get(it).unwrap_or_default())))
     }
 
     /// What a failure leaves. A rollback that an earlier run began has taken its record back already.

@@ -83,7 +83,7 @@ use crate::migration::History;
 use crate::server::message::{Access, Message, Slot};
 use crate::server::open;
 use crate::server::session::{Answer, Session, Trouble};
-use crate::server::settings::{Dialect, Settings, Span};
+use crate::server::settings::{self, Dialect, Settings, Span};
 use crate::server::wait::Wait;
 
 pub use holder::{Holder, Stranger, find as holder, strangers};
@@ -328,6 +328,7 @@ impl Locked {
         let mut message = Message::begin(Access::Write, &settings.on(self.dialect));
         let slots = statements.iter().map(|it| message.add(it)).last();
         message.add("ROLLBACK");
+        message.extend(&settings::reset(&self.runner));
         loop {
             match self.work.send(&message) {
                 Ok(answer) => {

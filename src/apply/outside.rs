@@ -52,6 +52,9 @@ use crate::sql::{self, Kind, Outside, ReindexTarget, sqlstate};
 /// How often we look whether a session or a build has ended, at most.
 const POLL: Duration = Duration::from_millis(500);
 
+/// Where the server keeps the indexes of what is too long for a table's rows.
+const TOAST: &str = "pg_toast.";
+
 /// The settings of a transaction of our own.
 fn settings() -> Settings {
     Settings {
@@ -516,7 +519,19 @@ impl Alone<'_, '_, '_> {
         warn!("{name}: dropping the INVALID index {index} that an unfinished build left");
         let doing = format!("dropping the INVALID index that {name} left");
         let drop = format!("DROP INDEX CONCURRENTLY IF EXISTS {index}");
-        self.repair(leave, &drop, &doing)
+        let outcome = self.repair(leave, &drop, &doing);
+        if let Err(Error::Database { cause, .. }) = &outcome
+            && cause.sqlstate == sqlstate::INSUFFICIENT_PRIVILEGE
+            && index.starts_with(TOAST)
+        {
+            // The owner of a table may rebuild its TOAST index, and not drop what that left. Another rebuild does not mind.
+            let name = self.name();
+            warn!(
+                "{name}: {index} stays: {cause}; it does no harm, and a superuser may drop it: {drop}"
+            );
+            return Ok(());
+        }
+        outcome
     }
 
     fn finalize_detach(

@@ -15,8 +15,8 @@ use crate::error::Error;
 use crate::files;
 use crate::history::{Observation, Tables};
 use crate::lock::{self, Stranger, row};
-use crate::migration::{History, Migration};
-use crate::plan::doubt::{self, COLUMNS, Doubt, Verdict};
+use crate::migration::History;
+use crate::plan::doubt::{COLUMNS, Doubt, Trial, Verdict};
 use crate::server::message::{Access, Message};
 use crate::server::session::{Session, Trouble};
 use crate::server::settings::{self, Settings};
@@ -145,23 +145,19 @@ fn doubt(
     // A directory that is not there is no reason to keep the row.
     let migrations = files::read(&config.migrations_dir).unwrap_or_default();
     let file = migrations.iter().find(|it| it.version == version);
-    let verdict = match file.map(|file| (file, doubt::trial(file))) {
+    let verdict = match file.map(Trial::by_part) {
         None => Verdict::Unknown("no file of it is there".to_owned()),
-        Some((_, None)) => Verdict::Unknown("its file cannot be tried".to_owned()),
-        Some((file, Some(trial))) => try_out(session, file, &trial, runner)?,
+        Some(None) => Verdict::Unknown("its file cannot be tried".to_owned()),
+        Some(Some(trial)) => try_out(session, &trial, runner)?,
     };
     Ok(Some(Doubt { version, verdict }))
 }
 
 /// Runs what is to be tried, and rolls back. It waits neither for locks nor for long statements.
-fn try_out(
-    session: &mut Session,
-    file: &Migration,
-    [trial, answer]: &[String; 2],
-    runner: &str,
-) -> Result<Verdict, Error> {
+fn try_out(session: &mut Session, trial: &Trial<'_>, runner: &str) -> Result<Verdict, Error> {
     let mut message = Message::begin(Access::Write, &Settings::of_trial());
-    message.add(trial);
+    let [tried, answer] = trial.statements();
+    message.add(tried);
     let rows = message.add(answer);
     message.add("ROLLBACK");
     message.extend(&settings::reset(runner));
@@ -170,7 +166,7 @@ fn try_out(
         Ok(answer) => {
             let rows = answer.rows(rows).iter();
             let rows = rows.map(|row| COLUMNS.map(|it| row.get(it).unwrap_or_default()));
-            Ok(doubt::read(file, rows))
+            Ok(trial.verdict(rows))
         }
         Err(Trouble::Sql(cause)) => {
             let rolled_back = session.execute("ROLLBACK");

@@ -91,55 +91,98 @@ fn parts(text: &str) -> Vec<Range<usize>> {
     parts
 }
 
-/// Statements of each part that was to be one transaction; no part is empty.
-fn statements(migration: &Migration) -> Vec<Vec<&Statement>> {
-    let all = migration.script.statements.iter();
-    if migration.file_name.ends_with(".tx.up.sql") {
-        return vec![all.collect()];
-    }
-    let of = |part: Range<usize>| -> Vec<&Statement> {
-        let inside = |it: &&Statement| part.contains(&it.range().start);
-        all.clone().filter(inside).collect()
-    };
-    let parts = parts(&migration.text).into_iter().map(of);
-    parts.filter(|it| !it.is_empty()).collect()
+/// A migration that is to be tried, in parts; none is empty.
+pub struct Trial<'a> {
+    migration: &'a Migration,
+    parts: Vec<Vec<&'a Statement>>,
 }
 
 const CURSOR: &str = "lockstep_doubt";
 
-/// The statements that try the migration, in a transaction that is rolled back; the last returns what [`read`] reads. None
-/// if it is not to be tried.
-pub fn trial(migration: &Migration) -> Option<[String; 2]> {
-    let parts = statements(migration);
-    if parts.is_empty() || migration.text.len() > LONGEST {
-        return None;
+/// What the trial's last statement returns of each part.
+pub const COLUMNS: [&str; 4] = ["code", "words", "place", "again"];
+
+impl<'a> Trial<'a> {
+    /// In the parts that bun makes transactions of. None if the file is not to be tried.
+    pub fn by_part(migration: &'a Migration) -> Option<Trial<'a>> {
+        let all = migration.script.statements.iter();
+        if migration.file_name.ends_with(".tx.up.sql") {
+            return Trial::of(migration, vec![all.collect()]);
+        }
+        let of = |part: Range<usize>| {
+            let inside = |it: &&Statement| part.contains(&it.range().start);
+            all.clone().filter(inside).collect()
+        };
+        Trial::of(
+            migration,
+            parts(&migration.text).into_iter().map(of).collect(),
+        )
     }
-    let count = parts.len();
-    let blocks: String = (1..)
-        .zip(&parts)
-        .map(|(number, it)| try_part(migration, number, it))
-        .collect();
-    // Once the timeout has passed there is no other, so that part is the last.
-    let block = format!(
-        "DECLARE
-           the_answer pg_catalog.refcursor := '{CURSOR}';
-           the_part pg_catalog.text[];
-           the_codes pg_catalog.text[] := pg_catalog.array_fill(''::pg_catalog.text, ARRAY[{count}]);
-           the_words pg_catalog.text[] := the_codes;
-           the_codes_again pg_catalog.text[] := the_codes;
-           the_places pg_catalog.int4[] := pg_catalog.array_fill(0, ARRAY[{count}]);
-           the_place pg_catalog.int4;
-           is_over pg_catalog.bool := false;
-         BEGIN {blocks}
-           OPEN the_answer FOR SELECT * FROM ROWS FROM (pg_catalog.unnest(the_codes),
-             pg_catalog.unnest(the_words), pg_catalog.unnest(the_places), pg_catalog.unnest(the_codes_again))
-             AS t(code, words, place, again);
-         END"
-    );
-    Some([
-        format!("DO LANGUAGE plpgsql {}", escape_literal(&block)),
-        format!("FETCH ALL FROM {CURSOR}"),
-    ])
+
+    /// Statement by statement. None if the file is not to be tried.
+    pub fn by_statement(migration: &'a Migration) -> Option<Trial<'a>> {
+        let all = migration.script.statements.iter();
+        Trial::of(migration, all.map(|it| vec![it]).collect())
+    }
+
+    fn of(migration: &'a Migration, mut parts: Vec<Vec<&'a Statement>>) -> Option<Trial<'a>> {
+        parts.retain(|it| !it.is_empty());
+        let is_fit = !parts.is_empty() && migration.text.len() <= LONGEST;
+        is_fit.then_some(Trial { migration, parts })
+    }
+
+    /// The statements that try it, in a transaction that is rolled back; the last returns what is judged.
+    pub fn statements(&self) -> [String; 2] {
+        let parts = (1..).zip(&self.parts);
+        let blocks: String = parts
+            .map(|(number, it)| try_part(self.migration, number, it))
+            .collect();
+        // Once the timeout has passed there is no other, so that part is the last.
+        let block = format!(
+            "DECLARE
+               the_answer pg_catalog.refcursor := '{CURSOR}';
+               the_part pg_catalog.text[];
+               the_codes pg_catalog.text[] := pg_catalog.array_fill(''::pg_catalog.text, ARRAY[{count}]);
+               the_words pg_catalog.text[] := the_codes;
+               the_codes_again pg_catalog.text[] := the_codes;
+               the_places pg_catalog.int4[] := pg_catalog.array_fill(0, ARRAY[{count}]);
+               the_place pg_catalog.int4;
+               is_over pg_catalog.bool := false;
+             BEGIN {blocks}
+               OPEN the_answer FOR SELECT * FROM ROWS FROM (pg_catalog.unnest(the_codes),
+                 pg_catalog.unnest(the_words), pg_catalog.unnest(the_places), pg_catalog.unnest(the_codes_again))
+                 AS t({columns});
+             END",
+            count = self.parts.len(),
+            columns = COLUMNS.join(", "),
+        );
+        [
+            format!("DO LANGUAGE plpgsql {}", escape_literal(&block)),
+            format!("FETCH ALL FROM {CURSOR}"),
+        ]
+    }
+
+    /// Judges the [`COLUMNS`] of each part.
+    pub fn verdict<'b>(&self, answers: impl Iterator<Item = [&'b str; 4]>) -> Verdict {
+        judge(&self.read(answers), self.parts.len())
+    }
+
+    /// Whether no part would run now that tells anything, and the first is known to have run.
+    pub fn is_there<'b>(&self, answers: impl Iterator<Item = [&'b str; 4]>) -> bool {
+        let parts = self.read(answers);
+        let is_there = |it: &Part| matches!(it, Part::Done(_) | Part::Blind);
+        matches!(parts.first(), Some(Part::Done(_))) && parts.iter().all(is_there)
+    }
+
+    fn read<'b>(&self, answers: impl Iterator<Item = [&'b str; 4]>) -> Vec<Part> {
+        let read = |(part, [code, words, place, again]): (&Vec<&Statement>, [&str; 4])| {
+            let number = place.parse::<usize>().ok().and_then(|it| it.checked_sub(1));
+            let failed = number.and_then(|it| part.get(it));
+            let text = |it: &&Statement| sql::verb(&self.migration.text[it.range()]);
+            of_part(code, words, &failed.map_or(String::new(), text), again)
+        };
+        self.parts.iter().zip(answers).map(read).collect()
+    }
 }
 
 fn try_part(migration: &Migration, number: usize, statements: &[&Statement]) -> String {
@@ -218,27 +261,16 @@ enum Part {
     Odd(String),
 }
 
-/// What the trial's last statement returns of each part.
-pub const COLUMNS: [&str; 4] = ["code", "words", "place", "again"];
-
-/// Judges what the trial's last statement returned: of each part the [`COLUMNS`].
-pub fn read<'a>(migration: &Migration, answers: impl Iterator<Item = [&'a str; 4]>) -> Verdict {
-    let parts = statements(migration);
-    let judged = parts
-        .iter()
-        .zip(answers)
-        .map(|(part, [code, words, place, again])| {
-            let number = place.parse::<usize>().ok().and_then(|it| it.checked_sub(1));
-            let failed = number.and_then(|it| part.get(it));
-            let verb = failed.map_or(String::new(), |it| sql::verb(&migration.text[it.range()]));
-            of_part(code, words, &verb, again)
-        });
-    let judged: Vec<Part> = judged.collect();
-    judge(&judged, parts.len())
-}
-
 fn of_part(code: &str, words: &str, verb: &str, again: &str) -> Part {
-    const THERE: [&str; 6] = ["42P07", "42701", "42710", "42P06", "42723", "23505"];
+    const THERE: [&str; 6] = [
+        sqlstate::DUPLICATE_TABLE,
+        sqlstate::DUPLICATE_COLUMN,
+        sqlstate::DUPLICATE_OBJECT,
+        // A schema, a function, a row.
+        "42P06",
+        "42723",
+        "23505",
+    ];
     const GONE: [&str; 5] = ["42P01", "42703", "42704", "3F000", "42883"];
     let removes = verb.starts_with("DROP") || verb.starts_with("ALTER");
     let is_done = |code: &str| THERE.contains(&code) || GONE.contains(&code);

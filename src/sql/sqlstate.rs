@@ -19,6 +19,10 @@ pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
 pub const SYNTAX_ERROR: &str = "42601";
 /// `statement_timeout` has passed, say.
 pub const QUERY_CANCELED: &str = "57014";
+/// A column, a table, and another object that is there already.
+pub const DUPLICATE_COLUMN: &str = "42701";
+pub const DUPLICATE_TABLE: &str = "42P07";
+pub const DUPLICATE_OBJECT: &str = "42710";
 /// `lock_timeout` has passed.
 pub const LOCK_NOT_AVAILABLE: &str = "55P03";
 /// An enum value is used in the transaction that adds it.

@@ -47,10 +47,8 @@ fn rebuilt(target: ReindexTarget, relation: &str, schema: &str) -> String {
             "(s.indexrelid = {relation} OR s.indexrelid IN (SELECT relid FROM pg_partition_tree({relation})))"
         ),
         ReindexTarget::Schema => format!("t.relnamespace = to_regnamespace({})", literal(schema)),
-        ReindexTarget::Database => {
-            "t.relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)"
-                .to_owned()
-        }
+        // That includes the tables of information_schema.
+        ReindexTarget::Database => "t.relnamespace <> 'pg_catalog'::regnamespace".to_owned(),
         // The server refuses to do so concurrently.
         ReindexTarget::System => "false".to_owned(),
     }

@@ -137,6 +137,30 @@ fn when_bun_is_killed_its_row_stays_until_unlock_is_told_its_id() {
     scratch.assert_unlocked();
 }
 
+/// On an error bun's service rolls a group back that has no down files: the records go, and the schema stays.
+#[test]
+fn what_runs_twice_after_buns_rollback_is_told_to_be_recorded_if_all_of_it_is_there() {
+    let scratch = Scratch::new();
+    let text = "CREATE TABLE big (); CREATE TABLE small (); INSERT INTO rows VALUES (1)";
+    scratch.sql("CREATE TABLE rows (x int)");
+    scratch.file(&file(1), text);
+    let hint = format!("lockstep baseline {}", version(1));
+    for (there, is_hinted) in [
+        ("CREATE TABLE big ()", false),
+        ("CREATE TABLE small ()", true),
+        ("DROP TABLE big", false),
+    ] {
+        scratch.sql(there);
+        let outcome = scratch.up();
+        outcome.code(1).says("42P07");
+        assert_eq!(outcome.error().contains(&hint), is_hinted, "{outcome}");
+        assert_eq!(scratch.value("SELECT count(*) FROM rows"), "0");
+    }
+    scratch.sql("CREATE TABLE big ()");
+    scratch.lockstep(&["baseline", &version(1)]).run().code(0);
+    scratch.up().code(0).is_up_to_date(1);
+}
+
 /// An empty database, three of theirs and five of ours, all at once; the tables are created in the same race.
 #[test]
 fn buns_and_locksteps_that_start_at_once_apply_each_migration_once() {

@@ -675,6 +675,44 @@ fn a_role_that_may_make_no_temporary_table_heals_as_well() {
     );
 }
 
+/// An owner may rebuild the index of the TOAST table, and not drop what an interruption leaves of it.
+#[test]
+fn a_copy_that_an_ordinary_owner_may_not_drop_is_warned_of_and_the_rebuild_goes_on() {
+    let scratch = Scratch::new();
+    let role = scratch.role("owner", "LOGIN");
+    scratch.sql(&format!("GRANT CREATE ON SCHEMA public TO {}", role.name));
+    let mut up = scratch.lockstep(&["up"]).env("DATABASE_URL", role.url());
+    scratch.file(&file(1), "CREATE TABLE t (a int PRIMARY KEY, b text)");
+    up.run().code(0);
+    scratch.file(&file(2), "REINDEX TABLE CONCURRENTLY t");
+    let snapshot = old_snapshot(&scratch);
+    let run = up.spawn();
+    wait_until("the rebuild is interrupted", || {
+        let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \
+                   AND wait_event_type = 'Lock' AND query LIKE '/* lockstep %'";
+        !scratch.sql(end).is_empty()
+    });
+    run.wait().code(3);
+    drop(snapshot);
+    let invalid = "SELECT indexrelid::regclass FROM pg_index WHERE NOT indisvalid ORDER BY 1";
+    let left = scratch.sql(invalid);
+    assert!(
+        left.iter().any(|it| it.starts_with("pg_toast.")),
+        "{left:?}"
+    );
+    up = up.env("LOG_FORMAT", "text");
+    let outcome = up.run();
+    outcome
+        .code(0)
+        .says("stays: permission denied for schema pg_toast");
+    let stayed = scratch.sql(invalid);
+    assert!(
+        stayed.iter().all(|it| it.starts_with("pg_toast.")),
+        "{stayed:?}"
+    );
+    up.run().code(0);
+}
+
 /// Beside each stands an INVALID index of the same name in another schema, which is nobody's business here.
 #[test]
 fn the_healing_finds_the_right_index_whatever_its_kind_and_its_name() {
