@@ -190,8 +190,8 @@ impl Search {
         if name.as_encoded_bytes().starts_with(b".") {
             return;
         }
-        // What a file system's check has found is nobody's migration, and readable by root alone.
-        if name == "lost+found" {
+        // What a file system keeps at its root is nobody's migration, and readable by root alone.
+        if OF_FILE_SYSTEMS.iter().any(|it| name == *it) {
             return;
         }
         // Follows symbolic links.
@@ -323,6 +323,13 @@ impl Search {
 const BAD_NAME: &str = "not a migration's name: YYYYMMDDHHMMSS_name.up.sql or .down.sql is expected, \
                         with 14 digits and a name of letters, digits, _ and -";
 
+const OF_FILE_SYSTEMS: [&str; 4] = [
+    "lost+found",
+    "System Volume Information",
+    "$RECYCLE.BIN",
+    "@eaDir",
+];
+
 /// A message of the protocol counts its length in 31 bits, and the server takes no statement above 1 GB.
 const MAX_FILE_BYTES: u64 = 512 << 20;
 
@@ -334,6 +341,9 @@ fn unreadable(what: &str, error: &io::Error) -> String {
         io::ErrorKind::NotADirectory => {
             "not a directory (MIGRATIONS_DIR says where migrations are)".to_owned()
         }
+        _ if what == "directory" => format!(
+            "the directory cannot be read: {error}; if it holds no migrations, set MIGRATIONS_DIR to what does"
+        ),
         _ => format!("the {what} cannot be read: {error}"),
     }
 }

@@ -192,6 +192,7 @@ pub fn obtain(
     mut refuse: impl FnMut(&mut Session, &Observation) -> Result<(), Error>,
 ) -> Result<Obtained, Error> {
     let mut second = Wait::new(signals, config.database_wait);
+    let mut standby = second.clone();
     let mut waited = None;
     loop {
         let first = look(config, signals, waited.take())?;
@@ -213,6 +214,14 @@ pub fn obtain(
                 }
                 second.say(|| format!("a second connection: {cause}"));
                 second.pause(Duration::from_secs(2))?;
+                waited = Some(wait);
+            }
+            Ok(Attempt::Standby(error)) => {
+                if standby.is_over() {
+                    return Err(error);
+                }
+                standby.say(|| format!("the primary: {} is a standby", config.server.description));
+                standby.pause(Duration::from_secs(1))?;
                 waited = Some(wait);
             }
             Ok(Attempt::SteppedAside) => {
@@ -238,6 +247,8 @@ enum Attempt {
     Obtained(Box<Obtained>),
     /// There was no second connection to be had, for this reason.
     NoConnection(String),
+    /// The server is a standby, which may be promoted, or the name may come to lead to another: the error if it stays so.
+    Standby(Error),
     /// Another runner needs our connection.
     SteppedAside,
 }
@@ -260,7 +271,10 @@ fn attempt(
         wait_for_bun(&first.observation, wait)?;
         first.observation = history::look(config, &mut first.session, wait)?;
     }
-    refuse_what_cannot_be_written_to(config, &first.observation, why)?;
+    match refuse_what_cannot_be_written_to(config, &first.observation, why) {
+        Err(error) if first.observation.in_recovery => return Ok(Attempt::Standby(error)),
+        refused => refused?,
+    }
     refuse(&mut first.session, &first.observation)?;
     let FirstLook {
         mut session,

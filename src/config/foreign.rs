@@ -78,6 +78,20 @@ fn semicolons(text: &str) -> Option<String> {
     })
 }
 
+/// A word of ours for another client's, MySQL's or Node's mostly, or for one of ours in another spelling.
+pub(super) fn meant(word: &str) -> String {
+    let word = word.trim().to_ascii_lowercase().replace('_', "-");
+    let ours = match word.as_str() {
+        "no-verify" | "skip-verify" | "insecure" | "true" | "on" | "1" | "yes" | "enable"
+        | "enabled" | "required" => "require",
+        "false" | "off" | "0" | "no" | "none" | "disabled" => "disable",
+        "preferred" => "prefer",
+        "full" | "verify-identity" | "strict-verify" => "verify-full",
+        _ => return word,
+    };
+    ours.to_owned()
+}
+
 /// What looks as if a shell, or whoever else, should have put a variable's value there.
 pub(super) fn unexpanded(text: &str) -> Option<&'static str> {
     const WARNING: &str =
@@ -180,14 +194,16 @@ const PARAMETERS: &[(&[&str], &str)] = &[
     ),
     (
         &[
-            "search_path",
-            "currentSchema",
             "timezone",
             "TimeZone",
             "idle_in_transaction_session_timeout",
             "role",
         ],
         SETTING,
+    ),
+    (
+        &["search_path", "currentSchema"],
+        "it is a setting of the server: write options=-c%20search_path%3DSCHEMA, in key=value pairs options='-c search_path=SCHEMA'",
     ),
     (
         &["ssl"],
@@ -259,6 +275,18 @@ mod tests {
             (
                 "postgres://u:secret@h/d?statement_timeout=5",
                 "STATEMENT_TIMEOUT_SECONDS",
+            ),
+            (
+                "postgres://u:secret@h/d?search_path=s",
+                "write options=-c%20search_path%3DSCHEMA",
+            ),
+            (
+                "postgres://u:secret@h/d?sslmode=no-verify",
+                "did you mean require?",
+            ),
+            (
+                "postgres://u:secret@h/d?sslmode=VERIFY_CA",
+                "did you mean verify-ca?",
             ),
         ] {
             let told = refused(&[("DATABASE_URL", text)]).join("\n");

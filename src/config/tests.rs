@@ -209,7 +209,7 @@ fn all_complaints_come_at_once_in_the_tables_order() {
         format!("DDL_LOCK_TIMEOUT_SECONDS: \"NaN\" {timeout}"),
         format!("DDL_LOCK_RETRY_SECONDS: \"1e3\" {wait}"),
         format!("STATEMENT_TIMEOUT_SECONDS: \"2147483.648\" {timeout}"),
-        "MIGRATION_ORDER: \"Strict\" is not one of any, strict".to_owned(),
+        "MIGRATION_ORDER: \"Strict\" is not one of any, strict; did you mean strict?".to_owned(),
         "MIGRATION_DIVERGENCE: \"ignore\" is not one of refuse, warn".to_owned(),
         "LOG_LEVEL: \"LOUD\" is not one of TRACE, DEBUG, INFO, WARN, ERROR (in any case)".to_owned(),
         "LOG_FORMAT: \"xml\" is not one of text, json".to_owned(),
@@ -393,7 +393,9 @@ fn each_complaint_comes_alone_too() {
         (
             "DATABASE_URL",
             "sslmode=full",
-            Some("sslmode is not one of disable, allow, prefer, require, verify-ca, verify-full"),
+            Some(
+                "sslmode is not one of disable, allow, prefer, require, verify-ca, verify-full; did you mean verify-full?",
+            ),
         ),
         (
             "DATABASE_ENDPOINT_URL",

@@ -1,5 +1,6 @@
 //! The values of variables: text → value, or what is wrong with it, in words that follow the variable's name.
 
+use super::foreign;
 use std::time::Duration;
 
 use log::LevelFilter;
@@ -33,7 +34,10 @@ pub(super) fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, St
         .map(|(_, value)| *value)
         .ok_or_else(|| {
             let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-            format!("{} is not one of {}", shown(text), names.join(", "))
+            let meant = foreign::meant(text);
+            let meant = names.iter().find(|it| **it == meant);
+            let meant = meant.map_or(String::new(), |it| format!("; did you mean {it}?"));
+            format!("{} is not one of {}{meant}", shown(text), names.join(", "))
         })
 }
 

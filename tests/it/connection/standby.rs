@@ -2,12 +2,15 @@
 //! tried; and of several hosts the one that can be written to is found.
 
 use std::fs;
+use std::io;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
 
 use postgres::{Client, NoTls};
 
@@ -34,7 +37,8 @@ fn what_is_pending_on_a_standby_is_refused_before_anything_is_tried() {
     let database = Database::new();
     write_files(&scratch, 1);
     let refused = || {
-        let outcome = up(&scratch, &database.on_standby()).run();
+        let up = up(&scratch, &database.on_standby());
+        let outcome = up.env("DATABASE_WAIT_SECONDS", "0").run();
         outcome
             .code(2)
             .is_silent_about("waiting")
@@ -57,6 +61,45 @@ fn what_is_pending_on_a_standby_is_refused_before_anything_is_tried() {
     write_files(&scratch, 2);
     refused();
     assert_eq!(database.history(), ["20230101000001"]);
+}
+
+/// In the midst of a failover the name may lead to a standby still: it is waited for what comes.
+#[test]
+fn a_standby_that_is_met_during_a_failover_is_waited_for() {
+    let scratch = Scratch::new();
+    let database = Database::new();
+    write_files(&scratch, 1);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let target = Arc::new(Mutex::new(pair().standby.clone()));
+    let leads = Arc::clone(&target);
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let to = leads.lock().expect("a lock").clone();
+            let (Ok(client), Ok(server)) = (client, TcpStream::connect(to)) else {
+                continue;
+            };
+            for (mut from, mut to) in [(&client, &server), (&server, &client)].map(|(a, b)| {
+                (
+                    a.try_clone().expect("a socket"),
+                    b.try_clone().expect("a socket"),
+                )
+            }) {
+                thread::spawn(move || {
+                    let _ = io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Both);
+                });
+            }
+        }
+    });
+    let url = format!("postgres://postgres@{address}/{}", database.name);
+    let short = up(&scratch, &url).env("DATABASE_WAIT_SECONDS", "0.5");
+    short.run().code(2).says("which cannot be written to");
+    let mut run = up(&scratch, &url).spawn();
+    run.wait_for_log("is a standby");
+    *target.lock().expect("a lock") = pair().primary.clone();
+    run.wait().code(0).applied_now(1);
+    database.assert_no_errors_on_standby();
 }
 
 /// As on any server: bun's row is a reason to wait, not to write.
@@ -120,6 +163,7 @@ fn of_several_hosts_the_one_that_can_be_written_to_is_found() {
     let hosts = format!("{},{}", pair().standby, pair().primary);
     let url = format!("postgres://postgres@{hosts}/{}", database.name);
     up(&scratch, &url)
+        .env("DATABASE_WAIT_SECONDS", "0")
         .run()
         .code(2)
         .says("which cannot be written to");

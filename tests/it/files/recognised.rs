@@ -71,6 +71,7 @@ fn other_files_and_hidden_ones_are_ignored() {
         ".sql",
         ".git/hooks/bad name.sql",
         "a/.hidden/20240101000001_b.up.sql",
+        "lost+found/20240101000001_b.up.sql",
     ];
     others.iter().for_each(|name| {
         scratch.file(name, "CREATE TABLE b ();");
