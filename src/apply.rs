@@ -16,6 +16,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
+use postgres::error::{DbError, ErrorPosition};
 
 pub use self::blockers::blockers;
 use self::message::{FileMessage, Marker, Marking};
@@ -36,7 +37,8 @@ use crate::server::ticker::Ticker;
 use crate::server::wait::Wait;
 use crate::signals::Signals;
 use crate::sql::place::{Place, Precision};
-use crate::sql::{self, Kind, sqlstate};
+use crate::sql::quote::literal;
+use crate::sql::{self, Inside, Kind, sqlstate};
 
 /// How long a migration that met a locked table pauses before it is tried again, at most. Readers and writers that
 /// queued behind it get through meanwhile. It is short, because `idle_session_timeout` counts between transactions, where
@@ -308,7 +310,8 @@ impl Run<'_> {
                     Some(sqlstate::TRANSACTION_ENDED) => FailureOutcome::TransactionEnded,
                     _ => FailureOutcome::RolledBack,
                 };
-                let mut error = self.failure(migration, &failed, outcome);
+                let at_end = failed.is_at_end(migration, locked)?;
+                let mut error = self.failure(migration, &failed, at_end, outcome);
                 if let Error::Migration(failure) = &mut error
                     && failed.statement().unwrap_or(0) == 0
                     && self.is_there(locked, migration, &failure.cause)
@@ -420,9 +423,13 @@ impl Run<'_> {
         &self,
         migration: &Migration,
         error: &FailedFile<'_>,
+        at_end: bool,
         outcome: FailureOutcome,
     ) -> Error {
-        let mut place = error.place(self.counts_bytes);
+        let number = error.statement().unwrap_or(0);
+        let place = error.place(self.counts_bytes);
+        let place = place.filter(|it| !at_end || it.precision != Precision::Statement);
+        let mut place = place.map(|it| in_body(it, migration, number, &error.failed.cause));
         let mut statement = statement_label(migration, error.statement());
         let mut cause = error.cause();
         if cause.sqlstate == sqlstate::SYNTAX_ERROR {
@@ -435,13 +442,8 @@ impl Run<'_> {
                     .to_owned(),
             );
         }
-        if let Some(place) = place
-            .as_ref()
-            .filter(|_| cause.sqlstate == sqlstate::SYNTAX_ERROR)
-        {
-            cause.detail = cause.detail.or(place.invisible());
-        }
-        if error.statement() == Some(migration.script.statements.len()) {
+        name_invisible(&mut cause, place.as_ref());
+        if at_end {
             cause.context = cause.context.or(Some(
                 "at the end of the file, where its deferred constraints are checked".to_owned(),
             ));
@@ -529,6 +531,37 @@ fn not_taken(tables: &Tables, name: &str, mut cause: Box<SqlError>) -> Error {
         ),
         cause,
     }
+}
+
+/// The place itself, or a better one: where the server names no character of the file, but a line of a body in it.
+fn in_body(place: Place, migration: &Migration, number: usize, error: &DbError) -> Place {
+    if place.precision != Precision::Statement {
+        return place;
+    }
+    let query = match error.position() {
+        Some(ErrorPosition::Internal { position, query }) => {
+            Some((query.as_str(), *position as usize))
+        }
+        _ => None,
+    };
+    let context = error.where_().unwrap_or_default();
+    let (text, statements) = (&migration.text, &migration.script.statements);
+    match sql::place_in_body(text, statements, number, &Inside { context, query }) {
+        Some((at, true)) => Place::of(text, at, Precision::Exact),
+        Some((at, false)) => Place::of(text, at, Precision::Statement),
+        None => place,
+    }
+}
+
+/// Nobody sees such a character, and the server's message does not name it.
+fn name_invisible(cause: &mut SqlError, place: Option<&Place>) {
+    let is_syntax = cause.sqlstate == sqlstate::SYNTAX_ERROR;
+    let invisible =
+        place.filter(|it| it.precision == Precision::Exact && cause.sqlstate.starts_with("42"));
+    cause.detail = cause
+        .detail
+        .take()
+        .or(invisible.and_then(|it| it.invisible(is_syntax)));
 }
 
 /// What the server says of our own statements, if a file leaves them without their tables, in words of the file.
@@ -631,6 +664,29 @@ impl FailedFile<'_> {
         let is_behind = place.is_some_and(|it| it.precision == Precision::EndOfFile);
         let code = self.code();
         is_behind && (code.starts_with("42") || code == "3F000") && code != sqlstate::SYNTAX_ERROR
+    }
+
+    /// Whether all of the file's statements had run, and a deferred constraint failed behind them. A lone statement has no
+    /// marker behind it, so the constraint is looked up.
+    fn is_at_end(&self, migration: &Migration, locked: &mut Locked) -> Result<bool, Error> {
+        let of = migration.script.statements.len();
+        let error = &self.failed.cause;
+        let names = (error.constraint(), error.table(), error.schema());
+        let (None, 1, (Some(constraint), Some(table), Some(schema))) =
+            (self.statement(), of, names)
+        else {
+            return Ok(self.statement() == Some(of));
+        };
+        let query = format!(
+            "SELECT FROM pg_constraint WHERE condeferred AND conname = {} \
+             AND conrelid = to_regclass(format('%I.%I', {}::text, {}::text))",
+            literal(constraint),
+            literal(schema),
+            literal(table)
+        );
+        let rows = locked.ask(&query);
+        let rows = rows.map_err(|it| it.while_doing("asking about the constraint that failed"))?;
+        Ok(!rows.is_empty())
     }
 
     /// The statement that failed, from 0.

@@ -16,6 +16,7 @@
 //! `standard_conforming_strings` is taken to be on, PostgreSQL's default since 9.1.
 
 mod annotations;
+mod body;
 mod checksum;
 mod cursor;
 mod enums;
@@ -31,6 +32,7 @@ pub mod sqlstate;
 mod statements;
 mod verb;
 
+pub use body::{Inside, place_in_body};
 pub use checksum::Checksum;
 pub use cursor::{Cursor, Parts, identifiers};
 pub use enums::{added_enum_value, enum_use};

@@ -430,7 +430,10 @@ impl Alone<'_, '_, '_> {
             None => (start, Precision::Statement),
         };
         let place = Place::of(&self.migration.text, offset, precision);
-        self.failure(SqlError::from(error), Some(place), outcome)
+        let place = super::in_body(place, self.migration, self.number, error);
+        let mut cause = SqlError::from(error);
+        super::name_invisible(&mut cause, Some(&place));
+        self.failure(cause, Some(place), outcome)
     }
 
     fn failure(&self, cause: SqlError, place: Option<Place>, outcome: FailureOutcome) -> Error {

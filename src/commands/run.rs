@@ -291,11 +291,9 @@ fn attempt(
             );
         }
     }
-    let Some(tables) = observation.tables.clone() else {
-        return Err(Error::UnexpectedAnswer {
-            doing: "creating the history tables".to_owned(),
-        });
-    };
+    let doing = "creating the history tables".to_owned();
+    let tables = observation.tables.clone();
+    let tables = tables.ok_or(Error::UnexpectedAnswer { doing })?;
     let settled = |now: &Observation| Ok(!decide(now)? && now.bun_row().is_none());
     let acquired = lock::acquire(
         config,

@@ -169,7 +169,8 @@ impl Resolution<'_, '_> {
 
     pub(super) fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> Option<T> {
         let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-        self.parsed(key, &format!("one of {}", names.join(", ")), |text| {
+        let expected = super::foreign::one_of(&names, &self.text(key)?);
+        self.parsed(key, &expected, |text| {
             let choice = choices.iter().find(|(name, _)| *name == text);
             choice.map(|(_, value)| *value)
         })

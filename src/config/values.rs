@@ -33,11 +33,8 @@ pub(super) fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, St
         .find(|(name, _)| *name == text)
         .map(|(_, value)| *value)
         .ok_or_else(|| {
-            let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-            let meant = foreign::meant(text);
-            let meant = names.iter().find(|it| **it == meant);
-            let meant = meant.map_or(String::new(), |it| format!("; did you mean {it}?"));
-            format!("{} is not one of {}{meant}", shown(text), names.join(", "))
+            let names = choices.iter().map(|(name, _)| *name).collect::<Vec<_>>();
+            format!("{} is not {}", shown(text), foreign::one_of(&names, text))
         })
 }
 

@@ -47,24 +47,16 @@ impl Place {
         }
     }
 
-    /// A character in the word at this place that looks like a blank or like nothing, in words.
-    pub fn invisible(&self) -> Option<String> {
+    /// A character in the word at this place that looks like a blank or like nothing, in words; or, if `before` is to be
+    /// looked at too, in the line before it.
+    pub fn invisible(&self, before: bool) -> Option<String> {
         let word = self.text.chars().skip(self.column - 1);
-        let mut word = word.take_while(|it| !it.is_ascii_whitespace());
-        let found = word.find_map(|it| match it {
-            '\u{a0}' => Some((it, "a no-break space")),
-            '\u{feff}' => Some((it, "a byte-order mark")),
-            '\u{200b}'..='\u{200f}' | '\u{2060}' => Some((it, "an invisible character")),
-            '\u{2000}'..='\u{200a}' | '\u{202f}' | '\u{3000}' => {
-                Some((it, "a blank of another kind"))
-            }
-            _ => None,
-        });
-        found.map(|(character, what)| {
-            format!(
-                "there is {what} (U+{:04X}) in this word",
-                u32::from(character)
-            )
+        let word = word.take_while(|it| !it.is_ascii_whitespace());
+        let line = self.text.chars().take(self.column - 1);
+        let found = named(word).map(|it| (it, "in this word"));
+        let found = found.or_else(|| Some((named(line.filter(|_| before))?, "in this line")));
+        found.map(|((character, what), place)| {
+            format!("there is {what} (U+{:04X}) {place}", u32::from(character))
         })
     }
 
@@ -102,6 +94,17 @@ impl Place {
         }
         excerpt
     }
+}
+
+/// The first character that looks like a blank or like nothing, and what it is.
+fn named(mut characters: impl Iterator<Item = char>) -> Option<(char, &'static str)> {
+    characters.find_map(|it| match it {
+        '\u{a0}' => Some((it, "a no-break space")),
+        '\u{feff}' => Some((it, "a byte-order mark")),
+        '\u{200b}'..='\u{200f}' | '\u{2060}' => Some((it, "an invisible character")),
+        '\u{2000}'..='\u{200a}' | '\u{202f}' | '\u{3000}' => Some((it, "a blank of another kind")),
+        _ => None,
+    })
 }
 
 /// The byte of a text that was sent behind a prefix, at a position of the server's: counted from 1, in characters, or,

@@ -275,8 +275,8 @@ fn an_error_inside_a_block_has_its_context() {
     assert_error(
         "SELECT 1;\nDO $$\nBEGIN\n  PERFORM 1 / 0;\nEND $$;",
         &[
-            "2:1: division by zero (SQLSTATE 22012)",
-            "  2 | DO $$",
+            "4:3: division by zero (SQLSTATE 22012)",
+            "  4 |   PERFORM 1 / 0;",
             "  statement 2 of 2: DO",
             "  CONTEXT: SQL statement \"SELECT 1 / 0\"",
             "    PL/pgSQL function inline_code_block line 3 at PERFORM",
@@ -290,7 +290,7 @@ fn an_error_inside_a_function_has_its_context() {
     let text = "CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS $$ BEGIN\n  RETURN nosuch;\nEND $$;\nSELECT f();";
     let error = error_of(&scratch, text);
     let start = format!(
-        "{PATH}:4:1: column \"nosuch\" does not exist (SQLSTATE 42703)\n  4 | SELECT f();\n  statement 2 of 2: SELECT\n"
+        "{PATH}:2:10: column \"nosuch\" does not exist (SQLSTATE 42703)\n  2 |   RETURN nosuch;\n    |          ^\n  statement 2 of 2: SELECT\n"
     );
     assert!(error.starts_with(&start), "{error}");
     // What the position is in that the server gave.
@@ -403,12 +403,65 @@ fn a_deferred_constraint_that_is_violated_at_the_end() {
         scratch.sql(more);
         let error = error_of(&scratch, text);
         let words = "insert or update on table \"c\" violates foreign key constraint \"c_a_fkey\" (SQLSTATE 23503)";
-        assert!(error.starts_with(PATH) && error.contains(words), "{error}");
+        assert!(error.starts_with(&format!("{PATH}: {words}")), "{error}");
+        let at_end =
+            "\n  CONTEXT: at the end of the file, where its deferred constraints are checked\n";
+        assert!(error.contains(at_end), "{error}");
         assert!(
             error.contains("\n  DETAIL: Key (a)=(7) is not present in table \"p\".\n"),
             "{error}"
         );
         assert!(error.ends_with(ROLLED_BACK), "{error}");
+    }
+}
+
+/// Inside a body that stands in the file, the place is the file's own.
+#[test]
+fn an_error_in_a_body_is_shown_where_it_stands() {
+    for (text, place) in [
+        (
+            "DO $$\nBEGIN\n  DELETE FROM nosuch;\nEND $$;\nSELECT 2",
+            ":3:15: relation \"nosuch\" does not exist (SQLSTATE 42P01)\n  3 |   DELETE FROM nosuch;\n    |               ^\n",
+        ),
+        (
+            "-- lockstep: no-transaction\nDO $$ BEGIN\n  COMMIT;\n  RAISE 'boom';\nEND $$",
+            ":4:3: boom (SQLSTATE P0001)\n  4 |   RAISE 'boom';\n",
+        ),
+    ] {
+        let scratch = Scratch::with([(FILE, text)]);
+        let outcome = scratch.up_here().run();
+        let error = outcome.code(1).error();
+        assert!(error.starts_with(&format!("{PATH}{place}")), "{error}");
+    }
+}
+
+#[test]
+fn a_character_that_nobody_sees_is_named() {
+    for (text, said) in [
+        (
+            "SELECT 1;\nSELECT\u{a0}1",
+            "a no-break space (U+00A0) in this word",
+        ),
+        (
+            "SELECT 1 AS a\u{a0}int)",
+            "a no-break space (U+00A0) in this line",
+        ),
+        (
+            "SELECT 1;\n\u{feff}SELECT 1",
+            "a byte-order mark (U+FEFF) in this word",
+        ),
+        (
+            "SELECT relname\u{200b} FROM pg_class",
+            "an invisible character (U+200B) in this word",
+        ),
+        (
+            "-- lockstep: no-transaction\nSELECT 1;\nVACUUM\u{a0}x",
+            "a no-break space (U+00A0) in this word",
+        ),
+    ] {
+        let scratch = Scratch::with([(FILE, text)]);
+        let outcome = scratch.up_here().run();
+        outcome.code(1).says(&format!("DETAIL: there is {said}"));
     }
 }
 
