@@ -8,6 +8,7 @@
 //! place of the record stands its deletion.
 
 mod blockers;
+mod explain;
 mod message;
 pub mod outside;
 
@@ -16,9 +17,9 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
-use postgres::error::{DbError, ErrorPosition};
 
 pub use self::blockers::blockers;
+use self::explain::{in_body, name_invisible, own_tables_gone, without_our_words};
 use self::message::{FileMessage, Marker, Marking};
 use crate::config::Config;
 use crate::error::{Before, Error, Failure, FailureOutcome, SqlError};
@@ -38,7 +39,7 @@ use crate::server::wait::Wait;
 use crate::signals::Signals;
 use crate::sql::place::{Place, Precision};
 use crate::sql::quote::literal;
-use crate::sql::{self, Inside, Kind, sqlstate};
+use crate::sql::{self, Kind, sqlstate};
 
 /// How long a migration that met a locked table pauses before it is tried again, at most. Readers and writers that
 /// queued behind it get through meanwhile. It is short, because `idle_session_timeout` counts between transactions, where
@@ -533,53 +534,6 @@ fn not_taken(tables: &Tables, name: &str, mut cause: Box<SqlError>) -> Error {
     }
 }
 
-/// The place itself, or a better one: where the server names no character of the file, but a line of a body in it.
-fn in_body(place: Place, migration: &Migration, number: usize, error: &DbError) -> Place {
-    if place.precision != Precision::Statement {
-        return place;
-    }
-    let query = match error.position() {
-        Some(ErrorPosition::Internal { position, query }) => {
-            Some((query.as_str(), *position as usize))
-        }
-        _ => None,
-    };
-    let context = error.where_().unwrap_or_default();
-    let (text, statements) = (&migration.text, &migration.script.statements);
-    match sql::place_in_body(text, statements, number, &Inside { context, query }) {
-        Some((at, true)) => Place::of(text, at, Precision::Exact),
-        Some((at, false)) => Place::of(text, at, Precision::Statement),
-        None => place,
-    }
-}
-
-/// Nobody sees such a character, and the server's message does not name it.
-fn name_invisible(cause: &mut SqlError, place: Option<&Place>) {
-    let is_syntax = cause.sqlstate == sqlstate::SYNTAX_ERROR;
-    let invisible =
-        place.filter(|it| it.precision == Precision::Exact && cause.sqlstate.starts_with("42"));
-    cause.detail = cause
-        .detail
-        .take()
-        .or(invisible.and_then(|it| it.invisible(is_syntax)));
-}
-
-/// What the server says of our own statements, if a file leaves them without their tables, in words of the file.
-fn own_tables_gone(cause: SqlError) -> SqlError {
-    SqlError {
-        message: format!(
-            "the file changed, moved or dropped a table of Lockstep's own: {}",
-            cause.message
-        ),
-        hint: Some(
-            "A migration must leave the history, its journal and the locks table alone.".to_owned(),
-        ),
-        query: None,
-        context: None,
-        ..cause
-    }
-}
-
 /// Whether the rows that a file's statements return can be many. If not, they are kept, and the record's id with them.
 fn rows(migration: &Migration) -> Rows {
     const WITHOUT_ROWS: [&str; 12] = [
@@ -595,20 +549,6 @@ fn rows(migration: &Migration) -> Rows {
     match statements.all(|it| returns_none(&migration.text[it.range()])) {
         true => Rows::Kept,
         false => Rows::Dropped,
-    }
-}
-
-/// What is open at the end of the file runs on into what we put behind it, and the server quotes that. The user has not
-/// written it and need not see it.
-fn without_our_words(message: &str, place: Option<&Place>) -> String {
-    if place.is_some_and(|place| place.precision == Precision::EndOfFile) {
-        return "syntax error at the end of the file: a statement is incomplete, or a quote is still open".to_owned();
-    }
-    match message.split_once(" at or near ") {
-        Some((unterminated, _)) if unterminated.starts_with("unterminated") => {
-            unterminated.to_owned()
-        }
-        _ => message.to_owned(),
     }
 }
 

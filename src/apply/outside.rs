@@ -430,9 +430,9 @@ impl Alone<'_, '_, '_> {
             None => (start, Precision::Statement),
         };
         let place = Place::of(&self.migration.text, offset, precision);
-        let place = super::in_body(place, self.migration, self.number, error);
+        let place = super::explain::in_body(place, self.migration, self.number, error);
         let mut cause = SqlError::from(error);
-        super::name_invisible(&mut cause, Some(&place));
+        super::explain::name_invisible(&mut cause, Some(&place));
         self.failure(cause, Some(place), outcome)
     }
 
