@@ -59,7 +59,9 @@ pub struct Observation {
     pub history: History,
     /// The id in the locks table's row for our history: positive if it is bun's, negative if it is ours.
     pub lock_row: Option<i64>,
-    /// Whether nobody holds the guard, and our role may delete rows of the locks table.
+    /// Whether nobody holds the guard, though a row of ours is there.
+    is_ownerless: bool,
+    /// Whether our role may delete rows of the locks table.
     may_remove_row: bool,
     /// The rights on the tables that our role lacks to apply anything.
     pub lacks: Option<String>,
@@ -113,10 +115,15 @@ impl Observation {
         }
     }
 
-    /// The id of a row of ours whose owner is dead, if we may remove it.
+    /// The id of a row of ours whose owner is dead. On a standby nobody is seen.
     pub fn dead_row(&self) -> Option<i64> {
-        let is_removable = self.may_remove_row && !self.in_recovery;
-        self.lock_row.filter(|&id| id < 0 && is_removable)
+        let is_dead = self.is_ownerless && !self.in_recovery;
+        self.lock_row.filter(|&id| id < 0 && is_dead)
+    }
+
+    /// The same, if we may remove it.
+    pub fn removable_row(&self) -> Option<i64> {
+        self.dead_row().filter(|_| self.may_remove_row)
     }
 }
 
@@ -285,6 +292,7 @@ impl Look {
             history_table,
             history,
             lock_row: fact.get("lock_row").and_then(|id| id.parse().ok()),
+            is_ownerless: flag("is_ownerless"),
             may_remove_row: flag("may_remove_row"),
             lacks: text("lacks"),
             hidden: text("hidden"),

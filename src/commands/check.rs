@@ -1,7 +1,7 @@
 //! `lockstep check`: tells whether the database is where the files are. It only reads, takes no lock, and judges as `up`
-//! would. The answer is the whole of it, so the log adds nothing.
+//! would. The answer is the whole of it; the log adds only warnings.
 
-use super::run::{judge, look, warn_of_enum_use, warn_of_tolerated};
+use super::run::{judge, look, warn_of_dead_row, warn_of_enum_use, warn_of_tolerated};
 use super::{Answer, Context};
 use crate::cli::Format;
 use crate::config;
@@ -16,6 +16,12 @@ pub fn run(context: &Context<'_>, format: Format) -> Result<Answer, Error> {
     let migrations = files::read(&config.migrations_dir).map_err(Error::Files)?;
     let mut first = look(&config, context.signals, None)?;
     let judged = judge(&config, &migrations, &mut first.session, &first.observation);
+    warn_of_dead_row(
+        &config,
+        &mut first.session,
+        &first.observation,
+        &mut first.wait,
+    )?;
     first.session.close();
     let entries = plan::classify(&migrations, &first.observation.history);
     let pending: Vec<&Migration> = plan::pending(&entries).collect();

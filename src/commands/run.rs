@@ -414,6 +414,28 @@ pub fn report_up_to_date(plan: &Plan<'_>, migrations: &[Migration]) {
     );
 }
 
+/// Warns, for whoever only reads, of a row of ours whose run died: nobody but bun minds it. A run that has just ended has
+/// taken its row along, so there is a second look.
+///
+/// # Errors
+///
+/// What looking may meet.
+pub fn warn_of_dead_row(
+    config: &Config,
+    session: &mut Session,
+    seen: &Observation,
+    wait: &mut Wait,
+) -> Result<bool, Error> {
+    let Some(id) = seen.dead_row() else {
+        return Ok(false);
+    };
+    let is_still = history::look(config, session, wait)?.dead_row() == Some(id);
+    if let (true, Some(locks)) = (is_still, &seen.locks) {
+        warn!(id; "row {id} of {locks} is of a run of Lockstep's that died: bun waits for it; the next `lockstep up` takes it away");
+    }
+    Ok(is_still)
+}
+
 /// Warns of pending files that seem to use an enum value which they add.
 pub fn warn_of_enum_use(pending: &[&Migration], history: &History) {
     let mut taken = plan::known_versions(pending.iter().copied(), history);

@@ -72,7 +72,7 @@ fn tidy_up(config: &Config, first: &mut FirstLook) -> Result<(), Error> {
         runner,
         wait,
     } = first;
-    let (Some(id), Some(tables)) = (observation.dead_row(), &observation.tables) else {
+    let (Some(id), Some(tables)) = (observation.removable_row(), &observation.tables) else {
         return Ok(());
     };
     let mut once = Wait::new(wait.signals(), Duration::ZERO);

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::run::{judge, report_up_to_date};
+use super::run::{judge, report_up_to_date, warn_of_dead_row};
 use super::{Answer, Context};
 use crate::config::Config;
 use crate::error::{BunRow, Error};
@@ -46,27 +46,30 @@ fn wait<'a>(
     signals: &Signals,
 ) -> Result<Plan<'a>, Error> {
     let mut wait = Wait::on_change(signals, config.migration_wait);
-    let mut session = None;
+    let (mut session, mut told) = (None, false);
     loop {
         match look(config, session.take(), runner, &mut wait) {
-            Ok((mut open, observation)) => match judge(config, migrations, &mut open, &observation)
-            {
-                Err(Error::Pending {
+            Ok((mut open, observation)) => {
+                let judged = judge(config, migrations, &mut open, &observation);
+                // If the connection is lost meanwhile, the next look says so.
+                told = told
+                    || warn_of_dead_row(config, &mut open, &observation, &mut wait)
+                        .unwrap_or(false);
+                let Err(Error::Pending {
                     pending, bun_row, ..
-                }) => {
-                    let error = Error::Pending {
-                        pending,
-                        bun_row,
-                        waited: Some(wait.elapsed()),
-                    };
-                    not_yet(error, &mut wait)?;
-                    session = Some(open);
-                }
-                judged => {
+                }) = judged
+                else {
                     open.close();
                     return judged;
-                }
-            },
+                };
+                let error = Error::Pending {
+                    pending,
+                    bun_row,
+                    waited: Some(wait.elapsed()),
+                };
+                not_yet(error, &mut wait)?;
+                session = Some(open);
+            }
             Err(error) if may_pass(&error) => not_yet(error, &mut wait)?,
             Err(error) => return Err(error),
         }

@@ -7,7 +7,7 @@ DECLARE
   the_journal pg_catalog.text := {journal};
   the_locks pg_catalog.text := {locks};
   the_row pg_catalog.int8;
-  may_remove_row pg_catalog.bool := false;
+  is_ownerless pg_catalog.bool := false;
   the_lacks pg_catalog.text;
   the_elsewhere pg_catalog.refcursor := 'lockstep_elsewhere';
   the_path pg_catalog.text := pg_catalog.current_setting('search_path');
@@ -53,8 +53,7 @@ BEGIN
     EXECUTE {row} INTO the_row;
   END IF;
   IF the_row < 0 AND the_history IS NOT NULL THEN
-    may_remove_row := pg_catalog.has_table_privilege(the_locks, 'DELETE')
-      AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks g WHERE {guard});
+    is_ownerless := NOT EXISTS (SELECT FROM pg_catalog.pg_locks g WHERE {guard});
   END IF;
   IF the_history IS NOT NULL THEN
     the_sequence := pg_catalog.pg_get_serial_sequence(the_history, 'id');
@@ -67,7 +66,7 @@ BEGIN
     pg_catalog.getdatabaseencoding() AS encoding,
     pg_catalog.current_setting('standard_conforming_strings') AS standard_strings,
     the_history AS history, the_journal AS journal, the_locks AS locks, the_row AS lock_row,
-    may_remove_row AS may_remove_row, the_lacks AS lacks, the_last AS last_id,
+    is_ownerless AS is_ownerless, pg_catalog.has_table_privilege(the_locks, 'DELETE') AS may_remove_row, the_lacks AS lacks, the_last AS last_id,
     the_hidden AS hidden, the_shapeless AS shapeless, the_path AS search_path,
     pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL AS has_transaction_timeout,
     pg_catalog.current_setting('client_connection_check_interval', true) IS NOT NULL

@@ -140,9 +140,17 @@ fn while_a_row_of_buns_stands_nothing_is_up_to_date() {
     json.code(6);
     assert_eq!(json.json_value("verdict"), "pending");
     assert_eq!(json.json_value("bun_row_id"), row);
-    // A row of a dead runner of ours is no doubt, and is left where it is.
+    // A row of a dead runner of ours is no doubt, and is named, and left where it is.
     scratch.sql("UPDATE bun_migration_locks SET id = -3");
-    assert_check(&scratch, 0, "the database is up to date: 1 migration\n");
+    let reader = scratch.reader();
+    for command in ["check", "wait"] {
+        let run = scratch
+            .lockstep(&[command])
+            .env("DATABASE_URL", reader.url())
+            .run();
+        run.code(0)
+            .says("row -3 of public.bun_migration_locks is of a run of Lockstep's that died");
+    }
     assert_eq!(scratch.value("SELECT id FROM bun_migration_locks"), "-3");
 }
 
