@@ -114,20 +114,24 @@ impl Failure {
     fn aftermath(&self) -> (&'static str, &'static str) {
         use Direction::{Down, Up};
         use FailureOutcome::{NotBegun, OutsideTransaction, Partly, RolledBack, TransactionEnded};
-        const FIX: &str = "fix the file and run again";
+        // A disk that is full, a timeout, a server's own trouble: the file is as it should be.
+        let fix = match self.cause.sqlstate.get(..2) {
+            Some("53" | "57" | "58" | "XX") => "remove the cause and run again",
+            _ => "fix the file and run again",
+        };
         const WAIT: &str = "run again when that is done";
         match (self.before.direction, &self.outcome) {
-            (Up, RolledBack) => ("rolled back", FIX),
-            (Down, RolledBack) => ("it stays applied, whole", FIX),
+            (Up, RolledBack) => ("rolled back", fix),
+            (Down, RolledBack) => ("it stays applied, whole", fix),
             (Up, NotBegun) => ("not run", WAIT),
             (Down, NotBegun) => ("it stays applied, whole", WAIT),
             (Up, TransactionEnded) => (
                 "not recorded; if the file ended its transaction, what stands before that is committed",
-                FIX,
+                fix,
             ),
             (Down, TransactionEnded) => (
                 "it stays recorded; if the file ended its transaction, what stands before that is committed",
-                FIX,
+                fix,
             ),
             (Up, OutsideTransaction { left: false }) => {
                 ("not recorded", "remove the cause and run again")

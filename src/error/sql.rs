@@ -72,7 +72,10 @@ impl From<&DbError> for SqlError {
             sqlstate: error.code().code().to_owned(),
             message: error.message().to_owned(),
             detail: error.detail().map(str::to_owned),
-            hint: error.hint().map(str::to_owned),
+            hint: match error.message().contains("statement pooling") {
+                true => Some("Use the pooler's transaction or session mode.".to_owned()),
+                false => error.hint().map(str::to_owned),
+            },
             query: inner_query(error),
             context: error.where_().map(str::to_owned),
         }

@@ -354,10 +354,10 @@ impl Round<'_> {
                 && mode == Mode::Disable
                 && self.server.places.iter().any(|it| !it.is_socket()))
             .then_some("encryption was not tried, because sslmode=disable forbids it");
-            // Invalid authorization, no such database, no right to connect, a setting that does not exist: a person has to
-            // act. All else may pass: shutting down, too many clients, and whatever a pooler has to say.
+            // Invalid authorization, no such database, one that takes no connections, no right to connect, a setting that
+            // does not exist: a person has to act. All else may pass: shutting down, too many clients, and whatever a pooler has to say.
             return Step::End(match code.get(..2) {
-                Some("28" | "3D" | "42" | "22" | "0A") => Verdict::Rejected(cause, hint),
+                Some("28" | "3D" | "42" | "22" | "0A" | "55") => Verdict::Rejected(cause, hint),
                 _ => Verdict::NotYet(cause),
             });
         }

@@ -112,6 +112,24 @@ fn a_pool_of_one_is_a_clear_error_and_no_hang() {
     }
 }
 
+/// Without a transaction of several messages nothing can be applied, however often it is tried. PgBouncer says so, or cuts
+/// the connection; then it is tried again.
+#[test]
+fn statement_pooling_is_refused_with_what_to_use() {
+    let scratch = Scratch::new();
+    let pgbouncer = PgBouncer::start(&scratch, Mode::Statement, 2);
+    steps(&scratch, &[""]);
+    let through = |command: &str| {
+        let run = scratch
+            .lockstep(&[command])
+            .env("DATABASE_URL", pgbouncer.url());
+        run.run()
+    };
+    through("up").code(2).says("transaction or session mode");
+    assert_eq!(scratch.history(), [""; 0]);
+    through("check").code(6);
+}
+
 // --------------------------------------------------------------------------------------------- racing
 
 #[test]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::support::words::{WAITS_FOR_A_RUNNER, WAITS_FOR_THE_DATABASE};
-use crate::support::{Gate, Lockstep, Scratch, rows, wait_until};
+use crate::support::{Gate, Lockstep, Scratch, admin, rows, wait_until};
 
 // 0
 
@@ -223,6 +223,27 @@ fn exit_2_at_once_when_the_server_refuses_our_credentials() {
         .is_silent_about("waiting");
     up("").code(2).is_silent_about("waiting");
     up(":right").code(0);
+}
+
+#[test]
+fn exit_2_at_once_when_the_database_takes_no_connections() {
+    let scratch = Scratch::with([("20240101000000_a.up.sql", "CREATE TABLE a ();")]);
+    let allow = |allow: bool| {
+        admin()
+            .batch_execute(&format!(
+                "ALTER DATABASE {} ALLOW_CONNECTIONS {allow}",
+                scratch.database
+            ))
+            .expect("altered");
+    };
+    allow(false);
+    scratch
+        .up()
+        .code(2)
+        .says("(SQLSTATE 55000)")
+        .is_silent_about("waiting");
+    allow(true);
+    scratch.up().code(0);
 }
 
 #[test]

@@ -14,11 +14,13 @@ use postgres::{Client, NoTls};
 
 use crate::support::{DEADLINE, Scratch, admin, rows, server, wait_until};
 
-/// How PgBouncer shares its server connections: until the transaction ends, or until the client goes.
+/// How PgBouncer shares its server connections: until the transaction ends, until the client goes, or until the statement
+/// ends, which no program that needs a transaction can live with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
     Transaction,
     Session,
+    Statement,
 }
 
 pub const MODES: [Mode; 2] = [Mode::Transaction, Mode::Session];
