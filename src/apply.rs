@@ -32,7 +32,7 @@ use crate::migration::{Direction, History, Migration, Version};
 use crate::plan::doubt::{COLUMNS, Trial};
 use crate::plan::{self, Plan};
 use crate::server::progress::{Reached, Watch};
-use crate::server::session::{Rows, Trouble};
+use crate::server::session::Trouble;
 use crate::server::settings::{Settings, Span};
 use crate::server::ticker::Ticker;
 use crate::server::wait::Wait;
@@ -355,7 +355,7 @@ impl Run<'_> {
         self.settle_record(&mut fenced, migration, Started::WithTransaction);
         let name = &migration.file_name;
         let (doing, done) = (self.way.doing(), self.way.done());
-        match fenced.run(parts, rows(migration), watch) {
+        match fenced.run(parts, watch) {
             Ran::Committed => Ok(Ok(())),
             Ran::Failed(failed) => {
                 let history = locked.tables().history.clone();
@@ -531,24 +531,6 @@ fn not_taken(tables: &Tables, name: &str, mut cause: Box<SqlError>) -> Error {
             tables.history, tables.journal
         ),
         cause,
-    }
-}
-
-/// Whether the rows that a file's statements return can be many. If not, they are kept, and the record's id with them.
-fn rows(migration: &Migration) -> Rows {
-    const WITHOUT_ROWS: [&str; 12] = [
-        "ALTER", "COMMENT", "CREATE", "DELETE", "DO", "DROP", "GRANT", "INSERT", "REVOKE", "SET",
-        "TRUNCATE", "UPDATE",
-    ];
-    let returns_none = |text: &str| {
-        let verb = sql::verb(text);
-        WITHOUT_ROWS.contains(&verb.split(' ').next().unwrap_or_default())
-            && !sql::identifiers(text).iter().any(|it| it == "returning")
-    };
-    let mut statements = migration.script.statements.iter();
-    match statements.all(|it| returns_none(&migration.text[it.range()])) {
-        true => Rows::Kept,
-        false => Rows::Dropped,
     }
 }
 

@@ -79,7 +79,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::history::guard::{GUARD_KEY, guard_lock, key};
 use crate::history::{self, Observation, Tables};
-use crate::migration::History;
+use crate::migration::{History, Version};
 use crate::server::message::{Access, Message, Slot};
 use crate::server::open;
 use crate::server::session::{Answer, Session, Trouble};
@@ -116,8 +116,10 @@ pub struct Locked {
     /// Our application name, by which others see who holds the lock.
     runner: String,
     dialect: Dialect,
-    /// The newest id in the history that this run knows of. A record that somebody else has made since is newer.
+    /// The newest id in the history when it was read under the lock.
     newest: i64,
+    /// The version that this run has recorded last.
+    last: Option<Version>,
 }
 
 /// What came of trying to get the lock.
@@ -191,6 +193,7 @@ pub fn acquire(
         runner: runner.to_owned(),
         dialect: observed.dialect,
         newest: history.newest_id(),
+        last: None,
     };
     Ok(Acquired::Locked(Box::new(locked), history))
 }

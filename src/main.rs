@@ -25,7 +25,8 @@ mod text;
 
 use std::env;
 use std::io::{self, Write};
-use std::process::ExitCode;
+use std::panic;
+use std::process::{self, ExitCode};
 
 use log::{info, warn};
 
@@ -37,7 +38,17 @@ use crate::logging::{Format, Settings};
 use crate::plan::refusal::{Objection, WayBack};
 use crate::signals::{Signal, Signals};
 
+/// The exit code of a fault of our own: Rust's.
+const CRASHED: i32 = 101;
+
 fn main() -> ExitCode {
+    panic::set_hook(Box::new(|crash| {
+        let _ = writeln!(
+            io::stderr(),
+            "error: Lockstep crashed; please report it: {crash}"
+        );
+        process::exit(CRASHED);
+    }));
     let signals = Signals::handle();
     let environment = Environment::read();
     let command = cli::parse(env::args_os().skip(1));

@@ -57,7 +57,7 @@ pub fn record(
         "WITH h AS (INSERT INTO {history} (name, group_id) VALUES ('{version}', {group}) RETURNING id) \
          INSERT INTO {journal} (version, file_name, checksum, started_at, finished_at, duration_ms, runner, history_id) \
          SELECT '{version}', {file_name}, '{checksum}', {started}, clock_timestamp(), \
-         extract(epoch FROM clock_timestamp() - {started}) * 1000, {runner}, id FROM h {ANEW} RETURNING history_id",
+         extract(epoch FROM clock_timestamp() - {started}) * 1000, {runner}, id FROM h {ANEW}",
         history = tables.history,
         journal = tables.journal,
         file_name = literal(&migration.file_name),

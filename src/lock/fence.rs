@@ -10,7 +10,7 @@ use crate::history::record::{self, Done, Started};
 use crate::migration::{Migration, Version};
 use crate::server::message::{Access, Message};
 use crate::server::progress::{Followed, Frame, Part, Reached, Watch};
-use crate::server::session::{Answer, Listener, Rows, Trouble};
+use crate::server::session::{Listener, Trouble};
 use crate::server::settings::{self, Settings};
 use crate::server::wait::Wait;
 use crate::sql::quote::literal;
@@ -35,6 +35,8 @@ pub struct Fenced<'a> {
     checks: Vec<(String, &'static str)>,
     /// What is true once it is committed.
     proof: Option<String>,
+    /// The version that it records.
+    recorded: Option<Version>,
 }
 
 /// Leave to run a statement outside a transaction: a fenced transaction has committed, in which G held the guard.
@@ -153,6 +155,7 @@ impl Locked {
             work: Vec::new(),
             checks: Vec::new(),
             proof: None,
+            recorded: None,
             locked: self,
         }
     }
@@ -177,10 +180,7 @@ impl Locked {
             [] => Ok(()),
             sets => self.work.execute(&sets.join(";\n")),
         });
-        let outcome = prepared.and_then(|()| {
-            self.work
-                .execute_patiently(statement, Rows::Dropped, listener)
-        });
+        let outcome = prepared.and_then(|()| self.work.execute_patiently(statement, listener));
         let restored = self.work.execute(&settings::reset(&self.runner).join("; "));
         outcome.and(restored)
     }
@@ -204,14 +204,31 @@ impl Locked {
         )
     }
 
-    /// The query for records that are newer than all that this run knows of: no more rows than others have written since,
-    /// however long the history is. The order makes the planner take the index also where nobody has analyzed the table.
+    /// The query for records that others have made since the history was read: of few more rows, however long the history
+    /// is. The order makes the planner take the index also where nobody has analyzed the table.
     fn newer(&self, which: &str) -> String {
         format!(
             "SELECT FROM (SELECT name FROM {} WHERE id OPERATOR(pg_catalog.>) {} ORDER BY id DESC OFFSET 0) newer \
              WHERE {which}",
-            self.tables.history, self.newest
+            self.tables.history,
+            self.known()
         )
+    }
+
+    /// An SQL expression for an id: this run knows of all records that are not newer, or they are its own. Of the newest
+    /// record's a little is taken off, since an id is drawn before its record is committed. Where the sequence lags behind,
+    /// all records are looked at.
+    fn known(&self) -> String {
+        const DRAWN_MEANWHILE: i64 = 100;
+        let known = self.newest.saturating_sub(DRAWN_MEANWHILE);
+        match self.last.filter(|_| self.newest > i64::MIN) {
+            None => known.to_string(),
+            Some(version) => format!(
+                "(SELECT COALESCE(pg_catalog.max(history_id) OPERATOR(pg_catalog.-) {DRAWN_MEANWHILE}, {known}) FROM {} \
+                 WHERE version OPERATOR(pg_catalog.=) '{version}')",
+                self.tables.journal
+            ),
+        }
     }
 
     /// Which rows of the history are records of the version: those that were read, and any that have come since.
@@ -220,7 +237,7 @@ impl Locked {
         format!(
             "(id OPERATOR(pg_catalog.=) ANY ('{{{}}}'::pg_catalog.int8[]) OR id OPERATOR(pg_catalog.>) {}) AND {}",
             ids.join(","),
-            self.newest,
+            self.known(),
             record::records(version)
         )
     }
@@ -249,6 +266,7 @@ impl<'a> Fenced<'a> {
         self.checks
             .push((format!("NOT {recorded}"), sqlstate::NOT_RECORDED));
         self.proof = Some(recorded);
+        self.recorded = Some(migration.version);
     }
 
     /// Records migrations as applied, without their having run.
@@ -348,8 +366,8 @@ impl<'a> Fenced<'a> {
     ///
     /// [`Error::TableWait`] at the deadline.
     pub fn commit(self, doing: &str, wait: &mut Wait) -> Result<(), Fault> {
-        let (locked, answer) = self.end("COMMIT", doing, wait)?;
-        locked.learn(&answer);
+        let recorded = self.recorded;
+        self.end("COMMIT", doing, wait)?.learn(recorded);
         Ok(())
     }
 
@@ -362,20 +380,14 @@ impl<'a> Fenced<'a> {
         self.end("ROLLBACK", doing, wait).map(drop)
     }
 
-    fn end(
-        self,
-        end: &str,
-        doing: &str,
-        wait: &mut Wait,
-    ) -> Result<(&'a mut Locked, Answer), Fault> {
+    fn end(self, end: &str, doing: &str, wait: &mut Wait) -> Result<&'a mut Locked, Fault> {
         let (check, mut message) = (self.check(), self.before);
         message.extend(&self.work);
         message.add(check);
         message.add(end);
         loop {
-            let trouble = match self.locked.work.send(&message) {
-                Ok(answer) => return Ok((self.locked, answer)),
-                Err(trouble) => trouble,
+            let Err(trouble) = self.locked.work.send(&message) else {
+                return Ok(self.locked);
             };
             let cause = match &trouble {
                 Trouble::Sql(cause) => cause,
@@ -412,12 +424,7 @@ impl<'a> Fenced<'a> {
     }
 
     /// Runs a file in the transaction, and commits. A file of several parts is as many messages, in one transaction.
-    pub fn run(
-        self,
-        parts: impl IntoIterator<Item = Part>,
-        rows: Rows,
-        watch: &mut Watch<'_>,
-    ) -> Ran {
+    pub fn run(self, parts: impl IntoIterator<Item = Part>, watch: &mut Watch<'_>) -> Ran {
         let comment = format!("/* lockstep {} */ ", watch.file_name());
         let mut prefix = format!("{comment}{};\n", self.before.text());
         let mut parts = parts.into_iter().enumerate().peekable();
@@ -437,10 +444,10 @@ impl<'a> Fenced<'a> {
                     after: suffix,
                 },
             });
-            let outcome = self.locked.work.execute_patiently(text, rows, watch);
+            let outcome = self.locked.work.execute_patiently(text, watch);
             let reached = watch.end(outcome.as_ref().err());
             match outcome {
-                Ok(answer) => self.locked.learn(&answer),
+                Ok(()) => {}
                 Err(Trouble::Sql(cause)) => {
                     return self.failed(*cause, number, prefix, reached);
                 }
@@ -448,6 +455,7 @@ impl<'a> Fenced<'a> {
             }
             prefix = format!("{comment}{RESTORE_STRINGS};\n");
         }
+        self.locked.learn(self.recorded);
         Ran::Committed
     }
 
@@ -547,13 +555,9 @@ const RESTORE_STRINGS: &str = "SELECT pg_catalog.set_config('standard_conforming
     pg_catalog.current_setting('lockstep.strings'), true)";
 
 impl Locked {
-    /// Takes note of the newest record, where the answer tells it.
-    fn learn(&mut self, answer: &Answer) {
-        let id = answer.last("history_id").and_then(|it| it.parse().ok());
-        // Where the sequence lags behind, all records are looked at, and stay to be.
-        if self.newest > i64::MIN {
-            self.newest = self.newest.max(id.unwrap_or(self.newest));
-        }
+    /// Takes note of the newest record.
+    fn learn(&mut self, recorded: Option<Version>) {
+        self.last = recorded.or(self.last);
     }
 
     fn fault(&self, cause: &postgres::error::DbError, ours: Option<&'static str>) -> Fault {

@@ -83,8 +83,7 @@ pub(super) struct Destination {
 }
 
 /// What becomes of the rows that a message returns.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Rows {
+enum Rows {
     Kept,
     /// However many there are, they take no memory.
     Dropped,
@@ -245,12 +244,6 @@ impl Answer {
     pub fn first_value(&self) -> Option<&str> {
         let row = self.0.iter().flatten().next()?;
         row.try_get(0).ok().flatten()
-    }
-
-    /// The last value that a column of this name had, in whichever statement's rows.
-    pub fn last(&self, column: &str) -> Option<&str> {
-        let mut rows = self.0.iter().rev().flatten();
-        rows.find_map(|row| row.try_get(column).ok().flatten())
     }
 
     /// The first row of what a statement returned.
@@ -432,16 +425,17 @@ impl Session {
         self.ours(message, Patience::UntilSignal).map(drop)
     }
 
-    /// Sends a message for as long as it takes, whatever signals come. Whoever sends it logs its statements.
+    /// Sends a message of a user's statements, for as long as it takes, whatever signals come. Whoever sends it logs its
+    /// statements; nobody wants its rows.
     pub fn execute_patiently(
         &mut self,
-        message: String,
-        rows: Rows,
+        text: String,
         listener: &mut dyn Listener,
-    ) -> Result<Answer, Trouble> {
-        let text = message;
+    ) -> Result<(), Trouble> {
+        let rows = Rows::Dropped;
         let request = Request::Ask { text, rows };
         self.exchange(request, Patience::Endless, listener)
+            .map(drop)
     }
 
     /// Asks for a sign of life. It fails no transaction and takes no snapshot.

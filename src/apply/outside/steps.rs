@@ -16,7 +16,7 @@ use crate::history::record::{Done, Started};
 use crate::lock::fence::{Fenced, Ran, Verdict};
 use crate::migration::{Interrupted, Migration};
 use crate::server::progress::Part;
-use crate::server::session::{Rows, Trouble};
+use crate::server::session::Trouble;
 use crate::server::settings::Settings;
 use crate::server::wait::Wait;
 use crate::sql::{self, Kind, sqlstate};
@@ -174,7 +174,7 @@ impl Alone<'_, '_, '_> {
         let expected = self.unrecorded();
         let mut fenced = self.locked.transaction(&expected, settings);
         settle(self.run, &mut fenced, self.migration, self.number);
-        let failed = match fenced.run([part], Rows::Dropped, self.watch) {
+        let failed = match fenced.run([part], self.watch) {
             Ran::Committed => return Ok(Inside::Done),
             Ran::Failed(failed) => failed,
             Ran::NotReset(trouble) | Ran::Lost(trouble) => return Err(self.lost(trouble)),

@@ -328,7 +328,8 @@ fn another_sessions_build_of_the_same_index_is_waited_for_and_not_dropped() {
     let scratch = interrupted_before_the_build();
     let old = old_snapshot(&scratch);
     let mut person = scratch.client();
-    let building = std::thread::spawn(move || person.batch_execute(BUILD_INDEX));
+    let building =
+        std::thread::spawn(move || person.batch_execute(&format!("/* by hand */ {BUILD_INDEX}")));
     wait_until_building(&scratch);
     let mut run = scratch.lockstep(&["up"]).spawn();
     run.wait_for_log("waiting for another session that builds the index");
