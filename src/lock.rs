@@ -120,6 +120,8 @@ pub struct Locked {
     newest: i64,
     /// The version that this run has recorded last.
     last: Option<Version>,
+    /// Who else was connected then, until somebody wants to know.
+    strangers: Option<Vec<Stranger>>,
 }
 
 /// What came of trying to get the lock.
@@ -181,7 +183,7 @@ pub fn acquire(
         }
         Err(error) => return Err(error),
     };
-    let (token, history) = row.settle(&mut work, answer, wait)?;
+    let (token, history, strangers) = row.settle(&mut work, answer, wait)?;
     debug!(token; "the row in {} is ours", tables.locks);
     let locked = Locked {
         work,
@@ -194,6 +196,7 @@ pub fn acquire(
         dialect: observed.dialect,
         newest: history.newest_id(),
         last: None,
+        strangers: Some(strangers),
     };
     Ok(Acquired::Locked(Box::new(locked), history))
 }
@@ -300,6 +303,18 @@ impl Locked {
     /// What the connection meets.
     pub fn ask(&mut self, query: &str) -> Result<Vec<SimpleQueryRow>, Trouble> {
         self.work.ask(query)
+    }
+
+    /// The sessions of other programs: first as they were when the lock was taken, which costs no round trip.
+    ///
+    /// # Errors
+    ///
+    /// What the connection meets.
+    pub fn strangers(&mut self) -> Result<Vec<Stranger>, Error> {
+        match self.strangers.take() {
+            Some(strangers) => Ok(strangers),
+            None => strangers(|query| self.ask(query)),
+        }
     }
 
     /// Like [`Locked::ask`], but tables are found as the role's settings say, and then those of a file.

@@ -103,7 +103,7 @@ impl Held {
     /// [`Error::SessionWait`] at the deadline.
     fn wait_for_bun(&mut self, migrations: &[Migration], wait: &mut Wait) -> Result<(), Error> {
         loop {
-            let strangers = lock::strangers(|query| self.locked.ask(query))?;
+            let strangers = self.locked.strangers()?;
             let busy: Vec<_> = strangers
                 .iter()
                 .filter(|it| it.transaction.is_some())

@@ -94,7 +94,14 @@ pub struct Stranger {
 pub fn strangers(
     ask: impl FnOnce(&str) -> Result<Vec<SimpleQueryRow>, Trouble>,
 ) -> Result<Vec<Stranger>, Error> {
-    let query = format!(
+    let rows = ask(&strangers_query());
+    let rows = rows.map_err(|trouble| trouble.while_doing("asking who else is connected"))?;
+    Ok(rows.iter().map(Stranger::read).collect())
+}
+
+/// The query for them. It runs with a `search_path` of `pg_catalog`.
+pub(super) fn strangers_query() -> String {
+    format!(
         "SELECT concat_ws(', ', 'pid ' || a.pid, NULLIF(a.application_name, ''), 'user ' || a.usename,
            'from ' || host(a.client_addr), a.state || COALESCE(CASE WHEN a.state <> 'idle' THEN ' for ' || {age} END, ''),
            'connected since ' || date_trunc('second', a.backend_start)) AS words, l.virtualxid, a.query,
@@ -106,19 +113,19 @@ pub fn strangers(
            AND a.application_name NOT LIKE 'lockstep/%'
          ORDER BY a.backend_start",
         age = age("COALESCE(a.xact_start, a.query_start)")
-    );
-    let rows =
-        ask(&query).map_err(|trouble| trouble.while_doing("asking who else is connected"))?;
-    let stranger = |row: &SimpleQueryRow| Stranger {
-        words: row.get("words").unwrap_or_default().to_owned(),
-        transaction: row.get("virtualxid").map(str::to_owned),
-        query: row.get("query").unwrap_or_default().to_owned(),
-        is_cut: row.get("cut") == Some("t"),
-    };
-    Ok(rows.iter().map(stranger).collect())
+    )
 }
 
 impl Stranger {
+    pub(super) fn read(row: &SimpleQueryRow) -> Stranger {
+        Stranger {
+            words: row.get("words").unwrap_or_default().to_owned(),
+            transaction: row.get("virtualxid").map(str::to_owned),
+            query: row.get("query").unwrap_or_default().to_owned(),
+            is_cut: row.get("cut") == Some("t"),
+        }
+    }
+
     /// Returns true if and only if it is at work on one of these texts, as bun sends them.
     pub fn is_at_one_of(&self, texts: &[String]) -> bool {
         let query = self.query.trim();

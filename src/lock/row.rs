@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::holder::{self, Stranger};
 use super::{POLL, release_guard, try_guard};
 use crate::config::Config;
 use crate::error::Error;
@@ -29,6 +30,7 @@ pub(super) struct Write {
     pub message: Message,
     row: Slot,
     look: Look,
+    strangers: Slot,
 }
 
 impl Write {
@@ -60,11 +62,17 @@ impl Write {
             guard::words(sqlstate::OTHER_SERVER, guard_pid.into()),
         )));
         let look = Look::add(&mut message, config, Names::Known(tables), Columns::ToPlan);
+        let strangers = message.add(holder::strangers_query());
         message.add("COMMIT");
-        Write { message, row, look }
+        Write {
+            message,
+            row,
+            look,
+            strangers,
+        }
     }
 
-    /// Waits until the row is ours; returns its id and the history behind it.
+    /// Waits until the row is ours; returns its id, the history behind it, and who else is connected.
     ///
     /// # Errors
     ///
@@ -74,7 +82,7 @@ impl Write {
         work: &mut Session,
         mut answer: Result<Answer, Trouble>,
         wait: &mut Wait,
-    ) -> Result<(i64, History), Error> {
+    ) -> Result<(i64, History, Vec<Stranger>), Error> {
         let doing = "taking the migration lock";
         loop {
             match answer {
@@ -84,7 +92,9 @@ impl Write {
                         observed.ok_or_else(|| Trouble::Unexpected.while_doing(doing))?;
                     let row = answer.row(self.row);
                     if let Some(token) = row.and_then(|row| row.get("id")?.parse().ok()) {
-                        return Ok((token, observation.history));
+                        let strangers = answer.rows(self.strangers).iter();
+                        let strangers = strangers.map(Stranger::read).collect();
+                        return Ok((token, observation.history, strangers));
                     }
                     wait_for_bun(&observation, wait)?;
                 }
