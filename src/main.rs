@@ -43,10 +43,8 @@ const CRASHED: i32 = 101;
 
 fn main() -> ExitCode {
     panic::set_hook(Box::new(|crash| {
-        let _ = writeln!(
-            io::stderr(),
-            "error: Lockstep crashed; please report it: {crash}"
-        );
+        let words = format!("Lockstep crashed; please report it: {crash}");
+        logging::report_error(&words, &[]);
         process::exit(CRASHED);
     }));
     let signals = Signals::handle();
