@@ -71,7 +71,7 @@ mod connection {
     mod signals;
     mod standby;
     #[cfg(feature = "tls")]
-    mod tls;
+    pub mod tls;
 }
 
 /// What people and programs read: errors, the log, the terminal.

@@ -245,6 +245,79 @@ fn a_wrong_password_is_refused_at_once_by_the_servers_words() {
     assert_eq!(scratch.history(), [""; 0]);
 }
 
+/// What libpq refuses as a value, or would enforce and we cannot, is refused before anything is connected to.
+#[test]
+fn no_parameter_is_ignored_that_libpq_heeds() {
+    let scratch = scratch();
+    let database = &scratch.database;
+    let connections = || {
+        let log = scratch.server_log();
+        log.iter().filter(|it| it.contains("connection")).count()
+    };
+    let before = connections();
+    for parameter in [
+        "sslcertmode=require",
+        "sslcertmode=bogus",
+        "ssl_min_protocol_version=TLSv9",
+        "ssl_min_protocol_version=TLSv1.3&ssl_max_protocol_version=TLSv1.2",
+        "max_protocol_version=bogus",
+        "min_protocol_version=3.2",
+        "keepalives_idle=abc",
+        "keepalives=yes",
+        "tcp_user_timeout=abc",
+        "require_auth=scram-sha-256",
+        "sslkeylogfile=%2Ftmp%2Fkeys",
+        "sslmode=no-verify",
+        "replication=database",
+    ] {
+        let run = scratch.lockstep(&["up"]);
+        let run = run.env("DATABASE_URL", format!("{}?{parameter}", scratch.url()));
+        let outcome = run.run();
+        let name = parameter.split('=').next().expect("a name");
+        outcome
+            .code(2)
+            .says("the environment cannot be used")
+            .says(name);
+    }
+    assert_eq!(connections(), before, "of {database}");
+    assert_eq!(scratch.history(), [""; 0]);
+}
+
+/// What libpq takes is taken.
+#[test]
+fn what_libpq_takes_is_taken() {
+    let directory = Scratch::new().value("SHOW unix_socket_directories");
+    let directory = directory.split(',').next().expect("a directory").to_owned();
+    let port = server().port;
+    let url = |scratch: &Scratch, parameter: &str| format!("{}?{parameter}", scratch.url());
+    for way in 0..7 {
+        let scratch = scratch();
+        let up = scratch.lockstep(&["up"]);
+        let up = match way {
+            0 => up.env("DATABASE_URL", format!("{}\n", scratch.url())),
+            1 => up.env("DATABASE_URL", url(&scratch, "replication=false")),
+            2 => up.env("DATABASE_URL", url(&scratch, "target_session_attrs=primary")),
+            3 => up.env("PGREQUIREPEER", "postgres"),
+            4 => up.env("DATABASE_URL", url(&scratch, "requiressl=0&min_protocol_version=3.0")),
+            5 => up.env("DATABASE_URL", url(&scratch, "require_auth=&sslcompression=1&keepalives_idle=5")),
+            _ => up.env(
+                "DATABASE_URL",
+                format!(
+                    "host={directory} port={port} user=postgres dbname={} sslnegotiation=direct sslmode=require",
+                    scratch.database
+                ),
+            ),
+        };
+        up.run().code(0);
+    }
+    // As the word that it is older than.
+    let scratch = scratch();
+    let up = scratch
+        .lockstep(&["up"])
+        .env("DATABASE_URL", url(&scratch, "requiressl=1"));
+    up.run().code(2).says("TLS");
+}
+
 /// The tests' server has no TLS.
 #[test]
 fn a_demand_for_tls_that_the_server_cannot_meet_is_refused() {

@@ -297,8 +297,8 @@ fn over_tls_a_run_that_is_killed_is_followed_as_without() {
 // -------------------------------------------------------------------------------------------- what it takes
 
 /// A server with TLS, and its certificates. Some of its users may come in in one way only.
-struct Secure {
-    cluster: Cluster,
+pub struct Secure {
+    pub cluster: Cluster,
     pki: Pki,
 }
 
@@ -321,7 +321,7 @@ const HBA: [&str; 9] = [
 ];
 
 impl Secure {
-    fn start(label: &str) -> Secure {
+    pub fn start(label: &str) -> Secure {
         let cluster = Cluster::start(label);
         let pki = Pki::make(cluster.directory.join("pki"));
         let data = cluster.data();

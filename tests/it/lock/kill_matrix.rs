@@ -29,6 +29,7 @@
 //! What the swallowing proxy cannot prove: the kernels at its own two ends still answer keepalives, so neither runner nor
 //! server can notice anything. It proves that nobody takes over from somebody who is merely silent.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -36,12 +37,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::cluster::{Cluster, in_another_process};
-use crate::support::is_soak;
 use crate::support::proxy::Seen;
 use crate::support::site::{
     FILES, Moment, Site, Staged, State, Tally, assert_retry_helps, in_parallel, moments,
     steps_and_parts, undisturbed_messages,
 };
+use crate::support::{is_soak, tell};
 
 /// How many cells a test plays at once. Most of the time they wait: for a poll, or for a server.
 const WORKERS: usize = 6;
@@ -157,26 +158,68 @@ fn a_run_of_steps_and_parts_that_is_struck_otherwise_leaves_no_trace() {
     });
 }
 
+/// The same over TLS, where a message is what the proxy reads at once.
+#[cfg(feature = "tls")]
+#[test]
+fn a_run_over_tls_that_is_killed_or_reset_leaves_no_trace() {
+    let test = "a_run_over_tls_that_is_killed_or_reset_leaves_no_trace";
+    if Cluster::of_this_process().is_none() {
+        let secure = crate::connection::tls::Secure::start("tls-struck");
+        return in_another_process(module_path!(), test, &secure.cluster, &[]);
+    }
+    TLS.strike("over TLS", |seen| {
+        assert!(seen.iter().any(|it| it.kind.is_none()), "pieces");
+        let step = if is_soak() { 1 } else { ONE_IN };
+        let cells = [Blow::Kill, Blow::Reset]
+            .into_iter()
+            .flat_map(|blow| cells(blow, seen));
+        cells.step_by(step).collect()
+    });
+}
+
 #[test]
 fn a_run_that_is_struck_as_it_commits_leaves_no_trace() {
     strike("struck on a commit", on_commits);
+}
+
+/// The same, statement by statement outside a transaction.
+#[test]
+fn a_run_of_steps_that_meets_an_immediate_restart_of_the_server_leaves_no_trace() {
+    restart(
+        "a_run_of_steps_that_meets_an_immediate_restart_of_the_server_leaves_no_trace",
+        &STEPS,
+        32,
+    );
 }
 
 /// All the runs of a batch stand still at their messages when the server is stopped. The sessions of the waiting runners
 /// are gone with it; they say so, begin anew when it is back, and take over.
 #[test]
 fn a_run_that_meets_an_immediate_restart_of_the_server_leaves_no_trace() {
-    let test = "a_run_that_meets_an_immediate_restart_of_the_server_leaves_no_trace";
+    restart(
+        "a_run_that_meets_an_immediate_restart_of_the_server_leaves_no_trace",
+        &USUAL,
+        usize::MAX,
+    );
+}
+
+/// At most so many cells, but all in a soak.
+fn restart(test: &str, played: &Played, at_most: usize) {
     let cluster = match Cluster::of_this_process() {
         Some(cluster) => cluster,
         None => return in_another_process(module_path!(), test, &Cluster::start("restart"), &[]),
     };
     let started = Instant::now();
-    let seen = undisturbed_messages(&Site::new());
-    let step = if is_soak() { 1 } else { ONE_IN };
-    let moments: Vec<(usize, Moment)> = moments(&seen).into_iter().step_by(step).collect();
+    let site = || Site::with((played.files)());
+    let seen = undisturbed_messages(&site());
+    let moments = moments(&seen);
+    let step = match is_soak() {
+        true => 1,
+        false => ONE_IN.max(moments.len().div_ceil(at_most)),
+    };
+    let moments: Vec<(usize, Moment)> = moments.into_iter().step_by(step).collect();
     let tally = Tally::default();
-    let sites: Vec<Site> = (0..16).map(|_| Site::new()).collect();
+    let sites: Vec<Site> = (0..16).map(|_| site()).collect();
     let expected = sites[0].undisturbed();
     for batch in moments.chunks(sites.len()) {
         let staged = in_parallel(sites.iter().zip(batch), |(site, &(message, moment))| {
@@ -266,17 +309,27 @@ fn on_commits(seen: &[Seen]) -> Vec<Cell> {
 
 /// What is struck: files, and an undisturbed run of them, which is the same for all tests of this process.
 struct Played {
+    sslmode: &'static str,
     files: fn() -> Vec<(&'static str, String)>,
     undisturbed: OnceLock<(Vec<Seen>, State)>,
 }
 
 static USUAL: Played = Played {
+    sslmode: "disable",
     files: || FILES.map(|(name, text)| (name, text.to_owned())).to_vec(),
     undisturbed: OnceLock::new(),
 };
 
 static STEPS: Played = Played {
+    sslmode: "disable",
     files: steps_and_parts,
+    undisturbed: OnceLock::new(),
+};
+
+#[cfg(feature = "tls")]
+static TLS: Played = Played {
+    sslmode: "require",
+    files: USUAL.files,
     undisturbed: OnceLock::new(),
 };
 
@@ -284,7 +337,10 @@ impl Played {
     /// Plays the cells that are chosen among the messages of the undisturbed run.
     fn strike(&self, what: &str, choose: impl FnOnce(&[Seen]) -> Vec<Cell>) {
         let started = Instant::now();
-        let site = || Site::with((self.files)());
+        let site = || Site {
+            sslmode: self.sslmode,
+            ..Site::with((self.files)())
+        };
         let (seen, expected) = (self.undisturbed)
             .get_or_init(|| (undisturbed_messages(&site()), site().undisturbed()));
         let cells = choose(seen);
@@ -295,7 +351,33 @@ impl Played {
             started,
         );
         tally.assert_meaningful();
+        if self.sslmode == "disable" {
+            tell_table(&cells, seen);
+        }
     }
+}
+
+/// How many cells fell on which statement of the files, by blow: what each has shown is that all is as undisturbed.
+fn tell_table(cells: &[Cell], seen: &[Seen]) {
+    let mut table: BTreeMap<(String, String), [usize; 2]> = BTreeMap::new();
+    for cell in cells {
+        let sent = seen[..=cell.message].iter().rev();
+        let running = sent.map(|it| it.query.as_str()).find(|it| !it.is_empty());
+        let running = running.unwrap_or("(connecting)").replace('\n', " ");
+        let file = running.split("/* lockstep ").nth(1).unwrap_or_default();
+        let statement = match file.split_once(" */ ") {
+            Some((file, statement)) => format!("{file}: {statement:.60}"),
+            None => format!("our own: {running:.60}"),
+        };
+        let key = (statement, format!("{:?}", cell.blow));
+        let moment = usize::from(cell.moment != Moment::Before);
+        table.entry(key).or_default()[moment] += 1;
+    }
+    let line = |((statement, blow), [before, after]): (&(String, String), &[usize; 2])| {
+        format!("{statement:<90} {blow:<20} before {before:>3}, after {after:>3}: as undisturbed")
+    };
+    let lines: Vec<String> = table.iter().map(line).collect();
+    tell(&lines.join("\n"));
 }
 
 fn strike(what: &str, choose: impl FnOnce(&[Seen]) -> Vec<Cell>) {

@@ -11,6 +11,7 @@
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
@@ -150,6 +151,9 @@ impl Drop for Proxy {
     }
 }
 
+/// A client's wish for encryption, which the server grants with one byte.
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+
 /// How soon a thread that waits for data notices that it is all over.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -182,6 +186,8 @@ struct Connection {
     number: usize,
     client: TcpStream,
     server: TcpStream,
+    /// Whether it is encrypted: then what is read at once counts as a message.
+    is_opaque: AtomicBool,
 }
 
 impl Connection {
@@ -227,6 +233,7 @@ impl Shared {
                 number,
                 client,
                 server,
+                is_opaque: AtomicBool::new(false),
             });
             state.connections.push(Arc::clone(&connection));
             state.backends.push(None);
@@ -250,14 +257,20 @@ impl Shared {
         let mut is_first = from == Side::Client;
         loop {
             let letter = self.peek(source)?;
-            let kind = (!is_first).then_some(letter);
+            let is_opaque = connection.is_opaque.load(Ordering::SeqCst);
+            let kind = (!is_first && !is_opaque).then_some(letter);
             let number = self.admit(connection, from, kind)?;
-            let forwarded = self
-                .read_message(&mut source, is_first)
-                .and_then(|message| {
-                    self.note(connection, from, number, kind, &message);
-                    sink.write_all(&message)
-                });
+            let message = match is_opaque {
+                true => self.read_some(&mut source),
+                false => self.read_message(&mut source, is_first),
+            };
+            let forwarded = message.and_then(|message| {
+                if is_first && message == SSL_REQUEST {
+                    connection.is_opaque.store(true, Ordering::SeqCst);
+                }
+                self.note(connection, from, number, kind, &message);
+                sink.write_all(&message)
+            });
             is_first = false;
             if self.hold == Some(number) {
                 self.state().has_passed = true;
@@ -286,6 +299,19 @@ impl Shared {
             match source.peek(&mut byte) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(_) => return Ok(byte[0]),
+                Err(error) => self.unless_closed(error)?,
+            }
+        }
+    }
+
+    fn read_some(&self, source: &mut &TcpStream) -> io::Result<Vec<u8>> {
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            match source.read(&mut buffer) {
+                Ok(count) => {
+                    buffer.truncate(count);
+                    return Ok(buffer);
+                }
                 Err(error) => self.unless_closed(error)?,
             }
         }

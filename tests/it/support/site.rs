@@ -82,6 +82,8 @@ pub struct Site {
     pub host: Ipv4Addr,
     /// What starts the runner that goes through the proxy: nothing, usually.
     pub wrapper: Vec<String>,
+    /// Of the runner that goes through the proxy. Over TLS the proxy sees no messages, and takes pieces for them.
+    pub sslmode: &'static str,
 }
 
 /// Two runners, one of which stands still at a message.
@@ -119,6 +121,7 @@ impl Site {
             upstream: addresses.next().expect("an address"),
             host: Ipv4Addr::LOCALHOST,
             wrapper: Vec::new(),
+            sslmode: "disable",
         }
     }
 
@@ -134,8 +137,8 @@ impl Site {
     /// A runner that goes through the proxy. If it cannot even connect it soon gives up.
     pub fn through(&self, proxy: &Proxy) -> Running {
         let url = format!(
-            "postgres://postgres@{}:{}/{}?sslmode=disable",
-            self.host, proxy.port, self.scratch.database
+            "postgres://postgres@{}:{}/{}?sslmode={}",
+            self.host, proxy.port, self.scratch.database, self.sslmode
         );
         let up = self.scratch.lockstep(&["up"]).under(&self.wrapper);
         up.env("DATABASE_URL", url)
