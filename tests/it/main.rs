@@ -85,6 +85,7 @@ mod output {
 mod bun {
     mod adopted;
     mod beside;
+    mod died;
 }
 
 /// What tests are made of.
