@@ -42,6 +42,8 @@ pub struct Script {
     pub down_part: Option<Box<(usize, String)>>,
     /// Of all the statements.
     pub checksum: Checksum,
+    /// Of those up to each one, if the file is to run outside a transaction, where it may stop behind any.
+    pub checksums: Vec<Checksum>,
 }
 
 impl Script {
@@ -146,6 +148,7 @@ impl<'a> Splitter<'a> {
                 no_transaction: false,
                 down_part: None,
                 checksum: Checksum([0; 32]),
+                checksums: Vec::new(),
             },
         }
     }
@@ -249,6 +252,12 @@ impl<'a> Splitter<'a> {
     fn end_statement(&mut self, end: usize) {
         let Some(open) = self.open.take() else { return };
         self.hasher.update(b";\0");
+        if self.script.no_transaction {
+            let hasher = self.hasher.clone();
+            self.script
+                .checksums
+                .push(Checksum(hasher.finalize().into()));
+        }
         let statement = &self.text[open.start..end];
         let obstacle = obstacle_in(statement);
         if obstacle == Some(ObstacleKind::CopyFromStdin) {
@@ -444,6 +453,18 @@ mod tests {
 
     fn psql(command: &str) -> ObstacleKind {
         ObstacleKind::PsqlCommand(command.to_owned())
+    }
+
+    #[test]
+    fn what_is_done_of_a_file_has_the_checksum_of_its_beginning() {
+        let text =
+            "-- lockstep: no-transaction\nSELECT 1; ;\nCREATE INDEX i ON t (a);;SELECT 'b' -- end";
+        let script = parse(text);
+        assert_eq!(script.checksums.len(), 3);
+        for (statement, checksum) in script.statements.iter().zip(script.checksums) {
+            assert_eq!(parse(&text[..statement.range().end]).checksum, checksum);
+        }
+        assert!(parse("SELECT 1; SELECT 2").checksums.is_empty());
     }
 
     #[test]

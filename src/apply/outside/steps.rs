@@ -32,12 +32,9 @@ pub(super) fn settle(run: &Run<'_>, fenced: &mut Fenced<'_>, migration: &Migrati
 
 /// What the first statements of the file are, if they are done.
 pub(super) fn done(migration: &Migration, count: usize) -> Done {
-    let last = count.checked_sub(1);
-    let last = last.and_then(|it| migration.script.statements.get(it));
-    let checksum = match last {
-        Some(last) => sql::parse(&migration.text[..last.range().end]).checksum,
-        None => migration.script.checksum,
-    };
+    let script = &migration.script;
+    let last = count.checked_sub(1).and_then(|it| script.checksums.get(it));
+    let checksum = *last.unwrap_or(&script.checksum);
     Done { count, checksum }
 }
 
