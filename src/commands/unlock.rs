@@ -32,6 +32,9 @@ const POLL: Duration = Duration::from_millis(250);
 pub fn run(context: &Context<'_>, id: Option<i64>) -> Result<Answer, Error> {
     let config = context.config()?;
     let mut first = look(&config, context.signals, None)?;
+    // A lock can be shown without any files; of a history that is lost sight of they tell.
+    let migrations = files::read(&config.migrations_dir).unwrap_or_default();
+    first.observation.refuse_if_lost(&config, &migrations)?;
     let (runner, wait) = (&first.runner, &mut first.wait);
     let (session, observation) = (first.session, &first.observation);
     unlock(&config, session, observation, runner, id, wait).map(Answer::Done)

@@ -5,7 +5,7 @@ use crate::support::pgbouncer::{Mode, PgBouncer};
 use crate::support::steps::{file, version};
 use crate::support::{Scratch, text};
 
-const COMMANDS: [&[&str]; 7] = [
+const COMMANDS: [&[&str]; 9] = [
     &["up"],
     &["down"],
     &["status"],
@@ -13,6 +13,8 @@ const COMMANDS: [&[&str]; 7] = [
     &["wait"],
     &["plan"],
     &["baseline", "latest"],
+    &["unlock"],
+    &["forget", "20230101000001"],
 ];
 
 /// Counts how often it runs.

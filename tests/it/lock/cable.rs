@@ -47,7 +47,7 @@ fn a_run_whose_cable_is_cut_at_any_message_leaves_no_trace_and_is_followed_withi
     match Cluster::of_this_process() {
         Some(cluster) => {
             let network = Network::around(&cluster);
-            let (two, rest) = network.links.split_at(2);
+            let (two, rest) = network.links.split_at(3);
             thread::scope(|scope| {
                 scope.spawn(|| cut_while_a_statement_sleeps(two));
                 cut_at_messages(rest);
@@ -56,7 +56,7 @@ fn a_run_whose_cable_is_cut_at_any_message_leaves_no_trace_and_is_followed_withi
         None => match what_is_missing() {
             Some(missing) => tell(&format!("skipped: a cable cannot be cut here: {missing}")),
             None => {
-                let mut cluster = Cluster::start("cable");
+                let mut cluster = encrypting();
                 cluster.stop();
                 cluster.url = format!("postgres://postgres@10.0.0.2:{PORT}/postgres");
                 in_another_process(module_path!(), test, &cluster, &["unshare", "--net"]);
@@ -76,19 +76,34 @@ fn a_run_that_is_killed_while_a_statement_sleeps_is_followed_within_seconds() {
     assert!(took < BOUND_OF_A_KILL, "{took:?}");
 }
 
-/// Two cuts at once. In the one, nothing is under way when the cable is cut, and the server's keepalives find out. In the
+/// A cluster that takes TLS, where we can.
+fn encrypting() -> Cluster {
+    #[cfg(feature = "tls")]
+    return crate::connection::tls::Secure::start("cable").cluster;
+    #[cfg(not(feature = "tls"))]
+    Cluster::start("cable")
+}
+
+/// Three cuts at once. In the first, nothing is under way when the cable is cut, and the server's keepalives find out. In the
 /// other the server goes on talking: a NOTICE, between two statements, is not acknowledged any more, and while that is so
-/// no keepalive is sent: only `tcp_user_timeout` ends the wait, which otherwise lasts for a quarter of an hour.
+/// no keepalive is sent: only `tcp_user_timeout` ends the wait, which otherwise lasts for a quarter of an hour. The third is
+/// the first over TLS.
 fn cut_while_a_statement_sleeps(links: &[Link]) {
     let ways = [
-        ("a statement sleeps", "SELECT pg_sleep(600)"),
+        ("a statement sleeps", "disable", "SELECT pg_sleep(600)"),
         (
             "the server talks",
+            "disable",
             "SELECT pg_sleep(2); SELECT pg_sleep(600)",
         ),
+        ("a statement sleeps over TLS", MODE, "SELECT pg_sleep(600)"),
     ];
-    in_parallel(links.iter().zip(ways), |(link, (what, sql))| {
-        let took = follow_after(&link.site([(SLEEPING, sql)]), |_| link.cut());
+    in_parallel(links.iter().zip(ways), |(link, (what, sslmode, sql))| {
+        let site = Site {
+            sslmode,
+            ..link.site([(SLEEPING, sql)])
+        };
+        let took = follow_after(&site, |_| link.cut());
         tell(&format!(
             "cut while {what}: the waiting runner is at work after {:.1} s",
             took.as_secs_f64()
@@ -96,6 +111,12 @@ fn cut_while_a_statement_sleeps(links: &[Link]) {
         assert!(took < BOUND, "cut while {what}: {took:?}");
     });
 }
+
+const MODE: &str = if cfg!(feature = "tls") {
+    "require"
+} else {
+    "disable"
+};
 
 const SLEEPING: &str = "20230101000001_sleep.up.sql";
 
