@@ -34,6 +34,7 @@ mod commands {
 mod files {
     mod bundled;
     mod lexer;
+    mod projects;
     mod recognised;
     mod refusals;
 }
