@@ -54,9 +54,10 @@ impl Message {
         message
     }
 
-    /// One query of the catalog, in a transaction that only reads.
+    /// One query of the catalog, in a transaction that only reads. Where rows are hidden from our role, it fails.
     pub fn asking(query: &str) -> (Message, Slot) {
         let mut message = Message::begin(Access::Read, &Settings::of_catalog());
+        message.add("SET LOCAL row_security TO off");
         let asked = message.add(query);
         message.add("COMMIT");
         (message, asked)

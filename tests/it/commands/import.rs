@@ -555,6 +555,20 @@ fn only_reads_the_database() {
     assert_eq!(scratch.schema(), before);
 }
 
+/// What is hidden from the role would look like what was never applied.
+#[test]
+fn a_history_whose_rows_are_hidden_is_an_error() {
+    let scratch = Scratch::new();
+    write(&scratch, GOLANG_MIGRATE);
+    scratch.sql(
+        "CREATE TABLE schema_migrations (version bigint not null primary key, dirty boolean not null);
+         INSERT INTO schema_migrations VALUES (2, false); ALTER TABLE schema_migrations ENABLE ROW LEVEL SECURITY",
+    );
+    let reader = scratch.reader();
+    let outcome = import(&scratch).env("DATABASE_URL", reader.url()).run();
+    outcome.code(2).says("row-level security");
+}
+
 /// No server, no right to read: then nothing is written either, and the next try starts afresh.
 #[test]
 fn writes_nothing_if_the_database_does_not_answer() {

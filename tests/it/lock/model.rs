@@ -50,7 +50,7 @@
 //!   statement, and whoever waits for them may as well come later. bun's session ends with bun: an operator who thinks
 //!   it dead while its statement still runs is a careless one. A body of bun's is committed or not, nothing in between.
 //! * A table that is restored, a history that is edited, a migration that undoes itself.
-//! * `down`: to the lock it is a run like any other, whose messages delete the record where `up`'s write it.
+//! * `down` and `forget`: to the lock they are runs like any other, whose messages delete the record where `up`'s write it.
 //!
 //! # What is promised when
 //!
