@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::files;
 use crate::history::{Observation, Tables};
 use crate::lock::{self, Stranger, row};
-use crate::migration::History;
+use crate::migration::{Applied, History};
 use crate::plan::doubt::{COLUMNS, Doubt, Trial, Verdict};
 use crate::server::message::{Access, Message};
 use crate::server::session::{Session, Trouble};
@@ -141,8 +141,9 @@ fn doubt(
     history: &History,
     runner: &str,
 ) -> Result<Option<Doubt>, Error> {
-    let newest = history.applied.last().filter(|it| it.checksum.is_none());
-    let Some(version) = newest.map(|it| it.version) else {
+    // A name that is no version of ours may be newer.
+    let is_buns = |it: &&Applied| it.checksum.is_none() && Some(it.id) == history.newest_record;
+    let Some(version) = history.applied.last().filter(is_buns).map(|it| it.version) else {
         return Ok(None);
     };
     // A directory that is not there is no reason to keep the row.
