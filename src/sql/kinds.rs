@@ -1,6 +1,6 @@
 //! How a statement can be run: in a transaction, or alone.
 
-use super::cursor::Cursor;
+use super::cursor::{Cursor, Parts};
 use super::index::IndexHeader;
 
 /// How a statement can be run: what the server's `PreventInTransactionBlock` guards, PostgreSQL 15
@@ -205,6 +205,16 @@ pub(super) fn concurrent_detach(mut cursor: Cursor<'_>) -> Option<Outside> {
     cursor
         .takes("concurrently")
         .then_some(Outside::DetachPartition { table, partition })
+}
+
+/// The table with partitions that a statement creates; none if it may be there already.
+pub fn created_partitioned(statement: &str) -> Option<Parts> {
+    let mut cursor = Cursor::new(statement);
+    if !cursor.takes("create table") || cursor.at_word("if") {
+        return None;
+    }
+    let table = cursor.parts()?;
+    cursor.seek("partition by").then_some(table)
 }
 
 /// What a statement rebuilds that cannot run in a transaction if that is partitioned; as written.

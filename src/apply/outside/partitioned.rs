@@ -1,7 +1,7 @@
 //! What the server refuses of tables with partitions, which only the catalog knows: found before it runs.
 //!
-//! What stands in a pending file is looked for before anything runs, unless something that is pending before it names the
-//! table, and may yet make it another one. So each statement outside a transaction is looked at again when its turn comes.
+//! What stands in a pending file is looked for before anything runs, in the catalog, or in the pending statement that makes
+//! it; but not if something else that is pending before it names the table, and may yet make it another one. So each statement outside a transaction is looked at again when its turn comes.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use crate::migration::Migration;
 use crate::plan;
 use crate::plan::refusal::Refusal;
 use crate::server::session::Session;
-use crate::sql::{self, Kind, ObstacleKind, Outside, Partitioned, Statement, sqlstate};
+use crate::sql::{self, Kind, ObstacleKind, Outside, Partitioned, Parts, Statement, sqlstate};
 
 /// Refuses what the server would.
 ///
@@ -27,10 +27,17 @@ pub fn refuse(session: &mut Session, pending: &[&Migration]) -> Result<(), Error
     if !all().any(|(file, statement)| !asked(file, statement).is_empty()) {
         return Ok(());
     }
-    let mut named_before = BTreeSet::new();
+    let (mut named_before, mut made) = (BTreeSet::new(), BTreeSet::new());
     let mut obstructions = Vec::new();
     for (file, statement) in all() {
         for (what, name) in asked(file, statement) {
+            let is_built = matches!(what, Partitioned::Build | Partitioned::Rebuild);
+            let is_made = made.contains(&sql::identifiers(&name)) && !path_is_set(&named_before);
+            if is_built && is_made {
+                let kind = ObstacleKind::Partitioned(what, name);
+                obstructions.push(plan::obstruction(file, statement.range().start, kind));
+                continue;
+            }
             if may_change(&name, &named_before) {
                 continue;
             }
@@ -44,7 +51,18 @@ pub fn refuse(session: &mut Session, pending: &[&Migration]) -> Result<(), Error
             }
         }
         if statement.kind == Kind::Plain {
-            named_before.extend(sql::identifiers(&file.text[statement.range()]));
+            let text = &file.text[statement.range()];
+            let names = sql::identifiers(text);
+            let verb = sql::verb(text);
+            if verb == "DO" || verb == "CALL" {
+                // Nobody knows what it drops.
+                made.clear();
+            }
+            if verb.starts_with("DROP ") || names.iter().any(|it| it == "rename") {
+                made.retain(|it: &Parts| it.iter().all(|part| !names.contains(part)));
+            }
+            made.extend(sql::created_partitioned(text));
+            named_before.extend(names);
         }
     }
     match obstructions.is_empty() {
@@ -93,8 +111,11 @@ fn is_refused(what: Partitioned, found: &Relation) -> bool {
 /// Whether statements that name all this may make the name another table's.
 fn may_change(name: &str, named: &BTreeSet<String>) -> bool {
     let parts = sql::identifiers(name);
-    let path_is_set = || named.contains("search_path") || named.contains("set_config");
-    parts.last().is_none_or(|it| named.contains(it)) || parts.len() == 1 && path_is_set()
+    parts.last().is_none_or(|it| named.contains(it)) || parts.len() == 1 && path_is_set(named)
+}
+
+fn path_is_set(named: &BTreeSet<String>) -> bool {
+    named.contains("search_path") || named.contains("set_config")
 }
 
 impl Alone<'_, '_, '_> {

@@ -80,12 +80,30 @@ fn what_the_server_takes_is_not_refused() {
     assert_eq!(scratch.history().len(), files.len());
 }
 
-/// What a pending file makes is looked at when it is there.
+/// What a pending statement makes is known by its text.
+#[test]
+fn what_a_pending_file_makes_is_found_before_anything_runs() {
+    let scratch = Scratch::new();
+    scratch.file(&file(1), format!("{TABLES}; REINDEX TABLE p"));
+    scratch.file(&file(2), REFUSED[0].0);
+    let outcome = scratch.up();
+    says_of(outcome.code(2), 1, "p is partitioned, and so is");
+    says_of(&outcome, 2, REFUSED[0].1);
+    assert_eq!(scratch.value("SELECT to_regclass('p') IS NULL"), "t");
+    // Not any more.
+    scratch.file(
+        &file(1),
+        format!("{TABLES}; DROP TABLE p; CREATE TABLE p (a int); REINDEX TABLE p"),
+    );
+    scratch.up().code(0);
+}
+
+/// What a body of a pending file makes is looked at when it is there.
 #[test]
 fn what_is_made_by_the_same_run_is_found_before_the_statement_runs() {
     for (statement, words) in &REFUSED[..4] {
         let scratch = Scratch::new();
-        scratch.file(&file(1), TABLES);
+        scratch.file(&file(1), format!("DO $$ BEGIN {TABLES}; END $$"));
         scratch.file(&file(2), statement);
         let outcome = scratch.up();
         outcome.code(1);
