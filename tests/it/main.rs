@@ -10,6 +10,7 @@ mod contract {
     mod bench;
     pub mod environment;
     mod exit_codes;
+    mod recipes;
     mod resources;
     mod rules;
     mod tidy;
