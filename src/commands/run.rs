@@ -25,6 +25,9 @@ use crate::text::words::counted;
 /// How often we look whether a session is done, at most.
 const POLL: Duration = Duration::from_millis(250);
 
+/// The oldest major version that we are tested with; one before it may do.
+const OLDEST_SERVER: u32 = 15;
+
 /// A session, and what the first look at the database told.
 pub struct FirstLook {
     pub session: Session,
@@ -47,6 +50,7 @@ pub fn look(config: &Config, signals: &Signals, waited: Option<Wait>) -> Result<
     let observe = Observe::new(config);
     let (mut session, answer) =
         open::open(&config.server, &runner, &observe.message, &mut patience)?;
+    let again = waited.is_some();
     let mut wait = waited.unwrap_or_else(|| Wait::new(signals, config.lock_wait));
     let answer = observe.read(config, &mut session, answer, &mut wait)?;
     let observation = observe.observation(config, &answer)?;
@@ -55,6 +59,14 @@ pub fn look(config: &Config, signals: &Signals, waited: Option<Wait>) -> Result<
         user = observation.user.as_str();
         "connected to {}, PostgreSQL {}", config.server.description, observation.server_version
     );
+    let version = &observation.server_version;
+    let major = version.split(|c: char| !c.is_ascii_digit()).next();
+    let major = major.and_then(|it| it.parse::<u32>().ok());
+    if !again && major.is_some_and(|it| it < OLDEST_SERVER) {
+        warn!(
+            "the server is PostgreSQL {version}; Lockstep is made for {OLDEST_SERVER} and later, and not tested with this one"
+        );
+    }
     Ok(FirstLook {
         session,
         observation,

@@ -794,3 +794,14 @@ fn no_password_is_shown_when_a_migration_fails() {
         assert_secret(&outcome, &way);
     }
 }
+
+/// No older server is refused; `make matrix` has one.
+#[test]
+fn a_server_older_than_those_tested_is_named_once() {
+    let scratch = Scratch::with([("20240101000000_a.up.sql", "SELECT 1;")]);
+    let old = scratch.value("SELECT current_setting('server_version_num')::int < 150000");
+    let outcome = scratch.up();
+    outcome.code(0);
+    let said = outcome.stderr.matches("not tested with this one").count();
+    assert_eq!(said, usize::from(old == "t"), "{}", outcome.stderr);
+}
