@@ -1,7 +1,7 @@
-# All of this works in a fresh clone, on a machine with a Rust toolchain and a package manager:
+# All of this works in a fresh clone, on a machine with a Rust toolchain, a C linker and a package manager:
 # tests/postgres finds PostgreSQL, or installs it.
 #
-# run, migrate, status and psql use the database of DATABASE_URL; without one, that of `make db`.
+# migrate, status and psql use the database of DATABASE_URL; without one, that of `make db`. `run` uses neither.
 
 TARGET   := $(or $(CARGO_TARGET_DIR),target)
 LOCKSTEP := "$(TARGET)/release/lockstep"
@@ -21,28 +21,43 @@ THREADS  := $(or $(RUST_TEST_THREADS),$(shell cores=$$(getconf _NPROCESSORS_ONLN
             test "$$cores" -gt 4 && echo "$$cores" || echo 4))
 TESTS    := RUST_TEST_THREADS=$(THREADS) tests/postgres with cargo test --locked
 
-.PHONY: help run test quick check deny soak bench regress build db db-stop psql migrate status new clean
+.PHONY: help toolchain postgres pgbouncer run test quick check deny soak \
+        bench regress matrix dist image delivered build db db-stop psql migrate status new clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
-# Without a database it is one that lives no longer than the run.
-run: build ## apply ./migrations with the real binary, show the status; needs no database
-	@$(FIND_DB); \
-	if test -n "$$DATABASE_URL"; then $(UP) && $(STATUS); \
-	else tests/postgres with sh -ec \
-	    'DATABASE_URL=$$LOCKSTEP_TEST_DATABASE_URL; export DATABASE_URL; $(UP); $(STATUS)'; fi
+# Before any build: what is missing is said at once, in one line; what can be installed is installed.
+toolchain:
+	@command -v cargo >/dev/null || { echo "make: no cargo here: install Rust, as https://rustup.rs says" >&2; exit 1; }
+	@mkdir -p "$(TARGET)"; printf '#include <string.h>\nint main(void) { return 0; }\n' | \
+	cc -x c -o "$(TARGET)/linked" - 2>/dev/null || \
+	{ echo "make: no C compiler that links here: install it, on Debian with: apt-get install gcc libc6-dev" >&2; exit 1; }
 
-test: ## run all tests against a throwaway PostgreSQL
+postgres: toolchain
+	@tests/postgres bindir >/dev/null
+
+pgbouncer: postgres
+	@tests/postgres pgbouncer >/dev/null
+
+# On a database that lives no longer than the run, whatever the environment says of another one.
+run: postgres build ## apply ./migrations to a throwaway PostgreSQL with the real binary, and show the status
+	@tests/postgres with sh -ec 'run() { env -i PATH="$$PATH" TERM="$$TERM" MIGRATIONS_DIR=migrations \
+	    DATABASE_URL="$$LOCKSTEP_TEST_DATABASE_URL" $(LOCKSTEP) "$$1"; }; run up; run status'
+
+test: pgbouncer ## run all tests against a throwaway PostgreSQL
 	$(TESTS)
 
+matrix: pgbouncer ## run all tests against PostgreSQL 14 to 18, which it fetches by npm and pip
+	tests/matrix $(ONLY)
+
 # What most changes break, if they break anything: the loop to work in. `make test` has the last word.
-quick: ## what takes less than a minute: unit tests, the repository's own, files, refusals, rules, the model
+quick: toolchain ## what takes less than a minute: unit tests, the repository's own, files, refusals, rules, the model
 	cargo test --locked --bin lockstep
 	$(TESTS) --test it -- contract::tidy contract::rules commands::help files:: lock::model
 
 # The tests last, so that their verdict is the last thing to read.
-check: ## formatting, clippy, documentation, tests: what CI runs
+check: pgbouncer ## formatting, clippy, documentation, tests: what CI runs
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --no-default-features -- -D warnings
@@ -52,7 +67,7 @@ check: ## formatting, clippy, documentation, tests: what CI runs
 # Not a part of `check`: it asks the network for the list of known faults, which grows without any change here.
 deny: ## dependencies: known faults, licences, origins; by cargo-deny, which it installs if need be
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
-	cargo deny --locked check
+	cargo deny --locked check --config .ci/deny.toml
 
 # What `make test` does to the lock in one way out of nine, this does in all: every boundary of the wire protocol, every
 # way to die, two hundred random rounds, and a larger model. And what measures time, which a busy machine does not like.
@@ -69,7 +84,17 @@ regress: ## compare the lexer with psql and the server on PostgreSQL's own regre
 	sql=$$(tests/regress-sql $(REGRESS)) && LOCKSTEP_REGRESS_SQL=$$sql \
 	    $(TESTS) --test it regression_suite
 
-build: ## build the release binary
+dist: toolchain ## static binaries with manual, man page, completions, SBOM and checksums, in target/dist; DIST=... for others
+	.ci/dist $(DIST)
+
+image: toolchain ## the container image, by docker, podman or buildah
+	.ci/dist image
+
+delivered: toolchain postgres ## make both, and try them
+	.ci/dist $(DIST)
+	tests/postgres with tests/delivered
+
+build: toolchain ## build the release binary
 	cargo build --locked --release
 
 db: ## start a private PostgreSQL that stays, and say how to reach it
