@@ -16,18 +16,19 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use log::{debug, info, warn};
+use log::{Level, debug, info, log, warn};
 
 pub use self::blockers::blockers;
 use self::explain::{in_body, name_invisible, own_tables_gone, without_our_words};
 use self::message::{FileMessage, Marker, Marking};
 use crate::config::Config;
 use crate::error::{Before, Error, Failure, FailureOutcome, SqlError};
+use crate::files::name;
 use crate::history::Tables;
 use crate::history::record::Started;
 use crate::lock::Locked;
 use crate::lock::fence::{Expected, Failed, Fault, Fenced, Ran, Verdict};
-use crate::logging::{self, live};
+use crate::logging::{self, Format};
 use crate::migration::{Direction, History, Migration, Version};
 use crate::plan::doubt::{COLUMNS, Trial};
 use crate::plan::{self, Plan};
@@ -40,6 +41,7 @@ use crate::signals::Signals;
 use crate::sql::place::{Place, Precision};
 use crate::sql::quote::literal;
 use crate::sql::{self, Kind, sqlstate};
+use crate::text::words::duration;
 
 /// How long a migration that met a locked table pauses before it is tried again, at most. Readers and writers that
 /// queued behind it get through meanwhile. It is short, because `idle_session_timeout` counts between transactions, where
@@ -164,12 +166,14 @@ impl Run<'_> {
                 Way::Down => format!("{} of {of} migrations were rolled back", self.done),
             })?;
             let (version, name) = (migration.version.to_string(), migration.file_name.as_str());
-            // On a terminal the live line says so, and goes.
-            if live::columns().is_none() {
-                info!(version = version.as_str(), name, number, of; "{number}/{of} {doing} {name}");
-            }
+            // A person sees what takes long by other lines.
+            let level = match logging::format() {
+                Format::Json => Level::Info,
+                Format::Text => Level::Debug,
+            };
+            log!(level, version = version.as_str(), name, number, of; "{number}/{of} {doing} {name}");
             let started = Instant::now();
-            let ticker = Ticker::start(migration, number, of);
+            let ticker = Ticker::start(migration, number, of, locked.glance());
             let mut watch = Watch::new(migration, ticker, self.signals);
             let step = self.migrate(locked, migration, &mut watch)?;
             drop(watch);
@@ -182,14 +186,15 @@ impl Run<'_> {
                 continue;
             }
             self.done += 1;
-            self.tell(migration, number, of, started.elapsed());
+            self.tell(migration, number, migrations, started.elapsed());
         }
         Ok(self.done)
     }
 
     /// Says that a migration is done.
-    fn tell(&self, migration: &Migration, number: usize, of: usize, took: Duration) {
+    fn tell(&self, migration: &Migration, number: usize, all: &[&Migration], took: Duration) {
         let (version, name) = (migration.version.to_string(), migration.file_name.as_str());
+        let of = all.len();
         let rounded = (took.as_secs_f64() * 1_000_000.0).round() / 1000.0;
         let group = match self.way {
             Way::Up { group } => Some(group),
@@ -197,12 +202,15 @@ impl Run<'_> {
         };
         let done = self.way.done();
         let empty = match migration.script.statements.is_empty() {
-            true => "; it holds no statement",
+            true => ", no statement",
             false => "",
         };
+        let position = format!("{number}/{of}");
+        let places = logging::column(2 * of.to_string().len() + 1);
+        let (named, timed) = (named(migration, all.iter().copied()), logging::column(6));
         info!(
             version = version.as_str(), name, number, of, group, duration_ms = rounded;
-            "{number}/{of} {done} {name} in {rounded:.1} ms{empty}"
+            "{position:>places$} {done} {named} {:>timed$}{empty}", duration(took)
         );
     }
 
@@ -532,6 +540,17 @@ fn not_taken(tables: &Tables, name: &str, mut cause: Box<SqlError>) -> Error {
         ),
         cause,
     }
+}
+
+/// A migration's name and version, in columns as wide as all of these need them.
+pub fn named<'a>(migration: &Migration, all: impl Iterator<Item = &'a Migration>) -> String {
+    let names = all.map(|it| name::bare(&it.file_name).len());
+    let width = logging::column(names.max().unwrap_or(0));
+    format!(
+        "{:<width$} {}",
+        name::bare(&migration.file_name),
+        migration.version
+    )
 }
 
 /// Which statement of the file this is, counted from 0, if there are several.

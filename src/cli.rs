@@ -98,8 +98,9 @@ static COMMANDS: [Entry; 12] = [
         summary: "roll back the newest run of `up`, or the newest N migrations",
         page: include_str!("cli/pages/down.txt"),
         read: |words| {
-            let what = format!("N is a whole number from 1 to {}", usize::MAX);
-            let count = words.optional(&what, |word| {
+            let what = "N counts the newest migrations, from 1, and `lockstep status` shows how many there are; \
+                        without it, the newest run of `up` is rolled back";
+            let count = words.optional(what, |word| {
                 plain_number(word.to_str()?).filter(|it| *it > 0)
             })?;
             let which = count.map_or(Rollback::NewestGroup, Rollback::Newest);
@@ -228,6 +229,9 @@ static COMMANDS: [Entry; 12] = [
 /// One line that names what is not understood.
 pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, String> {
     let args: Vec<OsString> = args.collect();
+    if let Some(word) = args.first().filter(|word| is_long_with_one_dash(word)) {
+        return Err(unknown_option(&word.to_string_lossy(), None));
+    }
     let mut rest = lexopt::Parser::from_args(args.iter().cloned());
     let entry = match rest.next().map_err(|it| see_help(&it.to_string(), None))? {
         None => return Ok(Command::Start),
@@ -242,7 +246,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, String> {
             let known = entry(&name.to_string_lossy());
             Some(known.ok_or_else(|| unknown_command(&name))?)
         }
-        Some(option) => return Err(unknown_option(&option, None)),
+        Some(option) => return Err(unknown_option(&shown(&option), None)),
     };
     let entry = entry.expect("the table has the command `help`");
     // Who asks for help gets it, whatever else is wrong.
@@ -272,7 +276,12 @@ impl Words {
             operand: None,
         };
         loop {
-            // To lexopt a negative number is an option.
+            // To lexopt a negative number is an option, and a word behind one dash several.
+            if let Some(raw) = rest.try_raw_args()
+                && let Some(word) = raw.peek().filter(|word| is_long_with_one_dash(word))
+            {
+                return Err(unknown_option(&word.to_string_lossy(), Some(entry)));
+            }
             let number = rest
                 .try_raw_args()
                 .and_then(|mut raw| raw.next_if(is_negative_number));
@@ -294,7 +303,7 @@ impl Words {
                 Arg::Long("help") | Arg::Short('h') => {}
                 option => {
                     let known = entry.options.iter().find(|it| option == Arg::Long(it));
-                    let unknown = || unknown_option(&option, Some(entry));
+                    let unknown = || unknown_option(&shown(&option), Some(entry));
                     words.options.push(known.copied().ok_or_else(unknown)?);
                 }
             }
@@ -344,6 +353,12 @@ fn is_negative_number(word: &OsStr) -> bool {
     digits.is_some_and(|it| !it.is_empty() && it.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
+/// Returns true if and only if the word is an option as other programs write it: `-url`.
+fn is_long_with_one_dash(word: &OsStr) -> bool {
+    let name = word.to_str().and_then(|word| word.strip_prefix('-'));
+    name.is_some_and(|name| name.len() > 1 && name.starts_with(|it: char| it.is_ascii_alphabetic()))
+}
+
 /// A number without a sign.
 fn plain_number(text: &str) -> Option<usize> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
@@ -353,6 +368,8 @@ fn plain_number(text: &str) -> Option<usize> {
 fn unknown_command(word: &OsString) -> String {
     let names: Vec<&str> = COMMANDS.iter().map(|entry| entry.name).collect();
     let instead = match known_elsewhere(&word.to_string_lossy()) {
+        Some("init") => "there is nothing to set up: `lockstep new NAME` makes the first migration, and `lockstep up` \
+                         what it needs in the database".to_owned(),
         Some(name) => format!("did you mean {name:?}?"),
         None => format!("use one of {}", names.join(", ")),
     };
@@ -363,15 +380,13 @@ fn unknown_command(word: &OsString) -> String {
 }
 
 /// An option that the command does not take, or that no command stands before.
-fn unknown_option(option: &Arg<'_>, entry: Option<&Entry>) -> String {
-    let shown = match option {
-        Arg::Long(name) => format!("--{name}"),
-        Arg::Short(letter) => format!("-{letter}"),
-        Arg::Value(word) => word.to_string_lossy().into_owned(),
-    };
+fn unknown_option(shown: &str, entry: Option<&Entry>) -> String {
     let known = entry.map_or(&["version"][..], |entry| entry.options);
     let known: Vec<String> = known.iter().map(|option| format!("--{option}, ")).collect();
-    let instead = match known_elsewhere(&shown) {
+    let instead = match known_elsewhere(shown) {
+        Some(variable) if variable.contains('_') => {
+            format!("settings are environment variables: set {variable}")
+        }
         Some(command) => format!("did you mean \"lockstep {command}\"?"),
         None => format!("use one of {}--help", known.concat()),
     };
@@ -381,6 +396,14 @@ fn unknown_option(option: &Arg<'_>, entry: Option<&Entry>) -> String {
         after.unwrap_or_default()
     );
     see_help(&problem, entry)
+}
+
+fn shown(option: &Arg<'_>) -> String {
+    match option {
+        Arg::Long(name) => format!("--{name}"),
+        Arg::Short(letter) => format!("-{letter}"),
+        Arg::Value(word) => word.to_string_lossy().into_owned(),
+    }
 }
 
 fn unexpected(word: &OsString, after: &str, entry: Option<&Entry>) -> String {
@@ -404,9 +427,41 @@ fn quoted(argument: &OsString) -> String {
     format!("{:?}", argument.to_string_lossy())
 }
 
-/// Our command for what other tools call otherwise.
+/// Our command or variable for what other tools call otherwise.
 fn known_elsewhere(word: &str) -> Option<&'static str> {
-    const WORDS: [(&str, &[&str]); 7] = [
+    const WORDS: [(&str, &[&str]); 13] = [
+        ("init", &["init", "initialize", "setup", "install"]),
+        ("--version", &["version"]),
+        (
+            "DATABASE_URL",
+            &[
+                "url",
+                "database",
+                "database-url",
+                "dsn",
+                "db",
+                "conn",
+                "dbstring",
+                "u",
+                "d",
+            ],
+        ),
+        (
+            "MIGRATIONS_DIR",
+            &[
+                "path",
+                "dir",
+                "source",
+                "migrations",
+                "migrations-dir",
+                "directory",
+            ],
+        ),
+        ("MIGRATIONS_TABLE", &["table", "migrations-table"]),
+        (
+            "LOG_LEVEL",
+            &["verbose", "v", "q", "quiet", "debug", "log-level"],
+        ),
         ("up", &["migrate", "apply", "run", "deploy", "upgrade"]),
         ("down", &["rollback", "undo", "revert", "back", "downgrade"]),
         ("status", &["info", "list", "show", "history"]),
@@ -523,8 +578,31 @@ mod tests {
                     .to_owned(),
             ),
             (
-                "-v",
-                "unknown option \"-v\": use one of --version, --help (see `lockstep help`)"
+                "-url",
+                "unknown option \"-url\": settings are environment variables: set DATABASE_URL (see `lockstep help`)"
+                    .to_owned(),
+            ),
+            (
+                "up -v",
+                "unknown option \"-v\" after \"up\": settings are environment variables: set LOG_LEVEL (see `lockstep help up`)"
+                    .to_owned(),
+            ),
+            (
+                "up -path x",
+                "unknown option \"-path\" after \"up\": settings are environment variables: set MIGRATIONS_DIR (see `lockstep help up`)"
+                    .to_owned(),
+            ),
+            ("version", "unknown command \"version\": did you mean \"--version\"? (see `lockstep help`)".to_owned()),
+            (
+                "init",
+                "unknown command \"init\": there is nothing to set up: `lockstep new NAME` makes the first migration, and \
+                 `lockstep up` what it needs in the database (see `lockstep help`)"
+                    .to_owned(),
+            ),
+            (
+                "down all",
+                "unusable argument \"all\" after \"down\": N counts the newest migrations, from 1, and `lockstep status` shows \
+                 how many there are; without it, the newest run of `up` is rolled back (see `lockstep help down`)"
                     .to_owned(),
             ),
             (

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use log::warn;
 
-use crate::config::{self, Config, Environment};
+use crate::config::{self, Complaint, Config, Environment};
 use crate::error::Error;
 use crate::signals::Signals;
 
@@ -46,7 +46,11 @@ impl Context<'_> {
     ///
     /// [`Error::Environment`] with every complaint.
     pub fn config(&self) -> Result<Config, Error> {
-        let config = config::load(self.environment).map_err(Error::Environment)?;
+        self.warned(config::load_to_write(self.environment))
+    }
+
+    fn warned(&self, config: Result<Config, Vec<Complaint>>) -> Result<Config, Error> {
+        let config = config.map_err(Error::Environment)?;
         config
             .warnings
             .iter()
@@ -62,7 +66,11 @@ impl Context<'_> {
     /// Like [`Context::config`].
     pub fn readers_config(&self) -> Result<Config, Error> {
         const LONGEST: Duration = Duration::from_secs(10);
-        let mut config = self.config()?;
+        let mut config = self.warned(config::load(self.environment))?;
+        if let Some(problem) = config::address_is_missing(self.environment) {
+            let server = &config.server.description;
+            warn!("DATABASE_URL: {problem}; looking at {server}, as libpq would");
+        }
         config.lock_wait = config.lock_wait.min(LONGEST);
         Ok(config)
     }

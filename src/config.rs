@@ -6,6 +6,7 @@
 
 mod conninfo;
 mod foreign;
+mod missing;
 mod parameters;
 mod pgpass;
 mod places;
@@ -32,6 +33,7 @@ use crate::text::terminal::{Layout, Paint};
 use values::shown;
 use variables::{Setting, Variable};
 
+pub use missing::address as address_is_missing;
 pub use places::Place;
 pub use server::{Server, Target};
 pub use table_name::TableName;
@@ -140,6 +142,22 @@ pub fn load(environment: &Environment) -> Result<Config, Vec<Complaint>> {
             Err(complaints)
         }
     }
+}
+
+/// Like [`load`], for whatever writes: it must be told where the database is.
+///
+/// # Errors
+///
+/// Like [`load`].
+pub fn load_to_write(environment: &Environment) -> Result<Config, Vec<Complaint>> {
+    let loaded = load(environment);
+    let Some(problem) = address_is_missing(environment) else {
+        return loaded;
+    };
+    let mut complaints = loaded.err().unwrap_or_default();
+    complaints.push(complaint(&variables::URL, problem));
+    complaints.sort_by_key(|complaint| position(complaint.variable));
+    Err(complaints)
 }
 
 /// What the log should be, with the defaults where a value is unusable: [`load`] complains of those.

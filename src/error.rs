@@ -17,7 +17,7 @@ use crate::migration::{Direction, Version};
 use crate::plan::doubt::Doubt;
 use crate::plan::refusal::{DivergenceKind, Refusal, WayBack};
 use crate::signals::{Signal, Stopped};
-use crate::text::words::{counted, seconds};
+use crate::text::words::{counted, duration};
 
 pub use failure::{Before, Failure, FailureOutcome};
 pub use sql::SqlError;
@@ -46,7 +46,7 @@ pub enum Error {
     Rejected {
         server: String,
         cause: String,
-        hint: Option<&'static str>,
+        hint: Option<String>,
     },
     /// There is no connection of the kind that was asked for: a certificate that is not good, say. No try will change it.
     CannotConnect { server: String, cause: String },
@@ -317,13 +317,13 @@ impl Error {
             } => write!(
                 f,
                 "the database could not be reached within {}: {server}: {cause}",
-                seconds(*waited)
+                duration(*waited)
             ),
             Error::NoSecondConnection { waited, cause } => write!(
                 f,
                 "no second connection within {}: {cause}\n  \
                  hint: run again; a pool must have two for a runner",
-                seconds(*waited)
+                duration(*waited)
             ),
             Error::ConnectionLost { doing, cause } => write!(
                 f,
@@ -359,7 +359,7 @@ impl Error {
                 f,
                 "another runner still holds the migration lock after {}: {holder}\n  \
                  hint: run again; the lock is gone the moment its holder is",
-                seconds(*waited)
+                duration(*waited)
             ),
             Error::SessionWait {
                 doing,
@@ -370,7 +370,7 @@ impl Error {
                 f,
                 "{doing}: gave up after {} of waiting for {session}\n  \
                  not run; {before}; run again when that session is done",
-                seconds(*waited)
+                duration(*waited)
             ),
             Error::BunRowWait {
                 locks,
@@ -391,7 +391,7 @@ impl Error {
                 waited,
                 before,
             } => {
-                let waited = seconds(*waited);
+                let waited = duration(*waited);
                 write!(f, "{doing}: gave up after {waited} of tries: {cause}")?;
                 cause.write_notes(f)?;
                 for blocker in blockers {
@@ -577,7 +577,7 @@ fn write_pending(
     waited: Option<Duration>,
 ) -> fmt::Result {
     let still = match waited {
-        Some(waited) => format!("still pending after {}", seconds(waited)),
+        Some(waited) => format!("still pending after {}", duration(waited)),
         None => "pending".to_owned(),
     };
     match pending {
@@ -613,7 +613,7 @@ fn write_bun_row_wait(
     newest: Option<Version>,
     waited: Duration,
 ) -> fmt::Result {
-    let waited = seconds(waited);
+    let waited = duration(waited);
     write!(
         f,
         "bun's lock is still there after {waited}: row {id} of {locks}: its owner is a bun process, alive or dead, \

@@ -204,7 +204,7 @@ impl Observe {
         Err(Error::Rejected {
             server: config.server.description.clone(),
             cause,
-            hint: Some(hint),
+            hint: Some(hint.to_owned()),
         })
     }
 }
@@ -249,7 +249,7 @@ fn lockers(config: &Config) -> String {
         "SELECT {} AS locker FROM {}
          WHERE l.granted AND l.mode OPERATOR(pg_catalog.=) 'AccessExclusiveLock'
            AND l.relation OPERATOR(pg_catalog.=) ANY (ARRAY[{}])",
-        blocker::WORDS,
+        blocker::words(),
         blocker::FROM,
         oids.join(", ")
     )

@@ -265,11 +265,15 @@ impl Reader<'_> {
     /// and so long lasts a stronger lock that the file has already.
     fn writes(&mut self, mut words: Cursor<'_>) {
         let is_new_row = words.takes("into");
-        let _ = words.takes("from");
+        let deletes = words.takes("from");
         let Some(parts) = words.table() else { return };
         let table = self.lock(&parts, Mode::RowExclusive);
         if is_new_row || words.has("where") {
             return;
+        }
+        if deletes {
+            let safer = "DELETE in batches, if anybody still reads it";
+            self.warn(Harm::BreaksOldCode, &table, "empties {}", safer);
         }
         let (harm, who) = match self.world.held(&table) {
             Some(Mode::AccessExclusive) => (Harm::BlocksReads, "readers and writers"),

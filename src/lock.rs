@@ -80,13 +80,14 @@ use crate::error::Error;
 use crate::history::guard::{GUARD_KEY, guard_lock, key};
 use crate::history::{self, Observation, Tables};
 use crate::migration::{History, Version};
+use crate::server::glance::Glance;
 use crate::server::message::{Access, Message, Slot};
 use crate::server::open;
 use crate::server::session::{Answer, Session, Trouble};
 use crate::server::settings::{self, Dialect, Settings, Span};
-use crate::server::wait::Wait;
+use crate::server::wait::{Awaited, Wait};
 
-pub use holder::{Holder, Stranger, find as holder, strangers};
+pub use holder::{Holder, Stranger, Work, find as holder, strangers};
 
 /// How long the holder of the guard waits for its second connection, before it gives the guard back.
 const SECOND_CONNECTION: Duration = Duration::from_secs(10);
@@ -265,11 +266,15 @@ fn release_guard(mut guard: Session) {
 /// Says who is in the way, when it is time to say something.
 fn say_holder(session: &mut Session, tables: &Tables, wait: &mut Wait) -> Result<(), Error> {
     let mut found = Ok(());
-    wait.say(|| match describe_holder(session, tables) {
-        Ok(holder) => format!("another runner: {holder}"),
+    wait.say(|| match holder::find(session, tables) {
+        Ok(Some(holder)) => Awaited {
+            whom: format!("another runner: {}", holder.who()),
+            now: holder.now(),
+        },
+        Ok(None) => Awaited::from("another runner, which has just ended".to_owned()),
         Err(error) => {
             found = Err(error);
-            "another runner".to_owned()
+            Awaited::from("another runner".to_owned())
         }
     });
     found
@@ -366,6 +371,11 @@ impl Locked {
         self.guard
             .ping()
             .map_err(|trouble| trouble.while_doing("asking the guard for a sign of life"))
+    }
+
+    /// Looks at what this run executes, as whoever waits for it does.
+    pub fn glance(&self) -> Option<Glance> {
+        self.work.glance(&holder::query(&self.tables), holder::seen)
     }
 
     /// This run's id in the locks table.

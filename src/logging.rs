@@ -20,7 +20,7 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
 use crate::text::json;
-use crate::text::terminal::{Layout, Tone, printable};
+use crate::text::terminal::{Layout, Tone, hanging, printable};
 
 /// What the user asked of the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,7 +35,7 @@ pub struct Settings {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Format {
-    /// For people: `time LEVEL message`; the fields are for machines, but for those of the query log.
+    /// For people: `time LEVEL message`, and on a terminal the message alone; the fields are for machines, but for those of the query log.
     Text,
     /// For machines: one object a line.
     Json,
@@ -44,6 +44,7 @@ pub enum Format {
 /// Starts the log. A second call changes nothing.
 pub fn init(settings: Settings) {
     STARTED.get_or_init(Instant::now);
+    FORMAT.get_or_init(|| settings.format);
     if let Layout::Terminal { columns, .. } = settings.layout
         && settings.format == Format::Text
         && settings.level >= LevelFilter::Info
@@ -56,9 +57,24 @@ pub fn init(settings: Settings) {
 
 static STARTED: OnceLock<Instant> = OnceLock::new();
 
-/// How long the program has run, in milliseconds: since [`init`], with which it begins.
-pub fn running_ms() -> f64 {
-    milliseconds(STARTED.get_or_init(Instant::now).elapsed())
+/// How long the program has run: since [`init`], with which it begins.
+pub fn running() -> Duration {
+    STARTED.get_or_init(Instant::now).elapsed()
+}
+
+static FORMAT: OnceLock<Format> = OnceLock::new();
+
+/// For whom the log is.
+pub fn format() -> Format {
+    FORMAT.get().copied().unwrap_or(Format::Text)
+}
+
+/// How wide a column of the log's lines is that people see as this wide: programs need none.
+pub fn column(width: usize) -> usize {
+    match format() {
+        Format::Text => width,
+        Format::Json => 0,
+    }
 }
 
 /// Returns true if and only if [`query`] would log something.
@@ -119,14 +135,7 @@ fn builder(settings: Settings) -> env_logger::Builder {
         .filter_module(QUERY, queries)
         .filter_module(REPORT, LevelFilter::Error)
         .target(env_logger::Target::Stderr)
-        .format(move |buffer, record| {
-            let mut text = line(settings.format, record);
-            if settings.format == Format::Text && settings.layout != Layout::Plain {
-                text = coloured(&text, record.level(), settings.layout);
-                text.insert_str(0, live::before_record());
-            }
-            buffer.write_all(text.as_bytes())
-        });
+        .format(move |buffer, record| buffer.write_all(line(settings, record).as_bytes()));
     builder
 }
 
@@ -151,32 +160,56 @@ fn send(
 }
 
 /// A record as it is written, with the line break at its end.
-fn line(format: Format, record: &Record<'_>) -> String {
+fn line(settings: Settings, record: &Record<'_>) -> String {
     const RFC_3339_SECONDS: &[BorrowedFormatItem<'_>] =
         format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
     let message = record.args().to_string();
-    if format == Format::Text && record.target() == REPORT {
+    if let (Format::Text, Layout::Terminal { columns, .. }) = (settings.format, settings.layout) {
+        return terminal_text(record, &message, settings.layout, columns);
+    }
+    if settings.format == Format::Text && record.target() == REPORT {
         return report(&message);
     }
     // Formatting fails only for a component the value lacks, and this one has them all.
     let time = OffsetDateTime::now_utc()
         .format(RFC_3339_SECONDS)
         .unwrap_or_default();
-    match format {
-        Format::Text => text_line(record, &time, &message),
+    match settings.format {
+        Format::Text => text_line(record, &format!("{time} {:<5} ", record.level()), &message),
         Format::Json => json_line(record, &time, &message),
     }
 }
 
-/// The word that says how bad it is, in colour: warnings yellow, errors red.
-fn coloured(text: &str, level: Level, layout: Layout) -> String {
-    let (word, tone) = match level {
-        Level::Warn => (" WARN ", Tone::Notice),
-        Level::Error if text.starts_with("error:") => ("error:", Tone::Bad),
-        Level::Error => (" ERROR ", Tone::Bad),
-        Level::Info | Level::Debug | Level::Trace => return text.to_owned(),
+/// A record on a terminal, over the live line: whoever sits there needs no time, and of what is as usual no level. It is
+/// wrapped at words, but for an excerpt, which a caret stands under.
+fn terminal_text(record: &Record<'_>, message: &str, layout: Layout, columns: usize) -> String {
+    let (word, tone) = match record.level() {
+        Level::Error => ("error: ", Tone::Bad),
+        Level::Warn => ("warning: ", Tone::Notice),
+        Level::Info => ("", Tone::Plain),
+        Level::Debug => ("debug: ", Tone::Faint),
+        Level::Trace => ("trace: ", Tone::Faint),
     };
-    text.replacen(word, &layout.painted(word, tone), 1)
+    let is_excerpt = |line: &str| {
+        let rest = line.trim_start_matches(|c: char| c == ' ' || c.is_ascii_digit());
+        line.starts_with(' ') && rest.starts_with("| ")
+    };
+    let mut out = String::from(live::before_record());
+    let text = match record.target() == REPORT {
+        true => report(message),
+        false => text_line(record, word, message),
+    };
+    for line in text.lines() {
+        let rest = line.trim_start_matches(' ');
+        match is_excerpt(line) || rest.contains('\t') {
+            true => out.push_str(&format!("{line}\n")),
+            false => out.push_str(&hanging(rest, line.len() - rest.len(), columns)),
+        }
+    }
+    match word {
+        "" => out,
+        word => out.replacen(word, &layout.painted(word, tone), 1),
+    }
 }
 
 fn json_line(record: &Record<'_>, time: &str, message: &str) -> String {
@@ -206,8 +239,8 @@ fn json_line(record: &Record<'_>, time: &str, message: &str) -> String {
 }
 
 /// A message's further lines, and a value of several lines, are indented below the line they belong to.
-fn text_line(record: &Record<'_>, time: &str, message: &str) -> String {
-    let mut line = format!("{time} {:<5} ", record.level());
+fn text_line(record: &Record<'_>, head: &str, message: &str) -> String {
+    let mut line = head.to_owned();
     let (mut blocks, mut message_lines) = (String::new(), message.lines());
     push_visible(&mut line, message_lines.next().unwrap_or_default());
     let fields = match record.target() == QUERY {
@@ -342,7 +375,7 @@ fn push_text_value(out: &mut String, text: &str) {
 }
 
 /// Three decimals: microseconds, the clock's honest resolution across a network.
-fn milliseconds(duration: Duration) -> f64 {
+pub fn milliseconds(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0
 }
 
@@ -361,305 +394,4 @@ fn shortened(sql: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::text::terminal::Paint;
-    use log::Log;
-    use std::sync::{Arc, Mutex};
-
-    const TIME: &str = "2023-10-17T20:46:17Z";
-
-    fn rendered(
-        format: Format,
-        level: Level,
-        message: &str,
-        fields: &[(&str, Value<'_>)],
-    ) -> String {
-        let record = |args| {
-            let record = Record::builder()
-                .target(QUERY)
-                .level(level)
-                .args(args)
-                .key_values(&fields)
-                .file(Some("src/apply.rs"))
-                .line(Some(155))
-                .build();
-            match format {
-                Format::Text => text_line(&record, TIME, message),
-                Format::Json => json_line(&record, TIME, message),
-            }
-        };
-        record(format_args!("{message}"))
-    }
-
-    #[test]
-    fn json_has_the_services_shape() {
-        assert_eq!(
-            rendered(
-                Format::Json,
-                Level::Debug,
-                "running migrations on database",
-                &[]
-            ),
-            "{\"level\":\"debug\",\"time\":\"2023-10-17T20:46:17Z\",\"caller\":\"src/apply.rs:155\",\
-             \"message\":\"running migrations on database\"}\n"
-        );
-    }
-
-    #[test]
-    fn json_values_keep_their_types() {
-        let displayed = String::from("a \"b\"");
-        let table: [(Value<'_>, &str); 16] = [
-            (Value::from(7_u64), "7"),
-            (Value::from(u64::MAX), "18446744073709551615"),
-            (Value::from(-7_i64), "-7"),
-            (Value::from(-7_i32), "-7"),
-            (Value::from(3_usize), "3"),
-            (Value::from(0.412), "0.412"),
-            (Value::from(12.0), "12.0"),
-            (Value::from(f64::NAN), "null"),
-            (Value::from(f64::INFINITY), "null"),
-            (Value::from(f64::NEG_INFINITY), "null"),
-            (Value::from(true), "true"),
-            (Value::from('x'), "\"x\""),
-            (Value::from("7"), "\"7\""),
-            (Value::from(""), "\"\""),
-            (Value::null(), "null"),
-            (Value::from_display(&displayed), "\"a \\\"b\\\"\""),
-        ];
-        for (value, expected) in table {
-            let line = rendered(Format::Json, Level::Info, "m", &[("k", value)]);
-            assert!(
-                line.ends_with(&format!("\"message\":\"m\",\"k\":{expected}}}\n")),
-                "{line}"
-            );
-        }
-    }
-
-    #[test]
-    fn json_escapes_every_control_character_and_stays_one_line() {
-        for code in 0..0x250_u32 {
-            let c = char::from_u32(code).expect("no surrogate is below U+0250");
-            let mut out = String::new();
-            json::push_string(&mut out, &c.to_string());
-            assert!(
-                !out.chars().any(char::is_control),
-                "U+{code:04X} came out as it is"
-            );
-            let expected = match c {
-                '"' => "\"\\\"\"".to_owned(),
-                '\\' => "\"\\\\\"".to_owned(),
-                '\n' => "\"\\n\"".to_owned(),
-                '\r' => "\"\\r\"".to_owned(),
-                '\t' => "\"\\t\"".to_owned(),
-                c if c.is_control() => format!("\"\\u{code:04x}\""),
-                c => format!("\"{c}\""),
-            };
-            assert_eq!(out, expected);
-        }
-        let mut out = String::new();
-        json::push_string(&mut out, "ไทย 🐘 \u{2028}\u{2029}");
-        assert_eq!(out, "\"ไทย 🐘 \\u2028\\u2029\"");
-        let line = rendered(
-            Format::Json,
-            Level::Info,
-            "a\r\nb",
-            &[("sq\"l\n", Value::from("x\ny"))],
-        );
-        assert!(
-            line.ends_with("\"message\":\"a\\r\\nb\",\"sq\\\"l\\n\":\"x\\ny\"}\n"),
-            "{line}"
-        );
-    }
-
-    #[test]
-    fn a_field_named_like_a_fixed_key_does_not_collide() {
-        for key in ["level", "time", "caller", "message"] {
-            let line = rendered(Format::Json, Level::Info, "m", &[(key, Value::from(1))]);
-            assert_eq!(line.matches(&format!("\"{key}\":")).count(), 1, "{line}");
-            assert!(line.ends_with(&format!(",\"{key}_\":1}}\n")), "{line}");
-        }
-    }
-
-    #[test]
-    fn the_caller_is_relative_to_the_package() {
-        for (file, expected) in [
-            (Some("src/apply.rs"), "src/apply.rs:3"),
-            (Some("/build/lockstep/src/apply.rs"), "src/apply.rs:3"),
-            (
-                Some("/src/lockstep/src/config/conninfo.rs"),
-                "src/config/conninfo.rs:3",
-            ),
-            (None, "?:3"),
-        ] {
-            assert_eq!(
-                caller(&Record::builder().file(file).line(Some(3)).build()),
-                expected
-            );
-        }
-    }
-
-    #[test]
-    fn text_is_one_line_with_quotes_where_needed() {
-        let fields = [
-            ("version", Value::from("20230320161721")),
-            ("n", Value::from(3)),
-            ("ok", Value::from(true)),
-            ("space", Value::from("a b")),
-            ("empty", Value::from("")),
-            ("quote", Value::from("a\"b\\")),
-            ("equals", Value::from("a=b")),
-            ("tab", Value::from("a\tb")),
-            ("escape", Value::from("\u{1b}[31m")),
-            ("end", Value::from("SELECT\n")),
-        ];
-        assert_eq!(
-            rendered(Format::Text, Level::Info, "applied", &fields),
-            "2023-10-17T20:46:17Z INFO  applied version=20230320161721 n=3 ok=true space=\"a b\" empty=\"\" \
-             quote=\"a\\\"b\\\\\" equals=\"a=b\" tab=\"a\\tb\" escape=\"\\u{1b}[31m\" end=SELECT\n"
-        );
-        assert_eq!(
-            rendered(Format::Text, Level::Error, "m", &[]),
-            "2023-10-17T20:46:17Z ERROR m\n"
-        );
-    }
-
-    #[test]
-    fn text_of_several_lines_stays_readable() {
-        assert_eq!(
-            rendered(
-                Format::Text,
-                Level::Debug,
-                "first\r\n\nthird \u{1b}[2J\tx",
-                &[
-                    ("sql", Value::from("SELECT 1\n  FROM x\n")),
-                    ("verb", Value::from("SELECT"))
-                ]
-            ),
-            "2023-10-17T20:46:17Z DEBUG first verb=SELECT\n\n  third \\u{1b}[2J\tx\n  sql:\n    SELECT 1\n      FROM x\n"
-        );
-    }
-
-    #[test]
-    fn long_sql_is_cut_at_a_character() {
-        assert_eq!(shortened(&"x".repeat(8192)), "x".repeat(8192));
-        assert_eq!(
-            shortened(&"x".repeat(8200)),
-            format!("{}… (8 bytes more)", "x".repeat(8192))
-        );
-        // Three bytes a letter, and 8192 is no multiple of three.
-        assert_eq!(
-            shortened(&"ก".repeat(2731)),
-            format!("{}… (3 bytes more)", "ก".repeat(2730))
-        );
-    }
-
-    #[test]
-    fn durations_have_three_decimals() {
-        assert_eq!(
-            milliseconds(Duration::from_nanos(1_234_567)).to_string(),
-            "1.234"
-        );
-        assert_eq!(milliseconds(Duration::from_secs(61)).to_string(), "61000");
-    }
-
-    /// What a logger with these settings writes of one record a level, of a foreign one, a query and a report.
-    fn written(settings: Settings) -> String {
-        #[derive(Clone, Default)]
-        struct Shared(Arc<Mutex<Vec<u8>>>);
-        impl io::Write for Shared {
-            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-                self.0
-                    .lock()
-                    .expect("no test panics while it writes")
-                    .extend(bytes);
-                Ok(bytes.len())
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
-
-        let shared = Shared::default();
-        let logger = builder(settings)
-            .target(env_logger::Target::Pipe(Box::new(shared.clone())))
-            .build();
-        let log = |target, level, message: &str| {
-            logger.log(
-                &Record::builder()
-                    .target(target)
-                    .level(level)
-                    .args(format_args!("{message}"))
-                    .build(),
-            );
-        };
-        for level in Level::iter() {
-            log("lockstep::apply", level, &format!("at {level}"));
-            log("postgres::config", level, "foreign");
-        }
-        log(QUERY, Level::Debug, "query");
-        log(REPORT, Level::Error, "the end\n  hint: none");
-        let bytes = shared.0.lock().expect("nothing writes any more").clone();
-        String::from_utf8(bytes).expect("the log is UTF-8")
-    }
-
-    #[test]
-    fn levels_hold_for_our_records_and_neither_for_queries_nor_for_the_report() {
-        for (level, shown) in [
-            (LevelFilter::Error, 1),
-            (LevelFilter::Warn, 2),
-            (LevelFilter::Info, 3),
-            (LevelFilter::Debug, 4),
-            (LevelFilter::Trace, 5),
-        ] {
-            for queries in [true, false] {
-                let text = written(Settings {
-                    level,
-                    format: Format::Text,
-                    queries,
-                    layout: Layout::Plain,
-                });
-                assert_eq!(text.matches(" at ").count(), shown, "{text}");
-                assert_eq!(text.contains(" DEBUG query\n"), queries, "{text}");
-                assert!(!text.contains("foreign"), "{text}");
-                assert!(text.ends_with("\nerror: the end\n  hint: none\n"), "{text}");
-
-                let json = written(Settings {
-                    level,
-                    format: Format::Json,
-                    queries,
-                    layout: Layout::Plain,
-                });
-                assert_eq!(
-                    json.lines().count(),
-                    shown + 1 + usize::from(queries),
-                    "{json}"
-                );
-                assert!(
-                    json.ends_with("\"message\":\"the end\\n  hint: none\"}\n"),
-                    "{json}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn only_the_word_that_says_how_bad_it_is_gets_a_colour() {
-        let warning = "2023-10-17T20:46:17Z WARN  a WARN b\n".to_owned();
-        let error = "error: error: x\n".to_owned();
-        let info = "2023-10-17T20:46:17Z INFO  WARN\n".to_owned();
-        for (text, level, expected) in [
-            (
-                &warning,
-                Level::Warn,
-                "2023-10-17T20:46:17Z\u{1b}[33m WARN \u{1b}[0m a WARN b\n",
-            ),
-            (&error, Level::Error, "\u{1b}[31merror:\u{1b}[0m error: x\n"),
-            (&info, Level::Info, info.as_str()),
-        ] {
-            let terminal = |paint| Layout::Terminal { columns: 80, paint };
-            assert_eq!(coloured(text, level, terminal(Paint::Ansi)), expected);
-            assert_eq!(coloured(text, level, terminal(Paint::None)), *text);
-        }
-    }
-}
+mod tests;

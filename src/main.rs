@@ -116,7 +116,7 @@ fn run(
                 Ok(Answer::Logged)
             }
             // All complaints come together.
-            Err(complaint) => Err(config::load(environment)
+            Err(complaint) => Err(config::load_to_write(environment)
                 .map_or_else(Error::Environment, |_| Error::Environment(vec![complaint]))),
         },
     }

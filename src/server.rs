@@ -1,6 +1,7 @@
 //! The connection: how it is opened, what is said over it, how long it is waited for.
 
 pub mod blocker;
+pub mod glance;
 pub mod message;
 pub mod open;
 pub mod progress;

@@ -49,7 +49,7 @@ pub fn blockers(
          SELECT holder || ' (' || string_agg(DISTINCT lock, ', ') || ')' AS blocker, min(distance) = {ANYTHING} AS perhaps
          FROM nearest GROUP BY holder ORDER BY min(since) LIMIT 5",
         names = names.join(", "),
-        words = blocker::WORDS,
+        words = blocker::words(),
         from = blocker::FROM,
     );
     let rows = ask(&query).map_err(|trouble| trouble.while_doing("asking who is in the way"))?;

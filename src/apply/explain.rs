@@ -7,7 +7,8 @@ use crate::migration::Migration;
 use crate::sql::place::{Place, Precision};
 use crate::sql::{self, Inside, sqlstate};
 
-/// The place itself, or a better one: where the server names no character of the file, but a line of a body in it.
+/// The place itself, or a better one: where the server names no character of the file, but a line of a body in it, or
+/// quotes a name.
 pub(super) fn in_body(
     place: Place,
     migration: &Migration,
@@ -28,7 +29,11 @@ pub(super) fn in_body(
     match sql::place_in_body(text, statements, number, &Inside { context, query }) {
         Some((at, true)) => Place::of(text, at, Precision::Exact),
         Some((at, false)) => Place::of(text, at, Precision::Statement),
-        None => place,
+        None => {
+            let statement = statements.get(number);
+            let quoted = statement.and_then(|it| Place::quoted(text, it.range(), error.message()));
+            quoted.unwrap_or(place)
+        }
     }
 }
 

@@ -465,7 +465,7 @@ impl Alone<'_, '_, '_> {
                  AND a.backend_type IS DISTINCT FROM 'autovacuum worker' \
                  OR l.locktype = 'transactionid' AND x.database = current_database()) \
              ORDER BY COALESCE(a.xact_start, x.prepared) LIMIT 20",
-            blocker::WORDS,
+            blocker::words(),
             blocker::FROM,
             self.locked.guard_pid()
         );
@@ -500,10 +500,8 @@ impl Alone<'_, '_, '_> {
                 return Ok(());
             };
             let pid = row.get("pid").unwrap_or("?").to_owned();
-            let query = row
-                .get("query")
-                .unwrap_or("what is not for us to see")
-                .to_owned();
+            let query = row.get("query").map(sql::verb);
+            let query = query.unwrap_or_else(|| "what is not for us to see".to_owned());
             let orphan =
                 format!("the session of an interrupted run, pid {pid}, still running {query}");
             self.wait_for(orphan, &mut wait)?;

@@ -11,8 +11,9 @@ use std::collections::BTreeSet;
 use log::{info, warn};
 
 use super::run::warn_of_odd_versions;
-use super::run::{Held, Obtained, no_such_version, not_written, obtain, rules};
+use super::run::{Errand, Held, Obtained, no_such_version, not_written, obtain, rules};
 use super::{Answer, Context};
+use crate::apply;
 use crate::cli::UpTo;
 use crate::config::Config;
 use crate::error::Error;
@@ -30,15 +31,22 @@ pub fn run(context: &Context<'_>, up_to: UpTo) -> Result<Answer, Error> {
     warn_of_odd_versions(&migrations);
     let baseline = Baseline::of(&migrations, up_to)?;
     let version = baseline.version;
-    let why = "migrations are to be recorded";
+    let errand = Errand {
+        why: "migrations are to be recorded",
+        what: "to record",
+        migrations: &migrations,
+    };
     let obtained = obtain(
         config,
         signals,
-        why,
-        &migrations,
+        &errand,
         |observation| {
             observation.refuse_if_lost(config, &migrations)?;
-            Ok(baseline.work(&observation.history)?.is_some())
+            Ok(match baseline.work(&observation.history)? {
+                None => 0,
+                Some(Work::Record(files)) => files.len(),
+                Some(Work::Mend(..) | Work::Rename(..)) => 1,
+            })
         },
         |_, _| Ok(()),
     )?;
@@ -175,7 +183,8 @@ impl<'a> Baseline<'a> {
     fn tell(&self, config: &Config, history: &History, files: &[&Migration], group: i64) -> String {
         for file in files {
             let (version, name) = (file.version.to_string(), file.file_name.as_str());
-            info!(version = version.as_str(), name, group; "recorded {name}");
+            let named = apply::named(file, files.iter().copied());
+            info!(version = version.as_str(), name, group; "recorded {named}");
             let begun = history
                 .interrupted
                 .iter()

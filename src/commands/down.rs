@@ -5,15 +5,16 @@
 
 use log::info;
 
-use super::run::{Held, Obtained, obtain, warn_of_foreign};
+use super::run::{Errand, Held, Obtained, obtain, warn_of_foreign};
 use super::{Answer, Context};
 use crate::apply;
 use crate::config::Config;
 use crate::error::Error;
 use crate::files::{self, Downs};
+use crate::logging;
 use crate::migration::{Migration, Version};
 use crate::plan::rollback::{Chosen, Rollback};
-use crate::text::words::counted;
+use crate::text::words::{counted, duration};
 
 const WHY: &str = "migrations are to be rolled back";
 
@@ -23,11 +24,15 @@ pub fn run(context: &Context<'_>, which: Rollback) -> Result<Answer, Error> {
         files::read_with_downs(&config.migrations_dir).map_err(Error::Files)?;
     // The first look chooses.
     let mut chosen: Option<Chosen> = None;
+    let errand = Errand {
+        why: WHY,
+        what: "to roll back",
+        migrations: &migrations,
+    };
     let obtained = obtain(
         config,
         signals,
-        WHY,
-        &migrations,
+        &errand,
         |observation| {
             observation.refuse_if_lost(config, &migrations)?;
             let history = &observation.history;
@@ -35,11 +40,11 @@ pub fn run(context: &Context<'_>, which: Rollback) -> Result<Answer, Error> {
                 chosen = Some(Chosen::among(history, which)?);
             }
             let Some(chosen) = &chosen else {
-                return Ok(false);
+                return Ok(0);
             };
             let left = chosen.left(history)?;
             down_files(&left, &migrations, &downs)?;
-            Ok(!left.is_empty())
+            Ok(left.len())
         },
         |_, _| Ok(()),
     )?;
@@ -59,7 +64,10 @@ pub fn run(context: &Context<'_>, which: Rollback) -> Result<Answer, Error> {
                 [] => say_nothing_left(),
                 [.., oldest] => {
                     let count = counted(rolled_back.len(), "migration");
-                    info!(rolled_back = rolled_back.len(); "rolled back {count}, down to and including {oldest}");
+                    info!(
+                        rolled_back = rolled_back.len();
+                        "rolled back {count}, down to and including {oldest}, in {}", duration(logging::running())
+                    );
                 }
             }
             signals.check("all that was to be rolled back had been rolled back")?;

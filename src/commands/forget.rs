@@ -5,7 +5,9 @@
 
 use log::info;
 
-use super::run::{Held, Obtained, no_such_version, not_written, obtain, warn_of_odd_versions};
+use super::run::{
+    Errand, Held, Obtained, no_such_version, not_written, obtain, warn_of_odd_versions,
+};
 use super::{Answer, Context};
 use crate::config::Config;
 use crate::error::Error;
@@ -22,16 +24,20 @@ pub fn run(context: &Context<'_>, version: Version) -> Result<Answer, Error> {
     let migrations = files::read(&config.migrations_dir).map_err(Error::Files)?;
     warn_of_odd_versions(&migrations);
     let file = migrations.iter().find(|it| it.version == version);
+    let errand = Errand {
+        why: WHY,
+        what: "to forget",
+        migrations: &migrations,
+    };
     let obtained = obtain(
         config,
         signals,
-        WHY,
-        &migrations,
+        &errand,
         |observation| {
             observation.refuse_if_lost(config, &migrations)?;
             match (forgettable(&observation.history, version)?, file) {
                 (None, None) => Err(no_such_version(&migrations, version)),
-                (record, _) => Ok(record.is_some()),
+                (record, _) => Ok(usize::from(record.is_some())),
             }
         },
         |_, _| Ok(()),

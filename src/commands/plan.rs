@@ -7,6 +7,7 @@ use super::run::{warn_of_enum_use, warn_of_odd_versions, warn_of_tolerated};
 use super::{Answer, Context};
 use crate::apply::outside::partitioned;
 use crate::cli::{Format, Planning};
+use crate::config;
 use crate::error::Error;
 use crate::files;
 use crate::impact::catalog;
@@ -46,7 +47,7 @@ pub fn run(context: &Context<'_>, format: Format, planning: Planning) -> Result<
     session.close();
     context.signals.check("the plan was made")?;
     Ok(Answer::Asked(match format {
-        Format::Text => shown.text(),
+        Format::Text => shown.text(config::layout(context.environment)),
         Format::Json => shown.json(),
     }))
 }

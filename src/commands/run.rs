@@ -54,11 +54,6 @@ pub fn look(config: &Config, signals: &Signals, waited: Option<Wait>) -> Result<
     let mut wait = waited.unwrap_or_else(|| Wait::new(signals, config.lock_wait));
     let answer = observe.read(config, &mut session, answer, &mut wait)?;
     let observation = observe.observation(config, &answer)?;
-    debug!(
-        version = observation.server_version.as_str(), database = observation.database.as_str(),
-        user = observation.user.as_str();
-        "connected to {}, PostgreSQL {}", config.server.description, observation.server_version
-    );
     let version = &observation.server_version;
     let major = version.split(|c: char| !c.is_ascii_digit()).next();
     let major = major.and_then(|it| it.parse::<u32>().ok());
@@ -185,9 +180,28 @@ pub fn no_such_version(migrations: &[Migration], version: Version) -> Error {
     }
 }
 
-/// Looks at the database and takes the lock, if `decide` says that there is work; again and again while there is no second
-/// connection to be had. `why` says what is to be written, and `refuse` asks whether the database is such that the work
-/// would fail.
+/// What a command wants to write.
+pub struct Errand<'a> {
+    /// Behind "the server refused: … ".
+    pub why: &'a str,
+    /// What is to be done to some of these.
+    pub what: &'a str,
+    pub migrations: &'a [Migration],
+}
+
+/// Says which server, database and user it is about, and what is to be done there.
+pub fn say_target(config: &Config, observation: &Observation, what: &str) {
+    let (server, version) = (
+        &config.server.description,
+        observation.server_version.as_str(),
+    );
+    let (database, user) = (observation.database.as_str(), observation.user.as_str());
+    let short = version.split(' ').next().unwrap_or_default();
+    info!(version, database, user; "{server}, PostgreSQL {short}: {what}");
+}
+
+/// Looks at the database and takes the lock, if `decide` says that there is work, for how many migrations; again and again
+/// while there is no second connection to be had. `refuse` asks whether the database is such that the work would fail.
 ///
 /// Until it has the lock a run has changed nothing that the next one would not take over. So if it loses its connections
 /// before, because the server restarts while it waits for another runner, say, it begins anew.
@@ -198,26 +212,27 @@ pub fn no_such_version(migrations: &[Migration], version: Version) -> Error {
 pub fn obtain(
     config: &Config,
     signals: &Signals,
-    why: &str,
-    migrations: &[Migration],
-    mut decide: impl FnMut(&Observation) -> Result<bool, Error>,
+    errand: &Errand<'_>,
+    mut decide: impl FnMut(&Observation) -> Result<usize, Error>,
     mut refuse: impl FnMut(&mut Session, &Observation) -> Result<(), Error>,
 ) -> Result<Obtained, Error> {
     let mut second = Wait::new(signals, config.database_wait);
     let mut standby = second.clone();
     let mut waited = None;
+    let mut is_said = false;
     loop {
         let first = look(config, signals, waited.take())?;
         let mut wait = first.wait.clone();
-        match attempt(
-            config,
-            first,
-            why,
-            migrations,
-            &mut wait,
-            &mut decide,
-            &mut refuse,
-        ) {
+        let mut decide = |observation: &Observation| {
+            let count = decide(observation)?;
+            if !is_said {
+                let (of, what) = (errand.migrations.len(), errand.what);
+                say_target(config, observation, &format!("{count} of {of} {what}"));
+                is_said = true;
+            }
+            Ok(count > 0)
+        };
+        match attempt(config, first, errand, &mut wait, &mut decide, &mut refuse) {
             Ok(Attempt::Obtained(obtained)) => return Ok(*obtained),
             Ok(Attempt::NoConnection(cause)) => {
                 if second.is_over() {
@@ -268,8 +283,7 @@ enum Attempt {
 fn attempt(
     config: &Config,
     mut first: FirstLook,
-    why: &str,
-    migrations: &[Migration],
+    errand: &Errand<'_>,
     wait: &mut Wait,
     decide: &mut impl FnMut(&Observation) -> Result<bool, Error>,
     refuse: &mut impl FnMut(&mut Session, &Observation) -> Result<(), Error>,
@@ -283,7 +297,7 @@ fn attempt(
         wait_for_bun(&first.observation, wait)?;
         first.observation = history::look(config, &mut first.session, wait)?;
     }
-    match refuse_what_cannot_be_written_to(config, &first.observation, why) {
+    match refuse_what_cannot_be_written_to(config, &first.observation, errand.why) {
         Err(error) if first.observation.in_recovery => return Ok(Attempt::Standby(error)),
         refused => refused?,
     }
@@ -297,10 +311,7 @@ fn attempt(
     if observation.tables.is_none() {
         observation = create_tables(config, &mut session, wait)?;
         if let Some(tables) = &observation.tables {
-            info!(
-                "the history is {}, created where it was absent",
-                tables.history
-            );
+            debug!("created the history, {}", tables.history);
         }
     }
     let doing = "creating the history tables".to_owned();
@@ -323,7 +334,7 @@ fn attempt(
                 history,
                 observation,
             };
-            if let Err(error) = held.wait_for_bun(migrations, wait) {
+            if let Err(error) = held.wait_for_bun(errand.migrations, wait) {
                 return held.release(Err(error));
             }
             Attempt::Obtained(Box::new(Obtained::Lock(held)))
@@ -347,7 +358,7 @@ pub fn refuse_what_cannot_be_written_to(
         return Err(Error::Rejected {
             server: config.server.description.clone(),
             cause: format!("{why}, and this server is a standby, which cannot be written to"),
-            hint: Some("point Lockstep at the primary"),
+            hint: Some("point Lockstep at the primary".to_owned()),
         });
     }
     match &observation.lacks {
@@ -361,7 +372,7 @@ fn lacking(config: &Config, why: &str, user: &str, lacks: &str) -> Error {
     Error::Rejected {
         server: config.server.description.clone(),
         cause: format!("{why}, and the role {user} lacks {lacks}"),
-        hint: Some("grant what is lacking, or run as the tables' owner"),
+        hint: Some("grant what is lacking, or run as the tables' owner".to_owned()),
     }
 }
 

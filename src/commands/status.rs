@@ -1,6 +1,7 @@
 //! `lockstep status`: shows the database, the lock, and every migration. It only reads, and answers while a runner is at
 //! work.
 
+use super::run::rules;
 use super::{Answer, Context};
 use crate::cli::Format;
 use crate::config;
@@ -17,10 +18,18 @@ pub fn run(context: &Context<'_>, format: Format) -> Result<Answer, Error> {
     let runner = application_name(&config.server);
     let facts = state::ask(&config, &runner, context.signals)?;
     facts.observation.refuse_if_lost(&config, &migrations)?;
+    let history = &facts.observation.history;
+    let entries = plan::classify(&migrations, history);
+    let (rules, mut taken) = (rules(&config), plan::known_versions(&migrations, history));
+    let refused = plan::pending(&entries).map(|it| {
+        let found = plan::obstructions_of_up_file(it, &rules, &mut taken);
+        (it.version, found)
+    });
     let report = Report {
         config: &config,
         facts: &facts,
-        entries: &plan::classify(&migrations, &facts.observation.history),
+        entries: &entries,
+        refused: &refused.filter(|(_, found)| !found.is_empty()).collect(),
     };
     Ok(Answer::Asked(match format {
         Format::Text => report.text(config::layout(context.environment)),

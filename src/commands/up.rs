@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use log::{debug, info, warn};
 
-use super::run::{FirstLook, Held, Obtained, obtain, plan_for, report_up_to_date, say_ahead};
+use super::run::{
+    Errand, FirstLook, Held, Obtained, obtain, plan_for, report_up_to_date, say_ahead,
+};
 use super::run::{warn_of_enum_use, warn_of_foreign, warn_of_odd_versions, warn_of_tolerated};
 use super::{Answer, Context};
 use crate::apply;
@@ -17,7 +19,7 @@ use crate::logging;
 use crate::migration::{History, Migration};
 use crate::plan::Plan;
 use crate::server::wait::Wait;
-use crate::text::words::counted;
+use crate::text::words::{counted, duration};
 
 pub fn run(context: &Context<'_>) -> Result<Answer, Error> {
     let (config, signals) = (&context.config()?, context.signals);
@@ -25,15 +27,19 @@ pub fn run(context: &Context<'_>) -> Result<Answer, Error> {
     warn_of_odd_versions(&migrations);
     let directory = config.migrations_dir.display().to_string();
     debug!(files = migrations.len(), directory = directory.as_str(); "running migrations on database");
+    let errand = Errand {
+        why: "migrations are pending",
+        what: "pending",
+        migrations: &migrations,
+    };
     let obtained = obtain(
         config,
         signals,
-        "migrations are pending",
-        &migrations,
+        &errand,
         |observation| {
             observation.refuse_if_lost(config, &migrations)?;
             let plan = plan_for(config, &migrations, &observation.history)?;
-            Ok(!plan.pending.is_empty())
+            Ok(plan.pending.len())
         },
         |session, observation| {
             let plan = plan_for(config, &migrations, &observation.history)?;
@@ -111,8 +117,8 @@ fn report_applied(applied: usize, migrations: &[Migration]) {
     match applied {
         0 => info!("the database is up to date: {all}"),
         applied => info!(
-            applied, total = migrations.len(), duration_ms = logging::running_ms();
-            "the database is up to date: {all}, {applied} applied now"
+            applied, total = migrations.len(), duration_ms = logging::milliseconds(logging::running());
+            "the database is up to date: {all}, {applied} applied in {}", duration(logging::running())
         ),
     }
 }

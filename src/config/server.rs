@@ -32,7 +32,7 @@ pub struct Server {
     pub application_name: Option<String>,
     /// For one address; none, or libpq's 0: whatever `open` thinks right.
     pub connect_timeout: Option<Duration>,
-    /// What messages call the server: `host:port/database as user`, several hosts with commas between.
+    /// What messages call the server: `user@host:port/database`, several hosts with commas between.
     pub description: String,
 }
 
@@ -422,7 +422,7 @@ fn count_of(count: usize, one: &str, several: &str) -> String {
 /// On one line, whatever the names hold.
 fn description(places: &[Place], database: &str, user: &str) -> String {
     let hosts: Vec<String> = places.iter().map(Place::to_string).collect();
-    let text = format!("{}/{database} as {user}", hosts.join(","));
+    let text = format!("{user}@{}/{database}", hosts.join(","));
     text.chars()
         .map(|c| if c.is_control() { '\u{fffd}' } else { c })
         .collect()

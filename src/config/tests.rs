@@ -107,7 +107,7 @@ fn unset_and_empty_are_the_defaults() {
         assert_eq!(settings, default);
 
         let config = load(&environment).expect("nothing is wrong");
-        assert_eq!(config.server.description, "localhost:5432/tester as tester");
+        assert_eq!(config.server.description, "tester@localhost:5432/tester");
         assert_eq!(config.server.application_name, None);
         assert_eq!(config.server.connect_timeout, None);
         assert_eq!(config.server.places[0].password, None);

@@ -79,10 +79,17 @@ pub fn of(version: Version, name: &str, direction: Direction) -> String {
     format!("{version}_{name}.{way}.sql")
 }
 
-/// The file name without what goes without saying.
-pub fn short(file_name: &str) -> &str {
-    let name = file_name.strip_suffix(".sql").unwrap_or(file_name);
-    name.strip_suffix(".up").unwrap_or(name)
+/// The migration's name, and its version behind it.
+pub fn title(file_name: &str) -> String {
+    match parse(file_name) {
+        Some((version, name, _)) => format!("{name} {version}"),
+        None => file_name.to_owned(),
+    }
+}
+
+/// The migration's name alone.
+pub fn bare(file_name: &str) -> &str {
+    parse(file_name).map_or(file_name, |(_, name, _)| name)
 }
 
 /// Returns true if and only if somebody means it to be a migration; other files are nobody's business.

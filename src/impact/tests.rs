@@ -155,7 +155,11 @@ fn all_rows_are_not_to_be_written_under_a_lock_that_keeps_others_out() {
             &[add, "UPDATE a SET x = 1"],
             "a RowExclusive, ! blocks_reads",
         ),
-        (&[add, "DELETE FROM a"], "a RowExclusive, ! blocks_reads"),
+        (
+            &[add, "DELETE FROM a"],
+            "a RowExclusive, ! breaks_old_code, ! blocks_reads",
+        ),
+        (&["DELETE FROM a"], "a RowExclusive, ! breaks_old_code"),
         (&[add, "UPDATE a SET x = 1 WHERE y = 2"], "a RowExclusive"),
         (&[add, "UPDATE b SET x = 1"], "b RowExclusive"),
         (

@@ -5,9 +5,11 @@ use std::fmt;
 use postgres::SimpleQueryRow;
 
 use crate::error::Error;
+use crate::files::name;
 use crate::history::Tables;
 use crate::history::guard::{guard_lock, key};
-use crate::server::blocker;
+use crate::server::blocker::{self, age};
+use crate::server::glance::Seen;
 use crate::server::session::{Session, Trouble};
 use crate::sql;
 
@@ -21,7 +23,6 @@ pub struct Holder {
     pub address: Option<String>,
     /// Since when, in RFC 3339, in UTC.
     pub since: Option<String>,
-    /// For how long, as `HH:MM:SS`.
     pub held_for: Option<String>,
     pub work: Option<Work>,
 }
@@ -154,7 +155,7 @@ const SHOWN: usize = 80;
 
 /// A message of ours begins with a comment that names the file, and a marker appends the statement's number to the
 /// application name.
-fn query(tables: &Tables) -> String {
+pub fn query(tables: &Tables) -> String {
     format!(
         "SELECT g.pid, a.application_name, a.client_addr, {held_for} AS held_for, {held_since} AS held_since,
            w.pid AS work_pid,
@@ -192,14 +193,32 @@ fn query(tables: &Tables) -> String {
         running_since = rfc3339("w.query_start"),
         running_for = age("w.query_start"),
         blocking_for = age("b.xact_start"),
-        prepared = blocker::WORDS,
+        prepared = blocker::words(),
         locks = blocker::FROM,
         guard_lock = guard_lock("g", &key(tables)),
     )
 }
 
-fn age(since: &str) -> String {
-    format!("pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - {since})")
+/// What the holder's other session does, as [`query`] tells.
+pub fn seen(row: &SimpleQueryRow) -> Seen {
+    let work = read(row).work.unwrap_or_default();
+    Seen {
+        progress: work.index_build.as_ref().map(IndexBuild::to_string),
+        blocked_by: work.waits_for,
+    }
+}
+
+/// A runner's name without its process id, which means something on its own machine only.
+fn without_process(application: &str) -> &str {
+    let parts = application.split_once(' ');
+    let Some((name, process)) = parts.and_then(|(_, rest)| rest.rsplit_once('/')) else {
+        return application;
+    };
+    let is_ours = !name.is_empty() && process.bytes().all(|it| it.is_ascii_digit() || it == b' ');
+    match is_ours && application.starts_with("lockstep/") {
+        true => &application[..application.len() - process.len() - 1],
+        false => application,
+    }
 }
 
 fn rfc3339(time: &str) -> String {
@@ -234,24 +253,62 @@ fn read(row: &SimpleQueryRow) -> Holder {
     }
 }
 
+impl Holder {
+    /// Who it is.
+    pub fn who(&self) -> String {
+        let application = self.application.as_deref().map(without_process);
+        let address = self.address.as_ref().map(|it| format!("from {it}"));
+        listed([
+            Some(format!("pid {}", self.pid)),
+            application.map(str::to_owned),
+            address,
+        ])
+    }
+
+    /// What it does, and for how long it has.
+    pub fn now(&self) -> String {
+        let lasting = |time: &Option<String>| time.as_ref().map(|it| format!("for {it}"));
+        match &self.work {
+            None => listed([lasting(&self.held_for)]),
+            Some(work) => listed([
+                work.migration
+                    .as_deref()
+                    .map(|it| format!("running {}", name::title(it))),
+                work.statement.as_ref().map(|it| format!("statement {it}")),
+                work.sql.as_deref().map(sql::verb),
+                lasting(&work.running_for),
+                work.index_build.as_ref().map(IndexBuild::to_string),
+                work.waits_for.as_ref().map(|it| format!("blocked by {it}")),
+            ]),
+        }
+    }
+}
+
+fn listed<const N: usize>(parts: [Option<String>; N]) -> String {
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "pid {}", self.pid)?;
-        let mut part = |label: &str, value: &Option<String>| match value {
-            Some(value) => write!(f, "{label}{value}"),
-            None => Ok(()),
-        };
-        part(", ", &self.application)?;
-        part(", from ", &self.address)?;
-        part(", for ", &self.held_for)?;
-        let Some(work) = &self.work else {
-            return Ok(());
-        };
-        part(", running ", &work.migration)?;
-        part(", statement ", &work.statement)?;
-        part(": ", &work.sql)?;
-        part(", for ", &work.running_for)?;
-        part(", ", &work.index_build.as_ref().map(IndexBuild::to_string))?;
-        part(", which waits for ", &work.waits_for)
+        let now = Some(self.now()).filter(|it| !it.is_empty());
+        f.write_str(&listed([Some(self.who()), now]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runner_has_one_process_id_that_of_its_session() {
+        for (application, shown) in [
+            ("psql", "psql"),
+            ("my app/12", "my app/12"),
+            ("lockstep/0.2.0 a-b/123", "lockstep/0.2.0 a-b"),
+            ("lockstep/0.2.0 a/12 3", "lockstep/0.2.0 a"),
+            ("lockstep/0.2.0 a", "lockstep/0.2.0 a"),
+        ] {
+            assert_eq!(without_process(application), shown);
+        }
     }
 }

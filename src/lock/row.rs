@@ -264,6 +264,6 @@ fn not_created(config: &Config, error: Error) -> Error {
     Error::Rejected {
         server: config.server.description.clone(),
         cause: format!("{doing}: {cause}"),
-        hint: Some(hint),
+        hint: Some(hint.to_owned()),
     }
 }

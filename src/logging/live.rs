@@ -7,7 +7,7 @@
 use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::push_visible;
+use crate::text::terminal::shortened;
 
 /// How wide a live line may be; 0 if the log has none.
 static COLUMNS: AtomicUsize = AtomicUsize::new(0);
@@ -34,7 +34,9 @@ pub fn draw(text: &str) {
     const NO_WRAP: &str = "\r\x1b[?7l";
     const WRAP: &str = "\x1b[K\x1b[?7h";
     let mut line = String::from(NO_WRAP);
-    push_visible(&mut line, text);
+    // A full line moves the cursor on.
+    let room = columns().map_or(0, |columns| columns - 1);
+    line.push_str(&shortened(text, room));
     line.push_str(WRAP);
     DRAWN.store(true, Ordering::SeqCst);
     write(&line);

@@ -1,16 +1,22 @@
 //! What `plan` prints: the pending files, their statements, the locks, the warnings.
 
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+
 use crate::impact::{self, Harm, Impact, Lock, LockedThing, Measured, Mode, Warning, World};
 use crate::migration::Migration;
 use crate::plan::Plan;
 use crate::sql::place::{Place, Precision};
 use crate::sql::{self, Kind};
 use crate::text::json::Json;
-use crate::text::terminal::hanging;
-use crate::text::words::counted;
+use crate::text::terminal::{Layout, hanging, shortened};
+use crate::text::words::{counted, duration};
 
-/// How many columns a terminal or a mail has.
+/// How many columns a mail has.
 const WIDTH: usize = 80;
+
+/// Which warning was said where: its words, the file and the line.
+type Told<'a> = HashMap<(&'a String, &'a String), (&'a str, usize)>;
 
 /// So many tables of a list are named to people.
 const NAMED: usize = 4;
@@ -44,6 +50,8 @@ enum Runs {
 struct Statement {
     line: usize,
     verb: String,
+    /// Its beginning, on one line.
+    text: String,
     impact: Impact,
     /// What it did when it was rehearsed.
     measured: Option<Measured>,
@@ -66,6 +74,7 @@ impl<'a> Answer<'a> {
                 Statement {
                     line: Place::of(&migration.text, start, Precision::Exact).line,
                     verb: sql::verb(text),
+                    text: beginning(text),
                     impact: impact::read(text, &mut world),
                     measured: None,
                 }
@@ -95,10 +104,11 @@ impl<'a> Answer<'a> {
         self.is_rehearsed = true;
     }
 
-    pub fn text(&self) -> String {
+    pub fn text(&self, layout: Layout) -> String {
+        let width = layout.columns().unwrap_or(WIDTH);
         let mut out = String::new();
         if let Some(runner) = &self.runner {
-            out += &hanging(&format!("a runner is at work: {runner}"), 0, WIDTH);
+            out += &hanging(&format!("a runner is at work: {runner}"), 0, width);
             out.push('\n');
         }
         if self.files.is_empty() {
@@ -108,12 +118,29 @@ impl<'a> Answer<'a> {
             ));
             return out;
         }
+        let mut told = Told::new();
         for file in &self.files {
-            file.write_text(&mut out);
+            file.write_text(&mut out, width, &mut told);
             out.push('\n');
         }
-        out += &hanging(&self.summary(), 0, WIDTH);
+        out += &hanging(&self.summary(), 0, width);
+        for line in self.locks() {
+            out += &hanging(&line, 2, width);
+        }
         out
+    }
+
+    /// The strongest lock on each table, the strongest first.
+    fn locks(&self) -> Vec<String> {
+        let mut strongest: BTreeMap<&str, Mode> = BTreeMap::new();
+        for (mode, table) in self.statements().flat_map(Statement::tables) {
+            let held = strongest.entry(table).or_insert(mode);
+            *held = mode.max(*held);
+        }
+        let mut locks: Vec<(Mode, &str)> =
+            strongest.into_iter().map(|(it, mode)| (mode, it)).collect();
+        locks.sort_by_key(|it| Reverse(it.0));
+        by_mode(locks.into_iter())
     }
 
     fn summary(&self) -> String {
@@ -182,7 +209,7 @@ impl Runs {
 }
 
 impl File<'_> {
-    fn write_text(&self, out: &mut String) {
+    fn write_text<'a>(&'a self, out: &mut String, width: usize, told: &mut Told<'a>) {
         let late = match self.is_out_of_order {
             true => ", out-of-order",
             false => "",
@@ -192,11 +219,9 @@ impl File<'_> {
             self.migration.file_name,
             self.runs.words().1
         );
-        *out += &hanging(&head, 0, WIDTH);
-        let last = self.statements.last().map_or(0, |statement| statement.line);
-        let width = last.to_string().len();
+        *out += &hanging(&head, 0, width);
         for statement in &self.statements {
-            statement.write_text(out, width);
+            statement.write_text(out, width, &self.migration.file_name, told);
         }
     }
 
@@ -217,48 +242,77 @@ impl File<'_> {
 }
 
 impl Statement {
-    fn write_text(&self, out: &mut String, width: usize) {
-        let indent = 2 + width + 2;
-        let mut head = format!("{:>width$}  {}", self.line, self.verb);
-        if let Some(measured) = &self.measured {
-            let milliseconds = measured.duration.as_secs_f64() * 1000.0;
-            head.push_str(&format!(": {milliseconds:.1} ms"));
-        }
-        *out += &hanging(&head, 2, WIDTH);
+    fn write_text<'a>(
+        &'a self,
+        out: &mut String,
+        width: usize,
+        file: &'a str,
+        told: &mut Told<'a>,
+    ) {
+        const INDENT: usize = 4;
+        let measured = self.measured.as_ref();
+        let time = measured.map(|it| format!(", {}", duration(it.duration)));
+        let head = format!(
+            "  line {}{}: {}",
+            self.line,
+            time.unwrap_or_default(),
+            self.text
+        );
+        *out += &shortened(&head, width);
+        out.push('\n');
         for fact in self.facts() {
-            *out += &hanging(&fact, indent, WIDTH);
+            *out += &hanging(&fact, INDENT, width);
         }
         for warning in self.warnings() {
             let (message, safer) = (&warning.message, &warning.safer);
-            *out += &hanging(&format!("warning: {message}"), indent, WIDTH);
-            *out += &hanging(&format!("safer: {safer}"), indent + 2, WIDTH);
+            let here = (file, self.line);
+            let first = *told.entry((message, safer)).or_insert(here);
+            let text = match first {
+                (of, line) if of == file && line != self.line => format!("as at line {line}"),
+                (of, line) if of != file => format!("as in {of}, line {line}"),
+                _ => message.clone(),
+            };
+            *out += &hanging(&format!("warning: {text}"), INDENT, width);
+            if first == here {
+                *out += &hanging(&format!("safer: {safer}"), INDENT + 2, width);
+            }
         }
+    }
+
+    /// What it locks, or has locked, of the tables that it names.
+    fn tables(&self) -> Vec<(Mode, &str)> {
+        if let Some(measured) = &self.measured {
+            return measured
+                .locks
+                .iter()
+                .map(|(table, mode)| (*mode, &**table))
+                .collect();
+        }
+        let locks = self.impact.locks.iter().filter_map(|lock| match &lock.on {
+            LockedThing::Table(table) => Some((lock.mode, table.as_str())),
+            LockedThing::Related(_) => None,
+        });
+        locks.collect()
     }
 
     /// What it locks, and what else is known or not; measured, if it was rehearsed.
     fn facts(&self) -> Vec<String> {
+        let mut facts = by_mode(self.tables().into_iter());
         if let Some(measured) = &self.measured {
-            let locks = measured.locks.iter().map(|(table, mode)| (*mode, &**table));
-            let mut facts = by_mode(locks);
             if !measured.rewritten.is_empty() {
                 let tables: Vec<&str> = measured.rewritten.iter().map(String::as_str).collect();
                 facts.push(format!("rewrote {}", folded(&tables)));
             }
             return facts;
         }
-        let (mut tables, mut related) = (Vec::new(), Vec::new());
-        for lock in &self.impact.locks {
-            match &lock.on {
-                LockedThing::Table(table) => tables.push((lock.mode, table.as_str())),
-                LockedThing::Related(what) => {
-                    related.push(format!("{} on {what}, if any", lock.mode));
-                }
-            }
-        }
+        let related = self.impact.locks.iter().filter_map(|lock| match &lock.on {
+            LockedThing::Table(_) => None,
+            LockedThing::Related(what) => Some(format!("{} on {what}, if any", lock.mode)),
+        });
+        facts.extend(related);
         let unknown = self.impact.unknown.iter();
-        let unknown = unknown.map(|what| format!("unknown: {what}"));
-        let facts = by_mode(tables.into_iter()).into_iter();
-        facts.chain(related).chain(unknown).collect()
+        facts.extend(unknown.map(|what| format!("unknown: {what}")));
+        facts
     }
 
     /// What is to be warned of. A rehearsal that has seen no table rewritten takes back what was said about that; a table
@@ -283,6 +337,20 @@ impl Statement {
             ("measured", self.measured.as_ref().map(measured_json).into()),
         ])
     }
+}
+
+/// A statement's beginning on one line, which a password is not in.
+fn beginning(text: &str) -> String {
+    /// Far more than a line has.
+    const LONGEST: usize = 2_000;
+    let text = sql::without_comments(text);
+    let secret = ["password", "connection", "options"];
+    let lower = text.to_lowercase();
+    if secret.iter().any(|it| lower.contains(it)) {
+        return format!("{} …", sql::verb(&text));
+    }
+    let line: Vec<&str> = text.split_whitespace().collect();
+    line.join(" ").chars().take(LONGEST).collect()
 }
 
 /// One line for each mode, in the order in which they come.

@@ -1,23 +1,26 @@
 //! The answer of `lockstep status`, as text for people or JSON for programs. the manual (`logs`) has the fields; they stay.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::config::{Config, Place};
 use crate::files::name;
 use crate::history::{Observation, Record};
-use crate::lock::Holder;
 use crate::lock::state::{Facts, LockState};
-use crate::migration::{self, Interrupted, State, Version};
-use crate::plan::Entry;
+use crate::lock::{Holder, Work};
+use crate::migration::{self, Direction, Interrupted, State, Version};
+use crate::plan::{Entry, Obstruction};
 use crate::text::json::Json;
 use crate::text::terminal::{Align, Layout, Table, Tone, labelled, paragraph};
-use crate::text::words::counted;
+use crate::text::words::{counted, duration};
 
 /// All that `status` tells.
 pub struct Report<'a> {
     pub config: &'a Config,
     pub facts: &'a Facts,
     pub entries: &'a [Entry<'a>],
+    /// What `up` would refuse of the pending files.
+    pub refused: &'a BTreeMap<Version, Vec<Obstruction>>,
 }
 
 /// So many sessions of other programs are shown to people.
@@ -83,10 +86,13 @@ impl Report<'_> {
         ];
         let mut table = Table::new(&columns);
         for entry in self.entries {
-            let (state, record) = (entry.state, self.recorded(entry));
+            let ((state, tone), record) = (self.state(entry), self.recorded(entry));
             let when = record.and_then(|it| it.applied_at.as_deref().map(time));
             let group = record.and_then(|it| it.group.map(|it| it.to_string()));
-            let took = record.and_then(|it| it.duration_ms.map(duration));
+            let took = match self.running() {
+                Some((version, work)) if version == entry.version => work.running_for.clone(),
+                _ => record.and_then(|it| it.duration_ms.map(milliseconds)),
+            };
             let known = |text: Option<String>| {
                 let text = text.unwrap_or_else(|| "-".to_owned());
                 (text, Tone::Plain)
@@ -94,13 +100,36 @@ impl Report<'_> {
             table.push(vec![
                 known(Some(entry.version.to_string())),
                 known(self.name(entry)),
-                (state.to_string(), tone(state)),
+                (state, tone),
                 known(when),
                 known(group),
                 known(took),
             ]);
         }
         table
+    }
+
+    /// What an entry is, as far as it matters now.
+    fn state(&self, entry: &Entry<'_>) -> (String, Tone) {
+        let running = self
+            .running()
+            .filter(|(version, _)| *version == entry.version);
+        let way = running.and_then(|(_, work)| name::parse(work.migration.as_deref()?));
+        match way {
+            Some((_, _, Direction::Up)) => ("running".to_owned(), Tone::Notice),
+            Some((_, _, Direction::Down)) => ("rolling back".to_owned(), Tone::Notice),
+            None if self.refused.contains_key(&entry.version) => ("refused".to_owned(), Tone::Bad),
+            None => (entry.state.to_string(), tone(entry.state)),
+        }
+    }
+
+    /// What a runner works at.
+    fn running(&self) -> Option<(Version, &Work)> {
+        let LockState::Held { holder, .. } = &self.facts.lock else {
+            return None;
+        };
+        let work = holder.work.as_ref()?;
+        Some((name::version(work.migration.as_deref()?)?, work))
     }
 
     /// What the history and the journal say of an entry, if it is recorded: a start that is not finished is no record.
@@ -128,6 +157,9 @@ impl Report<'_> {
         let mut notes = Vec::new();
         for interrupted in &self.facts.observation.history.interrupted {
             notes.push(self.note_of_unfinished(interrupted));
+        }
+        for obstruction in self.refused.values().flatten() {
+            notes.push(format!("up refuses {obstruction}"));
         }
         for name in &self.facts.observation.history.foreign {
             let what = migration::foreign(name);
@@ -208,13 +240,27 @@ impl Report<'_> {
         counts
     }
 
-    /// How many there are of each state: `13 applied, 2 pending`.
+    /// How many there are of each state, and the lock: of a long table one sees the end.
     fn summary(&self) -> String {
-        let counts = self.counts();
+        let mut counts: BTreeMap<(State, String), usize> = BTreeMap::new();
+        for entry in self.entries {
+            let shown = self.state(entry).0;
+            *counts.entry((entry.state, shown)).or_insert(0) += 1;
+        }
         let parts = counts
             .iter()
-            .map(|(state, count)| format!("{count} {state}"));
-        parts.collect::<Vec<_>>().join(", ")
+            .map(|((_, shown), count)| format!("{count} {shown}"));
+        let counts = match self.entries {
+            [] => "no migrations".to_owned(),
+            _ => parts.collect::<Vec<_>>().join(", "),
+        };
+        let lock = match &self.facts.lock {
+            LockState::Free | LockState::Stale { .. } => "the lock is free".to_owned(),
+            LockState::Held { holder, .. } => format!("the lock is held by {}", holder.who()),
+            LockState::Elsewhere { .. } => "only the primary knows who has the lock".to_owned(),
+            LockState::Bun { .. } => "the lock is bun's".to_owned(),
+        };
+        format!("{counts}; {lock}")
     }
 
     pub fn json(&self) -> Json {
@@ -457,34 +503,6 @@ fn time(rfc3339: &str) -> String {
     rfc3339.replacen('T', " ", 1)
 }
 
-/// A duration for people, to two places that matter: `7 ms`, `1.6 s`, `3m20s`, `2h05m`.
-fn duration(milliseconds: i64) -> String {
-    let seconds = milliseconds / 1000;
-    match milliseconds {
-        ..=999 => format!("{milliseconds} ms"),
-        1_000..=59_999 => format!("{seconds}.{} s", milliseconds / 100 % 10),
-        60_000..=3_599_999 => format!("{}m{:02}s", seconds / 60, seconds % 60),
-        _ => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_duration_is_short_whatever_it_is() {
-        for (milliseconds, shown) in [
-            (0, "0 ms"),
-            (999, "999 ms"),
-            (1_000, "1.0 s"),
-            (59_999, "59.9 s"),
-            (60_000, "1m00s"),
-            (3_599_999, "59m59s"),
-            (7_500_000, "2h05m"),
-            (360_000_000, "100h00m"),
-        ] {
-            assert_eq!(duration(milliseconds), shown);
-        }
-    }
+fn milliseconds(count: i64) -> String {
+    duration(Duration::from_millis(count.unsigned_abs()))
 }

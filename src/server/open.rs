@@ -23,7 +23,7 @@ use crate::config::tls::Mode;
 use crate::config::{Place, Server, Target};
 use crate::error::Error;
 use crate::sql::sqlstate;
-use crate::text::words::seconds;
+use crate::text::words::duration;
 
 /// How long one address may take until the session is open, unless the user says otherwise: long enough for a slow link,
 /// short enough to get several tries into the default of `DATABASE_WAIT_SECONDS`.
@@ -104,7 +104,7 @@ enum Verdict {
     /// No try will ever succeed, for a reason that is not the server's.
     Never(String),
     /// The server's last word: why, and what may help.
-    Rejected(String, Option<&'static str>),
+    Rejected(String, Option<String>),
 }
 
 /// What came of one address.
@@ -208,7 +208,7 @@ impl Round<'_> {
             None => Err(format!(
                 "the name {} is not resolved: no name server answers within {}",
                 place.name,
-                seconds(limit)
+                duration(limit)
             )),
         })
     }
@@ -350,10 +350,16 @@ impl Round<'_> {
             if code == sqlstate::CANNOT_CONNECT_NOW {
                 return Step::GoOn(cause);
             }
-            let hint = (code == sqlstate::INVALID_AUTHORIZATION
-                && mode == Mode::Disable
-                && self.server.places.iter().any(|it| !it.is_socket()))
-            .then_some("encryption was not tried, because sslmode=disable forbids it");
+            let has_network = self.server.places.iter().any(|it| !it.is_socket());
+            let hint = match code {
+                sqlstate::INVALID_AUTHORIZATION if mode == Mode::Disable && has_network => {
+                    Some("encryption was not tried, because sslmode=disable forbids it".to_owned())
+                }
+                sqlstate::INVALID_CATALOG_NAME => {
+                    Some(format!("create it: {}", createdb(self.server)))
+                }
+                _ => None,
+            };
             // Invalid authorization, no such database, one that takes no connections, no right to connect, a setting that
             // does not exist: a person has to act. All else may pass: shutting down, too many clients, and whatever a pooler has to say.
             return Step::End(match code.get(..2) {
@@ -410,11 +416,20 @@ impl Round<'_> {
     }
 }
 
+/// What creates the database, to be typed where PostgreSQL's programs are.
+fn createdb(server: &Server) -> String {
+    let mut command = "createdb".to_owned();
+    if let [place] = server.places.as_slice() {
+        command.push_str(&format!(" -h {} -p {}", place.name, place.port));
+    }
+    format!("{command} -U {} {}", server.user, server.database)
+}
+
 const IN_RECOVERY: &str =
     "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'on' ELSE 'off' END";
 
 fn unanswered(limit: Duration) -> String {
-    let limit = seconds(limit);
+    let limit = duration(limit);
     format!("the server accepts connections but does not answer within {limit}")
 }
 

@@ -16,7 +16,7 @@
 
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs as _};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,7 @@ use log::debug;
 use postgres::error::{DbError, Severity};
 use postgres::{Client, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
+use super::glance::{Glance, Seen};
 use super::message::{Access, Message, Slot};
 use super::settings::Settings;
 use super::tls::{self, Connector};
@@ -33,7 +34,7 @@ use crate::logging;
 use crate::signals::{Signal, Signals};
 use crate::sql;
 use crate::sql::sqlstate;
-use crate::text::words::seconds;
+use crate::text::words::duration;
 
 /// How long the server may leave a statement of our own open. None of them waits for a lock for more than a few
 /// seconds, so one that takes longer waits for something that no setting bounds: a pooler without a free connection, a
@@ -59,6 +60,8 @@ const TICK: Duration = Duration::from_millis(20);
 pub struct Session {
     /// None once the session was left.
     line: Option<Line>,
+    /// Where it leads to.
+    destination: Option<Destination>,
     signals: Signals,
 }
 
@@ -66,6 +69,58 @@ pub struct Session {
 struct Line {
     requests: Sender<Request>,
     events: Receiver<Event>,
+}
+
+impl Line {
+    fn new() -> Line {
+        let (requests, asked) = mpsc::channel();
+        let (teller, events) = mpsc::channel();
+        thread::spawn(move || serve(&asked, &teller));
+        Line { requests, events }
+    }
+}
+
+/// One question, over a connection of its own, which nobody waits for.
+pub(super) struct Call {
+    events: Receiver<Event>,
+    text: String,
+    begun: Instant,
+}
+
+impl Call {
+    pub(super) fn begin(destination: Destination, text: &str) -> Call {
+        let Line { requests, events } = Line::new();
+        let (text, rows) = (text.to_owned(), Rows::Kept);
+        let begun = Instant::now();
+        let question = Request::Ask {
+            text: text.clone(),
+            rows,
+        };
+        // If the thread is gone, there will be no answer. When it has done both, it hangs up.
+        let _ = requests.send(Request::Dial(Box::new(destination)));
+        let _ = requests.send(question);
+        Call {
+            events,
+            text,
+            begun,
+        }
+    }
+
+    /// What there is by now: nothing yet, an answer, or none that will ever come.
+    pub(super) fn answer(&mut self) -> Option<Option<Answer>> {
+        loop {
+            match self.events.try_recv() {
+                Ok(Event::Answer(answer)) => {
+                    let answer = answer.map(Answer::of).map_err(Trouble::from);
+                    log_statements(&self.text, self.begun.elapsed(), answer.as_ref().err());
+                    return Some(answer.ok());
+                }
+                Ok(Event::Notice(_) | Event::Located(_) | Event::Dialled(_)) => {}
+                Err(TryRecvError::Disconnected) => return Some(None),
+                Err(TryRecvError::Empty) => return None,
+            }
+        }
+    }
 }
 
 /// What a connection's thread is asked for.
@@ -80,6 +135,16 @@ pub(super) struct Destination {
     pub client: postgres::Config,
     /// None: without TLS.
     pub tls: Option<Connector>,
+}
+
+impl Destination {
+    /// The same for another connection.
+    pub(super) fn again(&self) -> Destination {
+        Destination {
+            client: self.client.clone(),
+            tls: self.tls.as_ref().map(Connector::afresh),
+        }
+    }
 }
 
 /// What becomes of the rows that a message returns.
@@ -255,11 +320,9 @@ impl Answer {
 impl Session {
     /// A thread that has no connection yet.
     pub(super) fn new(signals: &Signals) -> Session {
-        let (requests, asked) = mpsc::channel();
-        let (teller, events) = mpsc::channel();
-        thread::spawn(move || serve(&asked, &teller));
         Session {
-            line: Some(Line { requests, events }),
+            line: Some(Line::new()),
+            destination: None,
             signals: signals.clone(),
         }
     }
@@ -285,6 +348,7 @@ impl Session {
         destination: Destination,
         moment: Moment<'_>,
     ) -> Result<Option<Result<(), postgres::Error>>, Error> {
+        self.destination = Some(destination.again());
         let event = self.begin(Request::Dial(Box::new(destination)), moment)?;
         Ok(match event {
             Some(Event::Dialled(outcome)) => Some(outcome),
@@ -329,6 +393,12 @@ impl Session {
         }
         self.line = None;
         Ok(None)
+    }
+
+    /// Looks at what this session executes, by another connection to the same place, which asks this query.
+    pub fn glance(&self, query: &str, read: fn(&SimpleQueryRow) -> Seen) -> Option<Glance> {
+        let destination = self.destination.as_ref()?;
+        Some(Glance::new(destination.again(), query, read))
     }
 
     /// Sends a message of our own and returns what its statements returned.
@@ -488,7 +558,7 @@ impl Session {
                 (_, Some(signal)) if waited > SIGNAL_PATIENCE => Some(Trouble::Stopped(signal)),
                 (Patience::AtMost(limit), _) if waited > limit => Some(Trouble::Lost(format!(
                     "no answer within {}",
-                    seconds(limit)
+                    duration(limit)
                 ))),
                 _ => None,
             };

@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 use log::info;
 use log::kv::Value;
 
+use super::glance::{Glance, Seen};
 use crate::files::name;
 use crate::logging::live;
 use crate::migration::Migration;
 use crate::signals::{Signal, Signals};
+use crate::text::words::duration;
 
 /// How often the line is rewritten.
 const TICK: Duration = Duration::from_millis(250);
@@ -40,8 +42,12 @@ pub struct Ticker {
     /// Which of how many.
     position: String,
     version: String,
-    file_name: String,
+    name: String,
     reminder: Reminder,
+    /// By which it is known what takes long.
+    glance: Option<Glance>,
+    /// The statement that was told to be blocked, by its beginning.
+    blocked: Option<Instant>,
     /// The signal that was explained.
     explained: Option<Signal>,
     ticked: Instant,
@@ -49,17 +55,24 @@ pub struct Ticker {
 
 impl Ticker {
     /// For the `number`th migration of `of`, which begins now.
-    pub fn start(migration: &Migration, number: usize, of: usize) -> Ticker {
+    pub fn start(
+        migration: &Migration,
+        number: usize,
+        of: usize,
+        glance: Option<Glance>,
+    ) -> Ticker {
         let ticker = Ticker {
             position: format!("{number}/{of}"),
             version: migration.version.to_string(),
-            file_name: migration.file_name.clone(),
+            name: name::bare(&migration.file_name).to_owned(),
             reminder: Reminder::new(),
+            glance,
+            blocked: None,
             explained: None,
             ticked: Instant::now(),
         };
         if let Some(columns) = live::columns() {
-            live::draw(&ticker.line(None, columns));
+            live::draw(&ticker.line(None, &Seen::default(), columns));
         }
         ticker
     }
@@ -74,12 +87,23 @@ impl Ticker {
             self.explained = signals.received();
             self.explained.iter().for_each(|it| self.explain(*it));
         }
+        let seen = match (now, &mut self.glance) {
+            (Some(now), Some(glance)) => glance.look(now.since).clone(),
+            _ => Seen::default(),
+        };
         match (live::columns().filter(|_| self.explained.is_none()), now) {
-            (Some(columns), now) => live::draw(&self.line(now, columns)),
-            (None, Some(now)) if self.reminder.is_due(now.since, now.since.elapsed()) => {
-                self.remind(now);
+            (Some(columns), now) => live::draw(&self.line(now, &seen, columns)),
+            (None, Some(now)) => {
+                let is_due = self.reminder.is_due(now.since, now.since.elapsed());
+                let is_news = seen.blocked_by.is_some() && self.blocked != Some(now.since);
+                if is_news {
+                    self.blocked = Some(now.since);
+                }
+                if is_due || is_news {
+                    self.remind(now, &seen);
+                }
             }
-            (None, _) => {}
+            (None, None) => {}
         }
     }
 
@@ -89,29 +113,33 @@ impl Ticker {
         let version = self.version.as_str();
         info!(
             version;
-            "{signal}: stopping when {} {} is done; a second signal stops at once", self.position, self.file_name
+            "{signal}: stopping when {} {} is done; a second signal stops at once", self.position, self.name
         );
     }
 
-    fn remind(&self, now: &Now<'_>) {
+    fn remind(&self, now: &Now<'_>, seen: &Seen) {
         let elapsed = now.since.elapsed();
         let (version, verb) = (self.version.as_str(), now.verb);
         let (statement, of) = (now.statement.map_or(Value::null(), Value::from), now.of);
         info!(
             version, statement, of, verb, running_ms = elapsed.as_millis() as u64;
-            "{} {} is still running: {}", self.position, self.file_name, described(now, elapsed)
+            "{} {} is still running: {}", self.position, self.name, described(now, seen, elapsed)
         );
     }
 
     /// The live line: at most one column less than there are, because a full line moves the cursor on.
-    fn line(&self, now: Option<&Now<'_>>, columns: usize) -> String {
-        let name = name::short(&self.file_name);
+    fn line(&self, now: Option<&Now<'_>>, seen: &Seen, columns: usize) -> String {
         let elapsed = now.map_or(Duration::ZERO, |now| now.since.elapsed());
         let rest = match now {
-            Some(now) if elapsed >= SHOWN_AFTER => format!(": {}", described(now, elapsed)),
+            Some(now) if elapsed >= SHOWN_AFTER => format!(": {}", described(now, seen, elapsed)),
             _ => " …".to_owned(),
         };
-        fitted(&format!("[{}] ", self.position), name, &rest, columns - 1)
+        fitted(
+            &format!("{} ", self.position),
+            &self.name,
+            &rest,
+            columns - 1,
+        )
     }
 }
 
@@ -150,24 +178,21 @@ impl Reminder {
     }
 }
 
-fn described(now: &Now<'_>, elapsed: Duration) -> String {
-    let time = rounded(elapsed);
-    match now.statement {
+fn described(now: &Now<'_>, seen: &Seen, elapsed: Duration) -> String {
+    let time = duration(Duration::from_secs(elapsed.as_secs()));
+    let mut text = match now.statement {
         Some(statement) if now.of > 1 => {
             format!("statement {statement}/{}, {}, for {time}", now.of, now.verb)
         }
         _ => format!("{}, for {time}", now.verb),
+    };
+    if let Some(progress) = &seen.progress {
+        text.push_str(&format!(", {progress}"));
     }
-}
-
-/// A time as a person says it.
-fn rounded(time: Duration) -> String {
-    let seconds = time.as_secs();
-    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
-        (0, 0, seconds) => format!("{seconds} s"),
-        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
-        (hours, minutes, _) => format!("{hours} h {minutes} min"),
+    if let Some(session) = &seen.blocked_by {
+        text.push_str(&format!(", blocked by {session}"));
     }
+    text
 }
 
 /// The three in so many columns, at the cost of the name's middle first.
@@ -225,20 +250,6 @@ mod tests {
         for columns in 0..79 {
             let line = fitted("[3/13] ", &long, after, columns);
             assert_eq!(line.chars().count(), columns, "{line}");
-        }
-    }
-
-    #[test]
-    fn times_are_said_as_people_do() {
-        for (time, said) in [
-            (2, "2 s"),
-            (59, "59 s"),
-            (60, "1 min 0 s"),
-            (3599, "59 min 59 s"),
-            (3600, "1 h 0 min"),
-            (90_061, "25 h 1 min"),
-        ] {
-            assert_eq!(rounded(secs(time)), said);
         }
     }
 }

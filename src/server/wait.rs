@@ -7,29 +7,41 @@ use std::time::{Duration, Instant};
 use log::info;
 
 use crate::error::Error;
+use crate::logging::live;
 use crate::signals::Signals;
-use crate::text::words::seconds;
+use crate::text::words::duration;
 
-/// One wait: for how long at most, and when it last said so.
+/// One wait: for how long at most, and what it said last.
 #[derive(Clone)]
 pub struct Wait {
     signals: Signals,
     started: Instant,
     limit: Duration,
-    speech: Speech,
+    /// Whether it says from time to time that it still waits; else it speaks when it waits for something else.
+    is_regular: bool,
+    said: Option<(Instant, Awaited)>,
 }
 
-/// When a wait says what it waits for.
-#[derive(Clone)]
-enum Speech {
-    /// At once, and then every five seconds. It holds when it last did.
-    Regular(Option<Instant>),
-    /// When that is something else than before. It holds what was said last.
-    OnChange(Option<String>),
+/// What is waited for.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Awaited {
+    pub whom: String,
+    /// What of it changes from moment to moment; empty: nothing.
+    pub now: String,
+}
+
+impl From<String> for Awaited {
+    fn from(whom: String) -> Awaited {
+        let now = String::new();
+        Awaited { whom, now }
+    }
 }
 
 /// How often a wait says what it waits for.
 const SAY_EVERY: Duration = Duration::from_secs(5);
+
+/// How often it redraws a terminal's last line: each time costs a query.
+const REDRAW_EVERY: Duration = Duration::from_secs(1);
 
 /// How soon a signal is seen.
 const SLICE: Duration = Duration::from_millis(20);
@@ -41,7 +53,8 @@ impl Wait {
             signals: signals.clone(),
             started: Instant::now(),
             limit,
-            speech: Speech::Regular(None),
+            is_regular: true,
+            said: None,
         }
     }
 
@@ -49,7 +62,7 @@ impl Wait {
     /// work, and would fill the log with one line.
     pub fn on_change(signals: &Signals, limit: Duration) -> Wait {
         Wait {
-            speech: Speech::OnChange(None),
+            is_regular: false,
             ..Wait::new(signals, limit)
         }
     }
@@ -76,33 +89,57 @@ impl Wait {
         self.remaining().is_zero()
     }
 
-    /// Says what is waited for: at once, then every five seconds, or when it is something else.
-    pub fn say(&mut self, waiting_for: impl FnOnce() -> String) {
-        let (waited, remaining) = (self.elapsed(), self.remaining());
-        let waiting_for = match &mut self.speech {
-            Speech::Regular(Some(said)) if said.elapsed() < SAY_EVERY => return,
-            Speech::Regular(said) => {
-                *said = Some(Instant::now());
-                waiting_for()
-            }
-            Speech::OnChange(said) => {
-                let waiting_for = waiting_for();
-                if said.as_ref() == Some(&waiting_for) {
-                    return;
-                }
-                said.insert(waiting_for).clone()
-            }
+    /// Says what is waited for: at once and when it is something else; and, every five seconds or in a terminal's last line,
+    /// that it still is, and what has changed about it.
+    pub fn say<A: Into<Awaited>>(&mut self, awaited: impl FnOnce() -> A) {
+        let columns = live::columns();
+        let pause = match columns {
+            Some(_) => REDRAW_EVERY,
+            None => SAY_EVERY,
         };
-        let left = remaining.as_secs_f64().ceil();
+        let is_early = |(at, _): &(Instant, Awaited)| self.is_regular && at.elapsed() < pause;
+        if self.said.as_ref().is_some_and(is_early) {
+            return;
+        }
+        let awaited: Awaited = awaited().into();
+        let said = self.said.replace((Instant::now(), awaited.clone()));
+        let said = said
+            .map(|(_, said)| said)
+            .filter(|it| it.whom == awaited.whom);
+        let (waited, remaining) = (self.elapsed(), self.remaining());
+        let left = duration(Duration::from_secs(remaining.as_secs_f64().ceil() as u64));
+        let told = |now: &str| match now {
+            "" => String::new(),
+            now => format!(": {now}"),
+        };
+        let text = match (said, columns) {
+            (None, _) => {
+                let Awaited { whom, now } = &awaited;
+                format!("waiting for {whom}{}; gives up in {left}", told(now))
+            }
+            (Some(_), Some(_)) => {
+                let now = told(&awaited.now);
+                live::draw(&format!("still waiting, gives up in {left}{now}"));
+                return;
+            }
+            (Some(said), None) if self.is_regular => {
+                let now = Some(awaited.now.as_str()).filter(|it| *it != said.now);
+                format!(
+                    "still waiting, gives up in {left}{}",
+                    told(now.unwrap_or_default())
+                )
+            }
+            (Some(_), None) => return,
+        };
         info!(
             waited_ms = waited.as_millis() as u64, remaining_ms = remaining.as_millis() as u64;
-            "waiting for {waiting_for} ({left} s left)"
+            "{text}"
         );
     }
 
     /// Says, in the midst of a try whose outcome will be told, what is waited for: not if only changes are said.
     pub fn say_meanwhile(&mut self, waiting_for: impl FnOnce() -> String) {
-        if matches!(self.speech, Speech::Regular(_)) {
+        if self.is_regular {
             self.say(waiting_for);
         }
     }
@@ -130,7 +167,7 @@ impl Wait {
         while !done() {
             self.signals.check(&format!(
                 "nothing was left half done after waiting {}",
-                seconds(self.elapsed())
+                duration(self.elapsed())
             ))?;
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {

@@ -1,6 +1,7 @@
 //! A place in a migration file, and the excerpt that shows it.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// A place in a migration file.
 #[derive(Debug)]
@@ -17,7 +18,7 @@ pub struct Place {
 /// How well a place is known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Precision {
-    /// The server named this character.
+    /// The server named this character, or the word that begins with it.
     Exact,
     /// The server named no character; this is where the failing statement begins.
     Statement,
@@ -45,6 +46,24 @@ impl Place {
             text: text[start..end].trim_end_matches('\r').to_owned(),
             precision,
         }
+    }
+
+    /// Where in a part of the text the first name stands that the message quotes and that stands there once: for what the
+    /// server names no character of.
+    pub fn quoted(text: &str, part: Range<usize>, message: &str) -> Option<Place> {
+        let is_letter = |it: char| it.is_alphanumeric() || it == '_';
+        let words = |name: &str| {
+            let found = text[part.clone()].match_indices(name);
+            let found = found.map(|(at, _)| part.start + at);
+            let is_whole = |at: &usize| {
+                !text[..*at].ends_with(is_letter) && !text[at + name.len()..].starts_with(is_letter)
+            };
+            found.filter(is_whole).collect::<Vec<_>>()
+        };
+        let names = message.split('"').skip(1).step_by(2);
+        let found = names.filter(|it| !it.is_empty()).map(words);
+        let mut once = found.filter(|it| it.len() == 1);
+        Some(Place::of(text, *once.next()?.first()?, Precision::Exact))
     }
 
     /// A character in the word at this place that looks like a blank or like nothing, in words; or, if `before` is to be
@@ -159,6 +178,18 @@ mod tests {
         }
         let place = Place::of("", 0, Precision::EndOfFile);
         assert_eq!((place.line, place.column), (1, 1));
+    }
+
+    #[test]
+    fn a_name_is_found_if_it_stands_there_once() {
+        let text = "SELECT b;\nALTER TABLE t DROP bb, DROP \"b\", ADD t int";
+        let found = |message: &str| Place::quoted(text, 10..text.len(), message);
+        let column = |message: &str| found(message).map(|it| (it.line, it.column));
+        let message = "column \"b\" of relation \"t\" does not exist";
+        assert_eq!(column(message), Some((2, 30)));
+        assert_eq!(column("relation \"t\" does not exist"), None);
+        assert_eq!(column("column \"x\" of relation \"bb\""), Some((2, 20)));
+        assert_eq!(column("no name, and \"\""), None);
     }
 
     #[test]

@@ -5,6 +5,8 @@
 pub const INVALID_TEXT_REPRESENTATION: &str = "22P02";
 /// No rule of `pg_hba.conf` lets us in.
 pub const INVALID_AUTHORIZATION: &str = "28000";
+/// There is no database of this name.
+pub const INVALID_CATALOG_NAME: &str = "3D000";
 /// The server is starting up, or shutting down.
 pub const CANNOT_CONNECT_NOW: &str = "57P03";
 pub const FEATURE_NOT_SUPPORTED: &str = "0A000";

@@ -57,7 +57,8 @@ impl Layout {
         format!("\u{1b}[{code}m{text}\u{1b}[0m")
     }
 
-    fn columns(self) -> Option<usize> {
+    /// How wide it is, if it has an end.
+    pub fn columns(self) -> Option<usize> {
         match self {
             Layout::Plain => None,
             Layout::Terminal { columns, .. } => Some(columns),
@@ -192,6 +193,15 @@ pub fn paragraph(text: &str, layout: Layout) -> String {
     let text = printable(text);
     let parts = wrapped(&text, layout.columns().unwrap_or(usize::MAX), 0);
     parts.iter().map(|part| format!("{part}\n")).collect()
+}
+
+/// As much of one line as there is room for.
+pub fn shortened(text: &str, columns: usize) -> String {
+    let text = printable(text);
+    match width(&text) > columns {
+        false => text.into_owned(),
+        true => format!("{}…", &text[..fitting(&text, columns.saturating_sub(1))]),
+    }
 }
 
 /// Lines of at most so many columns, the first indented by so many blanks, the others by two more.

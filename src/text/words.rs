@@ -10,8 +10,42 @@ pub fn counted(count: usize, thing: &str) -> String {
     }
 }
 
-/// A duration as messages show it: `0.5 s`, `300 s`.
-pub fn seconds(duration: Duration) -> String {
-    let tenths = (duration.as_secs_f64() * 10.0).round() / 10.0;
-    format!("{tenths} s")
+/// A duration as all that people see shows it: `7 ms`, `1.2 s`, `285 s`, `12 min 5 s`, `2 h 5 min`. Up to ten minutes it
+/// is seconds, as in the settings.
+pub fn duration(duration: Duration) -> String {
+    let (milliseconds, seconds) = (duration.as_millis(), duration.as_secs());
+    match (milliseconds, milliseconds / 100 % 10) {
+        _ if duration.is_zero() => "0 s".to_owned(),
+        (..1_000, _) => format!("{milliseconds} ms"),
+        (..10_000, tenths @ 1..) => format!("{seconds}.{tenths} s"),
+        (..600_000, _) => format!("{seconds} s"),
+        (..3_600_000, _) => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_short_whatever_it_is() {
+        for (milliseconds, shown) in [
+            (0, "0 s"),
+            (1, "1 ms"),
+            (999, "999 ms"),
+            (1_000, "1 s"),
+            (1_234, "1.2 s"),
+            (9_999, "9.9 s"),
+            (59_999, "59 s"),
+            (300_000, "300 s"),
+            (600_000, "10 min 0 s"),
+            (3_599_999, "59 min 59 s"),
+            (7_500_000, "2 h 5 min"),
+            (360_000_000, "100 h 0 min"),
+        ] {
+            let shown_as = duration(Duration::from_millis(milliseconds));
+            assert_eq!(shown_as, shown);
+        }
+    }
 }

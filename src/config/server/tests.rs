@@ -29,25 +29,22 @@ fn the_first_source_that_names_something_wins() {
     ];
     let with = |extra: &[(&'static str, &'static str)]| [extra, &parts, &pg].concat();
 
-    assert_eq!(described(&with(&[url])), "url.example:1/urldb as url");
+    assert_eq!(described(&with(&[url])), "url@url.example:1/urldb");
     assert_eq!(password(&with(&[url])).as_deref(), Some("urlpw"));
-    assert_eq!(described(&with(&[])), "part.example:2/partdb as part");
+    assert_eq!(described(&with(&[])), "part@part.example:2/partdb");
     assert_eq!(password(&with(&[])).as_deref(), Some("partpw"));
-    assert_eq!(described(&pg), "pg.example:3/pgdb as pg");
+    assert_eq!(described(&pg), "pg@pg.example:3/pgdb");
     assert_eq!(password(&pg).as_deref(), Some("pgpw"));
 
     // What the URL leaves open, the parts say, and then libpq's variables; but a host's port is not another host's.
     for (text, expected) in [
-        ("postgres://", "part.example:2/partdb as part"),
-        ("postgres://url@", "part.example:2/partdb as url"),
-        ("postgres://url.example", "url.example:3/partdb as part"),
-        (
-            "postgres://url.example/urldb",
-            "url.example:3/urldb as part",
-        ),
-        ("postgres://:7/urldb", "part.example:7/urldb as part"),
-        ("hostaddr=::1", "[::1]:3/partdb as part"),
-        ("host='' port=7", "part.example:7/partdb as part"),
+        ("postgres://", "part@part.example:2/partdb"),
+        ("postgres://url@", "url@part.example:2/partdb"),
+        ("postgres://url.example", "part@url.example:3/partdb"),
+        ("postgres://url.example/urldb", "part@url.example:3/urldb"),
+        ("postgres://:7/urldb", "part@part.example:7/urldb"),
+        ("hostaddr=::1", "part@[::1]:3/partdb"),
+        ("host='' port=7", "part@part.example:7/partdb"),
     ] {
         assert_eq!(
             described(&with(&[("DATABASE_URL", text)])),
@@ -76,12 +73,12 @@ fn the_first_source_that_names_something_wins() {
     // An endpoint without a port is completed by PGPORT.
     assert_eq!(
         described(&[("DATABASE_ENDPOINT_URL", "h"), ("PGPORT", "3")]),
-        "h:3/tester as tester"
+        "tester@h:3/tester"
     );
     // libpq's variables that are not used are not judged.
     assert_eq!(
         described(&[url, ("PGPORT", "x"), ("PGHOST", " "), ("PGHOSTADDR", "x")]),
-        "url.example:1/urldb as url"
+        "url@url.example:1/urldb"
     );
 }
 
@@ -95,15 +92,15 @@ fn a_service_stands_between_the_parts_and_libpqs_variables() {
     let service = [("PGSERVICE", "a"), ("PGSERVICEFILE", text(&file))];
     let with = |extra: &[(&'static str, &'static str)]| [extra, &service].concat();
     let pg = [("PGHOST", "pg"), ("PGUSER", "pg"), ("PGDATABASE", "pgdb")];
-    assert_eq!(described(&with(&pg)), "service.example:4/pgdb as service");
+    assert_eq!(described(&with(&pg)), "service@service.example:4/pgdb");
     assert_eq!(password(&with(&pg)).as_deref(), Some("servicepw"));
     let part = ("DATABASE_ENDPOINT_URL", "part:5");
-    assert_eq!(described(&with(&[part])), "part:5/service as service");
+    assert_eq!(described(&with(&[part])), "service@part:5/service");
     let url = ("DATABASE_URL", "postgres://u@url");
-    assert_eq!(described(&with(&[url])), "url:5432/u as u");
+    assert_eq!(described(&with(&[url])), "u@url:5432/u");
     let named = format!("service=a servicefile={}", text(&file));
     let named = [("DATABASE_URL", named.as_str())];
-    assert_eq!(described(&named), "service.example:4/service as service");
+    assert_eq!(described(&named), "service@service.example:4/service");
 
     let missing = [("PGSERVICE", "c"), service[1]];
     let told = refused(&missing);
@@ -130,7 +127,7 @@ fn endpoints() {
     ] {
         assert_eq!(
             described(&[("DATABASE_ENDPOINT_URL", text)]),
-            format!("{expected}/tester as tester"),
+            format!("tester@{expected}/tester"),
             "{text}"
         );
     }
@@ -158,11 +155,11 @@ fn the_driver_gets_what_was_said() {
     assert_eq!(server.balance, LoadBalanceHosts::Random);
     assert_eq!(
         config.server.description,
-        "a:1,[::1]:5432,/run/pg:3/d/e as u@x"
+        "u@x@a:1,[::1]:5432,/run/pg:3/d/e"
     );
     assert_eq!(
         format!("{:?}", config.server),
-        "Server { description: \"a:1,[::1]:5432,/run/pg:3/d/e as u@x\", application_name: None, connect_timeout: None, .. }"
+        "Server { description: \"u@x@a:1,[::1]:5432,/run/pg:3/d/e\", application_name: None, connect_timeout: None, .. }"
     );
 
     let config = loaded(&[(
@@ -177,10 +174,7 @@ fn the_driver_gets_what_was_said() {
             Some("::1".parse().expect("an address"))
         ]
     );
-    assert_eq!(
-        config.server.description,
-        "a:6,b:6/x\u{fffd}y as x\u{fffd}y"
-    );
+    assert_eq!(config.server.description, "x\u{fffd}y@a:6,b:6/x\u{fffd}y");
 }
 
 fn tls(variables: &[(&str, &str)]) -> Tls {
@@ -547,14 +541,14 @@ fn a_local_socket_is_found_and_the_user_is_the_systems() {
             .server
             .description
     };
-    assert_eq!(described(&[]), "localhost:5432/tester as tester");
+    assert_eq!(described(&[]), "tester@localhost:5432/tester");
     assert_eq!(
         described(&[("PGPORT", "6000")]),
-        format!("{}:6000/tester as tester", text(&directory.0))
+        format!("tester@{}:6000/tester", text(&directory.0))
     );
     assert_eq!(
         described(&[("PGPORT", "6000"), ("PGHOST", "h")]),
-        "h:6000/tester as tester"
+        "tester@h:6000/tester"
     );
 
     let nobody = |variables: &[(&str, &str)]| {
@@ -573,6 +567,6 @@ fn a_local_socket_is_found_and_the_user_is_the_systems() {
             .expect("there is a user")
             .server
             .description,
-        "localhost:5432/u as u"
+        "u@localhost:5432/u"
     );
 }

@@ -39,7 +39,7 @@ fn secrets_may_stand_in_files() {
     let url = directory.file("url", b"postgres://u:p@h/d\n");
     assert_eq!(
         described(&[("DATABASE_URL_FILE", text(&url))]),
-        "h:5432/d as u"
+        "u@h:5432/d"
     );
     assert_eq!(
         refused(&[

@@ -18,7 +18,7 @@ version         name                          state         when                
 20230103000000  applied_by_bun                applied       2023-01-03 12:00:00Z      2      -
 20230104000000  merged_late                   out-of-order  -                         -      -
 20230105000000  gone                          missing       2023-01-05 12:00:00Z      3  1.6 s
-20230106000000  applied                       applied       2023-01-06 12:00:00Z      3  3m20s
+20230106000000  applied                       applied       2023-01-06 12:00:00Z      3  200 s
 20230107000000  a_name_that-is_rather_LONG_1  pending       -                         -      -
 ";
 
@@ -35,7 +35,7 @@ fn every_state_is_shown_in_a_table_of_which_nothing_is_cut_off_in_a_pipe() {
          finished: the next `lockstep up` looks at what it left, and finishes it\n\
          the history also holds \"no\\u{{1b}}version\", which is no version of 14 digits\n\
          \n\
-         2 applied, 1 pending, 1 out-of-order, 1 modified, 1 missing, 1 archived\n",
+         2 applied, 1 pending, 1 out-of-order, 1 modified, 1 missing, 1 archived; the lock is free\n",
         head(&scratch, "free")
     );
     assert_eq!(outcome.stdout, expected);
@@ -53,11 +53,9 @@ fn every_state_is_shown_in_a_table_of_which_nothing_is_cut_off_in_a_pipe() {
             .stdout
             .contains("\n20230108000000  -                             ahead         ")
     );
-    assert!(
-        outcome
-            .stdout
-            .ends_with("2 out-of-order, 1 modified, 1 missing, 1 ahead, 1 archived\n")
-    );
+    assert!(outcome.stdout.ends_with(
+        "2 out-of-order, 1 modified, 1 missing, 1 ahead, 1 archived; the lock is free\n"
+    ));
 }
 
 #[test]
@@ -83,7 +81,7 @@ fn on_a_terminal_of_80_columns_names_are_wrapped_and_states_have_colours() {
         assert!(shown.contains(expected), "{expected:?}\n{shown}");
     }
     let wrapped = "\
-20230106000000  applied         applied       2023-01-06 12:00:00Z      3  3m20s
+20230106000000  applied         applied       2023-01-06 12:00:00Z      3  200 s
 20230107000000  a_name_that-    pending       -                         -      -
                 is_rather_
                 LONG_1
@@ -220,7 +218,15 @@ fn a_runner_in_a_long_statement_is_shown_and_nobody_waits_for_it() {
         ],
         "{outcome}"
     );
-    assert!(outcome.stdout.ends_with("\n1 applied, 1 pending\n"));
+    let sum = format!("\n1 applied, 1 running; the lock is held by pid {guard}, lockstep/0.2.0 ");
+    assert!(outcome.stdout.contains(&sum), "{outcome}");
+    let running = outcome.stdout.lines().find(|it| it.contains("  running  "));
+    let running = running.expect("the migration's line");
+    assert!(
+        running.starts_with("20240101000001  long  running"),
+        "{outcome}"
+    );
+    assert!(running.ends_with("s"), "{outcome}");
     let json = scratch.lockstep(&["status", "--json"]).run();
     json.code(0);
     for (path, value) in [

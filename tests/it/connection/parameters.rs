@@ -137,7 +137,7 @@ fn libpqs_defaults_say_the_rest() {
     let outcome = once(scratch.lost().env("PGHOST", &nowhere));
     outcome
         .code(3)
-        .says(&format!("{nowhere}:5432/{user} as {user}: "));
+        .says(&format!("{user}@{nowhere}:5432/{user}: "));
     // The database is called like the user.
     let outcome = once(
         scratch
@@ -147,10 +147,12 @@ fn libpqs_defaults_say_the_rest() {
     );
     outcome
         .code(3)
-        .says(&format!("{nowhere}:5432/somebody as somebody: "));
+        .says(&format!("somebody@{nowhere}:5432/somebody: "));
     // Port 1: neither a socket in one of the usual directories, nor anybody who listens.
-    let outcome = once(scratch.lost().env("PGPORT", "1").env("PGUSER", "somebody"));
-    outcome.code(3).says("localhost:1/somebody as somebody: ");
+    // What only reads takes that default; see the exit codes for what writes.
+    let run = scratch.lockstep(&["status"]).without("DATABASE_URL");
+    let outcome = once(run.env("PGPORT", "1").env("PGUSER", "somebody"));
+    outcome.code(3).says("somebody@localhost:1/somebody: ");
 }
 
 #[test]
@@ -234,11 +236,11 @@ fn a_wrong_password_is_refused_at_once_by_the_servers_words() {
     assert_eq!(
         outcome.error(),
         format!(
-            "the server refused: {}:{}/{} as {}: password authentication failed for user \"{}\" (SQLSTATE 28P01)",
+            "the server refused: {}@{}:{}/{}: password authentication failed for user \"{}\" (SQLSTATE 28P01)",
+            role.name,
             server().host,
             server().port,
             scratch.database,
-            role.name,
             role.name
         )
     );

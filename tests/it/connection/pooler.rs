@@ -178,7 +178,7 @@ fn of_fifty_at_once_one_works_and_if_nothing_is_pending_nobody_writes_or_locks()
         outcome
             .code(0)
             .is_up_to_date(5)
-            .is_silent_about("applied now");
+            .is_silent_about("applied in ");
     }
     let log = scratch.server_log();
     let count = |text: &str| log.iter().filter(|line| line.contains(text)).count();
@@ -251,7 +251,7 @@ fn assert_one_works(outcomes: impl IntoIterator<Item = Outcome>) {
     let mut working = 0;
     for outcome in outcomes {
         outcome.code(0).says("the database is up to date");
-        working += usize::from(outcome.stderr.contains(" applied now"));
+        working += usize::from(outcome.stderr.contains(" applied in "));
     }
     assert_eq!(working, 1, "one works");
 }

@@ -46,7 +46,7 @@ fn what_is_pending_on_a_standby_is_refused_before_anything_is_tried() {
         assert_eq!(
             outcome.error(),
             format!(
-                "the server refused: {}/{} as postgres: migrations are pending, and this server is a standby, which \
+                "the server refused: postgres@{}/{}: migrations are pending, and this server is a standby, which \
                  cannot be written to\n  hint: point Lockstep at the primary",
                 pair().standby,
                 database.name

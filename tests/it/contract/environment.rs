@@ -129,19 +129,10 @@ fn a_variable_that_is_empty_counts_as_unset() {
         scratch.value("SELECT count(*) FROM bun_migration_locks"),
         "0"
     );
-    // Not a line below INFO, and JSON although nobody asked for it.
-    assert_eq!(
-        outcome.lines().len(),
-        outcome.stderr.lines().count(),
-        "{outcome}"
-    );
-    assert!(
-        outcome
-            .lines()
-            .iter()
-            .all(|line| line.field("level") == Some("info")),
-        "{outcome}"
-    );
+    // Not a line below INFO, and text.
+    let lines = outcome.stderr.lines();
+    assert!(lines.clone().count() > 0, "{outcome}");
+    lines.for_each(|line| assert!(line.contains("Z INFO  "), "{outcome}"));
 }
 
 #[test]

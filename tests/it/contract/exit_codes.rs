@@ -1,6 +1,7 @@
 //! Each exit code, by real situations. Those that are worth another try are tried again, with success.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::support::words::{WAITS_FOR_A_RUNNER, WAITS_FOR_THE_DATABASE};
 use crate::support::{Gate, Lockstep, Scratch, admin, rows, wait_until};
@@ -437,6 +438,27 @@ fn exit_3_when_the_connection_is_lost_outside_a_transaction() {
 
 // 4
 
+/// libpq's default is a server that nobody has asked for.
+#[test]
+fn exit_2_at_once_when_nothing_says_where_the_database_is() {
+    let scratch = with_pending();
+    for arguments in [
+        &[][..],
+        &["up"],
+        &["down"],
+        &["baseline", "latest"],
+        &["unlock"],
+    ] {
+        let run = scratch.lockstep(arguments).without("DATABASE_URL");
+        let run = run.env("RUN_DATABASE_MIGRATIONS", "true");
+        let started = Instant::now();
+        let outcome = run.env("DATABSE_URL", scratch.url()).run();
+        outcome.code(2).says("not read: DATABSE_URL");
+        assert!(started.elapsed() < Duration::from_secs(20), "{outcome}");
+        assert!(!outcome.stderr.contains("postgres://"), "{outcome}");
+    }
+}
+
 #[test]
 fn exit_4_when_another_runner_holds_the_lock_until_the_deadline() {
     let scratch = with_pending();
@@ -453,10 +475,10 @@ fn exit_4_when_another_runner_holds_the_lock_until_the_deadline() {
             .run();
         let error = up.code(4).error();
         assert!(
-            error.starts_with("another runner still holds the migration lock after 0"),
+            error.starts_with("another runner still holds the migration lock after "),
             "{error}"
         );
-        assert!(error.contains(&format!(" s: pid {pid}, ")), "{error}");
+        assert!(error.contains(&format!("s: pid {pid}, ")), "{error}");
         assert!(
             error.ends_with("\n  hint: run again; the lock is gone the moment its holder is"),
             "{error}"

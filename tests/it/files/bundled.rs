@@ -42,7 +42,7 @@ fn apply_to_an_empty_database() {
     again
         .code(0)
         .is_up_to_date(13)
-        .is_silent_about("applied now");
+        .is_silent_about("applied in ");
 }
 
 #[test]

@@ -364,7 +364,7 @@ fn if_not_exists_over_an_invalid_index_that_is_not_ours_is_refused_and_the_index
             "{}: index \"t_a_idx\" on t was there before, and is INVALID (SQLSTATE LK005)\n  \
              HINT: This migration did not leave it, so it is not ours to remove: DROP INDEX CONCURRENTLY public.t_a_idx; \
              then run again.\n  \
-             not run; nothing was applied before it; run again when that is done",
+             not run; this run had applied nothing before it; run again when that is done",
             path.display()
         )
     );
@@ -423,7 +423,7 @@ fn duplicates_are_named_and_once_they_are_gone_the_next_run_builds_the_index() {
     outcome.code(1);
     let error = outcome.error();
     let start = format!(
-        "{}:1:1: could not create unique index \"t_a_idx\" (SQLSTATE 23505)",
+        "{}:1:34: could not create unique index \"t_a_idx\" (SQLSTATE 23505)",
         path.display()
     );
     assert!(error.starts_with(&start), "{error}");
@@ -432,7 +432,7 @@ fn duplicates_are_named_and_once_they_are_gone_the_next_run_builds_the_index() {
         "{error}"
     );
     assert!(
-        error.contains("\n  not recorded; nothing was applied before it; "),
+        error.contains("\n  not recorded; this run had applied nothing before it; "),
         "{error}"
     );
     assert_eq!(scratch.history(), [version(1)]);

@@ -31,7 +31,7 @@ impl Outcome {
     /// So many of them were applied by this run.
     #[track_caller]
     pub fn applied_now(&self, migrations: usize) -> &Self {
-        self.says(&format!(", {migrations} applied now"))
+        self.says(&format!(", {migrations} applied in "))
     }
 
     /// The log tells that this one of so many was applied.

@@ -1,0 +1,124 @@
+//! No variable says where the database is: what is said of it, and which variables may have been meant to.
+//!
+//! libpq's default then is a server on this machine and a database called like the user. Nobody has asked for that: where
+//! no server answers, every retry is in vain, and where one does, it is some other one.
+
+use super::{Environment, variables};
+
+/// So many variables are named.
+const NAMED: usize = 5;
+
+/// What is wrong, if none of the variables is set that say where the database is.
+pub fn address(environment: &Environment) -> Option<String> {
+    const LIBPQS: [&str; 3] = ["PGHOST", "PGHOSTADDR", "PGSERVICE"];
+    let ours = [
+        variables::URL.name,
+        variables::URL_FILE.name,
+        variables::ENDPOINT.variable.name,
+    ];
+    let is_set = |name: &&str| {
+        environment
+            .variables
+            .get(*name)
+            .is_some_and(|it| !it.is_empty())
+    };
+    if ours.iter().chain(&LIBPQS).any(is_set) {
+        return None;
+    }
+    let mut text = format!(
+        "nothing says where the database is: neither this variable nor {} nor {}",
+        ours[2], LIBPQS[0]
+    );
+    let empty = ours
+        .iter()
+        .chain(&LIBPQS)
+        .filter(|it| environment.variables.contains_key(**it));
+    let empty = empty.map(|name| format!("{name} (which is empty)"));
+    let known: Vec<&str> = variables::all().map(|it| it.name).collect();
+    let others = environment
+        .variables
+        .keys()
+        .filter(|it| !known.contains(&it.as_str()));
+    let others = others.filter(|it| is_near(it)).cloned();
+    let near: Vec<String> = empty.chain(others).take(NAMED).collect();
+    if !near.is_empty() {
+        text.push_str(&format!(
+            "; these are set, and not read: {}",
+            near.join(", ")
+        ));
+    }
+    Some(text)
+}
+
+/// Returns true if and only if the name may be meant to say where a database is: one of ours with a slip of the pen, or what
+/// other programs call it.
+fn is_near(name: &str) -> bool {
+    const WHOSE: [&str; 6] = [
+        "POSTGRES",
+        "POSTGRESQL",
+        "PG",
+        "DB",
+        "DATABASE",
+        "MIGRATIONS",
+    ];
+    const WHAT: [&str; 16] = [
+        "URL", "URI", "DSN", "HOST", "HOSTNAME", "ADDR", "ADDRESS", "SERVER", "PORT", "ENDPOINT",
+        "NAME", "DB", "DATABASE", "USER", "USERNAME", "PASSWORD",
+    ];
+    let upper = name.to_uppercase();
+    let others = WHOSE.iter().any(|whose| {
+        let rest = upper.strip_prefix(whose);
+        rest.is_some_and(|rest| WHAT.contains(&rest.trim_start_matches('_')))
+    });
+    let own = [&variables::URL, &variables::ENDPOINT.variable];
+    others || own.iter().any(|it| is_slip(&upper, it.name))
+}
+
+/// Returns true if and only if one letter more, less or other, or two that changed places, make one name of the other.
+fn is_slip(name: &str, meant: &str) -> bool {
+    let (a, b) = (name.as_bytes(), meant.as_bytes());
+    let same = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+    let (a, b) = (&a[same..], &b[same..]);
+    match (a, b) {
+        ([], [_]) | ([_], []) => true,
+        ([a1, a2, a @ ..], [b1, b2, b @ ..]) if a1 == b2 && a2 == b1 && a == b => true,
+        ([_, rest_a @ ..], [_, rest_b @ ..]) => rest_a == rest_b || rest_a == b || a == rest_b,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_near_miss_is_named_and_its_value_is_not() {
+        let said = |variables: &[(&str, &str)]| address(&Environment::of(variables));
+        assert_eq!(said(&[("DATABASE_URL", "x")]), None);
+        assert_eq!(said(&[("PGSERVICE", "x")]), None);
+        let bare = said(&[("DATABASE_NAME", "a"), ("LOG_LEVEL", "INFO"), ("PATH", "/")]);
+        let bare = bare.expect("nothing says where it is");
+        assert!(!bare.contains("are set"), "{bare}");
+        for name in [
+            "DATABSE_URL",
+            "DATABASE_ULR",
+            "DATABASE_URLS",
+            "DATABASE_UR",
+            "DATABASE_IRL",
+            "database_url",
+            "POSTGRES_USER",
+            "DB_HOST",
+            "PGURL",
+            "DATABASE_HOST",
+            "DATABASE_ENDPOINT_URI",
+        ] {
+            let text = said(&[(name, "secret")]).unwrap_or_default();
+            assert_eq!(text, format!("{bare}; these are set, and not read: {name}"));
+        }
+        let text = said(&[("DATABASE_URL", "")]).unwrap_or_default();
+        assert_eq!(
+            text,
+            format!("{bare}; these are set, and not read: DATABASE_URL (which is empty)")
+        );
+    }
+}
