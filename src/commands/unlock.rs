@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use log::info;
 
-use super::run::look;
+use super::run::{look, say_target};
 use super::{Answer, Context};
 use crate::config::Config;
 use crate::error::Error;
@@ -37,6 +37,7 @@ pub fn run(context: &Context<'_>, id: Option<i64>) -> Result<Answer, Error> {
     first.observation.refuse_if_lost(&config, &migrations)?;
     let (runner, wait) = (&first.runner, &mut first.wait);
     let (session, observation) = (first.session, &first.observation);
+    say_target(&config, observation, "the migration lock");
     unlock(&config, session, observation, runner, id, wait).map(Answer::Done)
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::run::{judge, report_up_to_date, warn_of_dead_row};
+use super::run::{judge, report_up_to_date, say_target, warn_of_dead_row};
 use super::{Answer, Context};
 use crate::config::Config;
 use crate::error::{BunRow, Error};
@@ -46,7 +46,7 @@ fn wait<'a>(
     signals: &Signals,
 ) -> Result<Plan<'a>, Error> {
     let mut wait = Wait::on_change(signals, config.migration_wait);
-    let (mut session, mut told) = (None, false);
+    let (mut session, mut told, mut is_said) = (None, false, false);
     loop {
         match look(config, session.take(), runner, &mut wait) {
             Ok((mut open, observation)) => {
@@ -55,6 +55,11 @@ fn wait<'a>(
                 told = told
                     || warn_of_dead_row(config, &mut open, &observation, &mut wait)
                         .unwrap_or(false);
+                if let (Err(Error::Pending { pending, .. }), false) = (&judged, is_said) {
+                    let (pending, of) = (pending.len(), migrations.len());
+                    say_target(config, &observation, &format!("{pending} of {of} pending"));
+                    is_said = true;
+                }
                 let Err(Error::Pending {
                     pending, bun_row, ..
                 }) = judged

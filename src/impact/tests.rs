@@ -116,7 +116,7 @@ fn names_are_looked_up_as_the_server_does() {
         ),
         (
             &["CREATE TABLE IF NOT EXISTS a (x int)", "DELETE FROM a"],
-            "a RowExclusive",
+            "a RowExclusive, ! breaks_old_code",
         ),
         (&["DROP TABLE IF EXISTS nothing"], ""),
     ]);

@@ -61,7 +61,7 @@ pub struct Session {
     /// None once the session was left.
     line: Option<Line>,
     /// Where it leads to.
-    destination: Option<Destination>,
+    destination: Option<Box<Destination>>,
     signals: Signals,
 }
 
@@ -348,7 +348,7 @@ impl Session {
         destination: Destination,
         moment: Moment<'_>,
     ) -> Result<Option<Result<(), postgres::Error>>, Error> {
-        self.destination = Some(destination.again());
+        self.destination = Some(Box::new(destination.again()));
         let event = self.begin(Request::Dial(Box::new(destination)), moment)?;
         Ok(match event {
             Some(Event::Dialled(outcome)) => Some(outcome),

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use crate::text::terminal::columns_of;
+
 /// A place in a migration file.
 #[derive(Debug)]
 pub struct Place {
@@ -103,7 +105,10 @@ impl Place {
             let blank: String = shown
                 .chars()
                 .take(before)
-                .map(|c| if c == '\t' { '\t' } else { ' ' })
+                .map(|c| match c {
+                    '\t' => "\t".to_owned(),
+                    c => " ".repeat(columns_of(c)),
+                })
                 .collect();
             excerpt.push_str(&format!(
                 "\n  {:width$} | {blank}^",
@@ -194,6 +199,8 @@ mod tests {
 
     #[test]
     fn the_caret_stands_under_the_character() {
+        let wide = Place::of("日本 x", "日本 ".len(), Precision::Exact);
+        assert_eq!(wide.excerpt(), "  1 | 日本 x\n    |      ^");
         let text = "first\n\tALTER é x\n";
         let place = Place::of(text, text.find('é').expect("an accent"), Precision::Exact);
         assert_eq!(place.excerpt(), "  2 | \tALTER é x\n    | \t      ^");

@@ -273,7 +273,7 @@ fn width(text: &str) -> usize {
 }
 
 /// As terminals count: marks that stand above or below a letter take none, ideographs and pictures take two.
-fn columns_of(character: char) -> usize {
+pub fn columns_of(character: char) -> usize {
     character.width().unwrap_or(0)
 }
 

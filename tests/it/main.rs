@@ -80,6 +80,7 @@ mod connection {
 mod output {
     mod errors;
     mod logs;
+    mod pictures;
     mod terminal;
 }
 

@@ -201,7 +201,7 @@ fn wait_tells_each_change_of_state_once_and_ends_when_others_have_migrated() {
         .iter()
         .filter(|it| !it.contains("next 20240101000003"))
         .collect();
-    assert_eq!(told.len(), 6, "{told:#?}");
+    assert_eq!(told.len(), 7, "{told:#?}");
     assert!(
         told[0].starts_with("waiting for the database at ") && told[0].contains("No such file")
     );
@@ -212,10 +212,11 @@ fn wait_tells_each_change_of_state_once_and_ends_when_others_have_migrated() {
     );
     let pending =
         "waiting for 2 migrations to be applied by another runner, next 20240101000002_gate.up.sql";
-    assert!(told[2].starts_with(pending));
-    assert!(told[3].contains(HAS_LOST_ITS_CONNECTION), "{}", told[3]);
-    assert!(told[4].starts_with(pending));
-    assert_eq!(told[5], "the database is up to date: 3 migrations");
+    assert!(told[2].ends_with(": 2 of 3 pending"), "{}", told[2]);
+    assert!(told[3].starts_with(pending));
+    assert!(told[4].contains(HAS_LOST_ITS_CONNECTION), "{}", told[4]);
+    assert!(told[5].starts_with(pending));
+    assert_eq!(told[6], "the database is up to date: 3 migrations");
 }
 
 #[test]

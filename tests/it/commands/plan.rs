@@ -46,40 +46,41 @@ fn the_text_tells_file_for_file_what_runs_and_what_it_locks() {
     outcome.code(0);
     let expected = "\
 20240102000000_late.up.sql: in a transaction, out-of-order
-  2  ALTER TABLE
-     ACCESS EXCLUSIVE on people
-     warning: rewrites people; nobody can read or write it meanwhile
-       safer: add the column plain, fill it in batches, and then set its default
-  5  DO
-     unknown: runs code
+  line 2: ALTER TABLE people ADD token uuid DEFAULT gen_random_uuid()
+    ACCESS EXCLUSIVE on people
+    warning: rewrites people; nobody can read or write it meanwhile
+      safer: add the column plain, fill it in batches, and then set its default
+  line 5: DO $$ BEGIN END $$
+    unknown: runs code
 
 20240106000000_many.up.sql: in a transaction
-  1  CREATE TABLE
-     SHARE ROW EXCLUSIVE on people
-     warning: keeps writers of people out
-       safer: keep the file short: the lock lasts until it commits
-  2  CREATE INDEX
-  3  ALTER TABLE
-  4  UPDATE
-     ROW EXCLUSIVE on people
-     warning: goes through all rows of people, and an earlier statement of the
-       file keeps writers of it out meanwhile
-       safer: do it in a file of its own, or in batches outside of migrations
-  5  ALTER TABLE
-     ACCESS EXCLUSIVE on people
-     warning: code that uses column name of people fails
-       safer: let both names live (a view, or a second column) until all code is
-         new
-  6  DROP VIEW
-     ACCESS EXCLUSIVE on \"All\"
-     warning: code that uses \"All\" fails
-       safer: first release code that does without it
+  line 1: CREATE TABLE pets (id bigint PRIMARY KEY, owner bigint REFERENCES peo…
+    SHARE ROW EXCLUSIVE on people
+    warning: keeps writers of people out
+      safer: keep the file short: the lock lasts until it commits
+  line 2: CREATE INDEX pets_owner ON pets (owner)
+  line 3: ALTER TABLE pets ALTER owner SET NOT NULL, ADD x uuid DEFAULT gen_ran…
+  line 4: UPDATE people SET name = quote_of(id) FROM \"All\"
+    ROW EXCLUSIVE on people
+    warning: goes through all rows of people, and an earlier statement of the
+      file keeps writers of it out meanwhile
+      safer: do it in a file of its own, or in batches outside of migrations
+  line 5: ALTER TABLE people RENAME name TO full_name
+    ACCESS EXCLUSIVE on people
+    warning: code that uses column name of people fails
+      safer: let both names live (a view, or a second column) until all code is
+        new
+  line 6: DROP VIEW \"All\"
+    ACCESS EXCLUSIVE on \"All\"
+    warning: code that uses \"All\" fails
+      safer: first release code that does without it
 
 20240107000000_index.up.sql: outside a transaction
-  1  CREATE INDEX CONCURRENTLY
-     SHARE UPDATE EXCLUSIVE on people
+  line 1: CREATE INDEX CONCURRENTLY people_name ON people (full_name)
+    SHARE UPDATE EXCLUSIVE on people
 
 3 migrations pending, 9 statements, 5 warnings, 1 statement with unknown effects
+  ACCESS EXCLUSIVE on \"All\", people
 ";
     assert_eq!(outcome.stdout, expected);
 }
@@ -382,28 +383,29 @@ fn a_rehearsal_tells_what_was_locked_and_rewritten_and_leaves_nothing() {
     let masked: Vec<String> = outcome.stdout.lines().map(without_durations).collect();
     let expected = "\
 20240101000000_one.up.sql: in a transaction
-  1  CREATE TABLE: … ms
-  2  ALTER TABLE: … ms
-     ACCESS EXCLUSIVE on t
-     rewrote t
-     warning: rewrites t; nobody can read or write it meanwhile
-       safer: add the column plain, fill it in batches, and then set its default
-  3  SAVEPOINT: … ms
-  3  ROLLBACK: … ms
-  4  SELECT: … ms
+  line 1, …: CREATE TABLE u (a int)
+  line 2, …: ALTER TABLE t ADD b uuid DEFAULT gen_random_uuid()
+    ACCESS EXCLUSIVE on t
+    rewrote t
+    warning: rewrites t; nobody can read or write it meanwhile
+      safer: add the column plain, fill it in batches, and then set its default
+  line 3, …: SAVEPOINT s
+  line 3, …: ROLLBACK TO s
+  line 4, …: SELECT a INTO v FROM t
 
 20240102000000_two.up.sql: in a transaction
-  1  TRUNCATE: … ms
-  1  ALTER TABLE: … ms
-     rewrote t
-     warning: rewrites t; nobody can read or write it meanwhile
-       safer: add a second column, copy in batches, and switch
-  1  UPDATE: … ms
-     warning: goes through all rows of t, and an earlier statement of the file
-       keeps readers and writers of it out meanwhile
-       safer: do it in a file of its own, or in batches outside of migrations
+  line 1, …: TRUNCATE u, v
+  line 1, …: ALTER TABLE t ALTER a TYPE bigint, ALTER b TYPE uuid
+    rewrote t
+    warning: rewrites t; nobody can read or write it meanwhile
+      safer: add a second column, copy in batches, and switch
+  line 1, …: UPDATE t SET a = 2
+    warning: goes through all rows of t, and an earlier statement of the file
+      keeps readers and writers of it out meanwhile
+      safer: do it in a file of its own, or in batches outside of migrations
 
-rehearsed and rolled back: 2 migrations pending, 8 statements, 3 warnings";
+rehearsed and rolled back: 2 migrations pending, 8 statements, 3 warnings
+  ACCESS EXCLUSIVE on t";
     assert_eq!(masked.join("\n"), expected);
     let outcome = scratch.lockstep(&["plan", "--rehearse", "--json"]).run();
     outcome.code(0);
@@ -413,8 +415,10 @@ rehearsed and rolled back: 2 migrations pending, 8 statements, 3 warnings";
 }
 
 fn without_durations(line: &str) -> String {
-    match line.rsplit_once(": ") {
-        Some((head, time)) if time.ends_with(" ms") => format!("{head}: … ms"),
+    match line.split_once(", ").zip(line.split_once(": ")) {
+        Some(((head, _), (_, statement))) if line.starts_with("  line ") => {
+            format!("{head}, …: {statement}")
+        }
         _ => line.to_owned(),
     }
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::support::{Gate, Lockstep, Outcome, Scratch, send_signal, wait_until};
 
 /// Where these tests cannot be made, they say so.
-fn has_script() -> bool {
+pub fn has_script() -> bool {
     let version = Command::new("script").arg("--version").output();
     let found = version.is_ok_and(|it| String::from_utf8_lossy(&it.stdout).contains("util-linux"));
     if !found {
@@ -38,15 +38,15 @@ fn command_on_a_terminal<'a>(scratch: &'a Scratch, command: &str) -> Lockstep<'a
 
 /// A terminal's screen: what stands on it in the end, and what stood in its last line meanwhile.
 #[derive(Default)]
-struct Screen {
-    lines: Vec<String>,
-    frames: Vec<String>,
+pub struct Screen {
+    pub lines: Vec<String>,
+    pub frames: Vec<String>,
 }
 
 impl Screen {
     /// Shows it all. A sequence that no terminal of this test knows fails it.
     #[track_caller]
-    fn of(output: &str) -> Screen {
+    pub fn of(output: &str) -> Screen {
         let mut screen = Screen::default();
         let (mut line, mut column) = (Vec::new(), 0);
         let mut characters = output.chars();
