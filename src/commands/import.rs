@@ -76,7 +76,9 @@ pub fn run(context: &Context<'_>, from: &Path) -> Result<Answer, Error> {
         refusal: judged.as_ref().err(),
         history: &history,
     };
-    Ok(Answer::Done(report.text()))
+    Ok(Answer::Done(
+        report.text(config::layout(context.environment)),
+    ))
 }
 
 /// The problems, with the directory in front of their paths.

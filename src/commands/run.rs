@@ -18,7 +18,7 @@ use crate::migration::{self, History, Migration, Version};
 use crate::plan::{self, Plan, Rules, doubt};
 use crate::server::open::{self, application_name};
 use crate::server::session::Session;
-use crate::server::wait::Wait;
+use crate::server::wait::{Awaited, Wait};
 use crate::signals::Signals;
 use crate::text::words::counted;
 
@@ -135,7 +135,10 @@ impl Held {
                     before: Before::nothing(),
                 });
             }
-            wait.say(|| format!("a session that runs {}: {session}", migration.file_name));
+            wait.say(|| Awaited {
+                whom: format!("a session that runs {}", migration.file_name),
+                now: session.to_string(),
+            });
             wait.pause(POLL)?;
         }
     }

@@ -55,7 +55,7 @@ pub fn run(context: &Context<'_>) -> Result<Answer, Error> {
             signals.check("there was nothing to apply")?;
         }
         Obtained::NothingLeft => {
-            info!("the database is up to date: another runner has applied what was pending");
+            report_applied(0, &migrations);
             signals.check("another runner had applied all that was pending")?;
         }
         Obtained::Lock(mut held) => {
@@ -115,7 +115,9 @@ fn migrate(
 fn report_applied(applied: usize, migrations: &[Migration]) {
     let all = counted(migrations.len(), "migration");
     match applied {
-        0 => info!("the database is up to date: {all}"),
+        0 => {
+            info!("the database is up to date: {all}; another runner has applied what was pending")
+        }
         applied => info!(
             applied, total = migrations.len(), duration_ms = logging::milliseconds(logging::running());
             "the database is up to date: {all}, {applied} applied in {}", duration(logging::running())

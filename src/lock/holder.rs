@@ -277,8 +277,8 @@ impl Holder {
                 work.statement.as_ref().map(|it| format!("statement {it}")),
                 work.sql.as_deref().map(sql::verb),
                 lasting(&work.running_for),
-                work.index_build.as_ref().map(IndexBuild::to_string),
                 work.waits_for.as_ref().map(|it| format!("blocked by {it}")),
+                work.index_build.as_ref().map(IndexBuild::to_string),
             ]),
         }
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::import::history::{self, Place, Verdict};
 use crate::import::{Brought, Import, listed};
 use crate::plan::refusal::Refusal;
-use crate::text::terminal::printable;
+use crate::text::terminal::{Layout, hanging, printable};
 use crate::text::words::counted;
 
 /// What is told of an import.
@@ -32,7 +32,8 @@ pub enum Known {
 }
 
 impl Report<'_> {
-    pub fn text(&self) -> String {
+    pub fn text(&self, layout: Layout) -> String {
+        let columns = layout.columns().unwrap_or(usize::MAX);
         let import = self.import;
         let (whose, from, to) = (listed(&import.tools), shown(self.from), shown(self.to));
         let count = counted(import.migrations.len(), "migration");
@@ -48,22 +49,22 @@ impl Report<'_> {
         if !import.left.is_empty() {
             text += "\nleft behind:\n";
             for left in &import.left {
-                text += &format!("  {}: {}\n", left.path, left.problem);
+                text += &hanging(&format!("{}: {}", left.path, left.problem), 2, columns);
             }
         }
         if let Some(refusal) = self.refusal {
             text += "\nwhat `lockstep up` would refuse on an empty database:\n";
             for obstruction in &refusal.obstructions {
-                text += &format!("  {}\n", printable(&obstruction.to_string()));
+                text += &hanging(&obstruction.to_string(), 2, columns);
             }
         }
-        text + &self.next()
+        text + &self.next(columns)
     }
 
     /// What is to be done next.
-    fn next(&self) -> String {
+    fn next(&self, columns: usize) -> String {
         let mut text = "\nnext:\n".to_owned();
-        let mut say = |line: &str| text += &format!("  {}\n", printable(line));
+        let mut say = |line: &str| text += &hanging(line, 2, columns);
         if self.refusal.is_some() {
             say("mend what is refused above, in the new files");
         }

@@ -13,7 +13,7 @@ use super::message::{Message, Slot};
 use super::session::{Call, Destination};
 
 /// A statement that takes longer is looked at.
-const FIRST_AFTER: Duration = Duration::from_millis(1_500);
+const FIRST_AFTER: Duration = Duration::from_secs(2);
 
 /// The shortest and the longest time between two looks; between them it is a tenth of the statement's time.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));

@@ -28,6 +28,9 @@ const TOLD_AFTER: Duration = Duration::from_secs(5);
 /// The longest silence of the log about a statement that runs.
 const LONGEST_SILENCE: Duration = Duration::from_secs(60);
 
+/// So much of a name is always shown.
+const NAMED: usize = 20;
+
 /// What of a migration is running.
 pub struct Now<'a> {
     /// Counted from 1; none before the first and after the last.
@@ -91,15 +94,15 @@ impl Ticker {
             (Some(now), Some(glance)) => glance.look(now.since).clone(),
             _ => Seen::default(),
         };
+        let blocked = now
+            .map(|now| now.since)
+            .filter(|_| seen.blocked_by.is_some());
+        let is_news = live::columns().is_none() && blocked.is_some() && self.blocked != blocked;
+        self.blocked = blocked.or(self.blocked);
         match (live::columns().filter(|_| self.explained.is_none()), now) {
             (Some(columns), now) => live::draw(&self.line(now, &seen, columns)),
             (None, Some(now)) => {
-                let is_due = self.reminder.is_due(now.since, now.since.elapsed());
-                let is_news = seen.blocked_by.is_some() && self.blocked != Some(now.since);
-                if is_news {
-                    self.blocked = Some(now.since);
-                }
-                if is_due || is_news {
+                if self.reminder.is_due(now.since, now.since.elapsed()) || is_news {
                     self.remind(now, &seen);
                 }
             }
@@ -186,19 +189,21 @@ fn described(now: &Now<'_>, seen: &Seen, elapsed: Duration) -> String {
         }
         _ => format!("{}, for {time}", now.verb),
     };
-    if let Some(progress) = &seen.progress {
-        text.push_str(&format!(", {progress}"));
-    }
     if let Some(session) = &seen.blocked_by {
         text.push_str(&format!(", blocked by {session}"));
+    }
+    if let Some(progress) = &seen.progress {
+        text.push_str(&format!(", {progress}"));
     }
     text
 }
 
-/// The three in so many columns, at the cost of the name's middle first.
+/// The three in so many columns, at the cost of the name's middle first, as far as it can be told from others without.
 fn fitted(before: &str, name: &str, after: &str, columns: usize) -> String {
     let length = |text: &str| text.chars().count();
-    let room = columns.saturating_sub(length(before) + length(after));
+    let room = columns
+        .saturating_sub(length(before) + length(after))
+        .max(NAMED);
     let name = match length(name) > room {
         false => name.to_owned(),
         true => {

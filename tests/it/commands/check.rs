@@ -236,7 +236,7 @@ fn at_the_deadline_the_code_tells_pending_from_unreachable() {
             "{error}"
         );
         let lines = messages(&outcome).len();
-        assert_eq!(lines, if seconds == "0" { 1 } else { 2 }, "{outcome}");
+        assert_eq!(lines, if seconds == "0" { 2 } else { 3 }, "{outcome}");
     }
     // DATABASE_WAIT_SECONDS is for those who have work.
     let nobody = LateServer::at(&scratch);

@@ -337,7 +337,7 @@ fn answers_while_a_runner_is_at_work_and_names_it() {
         .join(" ");
     assert!(flat.starts_with("a runner is at work: pid "), "{outcome}");
     assert!(
-        flat.contains("running 20240102000000_gate.up.sql, statement 2/2"),
+        flat.contains("running gate 20240102000000, statement 2/2"),
         "{outcome}"
     );
     assert!(
@@ -512,7 +512,7 @@ ALTER TABLE p ALTER u TYPE uuid;",
         ["warning: rewrites p; nobody can read or write it meanwhile"],
         "{outcome}"
     );
-    assert!(outcome.stdout.ends_with(" 10 statements, 2 warnings\n"));
+    assert!(outcome.stdout.contains(" 10 statements, 2 warnings\n"));
 }
 
 #[test]
@@ -534,7 +534,7 @@ fn a_rehearsal_takes_back_in_both_formats_what_it_has_not_seen() {
     }
     let outcome = scratch.lockstep(&["plan", "--rehearse"]).run();
     outcome.code(0);
-    assert!(outcome.stdout.ends_with(" 0 warnings\n"), "{outcome}");
+    assert!(outcome.stdout.contains(" 0 warnings\n"), "{outcome}");
 }
 
 #[test]

@@ -18,7 +18,7 @@ const SURFACES: [Surface; 3] = [Surface::Terminal(80), Surface::Terminal(120), S
 fn on<'a>(surface: Surface, scratch: &'a Scratch, arguments: &[&str]) -> Lockstep<'a> {
     let script = match surface {
         Surface::Terminal(columns) => {
-            format!("exec script -qec \"stty cols {columns}; $*\" /dev/null >&2")
+            format!("exec script -qec \"stty rows 40 cols {columns}; $*\" /dev/null >&2")
         }
         Surface::Pipe => "exec \"$@\" >&2".to_owned(),
     };
@@ -222,7 +222,8 @@ fn waiting() {
         let joined = lines.replace("\n  ", " ");
         let still = format!("still waiting, gives up in T: {running}, {blocked}");
         let target = "postgres@db:5432/app, PostgreSQL V: 1 of 1 pending";
-        let last = "the database is up to date: another runner has applied what was pending";
+        let last =
+            "the database is up to date: 1 migration; another runner has applied what was pending";
         let terminal = format!("{target}\n{first}\n{last}");
         let piped = format!(
             "TIME INFO  {target}\nTIME INFO  {first}\nTIME INFO  {still}\nTIME INFO  {last}"
@@ -245,28 +246,32 @@ fn a_long_build() {
         scratch.sql("CREATE TABLE t (a int)");
         let mut writer = holder(&scratch, "ROW EXCLUSIVE");
         let mut run = on(surface, &scratch, &["up"]).spawn();
-        run.wait_for_log("waiting for writers before build, blocked by pid ");
+        run.wait_for_log("CREATE INDEX CONCURRENTLY, for 2 s, blocked by pid ");
         writer.batch_execute("COMMIT").expect("its end");
         let (lines, frames) = shown(surface, &scratch, &finished(run, 0));
-        let live = "1/1 index: CREATE INDEX CONCURRENTLY, for T, waiting for writers before buil";
+        let told = "CREATE INDEX CONCURRENTLY, for T, blocked by pid N report (idle in transaction for T), waiting for \
+                    writers before build";
+        let live = format!("1/1 index: {told}");
         match surface {
             Surface::Pipe => {
-                let told = "TIME INFO  1/1 index is still running: CREATE INDEX CONCURRENTLY, for T, waiting for writers \
-                            before build, blocked by pid N report (idle in transaction for T)";
+                let told = format!("TIME INFO  1/1 index is still running: {told}");
                 assert!(lines.lines().any(|it| it == told), "{lines}");
             }
+            // What does not fit is cut off behind the most important.
             Surface::Terminal(80) => {
-                assert!(frames.iter().any(|it| it.starts_with(live)), "{frames:#?}")
+                assert_frame(&frames, &live[..live.find(" (idle").unwrap_or(0)])
             }
             Surface::Terminal(_) => {
-                let whole = format!("{live}d, blocked by pid N report");
-                assert!(
-                    frames.iter().any(|it| it.starts_with(&whole)),
-                    "{frames:#?}"
-                );
+                assert_frame(&frames, &live[..live.find(", waiting").unwrap_or(0)])
             }
         }
     });
+}
+
+#[track_caller]
+fn assert_frame(frames: &[String], beginning: &str) {
+    let found = frames.iter().any(|it| it.starts_with(beginning));
+    assert!(found, "{beginning:?} begins none of {frames:#?}");
 }
 
 #[test]
@@ -287,9 +292,12 @@ fn a_blocked_statement() {
                 assert!(lines.lines().any(|it| it == told), "{lines}");
             }
             Surface::Terminal(_) => {
-                // Before the second, the time is not shown.
                 let live = format!("1/1 add: ALTER TABLE, for T, {told}");
-                assert!(frames.contains(&live), "{frames:#?}");
+                let fits = match surface {
+                    Surface::Terminal(80) => live.find(" (idle").unwrap_or(0),
+                    _ => live.len(),
+                };
+                assert_frame(&frames, &live[..fits]);
             }
         }
     });
@@ -357,8 +365,7 @@ fn plan() {
       safer: DELETE in batches, if anybody still reads it"
             )
         };
-        let narrow =
-            with("ALTER TABLE notes ADD COLUMN token uuid NOT NULL DEFAULT gen_random_uu…");
+        let narrow = with("ALTER TABLE notes ADD COLUMN token uuid NOT NULL DEFAULT gen_random_u…");
         let wide =
             with("ALTER TABLE notes ADD COLUMN token uuid NOT NULL DEFAULT gen_random_uuid()");
         let shown = lines
@@ -385,6 +392,36 @@ fn import() {
         std::fs::write(from.join("000001_init.down.sql"), "DROP TABLE a;").expect("a file");
         let run = on(surface, &scratch, &["import", "old"]).without("DATABASE_URL");
         let (lines, _) = shown(surface, &scratch, &finished(run.spawn(), 0));
-        assert_picture(surface, &lines, "", "", "");
+        let head = "\
+1 migration of golang-migrate or sqlx or bun, from old to migrations:
+  000001_init.up.sql → 00000000000001_init.up.sql
+  000001_init.down.sql → 00000000000001_init.down.sql
+
+next:";
+        let narrow = format!(
+            "{head}
+  on a database that golang-migrate or sqlx or bun has migrated, look in
+    schema_migrations or _sqlx_migrations or bun_migrations for the newest
+    version there,
+  and record all up to its new name: lockstep baseline VERSION
+  (with DATABASE_URL set, `lockstep import` reads that table and names the
+    version)"
+        );
+        let wide = format!(
+            "{head}
+  on a database that golang-migrate or sqlx or bun has migrated, look in schema_migrations or _sqlx_migrations or
+    bun_migrations for the newest version there,
+  and record all up to its new name: lockstep baseline VERSION
+  (with DATABASE_URL set, `lockstep import` reads that table and names the version)"
+        );
+        let piped = wide.replace("or\n    bun", "or bun");
+        let written = "2 files written into migrations";
+        assert_picture(
+            surface,
+            &lines,
+            &format!("{written}\n{narrow}"),
+            &format!("{written}\n{wide}"),
+            &format!("TIME INFO  {written}\n{piped}"),
+        );
     });
 }

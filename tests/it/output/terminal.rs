@@ -109,7 +109,7 @@ impl Screen {
 
     #[track_caller]
     fn assert_frame(&self, frame: &str) {
-        let found = self.frames.iter().any(|it| it == frame);
+        let found = self.frames.iter().any(|it| it.starts_with(frame));
         assert!(found, "{frame:?} is none of {:#?}", self.frames);
     }
 }
@@ -403,7 +403,7 @@ fn a_program_gets_events() {
             .unwrap_or_else(|| panic!("{name}\n{outcome}"));
         value.parse().expect("a number")
     };
-    assert!(number(event, "running_ms") >= 5000.0, "{outcome}");
+    assert!(number(event, "running_ms") >= 2000.0, "{outcome}");
     let summary = lines.last().expect("a summary");
     assert_eq!(number(summary, "applied"), 3.0);
     assert_eq!(number(summary, "total"), 3.0);
