@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 use log::{Level, debug, info, log, warn};
 
 pub use self::blockers::blockers;
-use self::explain::{in_body, name_invisible, own_tables_gone, without_our_words};
+pub use self::explain::in_body;
+use self::explain::{name_invisible, own_tables_gone, without_our_words};
 use self::message::{FileMessage, Marker, Marking};
 use crate::config::Config;
 use crate::error::{Before, Error, Failure, FailureOutcome, SqlError};

@@ -9,12 +9,7 @@ use crate::sql::{self, Inside, sqlstate};
 
 /// The place itself, or a better one: where the server names no character of the file, but a line of a body in it, or
 /// quotes a name.
-pub(super) fn in_body(
-    place: Place,
-    migration: &Migration,
-    number: usize,
-    error: &DbError,
-) -> Place {
+pub fn in_body(place: Place, migration: &Migration, number: usize, error: &DbError) -> Place {
     if place.precision != Precision::Statement {
         return place;
     }

@@ -305,13 +305,16 @@ fn place(
         Some(ErrorPosition::Original(position)) if message_of(text) == text => Some(*position),
         _ => None,
     };
-    match position {
+    let place = match position {
         Some(position) => {
             let offset = offset(text, "", position as usize, counts_bytes).unwrap_or(0);
             Place::of(&migration.text, start + offset, Precision::Exact)
         }
         None => Place::of(&migration.text, start, Precision::Statement),
-    }
+    };
+    let mut statements = migration.script.statements.iter();
+    let number = statements.position(|it| it.range().start == start);
+    apply::in_body(place, migration, number.unwrap_or(0), cause)
 }
 
 /// The user has written neither our block nor the quotation of the statement that it brings along.
