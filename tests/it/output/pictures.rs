@@ -219,7 +219,10 @@ fn waiting() {
             env!("CARGO_PKG_VERSION")
         );
         let first = format!("{whom}: {running}, {blocked}; gives up in T");
+        // A number and its unit may have stood on two lines.
         let joined = lines.replace("\n  ", " ");
+        let joined: Vec<String> = joined.lines().map(masked_line).collect();
+        let joined = joined.join("\n");
         let still = format!("still waiting, gives up in T: {running}, {blocked}");
         let target = "postgres@db:5432/app, PostgreSQL V: 1 of 1 pending";
         let last =
