@@ -211,7 +211,7 @@ fn waiting() {
         let (lines, frames) = shown(surface, &scratch, &finished(second, 0));
         let (running, blocked) = (
             "running backfill 20240107000000, for T",
-            "blocked by pid N (idle for T)",
+            "blocked by pid N (idle)",
         );
         let from = &server().host;
         let whom = format!(
