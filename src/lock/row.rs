@@ -16,7 +16,7 @@ use crate::server::open;
 use crate::server::session::{Answer, Session, Trouble};
 use crate::server::settings::{Commit, Dialect, Settings};
 use crate::server::wait::Wait;
-use crate::sql::quote::literal;
+use crate::sql::quote::{bare_or_quoted, literal};
 use crate::sql::sqlstate;
 
 /// How long a takeover waits for an orphan's transaction before it says so and tries again.
@@ -249,12 +249,18 @@ fn not_created(config: &Config, error: Error) -> Error {
     };
     let hint = match cause.sqlstate.as_str() {
         sqlstate::INSUFFICIENT_PRIVILEGE => {
-            "GRANT CREATE ON SCHEMA to this role, with the schema's name; or let a role that may create tables there run \
-             `lockstep up` once"
+            // The server's message ends with it, if it speaks English.
+            let said = cause.message.rsplit_once("for schema ").map(|(_, it)| it);
+            let schema = config.history_table.schema.as_deref().or(said);
+            format!(
+                "GRANT CREATE ON SCHEMA {} TO this role; or let a role that may create tables there run `lockstep up` once",
+                schema.map_or("of the history".to_owned(), bare_or_quoted)
+            )
         }
         sqlstate::INVALID_SCHEMA_NAME => {
             "no schema of the search_path is there for this role: GRANT USAGE, CREATE ON SCHEMA, or set the search_path, \
              or name the schema: MIGRATIONS_TABLE=schema.table, MIGRATION_LOCKS_TABLE=schema.table"
+                .to_owned()
         }
         _ => {
             (cause.query, cause.context) = (None, None);
@@ -264,6 +270,6 @@ fn not_created(config: &Config, error: Error) -> Error {
     Error::Rejected {
         server: config.server.description.clone(),
         cause: format!("{doing}: {cause}"),
-        hint: Some(hint.to_owned()),
+        hint: Some(hint),
     }
 }

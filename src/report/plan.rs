@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, HashMap};
 use crate::impact::{self, Harm, Impact, Lock, LockedThing, Measured, Mode, Warning, World};
 use crate::migration::Migration;
 use crate::plan::Plan;
-use crate::sql::place::{Place, Precision};
 use crate::sql::{self, Kind};
 use crate::text::json::Json;
 use crate::text::terminal::{Layout, hanging, shortened};
@@ -68,11 +67,14 @@ impl<'a> Answer<'a> {
         let files = plan.pending.iter().map(|migration| {
             world.begin_file();
             let statements = &migration.script.statements;
+            let (mut line, mut behind) = (1, 0);
             let read = |statement: &sql::Statement| {
                 let text = &migration.text[statement.range()];
                 let start = statement.range().start;
+                line += migration.text[behind..start].matches('\n').count();
+                behind = start;
                 Statement {
-                    line: Place::of(&migration.text, start, Precision::Exact).line,
+                    line,
                     verb: sql::verb(text),
                     text: beginning(text),
                     impact: impact::read(text, &mut world),

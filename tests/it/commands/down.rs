@@ -282,7 +282,7 @@ fn a_down_file_that_fails_leaves_everything_as_it_was_and_says_where() {
     assert_eq!(
         outcome.error(),
         format!(
-            "{}:2:1: table \"no_such\" does not exist (SQLSTATE 42P01)\n  2 | DROP TABLE no_such;\n  \
+            "{}:2:12: table \"no_such\" does not exist (SQLSTATE 42P01)\n  2 | DROP TABLE no_such;\n    |            ^\n  \
              statement 2 of 2: DROP TABLE\n  \
              it stays applied, whole; 1 migration before it stays rolled back; fix the file and run again",
             path.display()
