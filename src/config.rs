@@ -165,7 +165,7 @@ pub fn logging(environment: &Environment) -> logging::Settings {
     Inquiry::of(environment).logging()
 }
 
-/// Like [`logging`], for the bare `lockstep`: it stands in for a service's start, whose log programs read.
+/// Like [`logging()`], for the bare `lockstep`: it stands in for a service's start, whose log programs read.
 pub fn service_logging(environment: &Environment) -> logging::Settings {
     let mut settings = logging(environment);
     let is_text_wanted = environment

@@ -4,9 +4,12 @@
 //! An index build is held up where a test wants it by a transaction that is older than it and still has a snapshot:
 //! CONCURRENTLY waits for those.
 
+use postgres::{Client, NoTls};
+
+use crate::support::cluster::Cluster;
 use crate::support::steps::{file, old_snapshot, unrecord, version};
 use crate::support::words::{DROPS_THE_INVALID_INDEX, FINDS_THE_WORK_DONE, WAITS_FOR_THE_SESSION};
-use crate::support::{Gate, Scratch, wait_until};
+use crate::support::{Gate, Scratch, rows, wait_until};
 
 const CREATE_TABLE: &str = "CREATE TABLE t (a int, b text); INSERT INTO t SELECT g, g::text FROM generate_series(1, 100) g";
 const BUILD_INDEX: &str = "CREATE INDEX CONCURRENTLY t_a_idx ON t (a)";
@@ -341,6 +344,28 @@ fn another_sessions_build_of_the_same_index_is_waited_for_and_not_dropped() {
     run.wait().code(0);
     assert_eq!(validity(&scratch, "t_a_idx"), "t");
     assert_eq!(scratch.history(), [version(1), version(2)]);
+}
+
+/// It wants a transaction that has written nothing, and a server that keeps what a slot needs.
+#[test]
+fn a_logical_replication_slot_is_made_alone_in_its_file_and_among_steps() {
+    let cluster = Cluster::start("logical");
+    let connect = || Client::connect(&cluster.url, NoTls).expect("a connection");
+    rows(&mut connect(), "ALTER SYSTEM SET wal_level TO logical");
+    cluster.stop();
+    cluster.start_again();
+    let slot =
+        |name: &str| format!("SELECT pg_create_logical_replication_slot('{name}', 'pgoutput');");
+    let steps = format!(
+        "-- lockstep: no-transaction\nCREATE TABLE t ();\n{}",
+        slot("b")
+    );
+    let scratch = Scratch::with([(file(1), slot("a")), (file(2), steps)]);
+    let up = || scratch.patient_up().env("DATABASE_URL", &cluster.url).run();
+    up().code(0).applied_now(2);
+    up().code(0).is_up_to_date(2);
+    let slots = "SELECT slot_name FROM pg_replication_slots ORDER BY 1";
+    assert_eq!(rows(&mut connect(), slots), ["a", "b"]);
 }
 
 // ------------------------------------------------------------------------------- indexes that are not ours
