@@ -24,7 +24,7 @@ use postgres::NoTls;
 
 use crate::support::cluster::{Cluster, in_another_process};
 use crate::support::site::{
-    FILES, Moment, Site, Staged, Tally, assert_retry_helps, in_parallel, moments,
+    FILES, Moment, Site, Staged, Tally, assert_retry_helps, in_parallel, moments, steps_and_parts,
     undisturbed_messages,
 };
 use crate::support::words::WAITS_FOR_A_RUNNER;
@@ -50,7 +50,9 @@ fn a_run_whose_cable_is_cut_at_any_message_leaves_no_trace_and_is_followed_withi
             let (two, rest) = network.links.split_at(3);
             thread::scope(|scope| {
                 scope.spawn(|| cut_while_a_statement_sleeps(two));
-                cut_at_messages(rest);
+                let plain = FILES.map(|(name, text)| (name, text.to_owned()));
+                cut_at_messages(rest, "cut cables", &plain);
+                cut_at_messages(rest, "cut cables under steps", &steps_and_parts());
             });
         }
         None => match what_is_missing() {
@@ -150,9 +152,10 @@ fn follow_after(site: &Site, strike: impl FnOnce(&Running)) -> Duration {
     took
 }
 
-fn cut_at_messages(links: &[Link]) {
+fn cut_at_messages(links: &[Link], what: &str, files: &[(&'static str, String)]) {
     let started = Instant::now();
-    let seen = undisturbed_messages(&Site::new());
+    let files = || files.iter().map(|(name, text)| (*name, text.as_str()));
+    let seen = undisturbed_messages(&Site::with(files()));
     let moments = moments(&seen);
     let step = if is_soak() {
         1
@@ -160,7 +163,7 @@ fn cut_at_messages(links: &[Link]) {
         moments.len().div_ceil(links.len())
     };
     let moments: Vec<(usize, Moment)> = moments.into_iter().step_by(step).collect();
-    let sites: Vec<Site> = links.iter().map(|link| link.site(FILES)).collect();
+    let sites: Vec<Site> = links.iter().map(|link| link.site(files())).collect();
     let expected = sites[0].undisturbed();
     let tally = Tally::default();
     let mut longest = Duration::ZERO;
@@ -192,10 +195,10 @@ fn cut_at_messages(links: &[Link]) {
         });
         longest = took.into_iter().fold(longest, Duration::max);
     }
-    tally.tell("cut cables", started);
+    tally.tell(what, started);
     tally.assert_meaningful();
     tell(&format!(
-        "cut cables: a waiting runner is done {:.1} s after the cut at most",
+        "{what}: a waiting runner is done {:.1} s after the cut at most",
         longest.as_secs_f64()
     ));
     assert!(longest < BOUND, "{longest:?}");
