@@ -40,9 +40,8 @@ pub fn run(context: &Context<'_>, up_to: UpTo) -> Result<Answer, Error> {
         config,
         signals,
         &errand,
-        |observation| {
-            observation.refuse_if_lost(config, &migrations)?;
-            Ok(match baseline.work(&observation.history)? {
+        |history| {
+            Ok(match baseline.work(history)? {
                 None => 0,
                 Some(Work::Record(files)) => files.len(),
                 Some(Work::Mend(..) | Work::Rename(..)) => 1,

@@ -33,9 +33,7 @@ pub fn run(context: &Context<'_>, which: Rollback) -> Result<Answer, Error> {
         config,
         signals,
         &errand,
-        |observation| {
-            observation.refuse_if_lost(config, &migrations)?;
-            let history = &observation.history;
+        |history| {
             if chosen.as_ref().is_none_or(Chosen::is_empty) {
                 chosen = Some(Chosen::among(history, which)?);
             }

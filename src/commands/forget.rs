@@ -33,12 +33,9 @@ pub fn run(context: &Context<'_>, version: Version) -> Result<Answer, Error> {
         config,
         signals,
         &errand,
-        |observation| {
-            observation.refuse_if_lost(config, &migrations)?;
-            match (forgettable(&observation.history, version)?, file) {
-                (None, None) => Err(no_such_version(&migrations, version)),
-                (record, _) => Ok(usize::from(record.is_some())),
-            }
+        |history| match (forgettable(history, version)?, file) {
+            (None, None) => Err(no_such_version(&migrations, version)),
+            (record, _) => Ok(usize::from(record.is_some())),
         },
         |_, _| Ok(()),
     )?;

@@ -1,8 +1,9 @@
 //! What the commands share that look at the database, and what those share that may write.
 //!
-//! `up`, `down`, `baseline` and `forget` look, take the lock, work under it, and give it back; each says whether there is work. The
-//! commands that only read take the look, and no more.
+//! `up`, `down`, `baseline` and `forget` look, take the lock, work under it, and give it back; each says whether there is
+//! work. The commands that only read take the look, and no more.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use log::{debug, info, warn};
@@ -14,7 +15,7 @@ use crate::history::{self, Observation, Observe, tables};
 use crate::lock::fence::Fault;
 use crate::lock::row::{create_tables, wait_for_bun};
 use crate::lock::{self, Acquired, Locked};
-use crate::migration::{self, History, Migration, Version};
+use crate::migration::{self, Applied, History, Migration, Version};
 use crate::plan::{self, Plan, Rules, doubt};
 use crate::server::open::{self, application_name};
 use crate::server::session::Session;
@@ -110,21 +111,27 @@ impl Held {
     /// [`Error::SessionWait`] at the deadline.
     fn wait_for_bun(&mut self, migrations: &[Migration], wait: &mut Wait) -> Result<(), Error> {
         loop {
-            let strangers = self.locked.strangers()?;
-            let busy: Vec<_> = strangers
+            let mut strangers = self.locked.strangers()?;
+            strangers.retain(|it| it.transaction.is_some());
+            if strangers.is_empty() {
+                return Ok(());
+            }
+            let records: BTreeMap<Version, &Applied> = self
+                .history
+                .applied
                 .iter()
-                .filter(|it| it.transaction.is_some())
+                .map(|it| (it.version, it))
                 .collect();
             let is_open = |it: &&Migration| {
-                let record = self.history.record(it.version);
+                let record = records.get(&it.version);
                 record.is_none_or(|record| record.checksum.is_none())
             };
             let found = migrations.iter().filter(is_open).find_map(|migration| {
                 let texts = doubt::sent_by_bun(migration);
-                let session = busy.iter().find(|it| it.is_at_one_of(&texts))?;
+                let session = strangers.iter().find(|it| it.is_at_one_of(&texts))?;
                 Some((migration, session))
             });
-            let Some((migration, session)) = found.filter(|_| !busy.is_empty()) else {
+            let Some((migration, session)) = found else {
                 return Ok(());
             };
             if wait.is_over() {
@@ -204,7 +211,8 @@ pub fn say_target(config: &Config, observation: &Observation, what: &str) {
 }
 
 /// Looks at the database and takes the lock, if `decide` says that there is work, for how many migrations; again and again
-/// while there is no second connection to be had. `refuse` asks whether the database is such that the work would fail.
+/// while there is no second connection to be had. `refuse` asks whether the database is such that the work would fail. A
+/// history that is lost sight of is refused whatever they say.
 ///
 /// Until it has the lock a run has changed nothing that the next one would not take over. So if it loses its connections
 /// before, because the server restarts while it waits for another runner, say, it begins anew.
@@ -216,7 +224,7 @@ pub fn obtain(
     config: &Config,
     signals: &Signals,
     errand: &Errand<'_>,
-    mut decide: impl FnMut(&Observation) -> Result<usize, Error>,
+    mut decide: impl FnMut(&History) -> Result<usize, Error>,
     mut refuse: impl FnMut(&mut Session, &Observation) -> Result<(), Error>,
 ) -> Result<Obtained, Error> {
     let mut second = Wait::new(signals, config.database_wait);
@@ -227,7 +235,8 @@ pub fn obtain(
         let first = look(config, signals, waited.take())?;
         let mut wait = first.wait.clone();
         let mut decide = |observation: &Observation| {
-            let count = decide(observation)?;
+            observation.refuse_if_lost(config, errand.migrations)?;
+            let count = decide(&observation.history)?;
             if !is_said {
                 let (of, what) = (errand.migrations.len(), errand.what);
                 say_target(config, observation, &format!("{count} of {of} {what}"));

@@ -36,11 +36,7 @@ pub fn run(context: &Context<'_>) -> Result<Answer, Error> {
         config,
         signals,
         &errand,
-        |observation| {
-            observation.refuse_if_lost(config, &migrations)?;
-            let plan = plan_for(config, &migrations, &observation.history)?;
-            Ok(plan.pending.len())
-        },
+        |history| Ok(plan_for(config, &migrations, history)?.pending.len()),
         |session, observation| {
             let plan = plan_for(config, &migrations, &observation.history)?;
             partitioned::refuse(session, &plan.pending)

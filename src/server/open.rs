@@ -361,7 +361,8 @@ impl Round<'_> {
                 _ => None,
             };
             // Invalid authorization, no such database, one that takes no connections, no right to connect, a setting that
-            // does not exist: a person has to act. All else may pass: shutting down, too many clients, and whatever a pooler has to say.
+            // does not exist: a person has to act. All else may pass: shutting down, too many clients, and whatever a
+            // pooler has to say.
             return Step::End(match code.get(..2) {
                 Some("28" | "3D" | "42" | "22" | "0A" | "55") => Verdict::Rejected(cause, hint),
                 _ => Verdict::NotYet(cause),

@@ -1,7 +1,8 @@
 //! What the server refuses of tables with partitions, which only the catalog knows: found before it runs.
 //!
 //! What stands in a pending file is looked for before anything runs, in the catalog, or in the pending statement that makes
-//! it; but not if something else that is pending before it names the table, and may yet make it another one. So each statement outside a transaction is looked at again when its turn comes.
+//! it; but not if something else that is pending before it names the table, and may yet make it another one. So each
+//! statement outside a transaction is looked at again when its turn comes.
 
 use std::collections::BTreeSet;
 
