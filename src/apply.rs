@@ -61,6 +61,8 @@ struct Run<'a> {
     taken: BTreeSet<Version>,
     /// How many migrations this run has applied, or rolled back.
     done: usize,
+    /// Of the column for their names.
+    width: usize,
 }
 
 /// Which way the files are run, and what becomes of their records.
@@ -126,6 +128,7 @@ pub fn run(
         history,
         taken: plan::known_versions(plan.pending.iter().copied(), history),
         done: 0,
+        width: widest(plan.pending.iter().copied()),
     };
     run.all(locked, &plan.pending)
 }
@@ -152,6 +155,7 @@ pub fn roll_back(
         history,
         taken: plan::known_versions(down_files.iter().copied(), history),
         done: 0,
+        width: widest(down_files.iter().copied()),
     };
     run.all(locked, down_files)
 }
@@ -160,6 +164,7 @@ impl Run<'_> {
     /// Runs the files one after the other and returns how many were done.
     fn all(&mut self, locked: &mut Locked, migrations: &[&Migration]) -> Result<usize, Error> {
         let (of, doing) = (migrations.len(), self.way.doing());
+        let mut glance = locked.glance();
         for (number, migration) in migrations.iter().enumerate() {
             let number = number + 1;
             self.signals.check(&match self.way {
@@ -174,7 +179,7 @@ impl Run<'_> {
             };
             log!(level, version = version.as_str(), name, number, of; "{number}/{of} {doing} {name}");
             let started = Instant::now();
-            let ticker = Ticker::start(migration, number, of, locked.glance());
+            let ticker = Ticker::start(migration, number, of, glance.as_mut());
             let mut watch = Watch::new(migration, ticker, self.signals);
             let step = self.migrate(locked, migration, &mut watch)?;
             drop(watch);
@@ -187,16 +192,14 @@ impl Run<'_> {
                 continue;
             }
             self.done += 1;
-            self.tell(migration, number, migrations, started.elapsed());
+            self.tell(migration, number, of, started.elapsed());
         }
         Ok(self.done)
     }
 
     /// Says that a migration is done.
-    fn tell(&self, migration: &Migration, number: usize, all: &[&Migration], took: Duration) {
+    fn tell(&self, migration: &Migration, number: usize, of: usize, took: Duration) {
         let (version, name) = (migration.version.to_string(), migration.file_name.as_str());
-        let of = all.len();
-        let rounded = (took.as_secs_f64() * 1_000_000.0).round() / 1000.0;
         let group = match self.way {
             Way::Up { group } => Some(group),
             Way::Down => self.history.record(migration.version).map(|it| it.group),
@@ -208,9 +211,9 @@ impl Run<'_> {
         };
         let position = format!("{number}/{of}");
         let places = logging::column(2 * of.to_string().len() + 1);
-        let (named, timed) = (named(migration, all.iter().copied()), logging::column(6));
+        let (named, timed) = (named(migration, self.width), logging::column(6));
         info!(
-            version = version.as_str(), name, number, of, group, duration_ms = rounded;
+            version = version.as_str(), name, number, of, group, duration_ms = logging::milliseconds(took);
             "{position:>places$} {done} {named} {:>timed$}{empty}", duration(took)
         );
     }
@@ -543,15 +546,16 @@ fn not_taken(tables: &Tables, name: &str, mut cause: Box<SqlError>) -> Error {
     }
 }
 
-/// A migration's name and version, in columns as wide as all of these need them.
-pub fn named<'a>(migration: &Migration, all: impl Iterator<Item = &'a Migration>) -> String {
+/// The width of a column that has room for the name of each of these.
+pub fn widest<'a>(all: impl Iterator<Item = &'a Migration>) -> usize {
     let names = all.map(|it| name::bare(&it.file_name).len());
-    let width = logging::column(names.max().unwrap_or(0));
-    format!(
-        "{:<width$} {}",
-        name::bare(&migration.file_name),
-        migration.version
-    )
+    logging::column(names.max().unwrap_or(0))
+}
+
+/// A migration's name, in a column of this width, and its version.
+pub fn named(migration: &Migration, width: usize) -> String {
+    let name = name::bare(&migration.file_name);
+    format!("{name:<width$} {}", migration.version)
 }
 
 /// Which statement of the file this is, counted from 0, if there are several.

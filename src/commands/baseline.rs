@@ -180,9 +180,10 @@ impl<'a> Baseline<'a> {
 
     /// Says what was recorded, and what a person should know of it.
     fn tell(&self, config: &Config, history: &History, files: &[&Migration], group: i64) -> String {
+        let width = apply::widest(files.iter().copied());
         for file in files {
             let (version, name) = (file.version.to_string(), file.file_name.as_str());
-            let named = apply::named(file, files.iter().copied());
+            let named = apply::named(file, width);
             info!(version = version.as_str(), name, group; "recorded {named}");
             let begun = history
                 .interrupted

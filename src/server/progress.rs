@@ -22,7 +22,7 @@ use crate::sql::sqlstate::MARKER;
 pub struct Watch<'a> {
     migration: &'a Migration,
     version: String,
-    ticker: Ticker,
+    ticker: Ticker<'a>,
     signals: Signals,
     /// What a message of the migration's does, while there is one.
     running: Option<Running>,
@@ -92,7 +92,7 @@ pub struct Followed {
 }
 
 impl<'a> Watch<'a> {
-    pub fn new(migration: &'a Migration, ticker: Ticker, signals: &Signals) -> Watch<'a> {
+    pub fn new(migration: &'a Migration, ticker: Ticker<'a>, signals: &Signals) -> Watch<'a> {
         Watch {
             migration,
             version: migration.version.to_string(),

@@ -41,14 +41,14 @@ pub struct Now<'a> {
 }
 
 /// Tells how a migration goes, as time passes.
-pub struct Ticker {
+pub struct Ticker<'a> {
     /// Which of how many.
     position: String,
     version: String,
     name: String,
     reminder: Reminder,
     /// By which it is known what takes long.
-    glance: Option<Glance>,
+    glance: Option<&'a mut Glance>,
     /// The statement that was told to be blocked, by its beginning.
     blocked: Option<Instant>,
     /// The signal that was explained.
@@ -56,14 +56,14 @@ pub struct Ticker {
     ticked: Instant,
 }
 
-impl Ticker {
+impl<'a> Ticker<'a> {
     /// For the `number`th migration of `of`, which begins now.
     pub fn start(
         migration: &Migration,
         number: usize,
         of: usize,
-        glance: Option<Glance>,
-    ) -> Ticker {
+        glance: Option<&'a mut Glance>,
+    ) -> Ticker<'a> {
         let ticker = Ticker {
             position: format!("{number}/{of}"),
             version: migration.version.to_string(),
@@ -146,7 +146,7 @@ impl Ticker {
     }
 }
 
-impl Drop for Ticker {
+impl Drop for Ticker<'_> {
     fn drop(&mut self) {
         live::clear();
     }
