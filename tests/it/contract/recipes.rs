@@ -1,5 +1,5 @@
-//! The recipes of the manual and of README, as they stand there: shells run them, YAML is held against Kubernetes' own
-//! schemas, units against systemd. What a machine lacks is skipped, with words.
+//! The recipes of the manual and of README, as they stand there: shells run them, YAML is held against the schemas
+//! of its readers, units against systemd. What a machine lacks is skipped, with words.
 
 use std::fs;
 use std::path::Path;
@@ -140,6 +140,29 @@ fn cron_migrates_and_make_does() {
     assert!(names.any(|it| it.is_ok_and(|it| it.ends_with("_add_colour.up.sql"))));
 }
 
+/// What happens to be exported is nobody's to fill with a sample's tables.
+#[test]
+fn make_run_leaves_the_database_of_the_environment_alone_and_make_migrate_does_not() {
+    if !is_there("make") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let binary = concat!("LOCKSTEP=", env!("CARGO_BIN_EXE_lockstep"));
+    let make = |target| {
+        let mut command = Command::new("make");
+        // Without what it would build before.
+        command.args(["-o", "postgres", "-o", "build", binary, target]);
+        command.current_dir(env!("CARGO_MANIFEST_DIR"));
+        let output = command.env("DATABASE_URL", scratch.url()).output();
+        succeeded(target, &output.expect("make"));
+    };
+    let history = "SELECT to_regclass('bun_migrations') IS NOT NULL";
+    make("run");
+    assert_eq!(scratch.value(history), "f");
+    make("migrate");
+    assert_eq!(scratch.value(history), "t");
+}
+
 #[test]
 fn systemd_understands_its_units() {
     if !is_there("systemd-analyze") {
@@ -171,7 +194,7 @@ fn systemd_understands_its_units() {
 
 /// Strictly: an unknown field is an error. Of versions of Kubernetes before and after what differs between them.
 #[test]
-fn kubernetes_understands_its_objects() {
+fn kubernetes_compose_and_github_understand_their_yaml() {
     let scratch = Scratch::new();
     let mut paths = Vec::new();
     for page in ["src/manual/recipes.md", "README.md"] {
