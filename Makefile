@@ -67,7 +67,7 @@ check: pgbouncer ## formatting, clippy, documentation, tests: what CI runs
 # Not a part of `check`: it asks the network for the list of known faults, which grows without any change here.
 deny: ## dependencies: known faults, licences, origins; by cargo-deny, which it installs if need be
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
-	cargo deny --locked check --config .ci/deny.toml
+	cargo deny --locked check
 
 # What `make test` does to the lock in one way out of nine, this does in all: every boundary of the wire protocol, every
 # way to die, two hundred random rounds, and a larger model. And what measures time, which a busy machine does not like.
