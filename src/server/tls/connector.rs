@@ -129,6 +129,24 @@ impl Connector {
         self.witness.has_begun.store(true, Ordering::Release);
     }
 
+    /// What to say of a handshake that failed. Who ends it without a word may be a load balancer without a server, so it
+    /// is worth another try.
+    pub(super) fn broke(&self, error: io::Error) -> io::Error {
+        let words = match (error.kind(), self.negotiation) {
+            (io::ErrorKind::UnexpectedEof, Negotiation::Postgres) => {
+                "the server ended the connection during the TLS handshake"
+            }
+            (
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset,
+                Negotiation::Direct,
+            ) => {
+                "the server ended the connection when TLS began; sslnegotiation=direct needs PostgreSQL 17 or later"
+            }
+            _ => return error,
+        };
+        io::Error::new(error.kind(), words)
+    }
+
     /// Judges what the handshake has come to.
     pub(super) fn ends(&self, connection: &ClientConnection) -> io::Result<()> {
         let fault = |text: &str| Err(io::Error::other(Fault(text.to_owned())));

@@ -42,9 +42,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> TlsConnect<S> for Hands
         Box::pin(async move {
             connector.begins();
             let (config, name) = connector.of(&host);
-            let stream = tokio_rustls::TlsConnector::from(config)
-                .connect(name, stream)
-                .await?;
+            let handshake = tokio_rustls::TlsConnector::from(config).connect(name, stream);
+            let stream = handshake.await.map_err(|error| connector.broke(error))?;
             connector.ends(stream.get_ref().1)?;
             Ok(Stream(stream))
         })

@@ -119,6 +119,13 @@ fn what_is_wrong_with_a_certificate_is_told_once() {
         ),
         ("san", "other", "localhost", "is signed by \"Test Root\""),
         ("self", "root", "localhost", "is signed by itself"),
+        // The next host, for which it would do, is not asked.
+        (
+            "name",
+            "root",
+            "127.0.0.1,localhost",
+            "is made out to \"localhost\", not to \"127.0.0.1\"",
+        ),
         (
             "san",
             "root",
@@ -140,6 +147,20 @@ fn what_is_wrong_with_a_certificate_is_told_once() {
     let url = secure.url("localhost", "postgres", "verify-ca");
     let outcome = secure.ours(&scratch, &format!("{url} sslrootcert={}", text(&empty)));
     outcome.code(2).says("there is no certificate in the file");
+}
+
+/// Without the request before it, which spares a round trip.
+#[test]
+fn tls_begins_at_once_where_the_server_knows_that() {
+    let secure = secure();
+    let scratch = with_one_file();
+    let url = secure.url("localhost", "tls_only", "require");
+    let outcome = secure.ours(&scratch, &format!("{url} sslnegotiation=direct"));
+    let version = rows(&mut secure.admin(), "SHOW server_version_num").remove(0);
+    match version.as_str() < "170000" {
+        true => outcome.code(3).says("needs PostgreSQL 17 or later"),
+        false => outcome.code(0),
+    };
 }
 
 #[test]
