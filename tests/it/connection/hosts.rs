@@ -76,6 +76,48 @@ fn each_host_says_why_it_is_none() {
         ));
 }
 
+/// It has as long as a host has, and the next host has its turn. It takes a name server of our own, which only a process
+/// that does not see the machine's `/etc` would ask.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_silent_name_server_takes_no_longer_than_the_connect_timeout() {
+    use crate::support::tell;
+    use std::net::UdpSocket;
+    use std::process::Command;
+    let scratch = with_one_file();
+    let write = |name: &str, line: &str| {
+        fs::write(scratch.directory.join(name), line).expect("a file");
+    };
+    write("resolv.conf", "nameserver 127.53.0.1\n");
+    write("nsswitch.conf", "hosts: dns\n");
+    let mount = "for file in resolv.conf nsswitch.conf; do \
+                 [ ! -e /etc/$file ] || mount --bind $file /etc/$file; done && exec \"$0\" \"$@\"";
+    let wrapper = ["unshare", "--mount", "sh", "-ec", mount].map(str::to_owned);
+    let possible = Command::new("unshare").args(["--mount", "true"]).output();
+    let (true, Ok(name_server)) = (
+        possible.is_ok_and(|it| it.status.success()),
+        UdpSocket::bind("127.53.0.1:53"),
+    ) else {
+        tell("skipped: no name server of our own, for which it takes root and `unshare --mount`");
+        return;
+    };
+    let (host, port) = (server().host.as_str(), server().port);
+    let run = |places: &[(&str, u16)]| {
+        let run = up(&scratch, places).under(&wrapper);
+        let run = run.env("PGCONNECT_TIMEOUT", "2");
+        run.env("DATABASE_WAIT_SECONDS", "0").run()
+    };
+    let started = Instant::now();
+    let outcome = run(&[("silent.example", port)]);
+    let took = started.elapsed();
+    let words = "the name silent.example is not resolved: no name server answers within 2 s";
+    outcome.code(3).says(words);
+    assert!(took < Duration::from_secs(20), "{took:?}\n{outcome}");
+    run(&[("silent.example", port), (host, port)]).code(0);
+    name_server.set_nonblocking(true).expect("a socket");
+    name_server.recv(&mut [0; 512]).expect("a question");
+}
+
 /// A run by a role that has to give a password, with a password file of these lines: host, port, password.
 fn passworded(scratch: &Scratch, places: &[(&str, u16)], lines: &[(&str, u16, &str)]) -> Outcome {
     let role = scratch.passworded("w", "right");
