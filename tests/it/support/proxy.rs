@@ -100,8 +100,11 @@ impl Proxy {
     }
 
     /// Lets the held message go on, and all that come after it. It is with its receiver's kernel when this returns, if
-    /// there is still a receiver.
+    /// there is still a receiver. Nothing happens if the message never came.
     pub fn pass(&self) {
+        if self.shared.state().mode != Mode::Holding {
+            return;
+        }
         self.shared.enter(Mode::Passing);
         let state = self.shared.state();
         let (state, _) = self
