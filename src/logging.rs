@@ -20,7 +20,7 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
 use crate::text::json;
-use crate::text::terminal::{Layout, Tone, hanging, printable};
+use crate::text::terminal::{self, Layout, Tone, hanging, printable};
 
 /// What the user asked of the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -181,7 +181,7 @@ fn line(settings: Settings, record: &Record<'_>) -> String {
 }
 
 /// A record on a terminal, over the live line: whoever sits there needs no time, and of what is as usual no level. It is
-/// wrapped at words, but for an excerpt, which a caret stands under.
+/// wrapped at words, but for an excerpt, which a caret stands under: that is cut.
 fn terminal_text(record: &Record<'_>, message: &str, layout: Layout, columns: usize) -> String {
     let (word, tone) = match record.level() {
         Level::Error => ("error: ", Tone::Bad),
@@ -201,9 +201,12 @@ fn terminal_text(record: &Record<'_>, message: &str, layout: Layout, columns: us
     };
     for line in text.lines() {
         let rest = line.trim_start_matches(' ');
-        match is_excerpt(line) || rest.contains('\t') {
-            true => out.push_str(&format!("{line}\n")),
-            false => out.push_str(&hanging(rest, line.len() - rest.len(), columns)),
+        if rest.contains('\t') {
+            out.push_str(&format!("{line}\n"));
+        } else if is_excerpt(line) {
+            out.push_str(&format!("{}\n", terminal::shortened(line, columns)));
+        } else {
+            out.push_str(&hanging(rest, line.len() - rest.len(), columns));
         }
     }
     match word {

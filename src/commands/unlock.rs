@@ -10,7 +10,7 @@ use log::info;
 
 use super::run::{look, say_target};
 use super::{Answer, Context};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::error::Error;
 use crate::files;
 use crate::history::{Observation, Tables};
@@ -21,6 +21,7 @@ use crate::server::message::{Access, Message};
 use crate::server::session::{Session, Trouble};
 use crate::server::settings::{self, Settings};
 use crate::server::wait::Wait;
+use crate::text::terminal::paragraph;
 use crate::text::words::counted;
 
 /// How long an application's transaction lasts, at most.
@@ -38,7 +39,10 @@ pub fn run(context: &Context<'_>, id: Option<i64>) -> Result<Answer, Error> {
     let (runner, wait) = (&first.runner, &mut first.wait);
     let (session, observation) = (first.session, &first.observation);
     say_target(&config, observation, "the migration lock");
-    unlock(&config, session, observation, runner, id, wait).map(Answer::Done)
+    let text = unlock(&config, session, observation, runner, id, wait)?;
+    let layout = config::layout(context.environment);
+    let lines = text.lines().map(|line| paragraph(line, layout));
+    Ok(Answer::Done(lines.collect()))
 }
 
 /// Shows the lock, and removes its row if the owner is provably gone, or if the row is bun's and `id` names it. Returns

@@ -163,7 +163,7 @@ impl fmt::Display for Before {
             Direction::Down => "rolled back",
         };
         match self.count {
-            0 => write!(f, "this run had {done} nothing before it"),
+            0 => write!(f, "this run {done} nothing before it"),
             1 => write!(f, "1 migration before it stays {done}"),
             count => write!(f, "{count} migrations before it stay {done}"),
         }

