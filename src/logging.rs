@@ -211,7 +211,8 @@ fn terminal_text(record: &Record<'_>, message: &str, layout: Layout, columns: us
     }
     match word {
         "" => out,
-        word => out.replacen(word, &layout.painted(word, tone), 1),
+        // The blank behind it may have become the end of a line.
+        word => out.replacen(word.trim_end(), &layout.painted(word.trim_end(), tone), 1),
     }
 }
 
