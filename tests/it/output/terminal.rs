@@ -296,7 +296,7 @@ fn an_error_stands_on_lines_of_its_own() {
         "{outcome}"
     );
     assert!(
-        outcome.stderr.contains("\u{1b}[31merror: \u{1b}[0m"),
+        outcome.stderr.contains("\u{1b}[31merror:\u{1b}[0m "),
         "{outcome}"
     );
 }
