@@ -302,7 +302,7 @@ fn a_terminal_gets_short_lines_and_a_colour_where_something_is_wrong() {
             "lockstep",
             Level::Warn,
             "a warning: b",
-            "\u{1b}[33mwarning: \u{1b}[0ma warning: b\n",
+            "\u{1b}[33mwarning:\u{1b}[0m a warning: b\n",
         ),
         (
             "lockstep",
