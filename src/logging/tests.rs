@@ -320,7 +320,7 @@ fn a_terminal_gets_short_lines_and_a_colour_where_something_is_wrong() {
             REPORT,
             Level::Error,
             "x\n  12 | SELECT one, two, three\n     |        ^\n  hint: neither one nor two",
-            "\u{1b}[31merror:\u{1b}[0m x\n  12 | SELECT one, two, three\n     |        ^\n  hint: neither one nor\n    two\n",
+            "\u{1b}[31merror:\u{1b}[0m x\n  12 | SELECT one, two,…\n     |        ^\n  hint: neither one nor\n    two\n",
         ),
     ] {
         assert_eq!(shown(target, level, message, Paint::Ansi), expected);
