@@ -45,7 +45,7 @@ use crate::support::site::{
 use crate::support::{is_soak, tell};
 
 /// How many cells a test plays at once. Most of the time they wait: for a poll, or for a server.
-const WORKERS: usize = 6;
+const WORKERS: usize = 3;
 
 /// How many tests share the kills, which fall everywhere: so that they spread over the threads of the test harness.
 const SHARES: usize = 6;
