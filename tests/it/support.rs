@@ -138,11 +138,12 @@ impl Scratch {
         role
     }
 
-    /// A client of the scratch database, as superuser.
+    /// A client of the scratch database, as superuser, whatever limits the database has for others.
     pub fn client(&self) -> Client {
         self.url()
             .parse::<postgres::Config>()
             .expect("a URL")
+            .options("-c statement_timeout=0 -c lock_timeout=0")
             .connect(NoTls)
             .expect("a connection")
     }
@@ -533,6 +534,16 @@ impl Outcome {
             !self.stderr.contains(text) && !self.stdout.contains(text),
             "the output holds {text:?}\n{self}"
         );
+        self
+    }
+
+    /// It was the first answer that counted. That a busy machine's server takes seconds for it is told, too, and is no wait of
+    /// the kind that is meant.
+    #[track_caller]
+    pub fn waits_for_nothing(&self) -> &Self {
+        let mut log = self.stderr.lines();
+        let waits = |it: &str| it.contains("waiting") && !it.contains("does not answer");
+        assert!(!log.any(waits), "it waits\n{self}");
         self
     }
 

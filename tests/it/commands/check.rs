@@ -292,11 +292,11 @@ fn what_no_waiting_cures_ends_it_at_once() {
     with_url(role.url().replace('@', ":wrong@"))
         .code(2)
         .says("(SQLSTATE 28P01)")
-        .is_silent_about("waiting");
+        .waits_for_nothing();
     with_url(scratch.url() + "_not")
         .code(2)
         .says("does not exist")
-        .is_silent_about("waiting");
+        .waits_for_nothing();
     scratch.up().code(0);
     scratch.file("20240101000001_t.up.sql", "SELECT 'edited'");
     scratch
@@ -304,7 +304,7 @@ fn what_no_waiting_cures_ends_it_at_once() {
         .run()
         .code(5)
         .says("20240101000001 modified")
-        .is_silent_about("waiting");
+        .waits_for_nothing();
     scratch.file("20240101000001_t.up.sql", "SELECT 1");
     scratch.file("20240101000003_t.up.sql", "COMMIT");
     scratch

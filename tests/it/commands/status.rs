@@ -204,7 +204,7 @@ fn a_runner_in_a_long_statement_is_shown_and_nobody_waits_for_it() {
     let guard = scratch.guard().expect("a guard");
 
     let outcome = scratch.lockstep(&["status"]).run();
-    outcome.code(0).is_silent_about("waiting");
+    outcome.code(0).waits_for_nothing();
     let lines = head_of(&outcome);
     let own_pid = gate.pid();
     assert_eq!(

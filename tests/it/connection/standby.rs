@@ -41,7 +41,7 @@ fn what_is_pending_on_a_standby_is_refused_before_anything_is_tried() {
         let outcome = up.env("DATABASE_WAIT_SECONDS", "0").run();
         outcome
             .code(2)
-            .is_silent_about("waiting")
+            .waits_for_nothing()
             .is_silent_about("applying");
         assert_eq!(
             outcome.error(),

@@ -139,7 +139,7 @@ fn what_is_wrong_with_a_certificate_is_told_once() {
             .url(host, "postgres", "verify-full")
             .replace("host=::1", "host=::1 hostaddr=127.0.0.1");
         let outcome = secure.ours(&scratch, &format!("{url} sslrootcert={}", text(&root)));
-        outcome.code(2).is_silent_about("waiting");
+        outcome.code(2).waits_for_nothing();
         assert!(outcome.error().contains(words), "{words}\n{outcome}");
     }
     let empty = scratch.directory.join("empty.crt");

@@ -221,8 +221,8 @@ fn exit_2_at_once_when_the_server_refuses_our_credentials() {
     up(":wrong")
         .code(2)
         .says("(SQLSTATE 28P01)")
-        .is_silent_about("waiting");
-    up("").code(2).is_silent_about("waiting");
+        .waits_for_nothing();
+    up("").code(2).waits_for_nothing();
     up(":right").code(0);
 }
 
@@ -242,7 +242,7 @@ fn exit_2_at_once_when_the_database_takes_no_connections() {
         .up()
         .code(2)
         .says("(SQLSTATE 55000)")
-        .is_silent_about("waiting");
+        .waits_for_nothing();
     allow(true);
     scratch.up().code(0);
 }
@@ -255,12 +255,12 @@ fn exit_2_at_once_when_there_is_no_such_role_or_database() {
     up(database)
         .code(2)
         .says("(SQLSTATE 3D000)")
-        .is_silent_about("waiting");
+        .waits_for_nothing();
     let role = scratch.url().replace("postgres@", "no_such_role@");
     up(role)
         .code(2)
         .says("(SQLSTATE 28000)")
-        .is_silent_about("waiting");
+        .waits_for_nothing();
     let powerless = scratch.role("powerless", "LOGIN");
     scratch.sql(&format!(
         "REVOKE ALL ON DATABASE {} FROM PUBLIC",
@@ -269,7 +269,7 @@ fn exit_2_at_once_when_there_is_no_such_role_or_database() {
     up(powerless.url())
         .code(2)
         .says("(SQLSTATE 42501)")
-        .is_silent_about("waiting");
+        .waits_for_nothing();
 }
 
 #[test]
