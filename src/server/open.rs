@@ -193,24 +193,22 @@ impl Round<'_> {
         let limit = self.limit();
         let moment = moment(self.wait, self.server, limit, "no name server answers");
         let found = session.look_up(&place.name, place.port, moment)?;
-        Ok(match found {
+        let why = match found {
             Some(Ok(addresses)) => {
                 self.session = Some(session);
-                Ok(shuffled(addresses, self.server.balance)
-                    .into_iter()
-                    .map(Some)
-                    .collect())
+                let addresses = shuffled(addresses, self.server.balance).into_iter();
+                return Ok(Ok(addresses.map(Some).collect()));
             }
             Some(Err(error)) => {
                 self.session = Some(session);
-                Err(error.to_string())
+                unresolved(&error)
             }
-            None => Err(format!(
-                "the name {} is not resolved: no name server answers within {}",
-                place.name,
-                duration(limit)
-            )),
-        })
+            None => format!("no name server answers within {}", duration(limit)),
+        };
+        Ok(Err(format!(
+            "the name {} is not resolved: {why}",
+            place.name
+        )))
     }
 
     /// The one that came to nothing, or a new one.
@@ -428,6 +426,17 @@ fn createdb(server: &Server) -> String {
 
 const IN_RECOVERY: &str =
     "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'on' ELSE 'off' END";
+
+/// The resolver's own words; but glibc and musl have none that say what EAI_AGAIN is.
+fn unresolved(error: &io::Error) -> String {
+    let words = error.to_string();
+    match words.rsplit(": ").next() {
+        Some("Temporary failure in name resolution" | "Try again") => {
+            "no name server gives an answer".to_owned()
+        }
+        last => last.unwrap_or_default().to_owned(),
+    }
+}
 
 fn unanswered(limit: Duration) -> String {
     let limit = duration(limit);

@@ -116,6 +116,9 @@ fn a_silent_name_server_takes_no_longer_than_the_connect_timeout() {
     run(&[("silent.example", port), (host, port)]).code(0);
     name_server.set_nonblocking(true).expect("a socket");
     name_server.recv(&mut [0; 512]).expect("a question");
+    drop(name_server);
+    let outcome = run(&[("silent.example", port)]);
+    outcome.code(3).says("no name server gives an answer");
 }
 
 /// A run by a role that has to give a password, with a password file of these lines: host, port, password.
