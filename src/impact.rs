@@ -14,8 +14,8 @@ mod world;
 use std::fmt;
 use std::time::Duration;
 
+use self::world::{Link, LinkKind};
 pub use self::world::{Name, World};
-use crate::sql::quote::bare_or_quoted;
 use crate::sql::{Cursor, Parts};
 
 /// Table-level lock modes, the weakest first.
@@ -59,20 +59,8 @@ impl fmt::Display for Mode {
     }
 }
 
-/// A lock on a table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lock {
-    pub on: LockedThing,
-    pub mode: Mode,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LockedThing {
-    /// A table, as a session with the role's `search_path` may write it.
-    Table(String),
-    /// Tables that the text does not name, if there are any, in words.
-    Related(String),
-}
+/// A lock, and on what.
+pub type Lock = (String, Mode);
 
 /// What kind of harm a warning is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +96,7 @@ impl Harm {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
     pub harm: Harm,
-    pub table: Option<String>,
+    pub table: String,
     pub message: String,
     /// What to do instead.
     pub safer: String,
@@ -117,8 +105,10 @@ pub struct Warning {
 /// What is to be known of a statement before it runs.
 #[derive(Debug, Default)]
 pub struct Impact {
-    /// The strongest on each table from before the plan.
+    /// The strongest on each table from before the plan, by the name that a session with the role's `search_path` may write.
     pub locks: Vec<Lock>,
+    /// Those on tables that the text does not name, if there are any: which, in words.
+    pub related: Vec<Lock>,
     pub warnings: Vec<Warning>,
     /// What cannot be known from the text, in words.
     pub unknown: Vec<String>,
@@ -132,12 +122,23 @@ pub fn read(statement: &str, world: &mut World) -> Impact {
     reader.impact
 }
 
+fn note(locks: &mut Vec<Lock>, on: String, mode: Mode) {
+    match locks.iter_mut().find(|lock| lock.0 == on) {
+        Some(lock) => lock.1 = lock.1.max(mode),
+        None => locks.push((on, mode)),
+    }
+}
+
 struct Reader<'w> {
     world: &'w mut World,
     impact: Impact,
 }
 
+/// In the order in which they are looked for: the first two may hold the others.
+const WRITES: [&str; 4] = ["merge", "insert", "update", "delete"];
+
 const SHORT: &str = "keep the file short: the lock lasts until it commits";
+const IN_BATCHES: &str = "DELETE in batches, if anybody still reads it";
 const NEW_CODE_FIRST: &str = "first release code that does without it";
 
 impl Reader<'_> {
@@ -151,16 +152,17 @@ impl Reader<'_> {
     }
 
     fn lock_name(&mut self, name: &Name, mode: Mode) {
-        if !self.world.is_old(name) {
+        let relation = self.world.relations.get_mut(name);
+        let Some(relation) = relation.filter(|it| it.is_old) else {
             return;
-        }
+        };
+        relation.held = relation.held.max(Some(mode));
         let shown = self.world.shown(name);
-        let below = format!("partitions and children of {shown}");
-        self.note(LockedThing::Table(shown), mode);
-        self.world.hold(name, mode);
-        if self.world.children.iter().any(|it| it.parent == *name) {
-            self.related(&below, mode);
+        let is_above = |it: &Link| it.target == *name && it.kind != LinkKind::ForeignKey;
+        if self.world.links.iter().any(is_above) {
+            self.related(&format!("partitions and children of {shown}"), mode);
         }
+        note(&mut self.impact.locks, shown, mode);
     }
 
     fn lock_all(&mut self, names: Vec<Name>, mode: Mode) {
@@ -178,14 +180,7 @@ impl Reader<'_> {
 
     /// Notes that tables which the text does not name may be locked too.
     fn related(&mut self, what: &str, mode: Mode) {
-        self.note(LockedThing::Related(what.to_owned()), mode);
-    }
-
-    fn note(&mut self, on: LockedThing, mode: Mode) {
-        match self.impact.locks.iter_mut().find(|lock| lock.on == on) {
-            Some(lock) => lock.mode = lock.mode.max(mode),
-            None => self.impact.locks.push(Lock { on, mode }),
-        }
+        note(&mut self.impact.related, what.to_owned(), mode);
     }
 
     fn unknown(&mut self, what: &str) {
@@ -201,7 +196,7 @@ impl Reader<'_> {
         let warning = Warning {
             harm,
             message: message.replace("{}", &table),
-            table: Some(table),
+            table,
             safer: safer.to_owned(),
         };
         // One for two columns whose type changes.
@@ -219,14 +214,8 @@ impl Reader<'_> {
 
     fn statement(&mut self, mut words: Cursor<'_>) {
         match words.lower_word().as_str() {
-            "insert" | "merge" | "update" | "delete" => self.writes(words),
-            "with" => self.with(words),
-            "copy" => {
-                let _ = words.takes("binary");
-                if let Some(table) = words.tables().first().filter(|_| words.takes("from")) {
-                    self.lock(table, Mode::RowExclusive);
-                }
-            }
+            verb if WRITES.contains(&verb) => self.writes(words),
+            "with" if WRITES.iter().any(|verb| words.seek(verb)) => self.writes(words),
             "lock" => self.lock_table(words),
             "truncate" => self.truncate(words),
             "create" => self.create(words),
@@ -257,8 +246,7 @@ impl Reader<'_> {
         }
         let schemas = words.elements().into_iter();
         let schemas = schemas.filter_map(|mut it| it.name().or_else(|| it.literal()));
-        let ours = |schema: &String| !["", "$user", "pg_catalog", "pg_temp"].contains(&&**schema);
-        self.world.search_path = schemas.filter(ours).collect();
+        self.world.search_path = schemas.collect();
     }
 
     /// `INSERT`, `UPDATE` and their like: other writers go on. But what writes all rows takes as long as the table is big,
@@ -272,10 +260,9 @@ impl Reader<'_> {
             return;
         }
         if deletes {
-            let safer = "DELETE in batches, if anybody still reads it";
-            self.warn(Harm::BreaksOldCode, &table, "empties {}", safer);
+            self.warn(Harm::BreaksOldCode, &table, "empties {}", IN_BATCHES);
         }
-        let (harm, who) = match self.world.held(&table) {
+        let (harm, who) = match self.world.relations.get(&table).and_then(|it| it.held) {
             Some(Mode::AccessExclusive) => (Harm::BlocksReads, "readers and writers"),
             Some(mode) if mode >= Mode::Share => (Harm::BlocksWrites, "writers"),
             _ => return,
@@ -287,23 +274,11 @@ impl Reader<'_> {
         self.warn(harm, &table, &message, safer);
     }
 
-    /// `WITH … INSERT`: what is behind the common table expressions.
-    fn with(&mut self, mut words: Cursor<'_>) {
-        let verbs = ["insert", "update", "delete", "merge"];
-        while !words.is_over() && !verbs.iter().any(|verb| words.at_word(verb)) {
-            if !words.skip_group() {
-                words.advance();
-            }
-        }
-        self.statement(words);
-    }
-
     fn lock_table(&mut self, mut words: Cursor<'_>) {
         let _ = words.takes("table");
         let tables = words.tables();
-        let mut modes = Mode::ALL.iter();
-        let is = |name: &str| words.has(&format!("in {} mode", name.to_ascii_lowercase()));
-        let mode = modes.find(|(_, name)| is(name));
+        let is_meant = |name: &str| words.has(&format!("in {} mode", name.to_lowercase()));
+        let mode = Mode::ALL.iter().find(|(_, name)| is_meant(name));
         let mode = mode.map_or(Mode::AccessExclusive, |(mode, _)| *mode);
         for table in &tables {
             self.lock(table, mode);
@@ -315,8 +290,7 @@ impl Reader<'_> {
         for table in &words.tables() {
             let name = self.lock(table, Mode::AccessExclusive);
             let message = "empties {}, also for those who began to read before";
-            let safer = "DELETE in batches, if anybody still reads it";
-            self.warn(Harm::BreaksOldCode, &name, message, safer);
+            self.warn(Harm::BreaksOldCode, &name, message, IN_BATCHES);
         }
         if words.has("cascade") {
             self.related("tables that reference them", Mode::AccessExclusive);
@@ -325,7 +299,7 @@ impl Reader<'_> {
 
     fn vacuum(&mut self, mut words: Cursor<'_>) {
         let is_full = words.options().is_on("full") || words.takes("full");
-        while words.first_of(&["freeze", "verbose", "analyze"]).is_some() {}
+        while words.first_of("freeze|verbose|analyze").is_some() {}
         if is_full {
             self.rewrites_each(words.tables(), "pg_repack, or VACUUM without FULL");
         }
@@ -333,8 +307,6 @@ impl Reader<'_> {
 
     fn cluster(&mut self, mut words: Cursor<'_>) {
         let _ = words.skip_group() || words.takes("verbose");
-        // CLUSTER index ON table is the old way to write it.
-        let _ = words.seek("on");
         self.rewrites_each(words.parts().into_iter().collect(), "pg_repack");
     }
 
@@ -366,15 +338,9 @@ impl Reader<'_> {
     }
 
     fn lock_index(&mut self, index: &Parts, mode: Mode) -> Option<Name> {
-        let table = self.world.table_of_index(index);
-        match &table {
-            Some(table) => self.lock_name(table, mode),
-            None => {
-                let index = bare_or_quoted(index.last().map_or("", String::as_str));
-                self.related(&format!("the table of index {index}"), mode);
-            }
-        }
-        table
+        let table = self.world.table_of_index(index)?;
+        self.lock_name(&table, mode);
+        Some(table)
     }
 
     fn refresh(&mut self, mut words: Cursor<'_>) {
@@ -402,7 +368,7 @@ pub struct Measured {
     pub duration: Duration,
     /// The tables from before the rehearsal that it locked, or locked more strongly than those before it: the strongest
     /// mode on each.
-    pub locks: Vec<(String, Mode)>,
+    pub locks: Vec<Lock>,
     /// Those that it wrote anew.
     pub rewritten: Vec<String>,
 }

@@ -2,7 +2,7 @@
 //! manual's page on ALTER TABLE), and what it does to the rows.
 
 use super::types::Type;
-use super::world::Check;
+use super::world::{Link, LinkKind};
 use super::{
     DEFAULT_AND_LINKED, Harm, KEEPS_ALL_OUT, KEEPS_WRITERS_OUT, Mode, NEW_CODE_FIRST, Name, Reader,
     SHORT,
@@ -11,14 +11,7 @@ use crate::sql::Cursor;
 use crate::sql::quote::bare_or_quoted;
 
 /// What a constraint of a table begins with.
-const CONSTRAINTS: [&str; 6] = [
-    "check",
-    "foreign key",
-    "primary key",
-    "unique",
-    "exclude",
-    "not null",
-];
+const CONSTRAINTS: &str = "check|foreign key|primary key|unique|exclude|not null";
 
 const IDLE: &str = "do it while nobody needs the table";
 const BATCHES: &str = "add the column plain, fill it in batches, and then set its default";
@@ -36,7 +29,9 @@ impl Reader<'_> {
         let _ = words.takes("materialized") || words.takes("foreign");
         match words.lower_word().as_str() {
             "table" | "view" => self.alter_table(words),
-            "policy" | "rule" | "trigger" => self.lock_behind_on(words),
+            "policy" | "rule" | "trigger" => {
+                self.lock_behind("on", words, Mode::AccessExclusive);
+            }
             "domain" if !words.has("default") => {
                 self.related("tables that use the domain", Mode::Share);
             }
@@ -50,16 +45,13 @@ impl Reader<'_> {
         let _ = words.takes("if exists");
         let Some(parts) = words.table() else { return };
         let table = self.world.resolve(&parts);
-        if words.takes("rename") {
+        let named = |words: &mut Cursor<'_>, phrase| words.takes(phrase).then(|| words.name());
+        if let Some(Some(name)) = named(&mut words, "rename to") {
+            self.move_table(&table, Name::new(&table.schema, &name));
+        } else if let Some(Some(schema)) = named(&mut words, "set schema") {
+            self.move_table(&table, Name::new(&schema, &table.name));
+        } else if words.takes("rename") {
             self.rename(&table, words);
-        } else if words.takes("set schema") {
-            self.lock_name(&table, Mode::AccessExclusive);
-            let message = "code that uses {} by its schema fails";
-            self.warn(Harm::BreaksOldCode, &table, message, BOTH_NAMES);
-            if let Some(schema) = words.name() {
-                let to = Name::new(&schema, &table.name);
-                self.world.rename(&table, &to);
-            }
         } else if words.takes("attach partition") {
             self.attach(&table, words);
         } else if words.takes("detach partition") {
@@ -71,41 +63,39 @@ impl Reader<'_> {
         }
     }
 
+    fn move_table(&mut self, table: &Name, to: Name) {
+        self.lock_name(table, Mode::AccessExclusive);
+        let message = "code that uses {} by this name fails";
+        self.warn(Harm::BreaksOldCode, table, message, BOTH_NAMES);
+        self.world.rename(table, to);
+    }
+
+    /// Of a column or a constraint.
     fn rename(&mut self, table: &Name, mut words: Cursor<'_>) {
         self.lock_name(table, Mode::AccessExclusive);
-        if words.takes("to") {
-            let message = "code that uses {} by this name fails";
-            self.warn(Harm::BreaksOldCode, table, message, BOTH_NAMES);
-            if let Some(name) = words.name() {
-                self.world.rename(table, &Name::new(&table.schema, &name));
-            }
-        } else if !words.takes("constraint") {
-            let _ = words.takes("column");
-            let Some(column) = words.name() else { return };
-            let shown = bare_or_quoted(&column);
-            let message = format!("code that uses column {shown} of {{}} fails");
-            self.warn(Harm::BreaksOldCode, table, &message, BOTH_NAMES);
-            if let Some(columns) = self.world.columns.get_mut(table)
-                && let Some(kept) = columns.remove(&column)
-                && words.takes("to")
-            {
-                columns.extend(words.name().map(|name| (name, kept)));
-            }
+        if words.takes("constraint") {
+            return;
         }
+        let _ = words.takes("column");
+        let column = words.name().unwrap_or_default();
+        self.breaks_column(table, &column, BOTH_NAMES);
+    }
+
+    fn breaks_column(&mut self, table: &Name, column: &str, safer: &str) {
+        let column = bare_or_quoted(column);
+        let message = format!("code that uses column {column} of {{}} fails");
+        self.warn(Harm::BreaksOldCode, table, &message, safer);
     }
 
     fn attach(&mut self, parent: &Name, mut words: Cursor<'_>) {
         let Some(parts) = words.parts() else { return };
         self.lock_name(parent, Mode::ShareUpdateExclusive);
-        self.related_to(parent, "its default partition", Mode::AccessExclusive);
-        let targets = "what its foreign keys reference";
-        self.related_to(parent, targets, Mode::ShareRowExclusive);
-        let partition = self.world.resolve(&parts);
-        self.lock_name(&partition, Mode::AccessExclusive);
+        self.related_to(parent, DEFAULT_AND_LINKED, Mode::AccessExclusive);
+        let partition = self.lock(&parts, Mode::AccessExclusive);
         let message = "reads all of {} while nobody else can, unless a CHECK proves its bounds";
         let safer = "first add a CHECK that implies the bounds, NOT VALID, and VALIDATE it";
         self.warn(Harm::Scan, &partition, message, safer);
-        self.adopt(&partition, parent.clone(), true);
+        self.link(&partition, parent.clone(), LinkKind::Partition);
     }
 
     fn detach(&mut self, parent: &Name, mut words: Cursor<'_>) {
@@ -121,8 +111,8 @@ impl Reader<'_> {
             self.warn(Harm::BlocksReads, parent, KEEPS_ALL_OUT, safer);
         }
         let partition = self.lock(&partition, Mode::AccessExclusive);
-        let children = &mut self.world.children;
-        children.retain(|it| it.table != partition || it.parent != *parent);
+        let links = &mut self.world.links;
+        links.retain(|it| it.table != partition || it.target != *parent);
     }
 
     /// One form of those that can be listed.
@@ -156,13 +146,13 @@ impl Reader<'_> {
 
     fn validate(&mut self, table: &Name, mut words: Cursor<'_>) -> Mode {
         let _ = words.takes("constraint");
-        if let Some(constraint) = words.name() {
-            let targets = self.world.targets(table, |key| key.name == constraint);
-            self.lock_all(targets, Mode::RowShare);
-            let checks = self.world.checks.iter_mut();
-            checks
-                .filter(|it| it.table == *table && it.name == constraint)
-                .for_each(|it| it.is_valid = true);
+        let constraint = words.name().unwrap_or_default();
+        let targets = self
+            .world
+            .linked(table, |it| it.table == *table && it.name == constraint);
+        self.lock_all(targets, Mode::RowShare);
+        for proofs in self.world.proofs(table) {
+            proofs.entry(constraint.clone()).and_modify(|it| *it = true);
         }
         Mode::ShareUpdateExclusive
     }
@@ -174,8 +164,8 @@ impl Reader<'_> {
         if words.at_symbol("(") && !is_view || words.takes("without cluster") {
             return Mode::ShareUpdateExclusive;
         }
-        let copies = ["logged", "unlogged", "tablespace", "access method"];
-        if words.first_of(&copies).is_some() {
+        let copies = words.first_of("logged|unlogged|tablespace|access method");
+        if copies.is_some() {
             self.rewrites(table, IDLE);
         }
         Mode::AccessExclusive
@@ -185,34 +175,24 @@ impl Reader<'_> {
 
     fn add(&mut self, table: &Name, mut words: Cursor<'_>) -> Mode {
         let name = words.takes("constraint").then(|| words.name()).flatten();
-        let is_constraint = words.clone().first_of(&CONSTRAINTS).is_some();
-        match name.is_some() || is_constraint {
-            true => self.add_constraint(table, name, words),
-            false => self.add_column(table, words),
-        }
-    }
-
-    fn add_constraint(
-        &mut self,
-        table: &Name,
-        name: Option<String>,
-        mut words: Cursor<'_>,
-    ) -> Mode {
+        let Some(kind) = words.first_of(CONSTRAINTS) else {
+            return self.add_column(table, words);
+        };
         let is_valid = !words.has("not valid");
-        match words.first_of(&CONSTRAINTS).unwrap_or_default() {
+        match kind {
             "foreign key" => {
                 match is_valid {
                     true => self.warn(Harm::Scan, table, READS_AND_BLOCKS, NOT_VALID),
                     false => self.warn(Harm::BlocksWrites, table, KEEPS_WRITERS_OUT, SHORT),
                 }
-                self.foreign_key(table, name, words);
+                self.references(table, words);
                 return Mode::ShareRowExclusive;
             }
             "primary key" | "unique" if !words.has("using index") => {
                 self.warn(Harm::Scan, table, BUILDS, UNDER_INDEX);
             }
             "exclude" => self.warn(Harm::Scan, table, BUILDS, IDLE),
-            kind @ ("check" | "not null") => {
+            "check" | "not null" => {
                 if is_valid {
                     self.warn(Harm::Scan, table, READS_ALL, NOT_VALID);
                 }
@@ -220,12 +200,9 @@ impl Reader<'_> {
                     && let Some(column) = words.group().and_then(not_null_of)
                 {
                     let usual = format!("{}_{column}_check", table.name);
-                    self.world.checks.push(Check {
-                        name: name.unwrap_or(usual),
-                        table: table.clone(),
-                        column,
-                        is_valid,
-                    });
+                    if let Some(known) = self.world.column(table, &column) {
+                        known.proofs.insert(name.unwrap_or(usual), is_valid);
+                    }
                 }
             }
             _ => {}
@@ -244,7 +221,7 @@ impl Reader<'_> {
         let is_computed = words.has("generated") && words.has("stored");
         let is_identity = words.has("as identity");
         // A domain's check is made for each row, also where the value is NULL.
-        let is_checked = self.world.domains.get(type_name) == Some(&true);
+        let is_checked = self.world.volatile.contains(type_name);
         // serial, bigserial, serial8, …
         let is_serial = type_name
             .trim_end_matches(['2', '4', '8'])
@@ -252,7 +229,13 @@ impl Reader<'_> {
         if is_serial || is_computed || is_identity || is_checked {
             self.rewrites(table, PLAIN);
         } else if words.has("default") {
-            self.default(table, words.clone());
+            // One that is the same for all rows is kept in the catalog; one that is not is computed for each.
+            let mut default = words.clone();
+            default.seek("default");
+            let mut calls = default.calls().into_iter();
+            if calls.any(|name| self.world.volatile.contains(&name)) {
+                self.rewrites(table, BATCHES);
+            }
         } else if words.has("not null") && !words.has("generated") {
             let message =
                 "fails if {} has rows; if not, code that inserts without this column fails";
@@ -267,21 +250,11 @@ impl Reader<'_> {
         if words.has("unique") || words.has("primary key") {
             self.warn(Harm::Scan, table, BUILDS, UNDER_INDEX);
         }
-        if let Some(column_type) = column_type {
-            let columns = self.world.columns.entry(table.clone()).or_default();
-            columns.insert(column.clone(), column_type);
+        if let Some(known) = self.world.column(table, &column) {
+            known.of = column_type;
         }
-        self.references(table, None, vec![column], words);
+        self.references(table, words);
         Mode::AccessExclusive
-    }
-
-    /// A default that is the same for all rows is kept in the catalog; one that is not is computed for each row.
-    fn default(&mut self, table: &Name, mut words: Cursor<'_>) {
-        let _ = words.seek("default");
-        let mut calls = words.calls().into_iter();
-        if calls.any(|name| self.world.volatile.contains(&name)) {
-            self.rewrites(table, BATCHES);
-        }
     }
 
     // ---- ALTER COLUMN, DROP ----
@@ -298,7 +271,8 @@ impl Reader<'_> {
         if words.takes("set data type") || words.takes("type") {
             self.type_change(table, &column, words);
         } else if words.takes("set not null") {
-            if !self.world.is_proven(table, &column) {
+            let known = self.world.column(table, &column);
+            if !known.is_some_and(|it| it.proofs.values().any(|is_valid| *is_valid)) {
                 let column = bare_or_quoted(&column);
                 let safer = format!(
                     "ADD CHECK ({column} IS NOT NULL) NOT VALID; VALIDATE it in a file of its own; then this"
@@ -306,8 +280,8 @@ impl Reader<'_> {
                 self.warn(Harm::Scan, table, READS_ALL, &safer);
             }
         } else if words.takes("drop not null") {
-            let checks = &mut self.world.checks;
-            checks.retain(|it| it.table != *table || it.column != column || !it.name.is_empty());
+            let known = self.world.column(table, &column);
+            known.and_then(|it| it.proofs.remove(""));
         } else if words.takes("set expression") {
             self.rewrites(table, IDLE);
         } else if words.takes("set") && words.at_symbol("(") {
@@ -318,30 +292,27 @@ impl Reader<'_> {
 
     /// Foreign keys that the column is part of, at either end, are made anew.
     fn type_change(&mut self, table: &Name, column: &str, mut words: Cursor<'_>) {
-        let linked = self.world.referencing(table, column);
+        let linked = self.world.linked(table, |it| match it.table == *table {
+            true => it.column == column,
+            false => it.target == *table && it.target_column == column,
+        });
         self.lock_all(linked, Mode::AccessExclusive);
-        let targets = self.world.targets(table, |it| it.column == column);
-        self.lock_all(targets, Mode::AccessExclusive);
 
         let Some(new) = Type::read(&mut words) else {
             return;
         };
-        let columns = self.world.columns.entry(table.clone()).or_default();
-        let old = columns.insert(column.to_owned(), new.clone());
+        let known = self.world.column(table, column);
+        let old = known.and_then(|it| it.of.replace(new.clone()));
         let is_plain = !words.seek("using") || is_cast_of(words, column, &new);
-        let is_domain = |it: &Type| self.world.domains.contains_key(&it.name);
-        let harm = match old {
-            Some(old) if is_domain(&old) || is_domain(&new) => Harm::MayRewrite,
-            Some(old) if !old.is_kept_by(&new, &self.world.coercible) => Harm::Rewrite,
-            Some(_) if is_plain => return,
-            _ => Harm::MayRewrite,
-        };
         let safer = "add a second column, copy in batches, and switch";
-        match harm {
-            Harm::Rewrite => self.rewrites(table, safer),
+        match old {
+            Some(old) if !old.is_kept_by(&new, &self.world.coercible) => {
+                self.rewrites(table, safer);
+            }
+            Some(_) if is_plain => {}
             _ => {
                 let message = "rewrites {} unless the values stay as they are";
-                self.warn(harm, table, message, safer);
+                self.warn(Harm::MayRewrite, table, message, safer);
             }
         }
     }
@@ -352,18 +323,22 @@ impl Reader<'_> {
         let _ = words.takes("column");
         let _ = words.takes("if exists");
         let name = words.name().unwrap_or_default();
-        let targets = self.world.targets(table, |key| match is_constraint {
-            true => key.name == name,
-            false => key.column == name,
-        });
+        let is_meant = |it: &Link| match is_constraint {
+            true => it.table == *table && it.name == name,
+            false => it.table == *table && it.column == name,
+        };
+        let targets = self.world.linked(table, is_meant);
+        self.world.links.retain(|it| !is_meant(it));
         self.lock_all(targets, Mode::AccessExclusive);
         if is_constraint {
-            self.world.drop_constraint(table, &name);
+            for proofs in self.world.proofs(table) {
+                proofs.remove(&name);
+            }
         } else {
-            let column = bare_or_quoted(&name);
-            let message = format!("code that uses column {column} of {{}} fails");
-            self.warn(Harm::BreaksOldCode, table, &message, NEW_CODE_FIRST);
-            self.world.drop_column(table, &name);
+            self.breaks_column(table, &name, NEW_CODE_FIRST);
+            if let Some(relation) = self.world.relations.get_mut(table) {
+                relation.columns.remove(&name);
+            }
         }
         if cascades {
             let what = "views and tables that depend on it";

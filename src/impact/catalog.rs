@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use postgres::SimpleQueryRow;
 
 use super::types::Type;
-use super::world::{Check, Child, ForeignKey};
-use super::{Name, World};
+use super::world::{Link, LinkKind, Relation};
+use super::{Mode, Name, World};
 use crate::error::Error;
 use crate::migration::Migration;
 use crate::server::message::{Access, Message};
@@ -24,23 +24,24 @@ pub struct Catalog {
     world: World,
 }
 
+#[derive(Clone)]
 pub struct Table {
     pub name: Name,
     /// Where its rows are; none for a view, or a table with partitions.
     pub filenode: Option<String>,
+    /// The strongest lock that we have on it: none before a rehearsal.
+    pub mode: Option<Mode>,
 }
 
 /// Takes what a row tells; none if that is not ours to see, or has come after what it refers to was asked for.
 type Take = fn(&mut Catalog, &SimpleQueryRow) -> Option<()>;
 
 /// What is asked, in this order, and who takes the rows of the answer.
-const QUESTIONS: [(&str, Take); 8] = [
+const QUESTIONS: [(&str, Take); 6] = [
     (TABLES, table),
     (INDEXES, index),
-    (CHILDREN, child),
-    (FOREIGN_KEYS, foreign_key),
+    (LINKS, link),
     (COLUMNS, column),
-    (DOMAINS, domain),
     (VOLATILE, volatile),
     (CASTS, cast),
 ];
@@ -63,8 +64,7 @@ pub fn read(session: &mut Session, pending: &[&Migration]) -> Result<Catalog, Er
         }
     }
     let path = answer.rows(path).iter().filter_map(|it| it.get("schema"));
-    let path = path.map(str::to_owned).collect();
-    catalog.world = catalog.world.with_search_path(path);
+    catalog.world.first_path = path.map(str::to_owned).collect();
     Ok(catalog)
 }
 
@@ -114,8 +114,13 @@ fn table(catalog: &mut Catalog, row: &SimpleQueryRow) -> Option<()> {
     let table = Table {
         name: Name::new(row.get("schema")?, row.get("name")?),
         filenode: text(row, "filenode"),
+        mode: None,
     };
-    catalog.world.tables.insert(table.name.clone());
+    let relation = Relation {
+        is_old: true,
+        ..Relation::default()
+    };
+    catalog.world.relations.insert(table.name.clone(), relation);
     catalog.tables.insert(row.get("oid")?.parse().ok()?, table);
     Some(())
 }
@@ -130,40 +135,34 @@ fn index(catalog: &mut Catalog, row: &SimpleQueryRow) -> Option<()> {
     Some(())
 }
 
-const CHILDREN: &str = "SELECT i.inhrelid AS table, i.inhparent AS parent, c.relispartition AS partition \
-         FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE c.relkind IN ('r', 'p', 'f')";
-
-fn child(catalog: &mut Catalog, row: &SimpleQueryRow) -> Option<()> {
-    let child = Child {
-        table: catalog.name(row, "table")?,
-        parent: catalog.name(row, "parent")?,
-        is_partition: is_true(row, "partition"),
-    };
-    catalog.world.children.push(child);
-    Some(())
-}
-
-const FOREIGN_KEYS: &str = "SELECT o.conname AS name, o.conrelid AS table, o.confrelid AS target, \
-           a.attname AS column, b.attname AS target_column \
+const LINKS: &str = "SELECT CASE WHEN c.relispartition THEN 'partition' ELSE 'child' END AS kind, \
+           i.inhrelid AS table, i.inhparent AS target, '' AS name, '' AS column, '' AS target_column \
+         FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE c.relkind IN ('r', 'p', 'f') \
+         UNION ALL SELECT 'key', o.conrelid, o.confrelid, o.conname, a.attname, b.attname \
          FROM pg_constraint o CROSS JOIN unnest(o.conkey, o.confkey) AS k (own, other) \
            JOIN pg_attribute a ON a.attrelid = o.conrelid AND a.attnum = k.own \
            JOIN pg_attribute b ON b.attrelid = o.confrelid AND b.attnum = k.other \
          WHERE o.contype = 'f'";
 
-fn foreign_key(catalog: &mut Catalog, row: &SimpleQueryRow) -> Option<()> {
-    let key = ForeignKey {
-        name: text(row, "name")?,
+fn link(catalog: &mut Catalog, row: &SimpleQueryRow) -> Option<()> {
+    let link = Link {
+        kind: match row.get("kind")? {
+            "partition" => LinkKind::Partition,
+            "child" => LinkKind::Child,
+            _ => LinkKind::ForeignKey,
+        },
         table: catalog.name(row, "table")?,
-        column: text(row, "column")?,
         target: catalog.name(row, "target")?,
-        target_column: text(row, "target_column"),
+        name: text(row, "name")?,
+        column: text(row, "column")?,
+        target_column: text(row, "target_column")?,
     };
-    catalog.world.foreign_keys.push(key);
+    catalog.world.links.push(link);
     Some(())
 }
 
 const COLUMNS: &str = "SELECT a.attrelid AS table, a.attname AS column, format_type(a.atttypid, a.atttypmod) AS type, \
-           a.attnotnull AS not_null, o.conname AS check, o.convalidated AS valid \
+           CASE WHEN a.attnotnull THEN '' ELSE o.conname END AS proof, a.attnotnull OR o.convalidated AS valid \
          FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid LEFT JOIN pg_constraint o \
            ON o.conrelid = c.oid AND o.contype = 'c' AND o.conkey = ARRAY[a.attnum] \
              AND pg_get_expr(o.conbin, o.conrelid) = format('(%I IS NOT NULL)', a.attname) \
@@ -171,35 +170,19 @@ const COLUMNS: &str = "SELECT a.attrelid AS table, a.attname AS column, format_t
            AND c.relkind IN ('r', 'p', 'f')";
 
 fn column(catalog: &mut Catalog, row: &SimpleQueryRow) -> Option<()> {
-    let (table, column) = (catalog.name(row, "table")?, text(row, "column")?);
-    // A column that is NOT NULL needs no look at its rows either.
-    let not_null = is_true(row, "not_null").then(|| (String::new(), true));
-    let check = text(row, "check").map(|name| (name, is_true(row, "valid")));
-    for (name, is_valid) in not_null.into_iter().chain(check) {
-        catalog.world.checks.push(Check {
-            name,
-            table: table.clone(),
-            column: column.clone(),
-            is_valid,
-        });
-    }
-    let found = Type::read(&mut Cursor::new(row.get("type")?))?;
-    let columns = catalog.world.columns.entry(table).or_default();
-    columns.insert(column, found);
+    let table = catalog.name(row, "table")?;
+    let column = catalog.world.column(&table, row.get("column")?)?;
+    column.of = Type::read(&mut Cursor::new(row.get("type")?));
+    let proof = text(row, "proof");
+    let proof = proof.map(|name| (name, is_true(row, "valid")));
+    column.proofs.extend(proof);
     Some(())
 }
 
-const DOMAINS: &str = "SELECT t.typname AS name, t.typnotnull OR EXISTS (SELECT FROM pg_constraint o WHERE o.contypid = t.oid) \
-           OR EXISTS (SELECT FROM pg_type b WHERE b.oid = t.typbasetype AND b.typtype = 'd') AS checked \
-         FROM pg_type t WHERE t.typtype = 'd'";
-
-fn domain(catalog: &mut Catalog, row: &SimpleQueryRow) -> Option<()> {
-    let (name, is_checked) = (text(row, "name")?, is_true(row, "checked"));
-    catalog.world.domains.insert(name, is_checked);
-    Some(())
-}
-
-const VOLATILE: &str = "SELECT DISTINCT proname AS name FROM pg_proc WHERE provolatile = 'v' AND proname = {mentioned}";
+const VOLATILE: &str = "SELECT proname AS name FROM pg_proc WHERE provolatile = 'v' AND proname = {mentioned} \
+         UNION SELECT t.typname FROM pg_type t WHERE t.typtype = 'd' AND (t.typnotnull \
+           OR EXISTS (SELECT FROM pg_constraint o WHERE o.contypid = t.oid) \
+           OR EXISTS (SELECT FROM pg_type b WHERE b.oid = t.typbasetype AND b.typtype = 'd'))";
 
 fn volatile(catalog: &mut Catalog, row: &SimpleQueryRow) -> Option<()> {
     catalog.world.volatile.insert(text(row, "name")?);
@@ -207,7 +190,9 @@ fn volatile(catalog: &mut Catalog, row: &SimpleQueryRow) -> Option<()> {
 }
 
 const CASTS: &str = "SELECT format_type(castsource, NULL) AS source, format_type(casttarget, NULL) AS target \
-         FROM pg_cast WHERE castmethod = 'b'";
+         FROM pg_cast WHERE castmethod = 'b' \
+         UNION SELECT format_type(t.typbasetype, NULL), t.typname FROM pg_type t WHERE t.typtype = 'd' \
+           AND t.typtypmod = -1 AND NOT t.typnotnull AND NOT EXISTS (SELECT FROM pg_constraint o WHERE o.contypid = t.oid)";
 
 fn cast(catalog: &mut Catalog, row: &SimpleQueryRow) -> Option<()> {
     let pair = (text(row, "source")?, text(row, "target")?);

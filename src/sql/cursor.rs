@@ -68,9 +68,9 @@ impl<'a> Cursor<'a> {
         true
     }
 
-    /// Takes the first of these phrases that stands here.
-    pub fn first_of<'p>(&mut self, phrases: &[&'p str]) -> Option<&'p str> {
-        phrases.iter().copied().find(|phrase| self.takes(phrase))
+    /// Takes the first of these phrases, which bars separate, that stands here.
+    pub fn first_of<'p>(&mut self, phrases: &'p str) -> Option<&'p str> {
+        phrases.split('|').find(|phrase| self.takes(phrase))
     }
 
     pub fn symbol(&mut self, symbol: &str) -> bool {

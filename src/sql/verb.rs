@@ -10,7 +10,7 @@ pub fn verb(statement: &str) -> String {
     if cursor.symbol("(") {
         return "SELECT".to_owned();
     }
-    if let Some(phrase) = cursor.first_of(&COMMAND_PHRASES) {
+    if let Some(phrase) = cursor.first_of(COMMAND_PHRASES) {
         return phrase.to_owned();
     }
     match cursor.upper_word() {
@@ -31,63 +31,26 @@ pub fn verb(statement: &str) -> String {
 }
 
 /// Commands of several words, apart from those that `CREATE`, `ALTER` or `DROP` something.
-const COMMAND_PHRASES: [&str; 13] = [
-    "START TRANSACTION",
-    "PREPARE TRANSACTION",
-    "COMMIT PREPARED",
-    "ROLLBACK PREPARED",
-    "REFRESH MATERIALIZED VIEW",
-    "IMPORT FOREIGN SCHEMA",
-    "REASSIGN OWNED",
-    "SECURITY LABEL",
-    "SET CONSTRAINTS",
-    "DISCARD ALL",
-    "DISCARD PLANS",
-    "DISCARD SEQUENCES",
-    "DROP OWNED",
-];
+const COMMAND_PHRASES: &str = "START TRANSACTION|PREPARE TRANSACTION|COMMIT PREPARED|ROLLBACK PREPARED|\
+     REFRESH MATERIALIZED VIEW|IMPORT FOREIGN SCHEMA|REASSIGN OWNED|SECURITY LABEL|\
+     SET CONSTRAINTS|DISCARD ALL|DISCARD PLANS|DISCARD SEQUENCES|DROP OWNED";
 
 /// Objects of several words.
-const OBJECT_PHRASES: [&str; 15] = [
-    "MATERIALIZED VIEW",
-    "FOREIGN TABLE",
-    "FOREIGN DATA WRAPPER",
-    "EVENT TRIGGER",
-    "ACCESS METHOD",
-    "OPERATOR CLASS",
-    "OPERATOR FAMILY",
-    "TEXT SEARCH CONFIGURATION",
-    "TEXT SEARCH DICTIONARY",
-    "TEXT SEARCH PARSER",
-    "TEXT SEARCH TEMPLATE",
-    "USER MAPPING",
-    "DEFAULT PRIVILEGES",
-    "LARGE OBJECT",
-    "INDEX CONCURRENTLY",
-];
+const OBJECT_PHRASES: &str = "MATERIALIZED VIEW|FOREIGN TABLE|FOREIGN DATA WRAPPER|EVENT TRIGGER|ACCESS METHOD|\
+     OPERATOR CLASS|OPERATOR FAMILY|TEXT SEARCH CONFIGURATION|TEXT SEARCH DICTIONARY|\
+     TEXT SEARCH PARSER|TEXT SEARCH TEMPLATE|USER MAPPING|DEFAULT PRIVILEGES|LARGE OBJECT|\
+     INDEX CONCURRENTLY";
 
 /// What may stand between `CREATE` and the object, and is no part of the command's name.
-const CREATE_MODIFIERS: [&str; 12] = [
-    "OR REPLACE",
-    "GLOBAL",
-    "LOCAL",
-    "TEMPORARY",
-    "TEMP",
-    "UNLOGGED",
-    "UNIQUE",
-    "RECURSIVE",
-    "TRUSTED",
-    "PROCEDURAL",
-    "CONSTRAINT",
-    "DEFAULT",
-];
+const CREATE_MODIFIERS: &str = "OR REPLACE|GLOBAL|LOCAL|TEMPORARY|TEMP|UNLOGGED|UNIQUE|RECURSIVE|TRUSTED|PROCEDURAL|\
+     CONSTRAINT|DEFAULT";
 
 fn object_verb(first: &str, mut cursor: Cursor<'_>) -> String {
     if first == "ALTER" && concurrent_detach(cursor.clone()).is_some() {
         return "DETACH PARTITION CONCURRENTLY".to_owned();
     }
-    while first == "CREATE" && cursor.first_of(&CREATE_MODIFIERS).is_some() {}
-    match cursor.first_of(&OBJECT_PHRASES) {
+    while first == "CREATE" && cursor.first_of(CREATE_MODIFIERS).is_some() {}
+    match cursor.first_of(OBJECT_PHRASES) {
         Some(phrase) => format!("{first} {phrase}"),
         None => cursor
             .upper_word()

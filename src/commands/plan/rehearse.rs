@@ -18,7 +18,7 @@ use postgres::error::{DbError, ErrorPosition};
 use crate::apply;
 use crate::config::Config;
 use crate::error::{Before, Error, Failure, FailureOutcome, SqlError};
-use crate::impact::catalog::Catalog;
+use crate::impact::catalog::{Catalog, Table};
 use crate::impact::{Measured, Mode, Name, World};
 use crate::migration::Migration;
 use crate::plan::Plan;
@@ -365,28 +365,12 @@ struct Seen {
     world: World,
 }
 
-#[derive(Clone)]
-struct Table {
-    name: Name,
-    filenode: Option<String>,
-    mode: Option<Mode>,
-}
-
 impl Seen {
     fn new(catalog: &Catalog) -> Seen {
-        let tables = catalog.tables.iter().map(|(&oid, known)| {
-            let table = Table {
-                name: known.name.clone(),
-                filenode: known.filenode.clone(),
-                mode: None,
-            };
-            (oid, table)
-        });
-        let before: BTreeMap<u32, Table> = tables.collect();
         Seen {
-            look: look_at(before.keys()),
-            tables: before.clone(),
-            before,
+            look: look_at(catalog.tables.keys()),
+            tables: catalog.tables.clone(),
+            before: catalog.tables.clone(),
             world: catalog.world(),
         }
     }
@@ -398,10 +382,8 @@ impl Seen {
             let Some(oid) = row.get("oid").and_then(|oid| oid.parse().ok()) else {
                 continue;
             };
-            let mode = Mode::ALL.iter().map(|(mode, _)| *mode).find(|mode| {
-                row.get("mode")
-                    .is_some_and(|it| it == format!("{mode:?}Lock"))
-            });
+            let mut modes = Mode::ALL.iter().map(|(mode, _)| *mode);
+            let mode = modes.find(|it| row.get("mode") == Some(&format!("{it:?}Lock")));
             let entry = strongest.entry(oid).or_insert((mode, row));
             entry.0 = entry.0.max(mode);
         }
