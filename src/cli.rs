@@ -429,49 +429,31 @@ fn quoted(argument: &OsString) -> String {
 
 /// Our command or variable for what other tools call otherwise.
 fn known_elsewhere(word: &str) -> Option<&'static str> {
-    const WORDS: [(&str, &[&str]); 13] = [
-        ("init", &["init", "initialize", "setup", "install"]),
-        ("--version", &["version"]),
+    const WORDS: [(&str, &str); 13] = [
+        ("init", "init|initialize|setup|install"),
+        ("--version", "version"),
         (
             "DATABASE_URL",
-            &[
-                "url",
-                "database",
-                "database-url",
-                "dsn",
-                "db",
-                "conn",
-                "dbstring",
-                "u",
-                "d",
-            ],
+            "url|database|database-url|dsn|db|conn|dbstring|u|d",
         ),
         (
             "MIGRATIONS_DIR",
-            &[
-                "path",
-                "dir",
-                "source",
-                "migrations",
-                "migrations-dir",
-                "directory",
-            ],
+            "path|dir|source|migrations|migrations-dir|directory",
         ),
-        ("MIGRATIONS_TABLE", &["table", "migrations-table"]),
-        (
-            "LOG_LEVEL",
-            &["verbose", "v", "q", "quiet", "debug", "log-level"],
-        ),
-        ("up", &["migrate", "apply", "run", "deploy", "upgrade"]),
-        ("down", &["rollback", "undo", "revert", "back", "downgrade"]),
-        ("status", &["info", "list", "show", "history"]),
-        ("check", &["validate", "verify", "pending"]),
-        ("plan", &["dry-run", "dryrun", "preview", "diff"]),
-        ("new", &["create", "generate", "add", "make"]),
-        ("unlock", &["force", "release", "repair"]),
+        ("MIGRATIONS_TABLE", "table|migrations-table"),
+        ("LOG_LEVEL", "verbose|v|q|quiet|debug|log-level"),
+        ("up", "migrate|apply|run|deploy|upgrade"),
+        ("down", "rollback|undo|revert|back|downgrade"),
+        ("status", "info|list|show|history"),
+        ("check", "validate|verify|pending"),
+        ("plan", "dry-run|dryrun|preview|diff"),
+        ("new", "create|generate|add|make"),
+        ("unlock", "force|release|repair"),
     ];
     let word = word.trim_start_matches('-').to_lowercase();
-    let found = WORDS.iter().find(|(_, others)| others.contains(&&*word));
+    let found = WORDS
+        .iter()
+        .find(|(_, others)| others.split('|').any(|it| it == word));
     found.map(|(name, _)| *name)
 }
 

@@ -61,18 +61,9 @@ fn scheme(text: &str) -> Option<String> {
 fn semicolons(text: &str) -> Option<String> {
     let (first, rest) = text.split_once(';')?;
     let (key, value) = first.split_once('=')?;
-    let names = [
-        "server",
-        "host",
-        "data source",
-        "database",
-        "driver",
-        "dsn",
-        "user id",
-        "username",
-        "port",
-    ];
-    let known = names.contains(&key.trim().to_ascii_lowercase().as_str());
+    let names = "server|host|data source|database|driver|dsn|user id|username|port";
+    let key = key.trim().to_ascii_lowercase();
+    let known = names.split('|').any(|it| it == key);
     (known && !value.trim().contains(char::is_whitespace) && (rest.trim().is_empty() || rest.contains('='))).then(|| {
         "has semicolons between its parameters, which is ADO.NET's form: write host=… port=… dbname=… user=… password=…, with spaces between them".to_owned()
     })
@@ -122,123 +113,77 @@ pub(super) fn parameter(name: &str) -> Option<&'static str> {
             "it is golang-migrate's: leave it out, and name the history by MIGRATIONS_TABLE",
         );
     }
-    let found = PARAMETERS.iter().find(|(names, _)| names.contains(&name));
+    let found = PARAMETERS
+        .iter()
+        .find(|(names, _)| names.split('|').any(|it| it == name));
     found.map(|(_, what)| *what)
 }
 
-const POOL: &str = "it is for a pool of connections, of which Lockstep has none: leave it out";
-const TIMEOUT: &str = "it is another client's: write connect_timeout, in whole seconds";
-const SETTING: &str =
-    "it is a setting of the server: write options=-c%20NAME%3DVALUE, or leave it out";
-
-const PARAMETERS: &[(&[&str], &str)] = &[
-    (&["database", "db"], "did you mean dbname?"),
-    (&["username", "user_id", "uid"], "did you mean user?"),
-    (&["passwd", "pwd"], "did you mean password?"),
-    (&["server", "hostname"], "did you mean host?"),
-    (&["socket"], "it is dbmate's: write host=DIRECTORY"),
+/// Of whose names bars separate several.
+const PARAMETERS: [(&str, &str); 21] = [
+    ("database|db", "did you mean dbname?"),
+    ("username|user_id|uid", "did you mean user?"),
+    ("passwd|pwd", "did you mean password?"),
+    ("server|hostname", "did you mean host?"),
+    ("socket", "it is dbmate's: write host=DIRECTORY"),
     (
-        &["schema"],
+        "schema",
         "it is Prisma's: leave it out, and write MIGRATIONS_TABLE=SCHEMA.bun_migrations for the history, and options=-c%20search_path%3DSCHEMA for the migrations",
     ),
     (
-        &[
-            "pgbouncer",
-            "connection_limit",
-            "pool_timeout",
-            "socket_timeout",
-            "statement_cache_size",
-        ],
+        "pgbouncer|connection_limit|pool_timeout|socket_timeout|statement_cache_size",
         "it is Prisma's: leave it out",
     ),
     (
-        &[
-            "pool",
-            "pool_size",
-            "max_overflow",
-            "pool_max_conns",
-            "pool_min_conns",
-            "pool_max_conn_lifetime",
-            "pool_max_conn_idle_time",
-            "pool_health_check_period",
-            "max_connections",
-            "min_connections",
-            "prepared_statements",
-        ],
-        POOL,
+        "pool|pool_size|max_overflow|pool_max_conns|pool_min_conns|pool_max_conn_lifetime|\
+         pool_max_conn_idle_time|pool_health_check_period|max_connections|min_connections|\
+         prepared_statements",
+        "it is for a pool of connections, of which Lockstep has none: leave it out",
     ),
     (
-        &[
-            "default_query_exec_mode",
-            "statement_cache_capacity",
-            "description_cache_capacity",
-            "prefer_simple_protocol",
-            "binary_parameters",
-        ],
+        "default_query_exec_mode|statement_cache_capacity|description_cache_capacity|\
+         prefer_simple_protocol|binary_parameters",
         "it is a Go driver's: leave it out",
     ),
     (
-        &[
-            "timeout",
-            "dial_timeout",
-            "connectTimeout",
-            "connect_timeout_ms",
-            "connectionTimeout",
-            "loginTimeout",
-        ],
-        TIMEOUT,
+        "timeout|dial_timeout|connectTimeout|connect_timeout_ms|connectionTimeout|\
+         loginTimeout",
+        "it is another client's: write connect_timeout, in whole seconds",
     ),
     (
-        &["read_timeout", "write_timeout", "insecure"],
+        "read_timeout|write_timeout|insecure",
         "it is pgdriver's: leave it out",
     ),
     (
-        &["statement_timeout"],
+        "statement_timeout",
         "it is a setting of the server, which Lockstep makes: write STATEMENT_TIMEOUT_SECONDS",
     ),
     (
-        &["lock_timeout"],
+        "lock_timeout",
         "it is a setting of the server, which Lockstep makes: write DDL_LOCK_TIMEOUT_SECONDS",
     ),
     (
-        &[
-            "timezone",
-            "TimeZone",
-            "idle_in_transaction_session_timeout",
-            "role",
-        ],
-        SETTING,
+        "timezone|TimeZone|idle_in_transaction_session_timeout|role",
+        "it is a setting of the server: write options=-c%20NAME%3DVALUE, or leave it out",
     ),
     (
-        &["search_path", "currentSchema"],
+        "search_path|currentSchema",
         "it is a setting of the server: write options=-c%20search_path%3DSCHEMA, in key=value pairs options='-c search_path=SCHEMA'",
     ),
     (
-        &["ssl"],
+        "ssl",
         "write sslmode=require, or a stronger one; in a URL ssl=true is that, too",
     ),
     (
-        &[
-            "sslfactory",
-            "sslhostnameverifier",
-            "sslResponseTimeout",
-            "ApplicationName",
-            "reWriteBatchedInserts",
-            "stringtype",
-        ],
+        "sslfactory|sslhostnameverifier|sslResponseTimeout|ApplicationName|\
+         reWriteBatchedInserts|stringtype",
         "it is JDBC's: leave it out",
     ),
-    (&["uselibpqcompat"], "it is node-postgres's: leave it out"),
+    ("uselibpqcompat", "it is node-postgres's: leave it out"),
+    ("encoding|charset", "leave it out: it is UTF8 in any case"),
+    ("tty", "PostgreSQL has no use for it any more: leave it out"),
     (
-        &["encoding", "charset"],
-        "leave it out: it is UTF8 in any case",
-    ),
-    (
-        &["tty"],
-        "PostgreSQL has no use for it any more: leave it out",
-    ),
-    (
-        &["api_key"],
+        "api_key",
         "it is for Prisma's proxy: give the URL of the database behind it",
     ),
 ];

@@ -10,28 +10,23 @@ const NAMED: usize = 5;
 
 /// What is wrong, if none of the variables is set that say where the database is.
 pub fn address(environment: &Environment) -> Option<String> {
-    const LIBPQS: [&str; 3] = ["PGHOST", "PGHOSTADDR", "PGSERVICE"];
-    let ours = [
-        variables::URL.name,
+    let (url, endpoint) = (variables::URL.name, variables::ENDPOINT.variable.name);
+    let all = [
+        url,
         variables::URL_FILE.name,
-        variables::ENDPOINT.variable.name,
+        endpoint,
+        "PGHOST",
+        "PGHOSTADDR",
+        "PGSERVICE",
     ];
-    let is_set = |name: &&str| {
-        environment
-            .variables
-            .get(*name)
-            .is_some_and(|it| !it.is_empty())
-    };
-    if ours.iter().chain(&LIBPQS).any(is_set) {
+    if all.iter().any(|it| environment.named(it).is_some()) {
         return None;
     }
     let mut text = format!(
-        "nothing says where the database is: neither this variable nor {} nor {}",
-        ours[2], LIBPQS[0]
+        "nothing says where the database is: neither this variable nor {endpoint} nor PGHOST"
     );
-    let empty = ours
+    let empty = all
         .iter()
-        .chain(&LIBPQS)
         .filter(|it| environment.variables.contains_key(**it));
     let empty = empty.map(|name| format!("{name} (which is empty)"));
     let known: Vec<&str> = variables::all().map(|it| it.name).collect();
@@ -53,22 +48,12 @@ pub fn address(environment: &Environment) -> Option<String> {
 /// Returns true if and only if the name may be meant to say where a database is: one of ours with a slip of the pen, or what
 /// other programs call it.
 fn is_near(name: &str) -> bool {
-    const WHOSE: [&str; 6] = [
-        "POSTGRES",
-        "POSTGRESQL",
-        "PG",
-        "DB",
-        "DATABASE",
-        "MIGRATIONS",
-    ];
-    const WHAT: [&str; 16] = [
-        "URL", "URI", "DSN", "HOST", "HOSTNAME", "ADDR", "ADDRESS", "SERVER", "PORT", "ENDPOINT",
-        "NAME", "DB", "DATABASE", "USER", "USERNAME", "PASSWORD",
-    ];
+    const WHOSE: &str = "POSTGRES|POSTGRESQL|PG|DB|DATABASE|MIGRATIONS";
+    const WHAT: &str = "URL|URI|DSN|HOST|HOSTNAME|ADDR|ADDRESS|SERVER|PORT|ENDPOINT|NAME|DB|DATABASE|USER|USERNAME|PASSWORD";
     let upper = name.to_uppercase();
-    let others = WHOSE.iter().any(|whose| {
-        let rest = upper.strip_prefix(whose);
-        rest.is_some_and(|rest| WHAT.contains(&rest.trim_start_matches('_')))
+    let others = WHOSE.split('|').any(|whose| {
+        let rest = upper.strip_prefix(whose).unwrap_or_default();
+        WHAT.split('|').any(|it| it == rest.trim_start_matches('_'))
     });
     let own = [&variables::URL, &variables::ENDPOINT.variable];
     others || own.iter().any(|it| is_slip(&upper, it.name))
