@@ -211,20 +211,9 @@ pub fn migrations_dir(environment: &Environment) -> Result<PathBuf, Vec<Complain
 /// Returns true if and only if a variable says where a database is; if none does, there would be the default, which nobody
 /// has asked for.
 pub fn names_a_database(environment: &Environment) -> bool {
-    const LIBPQS: [&str; 4] = ["PGHOST", "PGHOSTADDR", "PGDATABASE", "PGSERVICE"];
-    let ours = [
-        &variables::URL,
-        &variables::URL_FILE,
-        &variables::ENDPOINT.variable,
-        &variables::DATABASE.variable,
-    ];
-    let mut names = ours.map(|it| it.name).into_iter().chain(LIBPQS);
-    names.any(|name| {
-        environment
-            .variables
-            .get(name)
-            .is_some_and(|it| !it.is_empty())
-    })
+    let databases = [variables::DATABASE.variable.name, "PGDATABASE"];
+    let is_set = |name: &&str| environment.named(name).is_some();
+    address_is_missing(environment).is_none() || databases.iter().any(is_set)
 }
 
 /// Where the variable stands in the table.
@@ -284,10 +273,12 @@ impl Environment {
 
     /// The variable's value; one that is empty counts as unset.
     fn get(&self, variable: &Variable) -> Option<&OsStr> {
-        self.variables
-            .get(variable.name)
-            .map(OsString::as_os_str)
-            .filter(|value| !value.is_empty())
+        self.named(variable.name)
+    }
+
+    fn named(&self, name: &str) -> Option<&OsStr> {
+        let value = self.variables.get(name).map(OsString::as_os_str);
+        value.filter(|value| !value.is_empty())
     }
 
     fn text(&self, variable: &'static Variable) -> Result<Option<&str>, Complaint> {

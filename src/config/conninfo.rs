@@ -97,7 +97,7 @@ impl Gatherer {
                 self.gathered.parameters.push(("sslmode", mode.into()));
             }
             Treatment::Used => self.gathered.parameters.push((key, value)),
-            Treatment::Refused(why, _) if !value.is_empty() => {
+            Treatment::Refused(why) if !value.is_empty() => {
                 self.gathered.problems.push(format!("{key} {why}"))
             }
             Treatment::Refused(..) | Treatment::Ignored => {}
@@ -170,6 +170,7 @@ fn pair_value(text: &str) -> Result<(String, &str), String> {
 
 /// What follows `postgres://`: `[user[:password]@][host[:port][,…]][/database][?key=value[&…]]`.
 fn parse_url(text: &str) -> Result<Parameters, String> {
+    const REMEDY: &str = "in a URL write & as %26, = as %3D, % as %25";
     if text.contains(|c: char| c.is_ascii_whitespace() || c.is_ascii_control()) {
         return Err(
             "a URL holds no white space: write a space as %20, a line break as %0A".to_owned(),
@@ -179,46 +180,26 @@ fn parse_url(text: &str) -> Result<Parameters, String> {
     let (hosts, rest) = split_before(rest, &['/', '?']);
     let (path, query) = split_before(rest, &['?']);
 
-    let mut gatherer = Gatherer::new("in a URL write & as %26, = as %3D, % as %25");
+    let mut gatherer = Gatherer::new(REMEDY);
     if let Some(credentials) = credentials {
         let (user, password) = split_before(credentials, &[':']);
+        let password = password.strip_prefix(':').unwrap_or_default();
         gatherer.add(b"user", decoded("the user name", user)?);
-        gatherer.add(
-            b"password",
-            decoded(
-                "the password",
-                password.strip_prefix(':').unwrap_or_default(),
-            )?,
-        );
+        gatherer.add(b"password", decoded("the password", password)?);
     }
     let (hosts, ports) = split_hosts(hosts)?;
+    let database = path.strip_prefix('/').unwrap_or_default();
     gatherer.add(b"host", hosts);
     gatherer.add(b"port", ports.into_bytes());
-    gatherer.add(
-        b"dbname",
-        decoded(
-            "the database's name",
-            path.strip_prefix('/').unwrap_or_default(),
-        )?,
-    );
+    gatherer.add(b"dbname", decoded("the database's name", database)?);
     gatherer.after_secret = false;
-    for pair in query
-        .strip_prefix('?')
-        .unwrap_or_default()
-        .split('&')
-        .filter(|pair| !pair.is_empty())
-    {
+    let pairs = query.strip_prefix('?').unwrap_or_default().split('&');
+    for pair in pairs.filter(|pair| !pair.is_empty()) {
         let Some((key, value)) = pair.split_once('=') else {
-            return Err(format!(
-                "a parameter has no \"=\" after its name: {}",
-                gatherer.remedy
-            ));
+            return Err(format!("a parameter has no \"=\" after its name: {REMEDY}"));
         };
         if value.contains('=') {
-            return Err(format!(
-                "a parameter has more than one \"=\": {}",
-                gatherer.remedy
-            ));
+            return Err(format!("a parameter has more than one \"=\": {REMEDY}"));
         }
         let (key, value) = (
             decoded("a parameter's name", key)?,

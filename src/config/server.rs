@@ -15,6 +15,7 @@ use super::tls::{Mode, Tls};
 use super::values::shown;
 use super::variables;
 use super::{Inquiry, pgpass};
+use crate::text::words::counted;
 
 /// The server, the database and the user.
 #[derive(Clone)]
@@ -92,7 +93,6 @@ impl Resolution<'_, '_> {
         let connect_timeout = self.connect_timeout();
         let tls = self.tls(places.as_deref());
         let channel_binding = self.channel_binding(&tls, places.as_deref());
-        self.encoding();
         let target = self.target();
         let balance = self.balance();
         let options = self.text("options");
@@ -153,6 +153,14 @@ impl Resolution<'_, '_> {
         parsed
     }
 
+    /// Complains of a value that is none of these, in any case.
+    fn accept(&mut self, key: &str, values: &str, accepted: &str) {
+        self.parsed(key, accepted, |text| {
+            let mut values = values.split('|');
+            values.find(|it| it.eq_ignore_ascii_case(text)).map(drop)
+        });
+    }
+
     /// Several of the kind, with commas between.
     fn list<T>(
         &mut self,
@@ -207,14 +215,12 @@ impl Resolution<'_, '_> {
         }
         let count = hosts.len();
         if !addresses.is_empty() && addresses.len() != count {
-            let has = count_of(addresses.len(), "address", "addresses");
-            self.complain_of_count("hostaddr", &has, count);
+            self.complain_of_count("hostaddr", addresses.len(), count);
         }
         if ports.len() == 1 {
             ports = vec![ports[0]; count];
         } else if ports.len() != count {
-            let has = count_of(ports.len(), "port", "ports");
-            self.complain_of_count("port", &has, count);
+            self.complain_of_count("port", ports.len(), count);
         }
         let places = hosts.into_iter().zip(ports).enumerate();
         let places = places.map(|(index, (name, port))| Place {
@@ -226,9 +232,9 @@ impl Resolution<'_, '_> {
         Some(places.collect())
     }
 
-    fn complain_of_count(&mut self, key: &str, has: &str, hosts: usize) {
-        let hosts = count_of(hosts, "host", "hosts");
-        self.complain(key, &format!("has {has} for {hosts}: give one for each"));
+    fn complain_of_count(&mut self, key: &str, values: usize, hosts: usize) {
+        let (values, hosts) = (counted(values, "value"), counted(hosts, "host"));
+        self.complain(key, &format!("has {values} for {hosts}: give one for each"));
     }
 
     /// libpq has one socket directory built in. We cannot know which it would be, so we look for the socket itself.
@@ -293,19 +299,10 @@ impl Resolution<'_, '_> {
     /// Refuses what would be wrong to ignore. In a connection string the parser does.
     fn refuse(&mut self) {
         for parameter in &PARAMETERS {
-            if let Treatment::Refused(_, why) = parameter.treatment {
+            if let Treatment::Refused(why) = parameter.treatment {
                 self.refuse_one(parameter.key, why);
             }
         }
-    }
-
-    fn encoding(&mut self) {
-        let encodings = ["utf8", "utf-8", "unicode", "auto"];
-        let encoding = "UTF8 or auto: migrations are UTF-8";
-        self.parsed("client_encoding", encoding, |text| {
-            let text = text.to_ascii_lowercase();
-            encodings.contains(&text.as_str()).then_some(())
-        });
     }
 
     fn target(&mut self) -> Target {
@@ -350,20 +347,14 @@ impl Resolution<'_, '_> {
                 "GSSAPI encryption was asked for (gssencmode=require), but Lockstep has none";
             self.refuse_one("gssencmode", problem);
         }
-        let off = ["false", "off", "no", "0"];
-        self.parsed(
-            "replication",
-            "false: migrations are no replication",
-            |text| off.contains(&text).then_some(()),
-        );
+        let encoding = "UTF8 or auto: migrations are UTF-8";
+        self.accept("client_encoding", "utf8|utf-8|unicode|auto", encoding);
+        let off = "false: migrations are no replication";
+        self.accept("replication", "false|off|no|0", off);
         let newest = "3.0: Lockstep speaks that version of PostgreSQL's protocol";
-        self.parsed("min_protocol_version", newest, |text| {
-            (text == "3.0").then_some(())
-        });
-        let versions = ["3.0", "3.2", "latest"];
-        self.parsed("max_protocol_version", "one of 3.0, 3.2, latest", |text| {
-            versions.contains(&text).then_some(())
-        });
+        self.accept("min_protocol_version", "3.0", newest);
+        let versions = "one of 3.0, 3.2, latest";
+        self.accept("max_protocol_version", "3.0|3.2|latest", versions);
         if places.is_none_or(|places| places.iter().any(Place::is_socket)) {
             let problem = "requirepeer is not supported for a socket: leave it out";
             self.refuse_one("requirepeer", problem);
@@ -413,10 +404,6 @@ pub(super) fn os_string(bytes: Vec<u8>) -> Option<std::ffi::OsString> {
 #[cfg(not(unix))]
 pub(super) fn os_string(bytes: Vec<u8>) -> Option<std::ffi::OsString> {
     String::from_utf8(bytes).ok().map(Into::into)
-}
-
-fn count_of(count: usize, one: &str, several: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { several })
 }
 
 /// On one line, whatever the names hold.

@@ -65,19 +65,8 @@ impl Inquiry<'_> {
         }
         // Of two lines about one parameter, libpq takes the first.
         let parameters = found.parameters.into_iter().rev();
-        let given = parameters
-            .filter(|(_, value)| !value.is_empty())
-            .map(|(key, value)| {
-                let in_string = true;
-                (
-                    key,
-                    Given {
-                        variable,
-                        in_string,
-                        value,
-                    },
-                )
-            });
+        let given = parameters.filter(|(_, value)| !value.is_empty());
+        let given = given.map(|(key, value)| (key, Given::part(variable, value)));
         Some(given.collect())
     }
 
@@ -100,19 +89,10 @@ impl Inquiry<'_> {
         }
         let mut layer = Layer::new();
         for (key, value) in parsed.parameters {
-            if value.is_empty() {
-                layer.remove(key);
-            } else {
-                let in_string = true;
-                layer.insert(
-                    key,
-                    Given {
-                        variable,
-                        in_string,
-                        value,
-                    },
-                );
-            }
+            match value.is_empty() {
+                true => layer.remove(key),
+                false => layer.insert(key, Given::part(variable, value)),
+            };
         }
         Some(layer)
     }
@@ -188,6 +168,16 @@ impl Inquiry<'_> {
 }
 
 impl Given {
+    /// One of a connection string's parameters.
+    fn part(variable: &'static Variable, value: Vec<u8>) -> Given {
+        let in_string = true;
+        Given {
+            variable,
+            in_string,
+            value,
+        }
+    }
+
     /// The value that a variable of its own has.
     fn whole(variable: &'static Variable, value: &[u8]) -> Given {
         Given {

@@ -39,18 +39,8 @@ pub(super) fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, St
 }
 
 pub(super) fn level(text: &str) -> Result<LevelFilter, String> {
-    let levels = [
-        LevelFilter::Trace,
-        LevelFilter::Debug,
-        LevelFilter::Info,
-        LevelFilter::Warn,
-        LevelFilter::Error,
-    ];
-    choice(
-        &text.to_ascii_uppercase(),
-        &levels.map(|level| (level.as_str(), level)),
-    )
-    .map_err(|_| {
+    let level = text.parse().ok().filter(|it| *it != LevelFilter::Off);
+    level.ok_or_else(|| {
         format!(
             "{} is not one of TRACE, DEBUG, INFO, WARN, ERROR (in any case)",
             shown(text)
