@@ -13,9 +13,9 @@ use log::kv::Value;
 
 use crate::config::Complaint;
 use crate::files::FileProblem;
-use crate::migration::{Direction, Version};
+use crate::migration::{Direction, State, Version};
 use crate::plan::doubt::Doubt;
-use crate::plan::refusal::{DivergenceKind, Refusal, WayBack};
+use crate::plan::refusal::{Refusal, WayBack};
 use crate::signals::{Signal, Stopped};
 use crate::text::words::{counted, duration};
 
@@ -78,12 +78,7 @@ pub enum Error {
         before: Before,
     },
     /// A row of bun's stood in the locks table until the deadline.
-    BunRowWait {
-        locks: String,
-        id: i64,
-        newest: Option<Version>,
-        waited: Duration,
-    },
+    BunRowWait { row: BunRow, waited: Duration },
     /// `unlock` found a row whose owner lives.
     Held {
         locks: String,
@@ -214,8 +209,8 @@ impl Error {
                 vec![("sqlstate", Value::from(cause.sqlstate.as_str()))]
             }
             Error::Pending { pending, .. } => vec![("pending", Value::from(pending.len()))],
-            Error::BunRowWait { id, .. }
-            | Error::Held { id, .. }
+            Error::BunRowWait { row, .. } => vec![("id", Value::from(row.id))],
+            Error::Held { id, .. }
             | Error::BunRow { id, .. }
             | Error::NoSuchRow { id, .. }
             | Error::LockLost { token: id, .. } => {
@@ -228,55 +223,9 @@ impl Error {
 
 type Formatter<'a, 'b> = &'a mut fmt::Formatter<'b>;
 
+/// In pieces: each hands on what is not its own.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Usage(_)
-            | Error::Environment(_)
-            | Error::Files(_)
-            | Error::Unanswered { .. }
-            | Error::Stopped { .. } => self.write_ours(f),
-            Error::Rejected { .. }
-            | Error::CannotConnect { .. }
-            | Error::Unreachable { .. }
-            | Error::NoSecondConnection { .. }
-            | Error::ConnectionLost { .. }
-            | Error::RollbackLost { .. }
-            | Error::UnexpectedAnswer { .. }
-            | Error::OtherServer
-            | Error::Database { .. } => self.write_server(f),
-            Error::RunnerWait { .. }
-            | Error::SessionWait { .. }
-            | Error::BunRowWait { .. }
-            | Error::LockLost { .. }
-            | Error::TableWait { .. }
-            | Error::RunnerAtWork { .. } => self.write_waiting(f),
-            Error::Held { .. }
-            | Error::BunRow { .. }
-            | Error::NoSuchRow { .. }
-            | Error::NoSuchVersion { .. }
-            | Error::RecordedBeyond { .. }
-            | Error::CannotRehearse { .. } => self.write_wish(f),
-            Error::HistoryElsewhere {
-                table,
-                search_path,
-                places,
-            } => write_elsewhere(f, table, search_path, places),
-            Error::NoWayBack(why) => write_no_way_back(f, why),
-            Error::Refused(refusal) => write_refusal(f, refusal),
-            Error::Pending {
-                pending,
-                bun_row,
-                waited,
-            } => write_pending(f, pending, bun_row.as_ref(), *waited),
-            Error::Migration(failure) => failure.fmt(f),
-        }
-    }
-}
-
-impl Error {
-    /// What is wrong with what we were given, before any server is asked.
-    fn write_ours(&self, f: Formatter<'_, '_>) -> fmt::Result {
         match self {
             Error::Usage(problem) => f.write_str(problem),
             Error::Environment(complaints) => {
@@ -291,10 +240,28 @@ impl Error {
                 write!(f, "the answer could not be written to stdout: {cause}")
             }
             Error::Stopped { signal, doing } => write!(f, "stopped by {signal}: {doing}"),
-            _ => Ok(()),
+            Error::HistoryElsewhere {
+                table,
+                search_path,
+                places,
+            } => write_elsewhere(f, table, search_path, places),
+            Error::NoWayBack(why) => write_no_way_back(f, why),
+            Error::Refused(refusal) => write_refusal(f, refusal),
+            Error::Pending {
+                pending,
+                bun_row,
+                waited,
+            } => {
+                write_pending(f, pending, *waited)?;
+                bun_row.iter().try_for_each(|row| write!(f, "\n  {row}"))
+            }
+            Error::Migration(failure) => failure.fmt(f),
+            _ => self.write_server(f),
         }
     }
+}
 
+impl Error {
     /// What is wrong with the server, or the way to it.
     fn write_server(&self, f: Formatter<'_, '_>) -> fmt::Result {
         match self {
@@ -348,7 +315,7 @@ impl Error {
                 write!(f, "{doing}: {cause}")?;
                 cause.write_notes(f)
             }
-            _ => Ok(()),
+            _ => self.write_waiting(f),
         }
     }
 
@@ -372,12 +339,13 @@ impl Error {
                  not run; {before}; run again when that session is done",
                 duration(*waited)
             ),
-            Error::BunRowWait {
-                locks,
-                id,
-                newest,
-                waited,
-            } => write_bun_row_wait(f, locks, *id, *newest, *waited),
+            Error::BunRowWait { row, waited } => write!(
+                f,
+                "bun's lock is still there after {}: {row}\n  \
+                 hint: run again if a bun process is at work; if you know that none is: lockstep unlock {}",
+                duration(*waited),
+                row.id
+            ),
             Error::LockLost { locks, token } => write!(
                 f,
                 "the migration lock was lost: row {token} is gone from {locks}: somebody deleted \
@@ -410,7 +378,7 @@ impl Error {
                 "a rehearsal would get into the way of another runner: {runner}\n  \
                  hint: run again when it is done"
             ),
-            _ => Ok(()),
+            _ => self.write_wish(f),
         }
     }
 
@@ -428,7 +396,7 @@ impl Error {
                 busy,
                 suspects,
             } => {
-                write_bun_row(f, locks, *id, None)?;
+                write!(f, "row {id} of {locks} {IS_BUNS}")?;
                 if !busy.is_empty() {
                     f.write_str("; it stays while these are at work:")?;
                     write_lines(f, busy)?;
@@ -474,7 +442,8 @@ impl Error {
                 )?;
                 write_lines(f, statements)
             }
-            _ => Ok(()),
+            // All others stand above.
+            other => write!(f, "{other:?}"),
         }
     }
 }
@@ -516,33 +485,34 @@ fn write_refusal(f: Formatter<'_, '_>, refusal: &Refusal) -> fmt::Result {
     for remedy in obstructions.iter().filter_map(|it| it.remedy.as_ref()) {
         write!(f, "\n  hint: {remedy}")?;
     }
-    let mut hint = |applies: fn(DivergenceKind) -> bool, words: &str| match divergences
-        .iter()
-        .any(|it| applies(it.kind))
-    {
-        true => write!(f, "\n  hint: {words}"),
-        false => Ok(()),
-    };
-    hint(
-        |kind| kind == DivergenceKind::OutOfOrder,
-        "give the late files a newer version, or, if they may run late, \
-         run with MIGRATION_ORDER=any",
-    )?;
-    hint(
-        |kind| matches!(kind, DivergenceKind::Renamed(_)),
-        "give a renamed file its version back, or, if the new one is meant, take its record \
-         along: lockstep baseline VERSION, with the new version",
-    )?;
-    hint(
-        |kind| matches!(kind, DivergenceKind::Modified | DivergenceKind::Missing),
-        "bring back the files that were applied, or, if the difference is meant, \
-         run with MIGRATION_DIVERGENCE=warn",
-    )?;
-    hint(
-        |kind| kind == DivergenceKind::Modified,
-        "or record a file that was mended as it is now: lockstep baseline VERSION, \
-         with its version",
-    )
+    use State::{Missing, Modified, OutOfOrder, Renamed};
+    let hints: [(&[State], &str); 4] = [
+        (
+            &[OutOfOrder],
+            "give the late files a newer version, or, if they may run late, run with MIGRATION_ORDER=any",
+        ),
+        (
+            &[Renamed],
+            "give a renamed file its version back, or, if the new one is meant, take its record along: \
+             lockstep baseline VERSION, with the new version",
+        ),
+        (
+            &[Modified, Missing],
+            "bring back the files that were applied, or, if the difference is meant, \
+             run with MIGRATION_DIVERGENCE=warn",
+        ),
+        (
+            &[Modified],
+            "or record a file that was mended as it is now: lockstep baseline VERSION, with its version",
+        ),
+    ];
+    let mut hints = hints.iter();
+    hints.try_for_each(|(states, hint)| {
+        match divergences.iter().any(|it| states.contains(&it.state)) {
+            true => write!(f, "\n  hint: {hint}"),
+            false => Ok(()),
+        }
+    })
 }
 
 fn write_elsewhere(
@@ -573,7 +543,6 @@ fn write_elsewhere(
 fn write_pending(
     f: Formatter<'_, '_>,
     pending: &[String],
-    bun_row: Option<&BunRow>,
     waited: Option<Duration>,
 ) -> fmt::Result {
     let still = match waited {
@@ -585,54 +554,22 @@ fn write_pending(
         [_] => write!(f, "1 migration is {still}")?,
         several => write!(f, "{} migrations are {still}", several.len())?,
     }
-    write_lines(f, pending)?;
-    let Some(BunRow { locks, id, newest }) = bun_row else {
-        return Ok(());
-    };
-    f.write_str("\n  ")?;
-    write_bun_row(f, locks, *id, *newest)
+    write_lines(f, pending)
 }
 
-fn write_bun_row(
-    f: Formatter<'_, '_>,
-    locks: &str,
-    id: i64,
-    newest: Option<Version>,
-) -> fmt::Result {
-    write!(
-        f,
-        "row {id} of {locks} is bun's, whose owner may be alive or dead"
-    )?;
-    write_newest(f, newest)
-}
+const IS_BUNS: &str = "is bun's, whose owner may be alive or dead";
 
-fn write_bun_row_wait(
-    f: Formatter<'_, '_>,
-    locks: &str,
-    id: i64,
-    newest: Option<Version>,
-    waited: Duration,
-) -> fmt::Result {
-    let waited = duration(waited);
-    write!(
-        f,
-        "bun's lock is still there after {waited}: row {id} of {locks}: its owner is a bun process, alive or dead, \
-         which nothing can tell"
-    )?;
-    write_newest(f, newest)?;
-    write!(
-        f,
-        "\n  hint: run again if a bun process is at work; if you know that none is: lockstep unlock {id}"
-    )
-}
-
-fn write_newest(f: Formatter<'_, '_>, newest: Option<Version>) -> fmt::Result {
-    let Some(newest) = newest else { return Ok(()) };
-    write!(
-        f,
-        "\n  bun records a migration before it runs it: {newest}, the newest record, may be \
-         running, or may never have run"
-    )
+impl fmt::Display for BunRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "row {} of {} {IS_BUNS}", self.id, self.locks)?;
+        self.newest.iter().try_for_each(|newest| {
+            write!(
+                f,
+                "\n  bun records a migration before it runs it: {newest}, the newest record, may be \
+                 running, or may never have run"
+            )
+        })
+    }
 }
 
 fn write_lines(f: Formatter<'_, '_>, lines: &[impl fmt::Display]) -> fmt::Result {

@@ -18,7 +18,7 @@ use postgres::SimpleQueryRow;
 
 use self::tables::Names;
 use crate::config::Config;
-use crate::error::Error;
+use crate::error::{BunRow, Error};
 use crate::migration::{Applied, History, Interrupted, Migration, Version};
 use crate::server::blocker;
 use crate::server::message::{Access, Message, Slot};
@@ -79,10 +79,13 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// Where bun's row is and what its id is, if bun has the lock.
-    pub fn bun_row(&self) -> Option<(&str, i64)> {
-        let id = self.lock_row.filter(|&id| id > 0)?;
-        Some((self.locks.as_deref()?, id))
+    /// bun's row, if bun has the lock.
+    pub fn bun_row(&self) -> Option<BunRow> {
+        Some(BunRow {
+            id: self.lock_row.filter(|&id| id > 0)?,
+            locks: self.locks.clone()?,
+            newest: self.history.newest(),
+        })
     }
 
     /// Fails if the name of the history leads to no table, and one elsewhere holds versions of our files: with another
@@ -416,40 +419,21 @@ pub enum Columns {
 }
 
 impl Columns {
-    /// What a look selects of the history, which is `h`, beside the name and the group.
-    fn of_history(self) -> String {
+    /// What a look selects of the history, which is `h`, beside the name and the group; of the journal, which is `j`, beside
+    /// the checksum; of what is not finished; and what it runs before.
+    fn selected(self) -> [String; 4] {
         match self {
-            Columns::ToPlan => String::new(),
-            Columns::InDetail => format!(", {} AS applied_at", rfc3339("h.migrated_at")),
-        }
-    }
-
-    /// What it selects of the journal, which is `j`, beside the checksum and the runner of what is not finished.
-    fn of_journal(self) -> String {
-        match self {
-            Columns::ToPlan => String::new(),
-            Columns::InDetail => format!(
-                ", j.file_name, {} AS started_at, {} AS finished_at, j.duration_ms",
-                rfc3339("j.started_at"),
-                rfc3339("j.finished_at")
-            ),
-        }
-    }
-
-    fn in_utc(self) -> &'static str {
-        match self {
-            Columns::ToPlan => "",
-            Columns::InDetail => {
-                "
-  PERFORM pg_catalog.set_config('TimeZone', 'UTC', true);"
-            }
-        }
-    }
-
-    fn runner(self) -> &'static str {
-        match self {
-            Columns::ToPlan => "",
-            Columns::InDetail => ", j.runner",
+            Columns::ToPlan => Default::default(),
+            Columns::InDetail => [
+                format!(", {} AS applied_at", rfc3339("h.migrated_at")),
+                format!(
+                    ", j.file_name, {} AS started_at, {} AS finished_at, j.duration_ms",
+                    rfc3339("j.started_at"),
+                    rfc3339("j.finished_at")
+                ),
+                ", j.runner".to_owned(),
+                "PERFORM pg_catalog.set_config('TimeZone', 'UTC', true);".to_owned(),
+            ],
         }
     }
 }
@@ -468,9 +452,8 @@ impl Look {
     pub fn add(message: &mut Message, config: &Config, names: Names<'_>, columns: Columns) -> Look {
         let [history, journal, locks] = names.expressions(config);
         // They become part of a literal.
-        let [of_history, of_journal] =
-            [columns.of_history(), columns.of_journal()].map(|it| it.replace('\'', "''"));
-        let (runner, utc) = (columns.runner(), columns.in_utc());
+        let [of_history, of_journal, runner, utc] = columns.selected();
+        let [of_history, of_journal] = [of_history, of_journal].map(|it| it.replace('\'', "''"));
         message.add(format!(
             include_str!("history/look.sql"),
             history = history,

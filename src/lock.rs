@@ -291,7 +291,8 @@ fn describe_holder(session: &mut Session, tables: &Tables) -> Result<String, Err
 ///
 /// What the connection meets.
 pub fn at_work(session: &mut Session, observation: &Observation) -> Result<Option<String>, Error> {
-    if let Some((locks, id)) = observation.bun_row() {
+    if let Some(row) = observation.bun_row() {
+        let (id, locks) = (row.id, row.locks);
         return Ok(Some(format!("bun, alive or dead: row {id} of {locks}")));
     }
     match &observation.tables {

@@ -139,11 +139,9 @@ impl State {
         State::Ahead,
         State::Archived,
     ];
-}
 
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+    pub fn name(self) -> &'static str {
+        match self {
             State::Applied => "applied",
             State::Pending => "pending",
             State::OutOfOrder => "out-of-order",
@@ -152,7 +150,13 @@ impl fmt::Display for State {
             State::Missing => "missing",
             State::Ahead => "ahead",
             State::Archived => "archived",
-        })
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
     }
 }
 

@@ -19,7 +19,7 @@ pub mod split;
 use std::collections::{BTreeMap, BTreeSet};
 
 use self::refusal::Refusal;
-pub use self::refusal::{Divergence, DivergenceKind, Obstruction};
+pub use self::refusal::{Divergence, Obstruction};
 
 use crate::config::{DivergencePolicy, Order, TableName};
 use crate::migration::{Applied, History, Migration, State, Version};
@@ -199,26 +199,19 @@ pub fn pending<'a>(entries: &[Entry<'a>]) -> impl Iterator<Item = &'a Migration>
 
 /// The disagreements between history and files, in the order of the versions.
 pub fn divergences(entries: &[Entry<'_>], order: Order) -> Vec<Divergence> {
-    let of = |entry: &Entry<'_>| {
-        let kind = match entry.state {
-            State::Modified => DivergenceKind::Modified,
-            State::Renamed => DivergenceKind::Renamed(entry.renamed_from?),
-            State::Missing => DivergenceKind::Missing,
-            State::OutOfOrder if order == Order::Strict => DivergenceKind::OutOfOrder,
-            State::OutOfOrder
-            | State::Applied
-            | State::Pending
-            | State::Ahead
-            | State::Archived => return None,
-        };
-        let path = entry.migration.map(|it| it.path.display().to_string());
-        Some(Divergence {
-            version: entry.version,
-            file: path,
-            kind,
-        })
+    let diverges = |entry: &&Entry<'_>| match entry.state {
+        State::Modified | State::Renamed | State::Missing => true,
+        State::OutOfOrder => order == Order::Strict,
+        State::Applied | State::Pending | State::Ahead | State::Archived => false,
     };
-    entries.iter().filter_map(of).collect()
+    let diverging = entries.iter().filter(diverges);
+    let divergences = diverging.map(|entry| Divergence {
+        version: entry.version,
+        state: entry.state,
+        renamed_from: entry.renamed_from,
+        file: entry.migration.map(|it| it.path.display().to_string()),
+    });
+    divergences.collect()
 }
 
 /// The versions that no new file may have.
@@ -346,7 +339,7 @@ mod tests {
             versions.iter().map(short).collect::<Vec<_>>().join(",")
         };
         let kinds = |divergences: &[Divergence]| -> String {
-            let short = |it: &Divergence| format!("{:?} {}", it.kind, versions(&[it.version]));
+            let short = |it: &Divergence| format!("{:?} {}", it.state, versions(&[it.version]));
             divergences.iter().map(short).collect::<Vec<_>>().join(",")
         };
         match make(files, &history, &rules(order, policy)) {

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use log::{info, warn};
 
 use super::run::warn_of_odd_versions;
-use super::run::{Errand, Held, Obtained, no_such_version, not_written, obtain, rules};
+use super::run::{Errand, Held, Obtained, no_such_version, obtain, rules};
 use super::{Answer, Context};
 use crate::apply;
 use crate::cli::UpTo;
@@ -21,7 +21,6 @@ use crate::files;
 use crate::lock::fence::Expected;
 use crate::migration::{History, Migration, State, Version};
 use crate::plan;
-use crate::server::settings::{LOCK_TIMEOUT, Settings};
 use crate::server::wait::Wait;
 use crate::text::words::counted;
 
@@ -151,20 +150,16 @@ impl<'a> Baseline<'a> {
             Work::Mend(file, id) => Expected::Record(file.version, *id),
             Work::Rename(_, from, id) => Expected::Record(*from, *id),
         };
-        let settings = Settings {
-            lock_timeout: LOCK_TIMEOUT,
-            ..Settings::of_catalog()
-        };
-        let lost = held.locked.lost();
-        let mut fenced = held.locked.transaction(&expected, settings);
-        match &work {
-            Work::Record(files) => fenced.record_unrun(files, group),
-            Work::Mend(file, _) => fenced.mend(file),
-            Work::Rename(file, from, id) => fenced.rename(file, *from, *id),
-        }
-        let doing = "recording the baseline";
-        let outcome = fenced.commit(doing, wait);
-        outcome.map_err(|fault| not_written(fault, doing, lost))?;
+        held.write(
+            &expected,
+            "recording the baseline",
+            wait,
+            |fenced| match &work {
+                Work::Record(files) => fenced.record_unrun(files, group),
+                Work::Mend(file, _) => fenced.mend(file),
+                Work::Rename(file, from, id) => fenced.rename(file, *from, *id),
+            },
+        )?;
         Ok(match work {
             Work::Record(files) => self.tell(config, &held.history, &files, group),
             Work::Mend(file, _) => format!(

@@ -5,16 +5,13 @@
 
 use log::info;
 
-use super::run::{
-    Errand, Held, Obtained, no_such_version, not_written, obtain, warn_of_odd_versions,
-};
+use super::run::{Errand, Held, Obtained, no_such_version, obtain, warn_of_odd_versions};
 use super::{Answer, Context};
 use crate::config::Config;
 use crate::error::Error;
 use crate::files;
 use crate::lock::fence::Expected;
 use crate::migration::{Applied, History, Migration, Version};
-use crate::server::settings::{LOCK_TIMEOUT, Settings};
 use crate::server::wait::Wait;
 
 const WHY: &str = "a record is to be taken back";
@@ -95,16 +92,10 @@ fn forget(
     let ids = held.history.ids(version);
     held.refuse_unless_erasable(config, WHY)?;
     wait.signals().check("nothing had been taken back yet")?;
-    let settings = Settings {
-        lock_timeout: LOCK_TIMEOUT,
-        ..Settings::of_catalog()
-    };
-    let lost = held.locked.lost();
-    let mut fenced = held.locked.transaction(&expected, settings);
-    fenced.erase(version, &ids);
     let doing = format!("taking the record of {version} back");
-    let outcome = fenced.commit(&doing, wait);
-    outcome.map_err(|fault| not_written(fault, &doing, lost))
+    held.write(&expected, &doing, wait, |fenced| {
+        fenced.erase(version, &ids)
+    })
 }
 
 /// What is next.

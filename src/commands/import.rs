@@ -7,6 +7,7 @@
 use std::path::Path;
 
 use log::info;
+use postgres::SimpleQueryRow;
 
 use super::run;
 use super::{Answer, Context};
@@ -134,12 +135,11 @@ fn read_table(
             Err(trouble) => session.after_lock_timeout(trouble, READING, &mut wait)?,
         }
     };
-    let records: Vec<Record> = rows
-        .iter()
-        .map(|row| Record {
-            entry: row.get("entry").unwrap_or_default().to_owned(),
-            what: row.get("what").unwrap_or_default().to_owned(),
-        })
-        .collect();
+    let text = |row: &SimpleQueryRow, column| row.get(column).unwrap_or_default().to_owned();
+    let records = rows.iter().map(|row| Record {
+        entry: text(row, "entry"),
+        what: text(row, "what"),
+    });
+    let records: Vec<Record> = records.collect();
     Ok(history::judge(place.tool, import, &records))
 }

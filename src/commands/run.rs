@@ -10,15 +10,16 @@ use log::{debug, info, warn};
 
 use crate::apply::outside::partitioned;
 use crate::config::Config;
-use crate::error::{Before, BunRow, Error};
+use crate::error::{Before, Error};
 use crate::history::{self, Observation, Observe, tables};
-use crate::lock::fence::Fault;
+use crate::lock::fence::{Expected, Fault, Fenced};
 use crate::lock::row::{create_tables, wait_for_bun};
 use crate::lock::{self, Acquired, Locked};
 use crate::migration::{self, Applied, History, Migration, Version};
 use crate::plan::{self, Plan, Rules, doubt};
 use crate::server::open::{self, application_name};
 use crate::server::session::Session;
+use crate::server::settings::{LOCK_TIMEOUT, Settings};
 use crate::server::wait::{Awaited, Wait};
 use crate::signals::Signals;
 use crate::text::words::counted;
@@ -164,17 +165,35 @@ impl Held {
             None => Ok(()),
         }
     }
-}
 
-/// Why what a command was to write without running a file was not written.
-pub fn not_written(fault: Fault, doing: &str, lost: Error) -> Error {
-    match fault {
-        Fault::DoneByOthers => lost,
-        Fault::Refused(cause) => Error::Database {
-            doing: doing.to_owned(),
-            cause,
-        },
-        Fault::Error(error) => error,
+    /// Writes to history and journal in one transaction, without running a file: what `write` says, if what is `expected` is
+    /// there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LockLost`]; [`Error::Database`] if it is refused; what the connection meets.
+    pub fn write(
+        &mut self,
+        expected: &Expected,
+        doing: &str,
+        wait: &mut Wait,
+        write: impl FnOnce(&mut Fenced<'_>),
+    ) -> Result<(), Error> {
+        let settings = Settings {
+            lock_timeout: LOCK_TIMEOUT,
+            ..Settings::of_catalog()
+        };
+        let lost = self.locked.lost();
+        let mut fenced = self.locked.transaction(expected, settings);
+        write(&mut fenced);
+        fenced.commit(doing, wait).map_err(|fault| match fault {
+            Fault::DoneByOthers => lost,
+            Fault::Refused(cause) => Error::Database {
+                doing: doing.to_owned(),
+                cause,
+            },
+            Fault::Error(error) => error,
+        })
     }
 }
 
@@ -403,11 +422,7 @@ pub fn judge<'a>(
     observation.refuse_if_lost(config, migrations)?;
     let plan = plan_for(config, migrations, &observation.history)?;
     partitioned::refuse(session, &plan.pending)?;
-    let bun_row = observation.bun_row().map(|(locks, id)| BunRow {
-        locks: locks.to_owned(),
-        id,
-        newest: observation.history.newest(),
-    });
+    let bun_row = observation.bun_row();
     if plan.pending.is_empty() && bun_row.is_none() {
         return Ok(plan);
     }

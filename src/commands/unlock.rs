@@ -208,12 +208,7 @@ fn remove_ours(
     let Some(tables) = &observation.tables else {
         // Without a history table nobody can hold the guard, which is keyed by it.
         let removed = row::delete(config, &mut session, &locks, row, wait)?;
-        return Ok(removed_answer(
-            removed,
-            &locks,
-            row,
-            "of a runner that is gone",
-        ));
+        return Ok(removed_answer(removed, &locks, row, GONE));
     };
     let removed = row::remove_dead(config, &mut session, observation, tables, runner, row, wait)?;
     if !removed && let Some(holder) = lock::holder(&mut session, tables)? {
@@ -224,13 +219,10 @@ fn remove_ours(
         });
     }
     session.close();
-    Ok(removed_answer(
-        removed,
-        &locks,
-        row,
-        "of a runner that is gone",
-    ))
+    Ok(removed_answer(removed, &locks, row, GONE))
 }
+
+const GONE: &str = "of a runner that is gone";
 
 fn removed_answer(removed: bool, locks: &str, row: i64, whose: &str) -> String {
     match removed {

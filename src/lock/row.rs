@@ -191,17 +191,14 @@ pub fn delete(
 /// [`Error::BunRowWait`] at the deadline.
 pub fn wait_for_bun(observation: &Observation, wait: &mut Wait) -> Result<(), Error> {
     // It may have gone between two statements; then it is only a matter of trying again.
-    let Some((locks, id)) = observation.bun_row() else {
+    let Some(row) = observation.bun_row() else {
         return wait.pause(POLL);
     };
     if wait.is_over() {
-        return Err(Error::BunRowWait {
-            locks: locks.to_owned(),
-            id,
-            newest: observation.history.newest(),
-            waited: wait.elapsed(),
-        });
+        let waited = wait.elapsed();
+        return Err(Error::BunRowWait { row, waited });
     }
+    let (id, locks) = (row.id, row.locks);
     wait.say(|| {
         format!("bun's lock, row {id} of {locks}: its owner is a bun process, alive or dead")
     });

@@ -25,25 +25,16 @@ pub enum WayBack {
     None(Vec<Objection>),
 }
 
-/// A disagreement between history and files.
+/// A disagreement between history and files: a version that is modified, renamed, missing, or, under
+/// `MIGRATION_ORDER=strict`, out-of-order.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Divergence {
     pub version: Version,
+    pub state: State,
+    /// The version that a renamed file was applied under.
+    pub renamed_from: Option<Version>,
     /// Where the file is, unless it is missing.
     pub file: Option<String>,
-    pub kind: DivergenceKind,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DivergenceKind {
-    /// The file was edited after it was applied.
-    Modified,
-    /// The file was applied under this version.
-    Renamed(Version),
-    /// The file of an applied migration is gone, though older and newer ones are there.
-    Missing,
-    /// The file is older than something applied, and `MIGRATION_ORDER=strict`.
-    OutOfOrder,
 }
 
 /// Something in a pending file that cannot be run from a file, by place.
@@ -89,41 +80,20 @@ impl fmt::Display for Objection {
     }
 }
 
-impl DivergenceKind {
-    /// The state of a version that diverges so.
-    pub fn state(self) -> State {
-        match self {
-            DivergenceKind::Modified => State::Modified,
-            DivergenceKind::Renamed(_) => State::Renamed,
-            DivergenceKind::Missing => State::Missing,
-            DivergenceKind::OutOfOrder => State::OutOfOrder,
-        }
-    }
-}
-
 impl fmt::Display for Divergence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let version = self.version;
+        write!(f, "{} {}: ", self.version, self.state)?;
         let file = self.file.as_deref().unwrap_or("no file");
-        match self.kind {
-            DivergenceKind::Modified => {
-                write!(f, "{version} modified: {file}: edited after it was applied")
-            }
-            DivergenceKind::Renamed(from) => {
+        match (self.state, self.renamed_from) {
+            (_, Some(from)) => write!(f, "{file}: applied as {from}, whose file is gone"),
+            (State::Missing, _) => f.write_str("applied, but its file is gone"),
+            (State::OutOfOrder, _) => {
                 write!(
                     f,
-                    "{version} renamed: {file}: applied as {from}, whose file is gone"
+                    "{file}: older than what is applied (MIGRATION_ORDER=strict)"
                 )
             }
-            DivergenceKind::Missing => {
-                write!(f, "{version} missing: applied, but its file is gone")
-            }
-            DivergenceKind::OutOfOrder => {
-                write!(
-                    f,
-                    "{version} out-of-order: {file}: older than what is applied (MIGRATION_ORDER=strict)"
-                )
-            }
+            _ => write!(f, "{file}: edited after it was applied"),
         }
     }
 }

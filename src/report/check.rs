@@ -4,7 +4,7 @@ use crate::config::Order;
 use crate::error::Error;
 use crate::history::Observation;
 use crate::migration::State;
-use crate::plan::{self, Divergence, DivergenceKind, Entry, Obstruction, Plan};
+use crate::plan::{self, Entry, Obstruction, Plan};
 use crate::text::json::Json;
 use crate::text::terminal::{Layout, Tone, printable};
 use crate::text::words::counted;
@@ -80,8 +80,11 @@ impl Report<'_> {
             Json::Object(vec![
                 ("version", divergence.version.to_string().into()),
                 ("file", divergence.file.clone().into()),
-                ("state", divergence.kind.state().to_string().into()),
-                ("renamed_from", renamed_from(divergence).into()),
+                ("state", divergence.state.to_string().into()),
+                (
+                    "renamed_from",
+                    divergence.renamed_from.map(|it| it.to_string()).into(),
+                ),
                 ("tolerated", tolerated.into()),
             ])
         });
@@ -93,7 +96,7 @@ impl Report<'_> {
                 ("problem", obstruction.kind.to_string().into()),
             ])
         });
-        let bun_row = self.observation.bun_row().map(|(_, id)| id);
+        let bun_row = self.observation.bun_row().map(|it| it.id);
         Json::Object(vec![
             ("verdict", verdict.into()),
             ("pending", pending.collect()),
@@ -101,13 +104,5 @@ impl Report<'_> {
             ("obstructions", obstructions.collect()),
             ("bun_row_id", bun_row.into()),
         ])
-    }
-}
-
-/// Of a renamed file: the version that it was applied under.
-fn renamed_from(divergence: &Divergence) -> Option<String> {
-    match divergence.kind {
-        DivergenceKind::Renamed(from) => Some(from.to_string()),
-        DivergenceKind::Modified | DivergenceKind::Missing | DivergenceKind::OutOfOrder => None,
     }
 }

@@ -203,16 +203,12 @@ impl Report<'_> {
 
     fn start_of(&self, version: Version) -> String {
         let record = self.facts.records.get(&version);
-        let part = |label: &str, value: Option<String>| {
-            value.map_or(String::new(), |it| format!(" {label} {it}"))
-        };
+        let at = record.and_then(|it| Some(format!(" at {}", time(it.started_at.as_deref()?))));
+        let by = record.and_then(|it| Some(format!(" by {}", it.runner.as_deref()?)));
         format!(
             "started{}{}",
-            part(
-                "at",
-                record.and_then(|it| it.started_at.as_deref().map(time))
-            ),
-            part("by", record.and_then(|it| it.runner.clone()))
+            at.unwrap_or_default(),
+            by.unwrap_or_default()
         )
     }
 
@@ -478,14 +474,8 @@ fn number(text: &str) -> Json {
 /// The state as the name of a field.
 fn state_field(state: State) -> &'static str {
     match state {
-        State::Applied => "applied",
-        State::Pending => "pending",
         State::OutOfOrder => "out_of_order",
-        State::Modified => "modified",
-        State::Missing => "missing",
-        State::Ahead => "ahead",
-        State::Renamed => "renamed",
-        State::Archived => "archived",
+        state => state.name(),
     }
 }
 

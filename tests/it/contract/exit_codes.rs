@@ -500,7 +500,7 @@ fn exit_4_when_buns_row_is_there_until_the_deadline_whether_something_is_pending
         let error = up.run().code(4).error();
         assert!(
             error.contains(
-                ": row 7 of public.bun_migration_locks: its owner is a bun process, alive or dead, which nothing can tell"
+                ": row 7 of public.bun_migration_locks is bun's, whose owner may be alive or dead"
             ),
             "{error}"
         );

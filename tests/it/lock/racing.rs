@@ -393,7 +393,7 @@ fn a_row_of_buns_is_waited_for_until_the_deadline() {
     assert_eq!(
         rest,
         format!(
-            "row {id} of public.bun_migration_locks: its owner is a bun process, alive or dead, which nothing can tell\n  \
+            "row {id} of public.bun_migration_locks is bun's, whose owner may be alive or dead\n  \
              hint: run again if a bun process is at work; if you know that none is: lockstep unlock {id}"
         )
     );
