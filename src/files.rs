@@ -253,58 +253,22 @@ impl Search {
     }
 
     fn complain_of_duplicates(&mut self, version: Version, files: &[Named], which: &str) {
-        let mut paths: Vec<String> = files
-            .iter()
-            .map(|file| file.path.display().to_string())
-            .collect();
+        let mut paths: Vec<&Path> = files.iter().map(|it| it.path.as_path()).collect();
         paths.sort();
-        let first = files
-            .iter()
-            .map(|file| file.path.as_path())
-            .min()
-            .unwrap_or(Path::new(""));
-        self.complain(
-            first,
-            format!(
-                "version {version} has {} {which} files: {}",
-                paths.len(),
-                paths.join(", ")
-            ),
-        );
+        let shown: Vec<String> = paths.iter().map(|it| it.display().to_string()).collect();
+        let (count, shown) = (paths.len(), shown.join(", "));
+        let problem = format!("version {version} has {count} {which} files: {shown}");
+        self.complain(paths.first().unwrap_or(&Path::new("")), problem);
     }
 
     fn load(&mut self, version: Version, file: &Named) -> Option<Migration> {
-        let bytes = match fs::read(&file.path) {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                self.complain(&file.path, unreadable("file", &error));
-                return None;
-            }
-        };
-        let mut text = match String::from_utf8(bytes) {
+        let mut text = match read_text(&file.path) {
             Ok(text) => text,
-            Err(error) => {
-                let offset = error.utf8_error().valid_up_to();
-                let line = error.as_bytes()[..offset]
-                    .iter()
-                    .filter(|&&byte| byte == b'\n')
-                    .count()
-                    + 1;
-                self.complain(
-                    &file.path,
-                    format!("line {line}: not UTF-8 (byte {} of the file)", offset + 1),
-                );
+            Err(problem) => {
+                self.complain(&file.path, problem);
                 return None;
             }
         };
-        if let Some(offset) = text.find('\0') {
-            let line = text[..offset].matches('\n').count() + 1;
-            self.complain(
-                &file.path,
-                format!("line {line}: a NUL, which PostgreSQL cannot take"),
-            );
-            return None;
-        }
         if text.starts_with('\u{feff}') {
             text.drain(..'\u{feff}'.len_utf8());
         }
@@ -329,6 +293,24 @@ const OF_FILE_SYSTEMS: [&str; 4] = [
     "$RECYCLE.BIN",
     "@eaDir",
 ];
+
+/// A file's text, or why it is none.
+fn read_text(path: &Path) -> Result<String, String> {
+    let line = |bytes: &[u8]| bytes.iter().filter(|&&byte| byte == b'\n').count() + 1;
+    let bytes = fs::read(path).map_err(|error| unreadable("file", &error))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let line = line(&error.as_bytes()[..at]);
+        format!("line {line}: not UTF-8 (byte {} of the file)", at + 1)
+    })?;
+    match text.find('\0') {
+        Some(at) => {
+            let line = line(&text.as_bytes()[..at]);
+            Err(format!("line {line}: a NUL, which PostgreSQL cannot take"))
+        }
+        None => Ok(text),
+    }
+}
 
 /// A message of the protocol counts its length in 31 bits, and the server takes no statement above 1 GB.
 const MAX_FILE_BYTES: u64 = 512 << 20;

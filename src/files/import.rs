@@ -4,8 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::FileProblem;
 use super::new::write_new;
+use super::{FileProblem, MAX_FILE_BYTES, read_text};
 use crate::text::terminal::printable;
 
 /// A file of another tool's.
@@ -60,9 +60,6 @@ pub fn read(directory: &Path) -> Result<Vec<Found>, Vec<FileProblem>> {
 
 /// Deeper than any tool's directories; a symbolic link to a directory above ends here.
 const DEEPEST: usize = 16;
-
-/// Files of this size are data, not migrations; and the server takes no statement above 1 GB.
-const MAX_BYTES: u64 = 512 << 20;
 
 struct Reader {
     root: PathBuf,
@@ -122,22 +119,16 @@ impl Reader {
             let text = None;
             return self.found.push(Found { path: below, text });
         }
-        if !metadata.is_file() || metadata.len() > MAX_BYTES {
+        if !metadata.is_file() || metadata.len() > MAX_FILE_BYTES {
             let why = "no file, or one above 512 MiB";
             return self.problems.push(problem(path, why));
         }
-        match fs::read(path).map(String::from_utf8) {
-            Ok(Ok(text)) if !text.contains('\0') => {
+        match read_text(path) {
+            Ok(text) => {
                 let text = Some(text);
                 self.found.push(Found { path: below, text });
             }
-            Ok(Ok(_)) => self.problems.push(problem(path, "it holds a NUL")),
-            Ok(Err(error)) => {
-                let at = error.utf8_error().valid_up_to() + 1;
-                let why = format!("not UTF-8 (byte {at} of the file)");
-                self.problems.push(problem(path, why));
-            }
-            Err(error) => self.problems.push(problem(path, describe(&error))),
+            Err(why) => self.problems.push(problem(path, why)),
         }
     }
 }
