@@ -15,10 +15,8 @@ struct Table {
     name: &'static str,
     /// What tells it from another tool's of the same name.
     column: &'static str,
-    /// The statement's columns: which migration, and one of [`Record`]'s words.
-    columns: &'static str,
-    /// The rest of the statement, behind the table's name.
-    rest: &'static str,
+    /// Asks the table, `{}`, which migrations it knows, and one of [`Record`]'s words of each.
+    query: &'static str,
 }
 
 const TABLES: [Table; 11] = [
@@ -26,96 +24,81 @@ const TABLES: [Table; 11] = [
         Tool::GolangMigrate,
         "schema_migrations",
         "dirty",
-        "version, CASE WHEN dirty THEN 'failed' ELSE 'up to' END",
-        "",
+        "SELECT version::text AS entry, CASE WHEN dirty THEN 'failed' ELSE 'up to' END AS what FROM {}",
     ),
     table(
         Tool::Dbmate,
         "schema_migrations",
         "version",
-        "version, 'applied'",
-        "ORDER BY version",
+        "SELECT version::text AS entry, 'applied' AS what FROM {} ORDER BY version",
     ),
     table(
         Tool::Goose,
         "goose_db_version",
         "version_id",
-        "version_id, CASE WHEN is_applied THEN 'applied' ELSE 'undone' END",
-        "WHERE version_id <> 0 ORDER BY id",
+        "SELECT version_id::text AS entry, CASE WHEN is_applied THEN 'applied' ELSE 'undone' END AS what \
+         FROM {} WHERE version_id <> 0 ORDER BY id",
     ),
     table(
         Tool::SqlMigrate,
         "gorp_migrations",
         "applied_at",
-        "id, 'applied'",
-        "ORDER BY id",
+        "SELECT id::text AS entry, 'applied' AS what FROM {} ORDER BY id",
     ),
     table(
         Tool::Flyway,
         "flyway_schema_history",
         "installed_rank",
-        "version, CASE WHEN NOT success THEN 'failed' WHEN type LIKE 'UNDO%' OR type = 'DELETE' THEN 'undone' \
-         WHEN type LIKE '%BASELINE' THEN 'baseline' ELSE 'applied' END",
-        "WHERE version IS NOT NULL ORDER BY installed_rank",
+        "SELECT version::text AS entry, CASE WHEN NOT success THEN 'failed' \
+         WHEN type LIKE 'UNDO%' OR type = 'DELETE' THEN 'undone' WHEN type LIKE '%BASELINE' THEN 'baseline' \
+         ELSE 'applied' END AS what FROM {} WHERE version IS NOT NULL ORDER BY installed_rank",
     ),
     table(
         Tool::Refinery,
         "refinery_schema_history",
         "version",
-        "version, 'applied'",
-        "ORDER BY version",
+        "SELECT version::text AS entry, 'applied' AS what FROM {} ORDER BY version",
     ),
     table(
         Tool::Sqlx,
         "_sqlx_migrations",
         "success",
-        "version, CASE WHEN success THEN 'applied' ELSE 'failed' END",
-        "ORDER BY version",
+        "SELECT version::text AS entry, CASE WHEN success THEN 'applied' ELSE 'failed' END AS what \
+         FROM {} ORDER BY version",
     ),
     table(
         Tool::Diesel,
         "__diesel_schema_migrations",
         "version",
-        "version, 'applied'",
-        "ORDER BY version",
+        "SELECT version::text AS entry, 'applied' AS what FROM {} ORDER BY version",
     ),
     table(
         Tool::Prisma,
         "_prisma_migrations",
         "migration_name",
-        "migration_name, CASE WHEN rolled_back_at IS NOT NULL THEN 'undone' WHEN finished_at IS NULL THEN 'failed' \
-         ELSE 'applied' END",
-        "ORDER BY started_at",
+        "SELECT migration_name::text AS entry, CASE WHEN rolled_back_at IS NOT NULL THEN 'undone' \
+         WHEN finished_at IS NULL THEN 'failed' ELSE 'applied' END AS what FROM {} ORDER BY started_at",
     ),
     table(
         Tool::Bun,
         "bun_migrations",
         "name",
-        "name, 'applied'",
-        "ORDER BY id",
+        "SELECT name::text AS entry, 'applied' AS what FROM {} ORDER BY id",
     ),
     table(
         Tool::Tern,
         "schema_version",
         "version",
-        "version, 'up to'",
-        "WHERE version <> 0",
+        "SELECT version::text AS entry, 'up to' AS what FROM {} WHERE version <> 0",
     ),
 ];
 
-const fn table(
-    tool: Tool,
-    name: &'static str,
-    column: &'static str,
-    columns: &'static str,
-    rest: &'static str,
-) -> Table {
+const fn table(tool: Tool, name: &'static str, column: &'static str, query: &'static str) -> Table {
     Table {
         tool,
         name,
         column,
-        columns,
-        rest,
+        query,
     }
 }
 
@@ -125,6 +108,7 @@ pub struct Place {
     pub tool: Tool,
     pub schema: String,
     pub name: &'static str,
+    query: &'static str,
 }
 
 /// The names of the tables that tools keep.
@@ -158,6 +142,7 @@ pub fn place(tools: &[Tool], schema: &str, name: &str, columns: &str) -> Option<
         tool: table.tool,
         schema: schema.to_owned(),
         name: table.name,
+        query: table.query,
     })
 }
 
@@ -169,15 +154,8 @@ impl Place {
 
     /// Asks it what is applied: `entry` and `what`.
     pub fn query(&self) -> String {
-        let tables = TABLES.iter().filter(|it| it.name == self.name);
-        let mut tables = tables.filter(|it| it.tool == self.tool);
-        let (columns, rest) = tables.next().map_or(("", ""), |it| (it.columns, it.rest));
-        let (entry, what) = columns.split_once(", ").unwrap_or((columns, "''"));
-        let (schema, name) = (
-            quote::identifier(&self.schema),
-            quote::identifier(self.name),
-        );
-        format!("SELECT {entry}::text AS entry, {what} AS what FROM {schema}.{name} {rest}")
+        let table = format!("{}.{}", quote::identifier(&self.schema), self.name);
+        self.query.replace("{}", &table)
     }
 }
 
