@@ -23,7 +23,7 @@ use super::lexer::{Quoting, Token, TokenKind, continuation, part_end};
 /// White space, comments, a leading byte-order mark, empty statements, psql's commands and the data
 /// after `COPY … FROM STDIN` do not count. A semicolon in parentheses or in a `BEGIN ATOMIC` body
 /// is a token like any other.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Checksum(pub [u8; 32]);
 
 impl Checksum {

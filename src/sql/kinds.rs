@@ -95,6 +95,13 @@ fn outside(what: Outside) -> Kind {
     Kind::Outside(Box::new(what))
 }
 
+fn outside_if(refuses: bool) -> Kind {
+    match refuses {
+        true => outside(Outside::Other),
+        false => Kind::Plain,
+    }
+}
+
 fn create_kind(mut cursor: Cursor<'_>) -> Kind {
     if cursor.takes("database") || cursor.takes("tablespace") {
         return outside(Outside::Other);
@@ -105,11 +112,7 @@ fn create_kind(mut cursor: Cursor<'_>) -> Kind {
             let options = cursor.options();
             options.is_off("create_slot") || options.is_off("connect")
         };
-        return if without_slot {
-            Kind::Plain
-        } else {
-            outside(Outside::Other)
-        };
+        return outside_if(!without_slot);
     }
     let _ = cursor.takes("unique");
     if !cursor.takes("index concurrently") {
@@ -155,11 +158,7 @@ fn alter_kind(mut cursor: Cursor<'_>) -> Kind {
             let _ = cursor.takes("with");
             cursor.name().as_deref() == Some("tablespace")
         };
-        return if moves {
-            outside(Outside::Other)
-        } else {
-            Kind::Plain
-        };
+        return outside_if(moves);
     }
     if cursor.takes("subscription") {
         return alter_subscription_kind(cursor);
@@ -171,11 +170,11 @@ fn alter_kind(mut cursor: Cursor<'_>) -> Kind {
 /// `two_phase` of 18.
 fn alter_subscription_kind(mut cursor: Cursor<'_>) -> Kind {
     let _name = cursor.name();
-    let refuses = if cursor.takes("refresh") {
+    outside_if(if cursor.takes("refresh") {
         true
-    } else if cursor.takes("set publication")
-        || cursor.takes("add publication")
-        || cursor.takes("drop publication")
+    } else if cursor
+        .first_of("set publication|add publication|drop publication")
+        .is_some()
     {
         !(cursor.seek("with") && cursor.options().is_off("refresh"))
     } else if cursor.takes("set") {
@@ -183,12 +182,7 @@ fn alter_subscription_kind(mut cursor: Cursor<'_>) -> Kind {
         options.has("failover") || options.is_off("two_phase")
     } else {
         false
-    };
-    if refuses {
-        outside(Outside::Other)
-    } else {
-        Kind::Plain
-    }
+    })
 }
 
 /// `TABLE t DETACH PARTITION p CONCURRENTLY`, after `ALTER`.

@@ -26,7 +26,7 @@ pub fn parse(text: &str) -> Script {
 }
 
 /// A migration file's text, understood.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Script {
     /// In order; what is empty (`;;`, only comments) is no statement.
     pub statements: Vec<Statement>,
@@ -141,15 +141,7 @@ impl<'a> Splitter<'a> {
             hasher: Sha256::new(),
             open: None,
             no_more_copy_data: false,
-            script: Script {
-                statements: Vec::new(),
-                obstacles: Vec::new(),
-                psql_lines: Vec::new(),
-                no_transaction: false,
-                down_part: None,
-                checksum: Checksum([0; 32]),
-                checksums: Vec::new(),
-            },
+            script: Script::default(),
         }
     }
 
@@ -401,10 +393,9 @@ impl OpenStatement {
             Opening::Nothing if token.is_word("create") => Opening::Create,
             Opening::Create if token.is_word("or") => Opening::CreateOr,
             Opening::CreateOr if token.is_word("replace") => Opening::CreateOrReplace,
-            Opening::Create | Opening::CreateOrReplace if token.is_word("function") => {
-                Opening::Routine
-            }
-            Opening::Create | Opening::CreateOrReplace if token.is_word("procedure") => {
+            Opening::Create | Opening::CreateOrReplace
+                if token.is_word("function") || token.is_word("procedure") =>
+            {
                 Opening::Routine
             }
             Opening::Routine => Opening::Routine,
