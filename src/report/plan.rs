@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use crate::impact::{self, Harm, Impact, Lock, Measured, Mode, Warning, World};
 use crate::migration::Migration;
 use crate::plan::Plan;
-use crate::sql::{self, Kind};
+use crate::sql::{self, Kind, Script};
 use crate::text::json::Json;
 use crate::text::terminal::{Layout, hanging, shortened};
 use crate::text::words::{counted, duration};
@@ -33,17 +33,9 @@ pub struct Answer<'a> {
 struct File<'a> {
     migration: &'a Migration,
     is_out_of_order: bool,
-    runs: Runs,
+    /// How it is run: as in the JSON, and in words.
+    runs: (&'static str, &'static str),
     statements: Vec<Statement>,
-}
-
-/// How a file is run.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Runs {
-    InTransaction,
-    Outside,
-    /// In a transaction, and outside if the server refuses it there.
-    Either,
 }
 
 struct Statement {
@@ -84,7 +76,7 @@ impl<'a> Answer<'a> {
             File {
                 migration,
                 is_out_of_order: plan.out_of_order.contains(&migration.version),
-                runs: Runs::of(statements),
+                runs: runs(&migration.script),
                 statements: statements.iter().map(read).collect(),
             }
         });
@@ -184,28 +176,20 @@ impl<'a> Answer<'a> {
     }
 }
 
-impl Runs {
-    fn of(statements: &[sql::Statement]) -> Runs {
-        match statements {
-            [statement] => match statement.kind {
-                Kind::Plain => Runs::InTransaction,
-                Kind::Outside(_) => Runs::Outside,
-                Kind::MaybeOutside => Runs::Either,
-            },
-            _ => Runs::InTransaction,
-        }
-    }
-
-    /// As in the JSON, and in words.
-    fn words(self) -> (&'static str, &'static str) {
-        match self {
-            Runs::InTransaction => ("in_transaction", "in a transaction"),
-            Runs::Outside => ("outside", "outside a transaction"),
-            Runs::Either => (
-                "either",
-                "in a transaction, or outside if the server demands it",
-            ),
-        }
+fn runs(script: &Script) -> (&'static str, &'static str) {
+    const OUTSIDE: (&str, &str) = ("outside", "outside a transaction");
+    let alone = match script.statements.as_slice() {
+        [statement] => &statement.kind,
+        _ => &Kind::Plain,
+    };
+    match alone {
+        _ if script.no_transaction => OUTSIDE,
+        Kind::Outside(_) => OUTSIDE,
+        Kind::Plain => ("in_transaction", "in a transaction"),
+        Kind::MaybeOutside => (
+            "either",
+            "in a transaction, or outside if the server demands it",
+        ),
     }
 }
 
@@ -215,11 +199,7 @@ impl File<'_> {
             true => ", out-of-order",
             false => "",
         };
-        let head = format!(
-            "{}: {}{late}",
-            self.migration.file_name,
-            self.runs.words().1
-        );
+        let head = format!("{}: {}{late}", self.migration.file_name, self.runs.1);
         *out += &hanging(&head, 0, width);
         for statement in &self.statements {
             statement.write_text(out, width, &self.migration.file_name, told);
@@ -233,7 +213,7 @@ impl File<'_> {
             ("name", migration.file_name.clone().into()),
             ("file", migration.path.display().to_string().into()),
             ("out_of_order", self.is_out_of_order.into()),
-            ("runs", self.runs.words().0.into()),
+            ("runs", self.runs.0.into()),
             (
                 "statements",
                 self.statements.iter().map(Statement::json).collect(),
