@@ -12,7 +12,7 @@ use std::time::Duration;
 use log::kv::Value;
 
 use crate::config::Complaint;
-use crate::files::FileProblem;
+use crate::files::Problem;
 use crate::migration::{Direction, State, Version};
 use crate::plan::doubt::Doubt;
 use crate::plan::refusal::{Refusal, WayBack};
@@ -29,7 +29,7 @@ pub enum Error {
     /// The environment is unusable: every complaint at once.
     Environment(Vec<Complaint>),
     /// The migrations directory is unusable: every complaint at once.
-    Files(Vec<FileProblem>),
+    Files(Vec<Problem>),
     /// What is pending cannot be run: every complaint at once.
     Refused(Refusal),
     /// Migrations are pending, or may be, and it is not for us to run them.

@@ -18,12 +18,19 @@ use crate::sql;
 
 /// A file that cannot be used, and why.
 #[derive(Debug)]
-pub struct FileProblem {
+pub struct Problem {
     pub path: PathBuf,
     pub problem: String,
 }
 
-impl fmt::Display for FileProblem {
+impl Problem {
+    pub fn new(path: impl Into<PathBuf>, problem: impl Into<String>) -> Problem {
+        let (path, problem) = (path.into(), problem.into());
+        Problem { path, problem }
+    }
+}
+
+impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.path.display(), self.problem)
     }
@@ -35,7 +42,7 @@ impl fmt::Display for FileProblem {
 ///
 /// All that is wrong: a directory that cannot be read or has no migration, names that are no
 /// migration's, two files of one version, a down file without its up file, text that is not UTF-8 or holds a NUL.
-pub fn read(directory: &Path) -> Result<Vec<Migration>, Vec<FileProblem>> {
+pub fn read(directory: &Path) -> Result<Vec<Migration>, Vec<Problem>> {
     read_with_downs(directory).map(|(migrations, _)| migrations)
 }
 
@@ -44,7 +51,7 @@ pub fn read(directory: &Path) -> Result<Vec<Migration>, Vec<FileProblem>> {
 /// # Errors
 ///
 /// Like [`read`].
-pub fn read_with_downs(directory: &Path) -> Result<(Vec<Migration>, Downs), Vec<FileProblem>> {
+pub fn read_with_downs(directory: &Path) -> Result<(Vec<Migration>, Downs), Vec<Problem>> {
     let mut search = Search::default();
     search.walk(directory, &mut Vec::new());
     search.complain_of_names(directory);
@@ -80,7 +87,7 @@ impl Downs {
     /// # Errors
     ///
     /// What is wrong with it, or that there are several.
-    pub fn read(&self, version: Version) -> Result<Option<Migration>, FileProblem> {
+    pub fn read(&self, version: Version) -> Result<Option<Migration>, Problem> {
         let mut search = Search::default();
         let down = match self.0.get(&version).map(Vec::as_slice) {
             None => return Ok(None),
@@ -112,19 +119,16 @@ struct Search {
     /// The newest version that any name begins with, also if the rest of that name is wrong.
     newest: Option<Version>,
     /// Directories that could not be read, so that nothing is known of what is in them.
-    unreadable: Vec<FileProblem>,
+    unreadable: Vec<Problem>,
     /// All else that is wrong.
-    problems: Vec<FileProblem>,
+    problems: Vec<Problem>,
     /// The names that are no migration's, by how the right one is made of them, with the right one.
     misnamed: BTreeMap<Option<name::Mend>, Vec<(PathBuf, Option<String>)>>,
 }
 
 impl Search {
     fn complain(&mut self, path: &Path, problem: impl Into<String>) {
-        self.problems.push(FileProblem {
-            path: path.to_owned(),
-            problem: problem.into(),
-        });
+        self.problems.push(Problem::new(path, problem));
     }
 
     /// Collects the files below `directory`. `above` holds the real paths of the directories we are in, so that a
@@ -178,10 +182,8 @@ impl Search {
     }
 
     fn complain_of_directory(&mut self, directory: &Path, error: &io::Error) {
-        self.unreadable.push(FileProblem {
-            path: directory.to_owned(),
-            problem: unreadable("directory", error),
-        });
+        let problem = unreadable("directory", error);
+        self.unreadable.push(Problem::new(directory, problem));
     }
 
     fn visit(&mut self, path: &Path, above: &mut Vec<PathBuf>) {

@@ -11,7 +11,7 @@ mod version;
 use std::fmt;
 
 use crate::files::import::Found;
-use crate::files::name;
+use crate::files::{Problem, name};
 use crate::migration::{Direction, Version};
 
 /// The tools whose migrations are understood.
@@ -108,28 +108,12 @@ impl Brought {
     }
 }
 
-/// Something about one of the files.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Problem {
-    /// Below the directory; empty if it is about all of it.
-    pub path: String,
-    pub problem: String,
-}
-
-impl Problem {
-    fn new(path: impl Into<String>, problem: impl Into<String>) -> Problem {
-        Problem {
-            path: path.into(),
-            problem: problem.into(),
-        }
-    }
-}
-
 /// Understands a directory's files.
 ///
 /// # Errors
 ///
-/// Everything that cannot come along, or why it is not known whose files they are.
+/// Everything that cannot come along, by its path below the directory; or why it is not known whose files they are, without a
+/// path.
 pub fn understand(found: &[Found]) -> Result<Import, Vec<Problem>> {
     let layout::Recognised {
         tools,
@@ -141,7 +125,7 @@ pub fn understand(found: &[Found]) -> Result<Import, Vec<Problem>> {
     for source in &sources {
         match parts::of(tools[0], source) {
             Ok(part) => parts.push(part),
-            Err(problem) => problems.push(Problem::new(&source.up.path, problem)),
+            Err(problem) => problems.push(Problem::new(&source.up.found.path, problem)),
         }
     }
     let versions = match version::versions(&sources) {
@@ -159,9 +143,9 @@ pub fn understand(found: &[Found]) -> Result<Import, Vec<Problem>> {
         let (up, down) = parts;
         migrations.push(Brought {
             version,
-            name: name_for(&source.name),
+            name: name_for(&source.up.name),
             number: source.number.join("."),
-            id: source.id.clone(),
+            id: source.up.id.clone(),
             up,
             down,
         });

@@ -13,9 +13,9 @@ use super::run;
 use super::{Answer, Context};
 use crate::config::{self, Config, DivergencePolicy, Order};
 use crate::error::Error;
-use crate::files::{self, FileProblem};
+use crate::files::{self, Problem};
 use crate::import::history::{self, Place, Record, Verdict};
-use crate::import::{self, Brought, Import, Problem};
+use crate::import::{self, Brought, Import};
 use crate::migration::History;
 use crate::plan::{self, Rules};
 use crate::report::import::{Known, Report};
@@ -83,13 +83,18 @@ pub fn run(context: &Context<'_>, from: &Path) -> Result<Answer, Error> {
 }
 
 /// The problems, with the directory in front of their paths.
-fn located(directory: &Path, problems: Vec<Problem>) -> Vec<FileProblem> {
-    let located = |it: Problem| FileProblem {
-        path: match it.path.as_str() {
-            "" => directory.to_owned(),
-            path => directory.join(path),
-        },
-        problem: it.problem,
+fn located(directory: &Path, problems: Vec<Problem>) -> Vec<Problem> {
+    let located = |it: Problem| {
+        let is_of_all = it.path.as_os_str().is_empty();
+        let path = directory.join(&it.path);
+        Problem {
+            path: if is_of_all {
+                directory.to_owned()
+            } else {
+                path
+            },
+            ..it
+        }
     };
     problems.into_iter().map(located).collect()
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::new::write_new;
-use super::{FileProblem, MAX_FILE_BYTES, read_text};
+use super::{MAX_FILE_BYTES, Problem, read_text};
 use crate::text::terminal::printable;
 
 /// A file of another tool's.
@@ -35,11 +35,11 @@ impl Found {
 /// # Errors
 ///
 /// All that cannot be read, leads out of the directory, or cannot be shown.
-pub fn read(directory: &Path) -> Result<Vec<Found>, Vec<FileProblem>> {
+pub fn read(directory: &Path) -> Result<Vec<Found>, Vec<Problem>> {
     let mut reader = Reader {
         root: match directory.canonicalize() {
             Ok(root) => root,
-            Err(error) => return Err(vec![problem(directory, describe(&error))]),
+            Err(error) => return Err(vec![Problem::new(directory, describe(&error))]),
         },
         found: Vec::new(),
         problems: Vec::new(),
@@ -64,7 +64,7 @@ const DEEPEST: usize = 16;
 struct Reader {
     root: PathBuf,
     found: Vec<Found>,
-    problems: Vec<FileProblem>,
+    problems: Vec<Problem>,
 }
 
 impl Reader {
@@ -73,14 +73,20 @@ impl Reader {
             Ok(entries) if depth < DEEPEST => entries,
             Ok(_) => {
                 let why = "directories lead deeper than 16 levels: a symbolic link goes round?";
-                return self.problems.push(problem(directory, why));
+                return self.problems.push(Problem::new(directory, why));
             }
-            Err(error) => return self.problems.push(problem(directory, describe(&error))),
+            Err(error) => {
+                return self
+                    .problems
+                    .push(Problem::new(directory, describe(&error)));
+            }
         };
         for entry in entries {
             match entry {
                 Ok(entry) => self.visit(directory, &entry, below, depth),
-                Err(error) => self.problems.push(problem(directory, describe(&error))),
+                Err(error) => self
+                    .problems
+                    .push(Problem::new(directory, describe(&error))),
             }
         }
     }
@@ -92,7 +98,7 @@ impl Reader {
         }
         let Some(name) = name.to_str().filter(|it| printable(it) == *it) else {
             let why = format!("the name {name:?} holds what cannot be shown: rename it");
-            return self.problems.push(problem(directory, why));
+            return self.problems.push(Problem::new(directory, why));
         };
         let path = directory.join(name);
         let outcome = entry.file_type().and_then(|kind| {
@@ -104,10 +110,10 @@ impl Reader {
             below => format!("{below}/{name}"),
         };
         match outcome {
-            Err(error) => self.problems.push(problem(&path, describe(&error))),
+            Err(error) => self.problems.push(Problem::new(&path, describe(&error))),
             Ok((false, metadata)) if metadata.is_dir() || is_read(&below) => {
                 let why = "a symbolic link out of the directory: put the file itself here";
-                self.problems.push(problem(&path, why));
+                self.problems.push(Problem::new(&path, why));
             }
             Ok((true, metadata)) if metadata.is_dir() => self.walk(&path, &below, depth + 1),
             Ok((_, metadata)) => self.take(&path, below, &metadata),
@@ -121,14 +127,14 @@ impl Reader {
         }
         if !metadata.is_file() || metadata.len() > MAX_FILE_BYTES {
             let why = "no file, or one above 512 MiB";
-            return self.problems.push(problem(path, why));
+            return self.problems.push(Problem::new(path, why));
         }
         match read_text(path) {
             Ok(text) => {
                 let text = Some(text);
                 self.found.push(Found { path: below, text });
             }
-            Err(why) => self.problems.push(problem(path, why)),
+            Err(why) => self.problems.push(Problem::new(path, why)),
         }
     }
 }
@@ -145,29 +151,22 @@ fn describe(error: &io::Error) -> String {
     format!("cannot be read: {error}")
 }
 
-fn problem(path: &Path, problem: impl Into<String>) -> FileProblem {
-    FileProblem {
-        path: path.to_owned(),
-        problem: problem.into(),
-    }
-}
-
 /// Looks whether files may be written into the directory: it is absent, or empty.
 ///
 /// # Errors
 ///
 /// It is not.
-pub fn is_free(directory: &Path) -> Result<(), Vec<FileProblem>> {
+pub fn is_free(directory: &Path) -> Result<(), Vec<Problem>> {
     let mut entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(vec![problem(directory, describe(&error))]),
+        Err(error) => return Err(vec![Problem::new(directory, describe(&error))]),
     };
     match entries.next() {
         None => Ok(()),
         Some(_) => {
             let why = "not empty: MIGRATIONS_DIR is where the migrations are written to, and must be absent or empty";
-            Err(vec![problem(directory, why)])
+            Err(vec![Problem::new(directory, why)])
         }
     }
 }
@@ -178,10 +177,11 @@ pub fn is_free(directory: &Path) -> Result<(), Vec<FileProblem>> {
 /// # Errors
 ///
 /// What cannot be created; then nothing stays.
-pub fn write(directory: &Path, files: &[(String, &str)]) -> Result<(), Vec<FileProblem>> {
+pub fn write(directory: &Path, files: &[(String, &str)]) -> Result<(), Vec<Problem>> {
     is_free(directory)?;
-    let refused =
-        |path: &Path, error: &io::Error| vec![problem(path, format!("cannot be created: {error}"))];
+    let refused = |path: &Path, error: &io::Error| {
+        vec![Problem::new(path, format!("cannot be created: {error}"))]
+    };
     // A symbolic link to an empty directory stays one.
     let target = directory.canonicalize();
     let is_there = target.is_ok();

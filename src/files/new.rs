@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
-use super::{FileProblem, Search, name, unreadable};
+use super::{Problem, Search, name, unreadable};
 use crate::migration::{Direction, Version};
 
 /// What was made.
@@ -47,7 +47,7 @@ pub fn name_for(wish: &str) -> Option<String> {
 /// # Errors
 ///
 /// A directory that cannot be read or written, a name that the system refuses.
-pub fn create(directory: &Path, name: &str) -> Result<Created, Vec<FileProblem>> {
+pub fn create(directory: &Path, name: &str) -> Result<Created, Vec<Problem>> {
     let found = prepare(directory).map_err(|error| refused(directory, "directory", &error))?;
     let mut version = following(directory, newest(directory)?, now())?;
     loop {
@@ -76,7 +76,7 @@ fn create_at(
     version: Version,
     title: &str,
     found: Directory,
-) -> Result<Option<Created>, Vec<FileProblem>> {
+) -> Result<Option<Created>, Vec<Problem>> {
     if newest(directory)?.is_some_and(|newest| newest >= version) {
         return Ok(None);
     }
@@ -110,7 +110,7 @@ fn prepare(directory: &Path) -> io::Result<Directory> {
 }
 
 /// The newest version that any `.sql` file below the directory begins with, also if the rest of its name is wrong.
-fn newest(directory: &Path) -> Result<Option<Version>, Vec<FileProblem>> {
+fn newest(directory: &Path) -> Result<Option<Version>, Vec<Problem>> {
     let mut search = Search::default();
     search.walk(directory, &mut Vec::new());
     match search.unreadable.is_empty() {
@@ -124,13 +124,11 @@ fn following(
     directory: &Path,
     newest: Option<Version>,
     at_least: Version,
-) -> Result<Version, Vec<FileProblem>> {
+) -> Result<Version, Vec<Problem>> {
     match newest {
         Some(newest) if newest >= at_least => newest.next().ok_or_else(|| {
-            vec![FileProblem {
-                path: directory.to_owned(),
-                problem: format!("no version comes after {newest}"),
-            }]
+            let problem = format!("no version comes after {newest}");
+            vec![Problem::new(directory, problem)]
         }),
         _ => Ok(at_least),
     }
@@ -155,15 +153,12 @@ pub(super) fn write_new(path: &Path, text: &str) -> io::Result<()> {
     })
 }
 
-fn refused(path: &Path, what: &str, error: &io::Error) -> Vec<FileProblem> {
+fn refused(path: &Path, what: &str, error: &io::Error) -> Vec<Problem> {
     let problem = match error.kind() {
         io::ErrorKind::NotADirectory => unreadable(what, error),
         _ => format!("the {what} cannot be created: {error}"),
     };
-    vec![FileProblem {
-        path: path.to_owned(),
-        problem,
-    }]
+    vec![Problem::new(path, problem)]
 }
 
 #[cfg(test)]

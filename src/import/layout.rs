@@ -2,20 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use super::{Problem, Tool, parts};
+use super::{Tool, parts};
+use crate::files::Problem;
 use crate::files::import::Found;
 
 /// What is there, as one migration.
 pub(super) struct Source<'a> {
-    /// As they stand in the name.
-    pub digits: String,
+    pub up: Named<'a>,
+    pub down: Option<&'a Found>,
     /// The numbers of the version, without leading zeros.
     pub number: Vec<String>,
-    pub name: String,
-    /// The file's name, or its directory's where the tool gives each migration one.
-    pub id: String,
-    pub up: &'a Found,
-    pub down: Option<&'a Found>,
     /// A file beside it says so.
     pub wants_no_transaction: bool,
 }
@@ -43,12 +39,14 @@ enum Shape {
 
 /// A file whose name is a migration's.
 #[derive(Clone)]
-struct Named<'a> {
-    found: &'a Found,
+pub(super) struct Named<'a> {
+    pub found: &'a Found,
     is_up: bool,
-    digits: String,
-    name: String,
-    id: String,
+    /// As they stand in the name.
+    pub digits: String,
+    pub name: String,
+    /// The file's name, or its directory's where the tool gives each migration one.
+    pub id: String,
 }
 
 /// Finds out whose the files are.
@@ -69,20 +67,15 @@ pub(super) fn recognise(found: &[Found]) -> Result<Recognised<'_>, Vec<Problem>>
         _ => return Err(vec![mixture(&shapes)]),
     };
     let tools = tools(*shape, named, &left)?;
-    let sources = paired(*shape, named)?;
     let settings: Vec<&Found> = found.iter().filter(|it| !is_sql(&it.path)).collect();
-    let sources = sources
-        .into_iter()
-        .map(|(up, down)| Source {
-            number: numbers(&up.digits),
-            wants_no_transaction: says_no_transaction(*shape, up.found, &settings),
-            digits: up.digits,
-            name: up.name,
-            id: up.id,
-            up: up.found,
-            down,
-        })
-        .collect();
+    let pairs = paired(*shape, named)?.into_iter();
+    let sources = pairs.map(|(up, down)| Source {
+        number: numbers(&up.digits),
+        wants_no_transaction: says_no_transaction(*shape, up.found, &settings),
+        up,
+        down,
+    });
+    let sources = sources.collect();
     Ok(Recognised {
         tools,
         sources,
@@ -299,7 +292,7 @@ fn by_comments(named: &[Named<'_>], left: &[Problem]) -> Result<Vec<Tool>, Vec<P
         [] => Ok(vec![Tool::Sqlx, Tool::Tern]),
         [(Tool::SqlMigrate, _)] => {
             // sql-migrate runs every file, in an order that only numbers can tell.
-            let unnumbered = left.iter().filter(|it| !it.path.contains('/'));
+            let unnumbered = left.iter().filter(|it| it.path.components().count() == 1);
             let problem = "sql-migrate runs it, and its name begins with no number: give it one";
             let problems: Vec<Problem> = unnumbered
                 .map(|it| Problem::new(&it.path, problem))

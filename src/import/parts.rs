@@ -33,7 +33,7 @@ pub(super) fn of(tool: Tool, source: &Source<'_>) -> Result<(Part, Option<Part>)
             false => text.to_owned(),
         },
     };
-    let (path, text) = (&source.up.path, source.up.text());
+    let (path, text) = (&source.up.found.path, source.up.found.text());
     refuse_templates(tool, text)?;
     if matches!(
         tool,

@@ -1,5 +1,7 @@
 //! Layouts, versions, parts and histories, each as a table of cases.
 
+use std::path::Path;
+
 use super::history::{Record, Verdict, judge};
 use super::*;
 
@@ -15,8 +17,8 @@ fn understood(found: &[(&str, &str)]) -> Import {
 /// The complaints, in a line each.
 fn refused(found: &[(&str, &str)]) -> String {
     let problems = understand(&files(found)).expect_err("complaints");
-    let line = |it: &Problem| format!("{}: {}", it.path, it.problem);
-    problems.iter().map(line).collect::<Vec<_>>().join("\n")
+    let lines = problems.iter().map(Problem::to_string);
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// The versions that up files of these numbers get, in the order given.
@@ -256,15 +258,18 @@ fn what_stays_behind_is_told() {
         ("B1__all.sql", ""),
     ]);
     assert_eq!(import.migrations.len(), 2);
-    let left: Vec<&str> = import.left.iter().map(|it| it.path.as_str()).collect();
-    assert_eq!(left, ["R__views.sql", "afterMigrate.sql", "B1__all.sql"]);
+    let left: Vec<_> = import.left.iter().map(|it| &it.path).collect();
+    assert_eq!(
+        left,
+        ["R__views.sql", "afterMigrate.sql", "B1__all.sql"].map(Path::new)
+    );
     let import = understood(&[("U2__b.sql", ""), ("U1__a.sql", "")]);
     assert_eq!(
         (import.tools, import.migrations.len()),
         (vec![Tool::Refinery], 2)
     );
     let import = understood(&[("1_a.up.sql", ""), ("seeds/1_b.up.sql", "")]);
-    assert_eq!(import.left[0].path, "seeds/1_b.up.sql");
+    assert_eq!(import.left[0].path, Path::new("seeds/1_b.up.sql"));
 }
 
 #[test]

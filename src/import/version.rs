@@ -3,10 +3,12 @@
 //! What tells a moment becomes that moment: 14 digits, dates with and without a time, seconds and their fractions since 1970.
 //! A counter is padded with zeros. If a directory has both, and that would change the order, all are padded.
 
-use time::Date;
+use time::OffsetDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
 
-use super::Problem;
 use super::layout::Source;
+use crate::files::Problem;
 use crate::migration::Version;
 
 /// The version of each source, in their order.
@@ -21,7 +23,7 @@ pub fn versions(sources: &[Source<'_>]) -> Result<Vec<Version>, Vec<Problem>> {
     let digits = |source: &Source<'_>| source.number.concat();
     let moments: Vec<Option<Version>> = sources
         .iter()
-        .map(|source| moment(&source.digits).or_else(|| padded(&digits(source))))
+        .map(|source| moment(&source.up.digits).or_else(|| padded(&digits(source))))
         .collect();
     if keeps_order(sources, &moments) {
         return Ok(moments.into_iter().flatten().collect());
@@ -36,7 +38,7 @@ pub fn versions(sources: &[Source<'_>]) -> Result<Vec<Version>, Vec<Problem>> {
 
 fn too_long(source: &Source<'_>) -> Problem {
     let problem = "the version cannot be told in 14 digits: rename it";
-    Problem::new(&source.up.path, problem)
+    Problem::new(&source.up.found.path, problem)
 }
 
 /// Returns true if and only if all have a version, and are sorted by it as by their numbers.
@@ -79,17 +81,13 @@ fn moment(digits: &str) -> Option<Version> {
 
 /// None before 2001, when numbers of that length begin, and after 2099.
 fn since_1970(seconds: u64) -> Option<Version> {
-    const EPOCH: u64 = 2_440_588;
-    const DAY: u64 = 86_400;
+    const DIGITS: &[BorrowedFormatItem<'_>] =
+        format_description!("[year][month][day][hour][minute][second]");
     if !(1_000_000_000..4_102_444_800).contains(&seconds) {
         return None;
     }
-    let date = Date::from_julian_day(i32::try_from(EPOCH + seconds / DAY).ok()?).ok()?;
-    let (year, month, day) = (date.year(), u8::from(date.month()), date.day());
-    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    Version::parse(&format!(
-        "{year:04}{month:02}{day:02}{hour:02}{minute:02}{second:02}"
-    ))
+    let moment = OffsetDateTime::from_unix_timestamp(seconds.try_into().ok()?).ok()?;
+    Version::parse(&moment.format(DIGITS).ok()?)
 }
 
 /// Versions of several numbers: each number gets as many places as the longest at its place needs, two at least.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::split::Remedy;
-use crate::files::FileProblem;
+use crate::files::Problem;
 use crate::migration::{State, Version};
 use crate::sql::{ObstacleKind, Partitioned};
 
@@ -55,7 +55,7 @@ pub enum Objection {
     NoFile(Version),
     /// Where the down file would be.
     NoDownFile(String),
-    Unusable(FileProblem),
+    Unusable(Problem),
     /// Something in the down file cannot be run.
     Obstructed(Obstruction),
 }

@@ -7,7 +7,7 @@
 //! `down` is relative, so it matters when it counts. What is rolled back is what was the newest when the command was
 //! given: of two that are given at the same time, the second finds its work done, and does not take the next group.
 
-use crate::files::{FileProblem, name};
+use crate::files::{Problem, name};
 use crate::migration::{Direction, History, Migration, Version};
 use crate::plan;
 pub use crate::plan::refusal::Objection;
@@ -94,7 +94,7 @@ impl Chosen {
     pub fn down_files(
         versions: &[Version],
         migrations: &[Migration],
-        read: impl Fn(Version) -> Result<Option<Migration>, FileProblem>,
+        read: impl Fn(Version) -> Result<Option<Migration>, Problem>,
     ) -> Result<Vec<Migration>, WayBack> {
         let (mut files, mut objections) = (Vec::new(), Vec::new());
         for &version in versions {

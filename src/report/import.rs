@@ -53,7 +53,7 @@ impl Report<'_> {
         if !import.left.is_empty() {
             text += "\nleft behind:\n";
             for left in &import.left {
-                text += &hanging(&format!("{}: {}", left.path, left.problem), 2, columns);
+                text += &hanging(&left.to_string(), 2, columns);
             }
         }
         if let Some(refusal) = self.refusal {
