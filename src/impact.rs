@@ -298,7 +298,7 @@ impl Reader<'_> {
     }
 
     fn vacuum(&mut self, mut words: Cursor<'_>) {
-        let is_full = words.options().is_on("full") || words.takes("full");
+        let is_full = words.options().get("full") == Some(true) || words.takes("full");
         while words.first_of("freeze|verbose|analyze").is_some() {}
         if is_full {
             self.rewrites_each(words.tables(), "pg_repack, or VACUUM without FULL");
@@ -321,7 +321,7 @@ impl Reader<'_> {
     }
 
     fn reindex(&mut self, mut words: Cursor<'_>) {
-        let option = words.options().is_on("concurrently");
+        let option = words.options().get("concurrently") == Some(true);
         let kind = words.lower_word();
         let concurrently = words.takes("concurrently") || option;
         let mode = Mode::Share.or_gentle(concurrently);

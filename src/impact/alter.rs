@@ -160,7 +160,8 @@ impl Reader<'_> {
     fn set_form(&mut self, table: &Name, mut words: Cursor<'_>) -> Mode {
         // Those of a view are changed under a stronger lock.
         let options = words.clone().options();
-        let is_view = options.has("security_barrier") || options.has("security_invoker");
+        let is_view =
+            options.get("security_barrier").is_some() || options.get("security_invoker").is_some();
         if words.at_symbol("(") && !is_view || words.takes("without cluster") {
             return Mode::ShareUpdateExclusive;
         }

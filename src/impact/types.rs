@@ -13,30 +13,26 @@ pub struct Type {
 }
 
 /// What SQL calls otherwise.
-const ALIASES: [(&str, &str); 15] = [
-    ("int", "integer"),
-    ("int4", "integer"),
-    ("int2", "smallint"),
-    ("int8", "bigint"),
-    ("bool", "boolean"),
-    ("float4", "real"),
-    ("float8", "double precision"),
-    ("float", "double precision"),
-    ("double", "double precision"),
-    ("decimal", "numeric"),
-    ("dec", "numeric"),
-    ("varchar", "character varying"),
-    ("char", "character"),
-    ("bpchar", "character"),
-    ("varbit", "bit varying"),
+const ALIASES: [(&str, &str); 10] = [
+    ("integer", "int|int4"),
+    ("smallint", "int2"),
+    ("bigint", "int8"),
+    ("boolean", "bool"),
+    ("real", "float4"),
+    ("double precision", "float8|float|double"),
+    ("numeric", "decimal|dec"),
+    ("character varying", "varchar"),
+    ("character", "char|bpchar"),
+    ("bit varying", "varbit"),
 ];
 
 impl Type {
     /// Takes a type as a column's definition has it.
     pub fn read(words: &mut Cursor<'_>) -> Option<Type> {
         let written = words.parts()?.pop()?;
-        let alias = ALIASES.iter().find(|(alias, _)| *alias == written);
-        let mut name = alias.map_or(written, |(_, name)| (*name).to_owned());
+        let is_alias = |others: &str| others.split('|').any(|it| it == written);
+        let standard = ALIASES.iter().find(|(_, others)| is_alias(others));
+        let mut name = standard.map_or(written.clone(), |(name, _)| (*name).to_owned());
         let _ = words.takes("precision");
         if words.takes("varying") {
             name.push_str(" varying");

@@ -179,11 +179,7 @@ impl<'a> Cursor<'a> {
     pub(super) fn relation(&mut self) -> Option<String> {
         let in_parens = self.takes("only") && self.symbol("(");
         let name = self.qualified_name()?;
-        let _ = if in_parens {
-            self.symbol(")")
-        } else {
-            self.symbol("*")
-        };
+        let _ = self.symbol(if in_parens { ")" } else { "*" });
         Some(name)
     }
 
@@ -289,24 +285,10 @@ impl<'a> Cursor<'a> {
 pub struct Options(Vec<(String, bool)>);
 
 impl Options {
-    pub(super) fn value(&self, name: &str) -> Option<bool> {
-        self.0
-            .iter()
-            .rev()
-            .find(|(other, _)| other == name)
-            .map(|&(_, on)| on)
-    }
-
-    pub fn has(&self, name: &str) -> bool {
-        self.value(name).is_some()
-    }
-
-    pub fn is_on(&self, name: &str) -> bool {
-        self.value(name) == Some(true)
-    }
-
-    pub(super) fn is_off(&self, name: &str) -> bool {
-        self.value(name) == Some(false)
+    pub fn get(&self, name: &str) -> Option<bool> {
+        let mut options = self.0.iter().rev();
+        let found = options.find(|(other, _)| other == name);
+        found.map(|&(_, on)| on)
     }
 }
 

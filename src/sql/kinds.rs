@@ -110,7 +110,7 @@ fn create_kind(mut cursor: Cursor<'_>) -> Kind {
         // Only creating the slot, on the other server, could not be undone.
         let without_slot = cursor.seek("with") && {
             let options = cursor.options();
-            options.is_off("create_slot") || options.is_off("connect")
+            options.get("create_slot") == Some(false) || options.get("connect") == Some(false)
         };
         return outside_if(!without_slot);
     }
@@ -176,10 +176,10 @@ fn alter_subscription_kind(mut cursor: Cursor<'_>) -> Kind {
         .first_of("set publication|add publication|drop publication")
         .is_some()
     {
-        !(cursor.seek("with") && cursor.options().is_off("refresh"))
+        !cursor.seek("with") || cursor.options().get("refresh") != Some(false)
     } else if cursor.takes("set") {
         let options = cursor.options();
-        options.has("failover") || options.is_off("two_phase")
+        options.get("failover").is_some() || options.get("two_phase") == Some(false)
     } else {
         false
     })
@@ -248,7 +248,7 @@ pub(super) struct Reindex {
 
 /// `[(options)] TABLE [CONCURRENTLY] t`, after `REINDEX`.
 pub(super) fn reindex(mut cursor: Cursor<'_>) -> Option<Reindex> {
-    let option = cursor.options().is_on("concurrently");
+    let option = cursor.options().get("concurrently") == Some(true);
     let target = [
         ("index", ReindexTarget::Index),
         ("table", ReindexTarget::Table),

@@ -220,10 +220,11 @@ impl<'a> Splitter<'a> {
             Some(Annotation::Unknown) => ObstacleKind::UnknownAnnotation(shown),
             Some(Annotation::NoTransaction) | None => return,
         };
-        self.script.obstacles.push(Obstacle {
-            offset,
-            kind: problem,
-        });
+        self.obstruct(offset, problem);
+    }
+
+    fn obstruct(&mut self, offset: usize, kind: ObstacleKind) {
+        self.script.obstacles.push(Obstacle { offset, kind });
     }
 
     /// `{{` is no SQL, but what many tools fill in.
@@ -234,10 +235,7 @@ impl<'a> Splitter<'a> {
             && rest.starts_with("{{")
             && !self.script.obstacles.iter().any(known)
         {
-            self.script.obstacles.push(Obstacle {
-                offset: token.start,
-                kind: ObstacleKind::Template,
-            });
+            self.obstruct(token.start, ObstacleKind::Template);
         }
     }
 
@@ -255,10 +253,9 @@ impl<'a> Splitter<'a> {
         if obstacle == Some(ObstacleKind::CopyFromStdin) {
             self.skip_copy_data();
         }
-        self.script.obstacles.extend(obstacle.map(|kind| Obstacle {
-            offset: open.start,
-            kind,
-        }));
+        if let Some(kind) = obstacle {
+            self.obstruct(open.start, kind);
+        }
         self.script.statements.push(Statement {
             start: offset(open.start),
             end: offset(end),
@@ -298,12 +295,8 @@ impl<'a> Splitter<'a> {
         if first_on_its_line && (command == "restrict" || command == "unrestrict") {
             self.script.psql_lines.push(token.start..token.end());
         } else {
-            let kind =
-                ObstacleKind::PsqlCommand(format!("\\{}", quote::clip(command, PSQL_WORD_BYTES)));
-            self.script.obstacles.push(Obstacle {
-                offset: token.start,
-                kind,
-            });
+            let word = format!("\\{}", quote::clip(command, PSQL_WORD_BYTES));
+            self.obstruct(token.start, ObstacleKind::PsqlCommand(word));
         }
     }
 
