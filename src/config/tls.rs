@@ -155,20 +155,13 @@ impl Resolution<'_, '_> {
             return Tls::none();
         }
         let mut certificates = certificates.unwrap_or(CertificateMode::Allow);
-        if mode < Mode::Require {
-            if negotiation == Some(Negotiation::Direct) {
-                self.refuse_one(
-                    "sslnegotiation",
-                    "sslnegotiation=direct needs sslmode=require or a stronger one",
-                );
-            }
-            if certificates == CertificateMode::Require {
-                certificates = CertificateMode::Allow;
-                self.refuse_one(
-                    "sslcertmode",
-                    "sslcertmode=require needs sslmode=require or a stronger one",
-                );
-            }
+        let needs = "needs sslmode=require or a stronger one";
+        if mode < Mode::Require && negotiation == Some(Negotiation::Direct) {
+            self.refuse_one("sslnegotiation", &format!("sslnegotiation=direct {needs}"));
+        }
+        if mode < Mode::Require && certificates == CertificateMode::Require {
+            certificates = CertificateMode::Allow;
+            self.refuse_one("sslcertmode", &format!("sslcertmode=require {needs}"));
         }
         if mode == Mode::VerifyFull
             && !self.given.contains_key("host")
@@ -225,6 +218,7 @@ impl Resolution<'_, '_> {
     }
 
     fn versions(&mut self) -> Versions {
+        const HIGHEST: &str = "ssl_max_protocol_version";
         let versions = [("tlsv1", 0), ("tlsv1.1", 1), ("tlsv1.2", 2), ("tlsv1.3", 3)];
         let mut version = |key| {
             self.parsed(key, "one of TLSv1, TLSv1.1, TLSv1.2, TLSv1.3", |text| {
@@ -235,29 +229,15 @@ impl Resolution<'_, '_> {
                     .map(|(_, version)| *version)
             })
         };
-        let (lowest, highest) = (
-            version("ssl_min_protocol_version"),
-            version("ssl_max_protocol_version"),
-        );
+        let (lowest, highest) = (version("ssl_min_protocol_version"), version(HIGHEST));
         match (lowest.unwrap_or(2), highest.unwrap_or(3)) {
-            (_, 0 | 1) => {
-                self.complain(
-                    "ssl_max_protocol_version",
-                    "is too old: TLSv1.2 is the oldest there is",
-                );
-                Versions::Both
-            }
-            (3, 2) => {
-                self.complain(
-                    "ssl_max_protocol_version",
-                    "is older than ssl_min_protocol_version",
-                );
-                Versions::Both
-            }
-            (3, _) => Versions::Only13,
-            (_, 2) => Versions::Only12,
-            _ => Versions::Both,
+            (_, 0 | 1) => self.complain(HIGHEST, "is too old: TLSv1.2 is the oldest there is"),
+            (3, 2) => self.complain(HIGHEST, "is older than ssl_min_protocol_version"),
+            (3, _) => return Versions::Only13,
+            (_, 2) => return Versions::Only12,
+            _ => {}
         }
+        Versions::Both
     }
 
     fn roots(&mut self, mode: Mode) -> Roots {
@@ -265,37 +245,30 @@ impl Resolution<'_, '_> {
             return Roots::System;
         }
         let is_named = self.given.contains_key("sslrootcert");
-        let Some(path) = self.file("sslrootcert", "root.crt") else {
-            if mode >= Mode::VerifyCa {
-                self.refuse_one("sslmode", NO_ROOTS);
+        let path = self.file("sslrootcert", "root.crt");
+        match path.map(|path| (read(&path), path)) {
+            Some((Ok(material), _)) => return Roots::File(material),
+            Some((Err(error), path)) if is_named || error.kind() != io::ErrorKind::NotFound => {
+                self.unreadable("sslrootcert", &path, &error);
             }
-            return Roots::Anybody;
-        };
-        match read(&path) {
-            Ok(material) => return Roots::File(material),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !is_named => {
-                if mode >= Mode::VerifyCa {
-                    self.refuse_one("sslmode", NO_ROOTS);
-                }
-            }
-            Err(error) => self.unreadable("sslrootcert", &path, &error),
+            _ if mode >= Mode::VerifyCa => self.refuse_one("sslmode", NO_ROOTS),
+            _ => {}
         }
         Roots::Anybody
     }
 
     fn revoked(&mut self) -> Option<Material> {
-        let is_named = self.given.contains_key("sslcrl");
         let path = self.file("sslcrl", "root.crl")?;
         match read(&path) {
             Ok(material) => return Some(material),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if is_named {
-                    self.inquiry.warnings.push(format!(
-                        "no certificate is looked up in the revocation list {}: there is no such file", path.display()
-                    ));
-                }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                self.unreadable("sslcrl", &path, &error);
             }
-            Err(error) => self.unreadable("sslcrl", &path, &error),
+            Err(_) if self.given.contains_key("sslcrl") => self.inquiry.warnings.push(format!(
+                "no certificate is looked up in the revocation list {}: there is no such file",
+                path.display()
+            )),
+            Err(_) => {}
         }
         None
     }
@@ -343,14 +316,10 @@ impl Resolution<'_, '_> {
     fn file(&mut self, key: &str, default: &str) -> Option<PathBuf> {
         match self.given.get(key) {
             Some(given) => Some(PathBuf::from(os_string(given.value.clone())?)),
-            None => Some(
-                self.inquiry
-                    .environment
-                    .home
-                    .as_ref()?
-                    .join(".postgresql")
-                    .join(default),
-            ),
+            None => {
+                let home = self.inquiry.environment.home.as_ref()?;
+                Some(home.join(".postgresql").join(default))
+            }
         }
     }
 
