@@ -60,30 +60,15 @@ fn unlock(
     id: Option<i64>,
     wait: &mut Wait,
 ) -> Result<String, Error> {
-    let locks = observation
-        .locks
-        .clone()
-        .unwrap_or_else(|| config.locks_table.setting.clone());
-    let Some(row) = observation.lock_row else {
-        return match (id, &observation.tables) {
-            (Some(id), _) => Err(Error::NoSuchRow {
-                locks,
-                id,
-                present: None,
-            }),
-            (None, None) => Ok(format!(
-                "the migration lock is free: there is no row in {locks}\n"
-            )),
-            (None, Some(tables)) => free_row(&mut session, tables, &locks),
-        };
-    };
-    if let Some(id) = id.filter(|&id| id != row) {
-        return Err(Error::NoSuchRow {
-            locks,
-            id,
-            present: Some(row),
-        });
+    let locks = observation.locks.clone();
+    let locks = locks.unwrap_or_else(|| config.locks_table.setting.clone());
+    let present = observation.lock_row;
+    if let Some(id) = id.filter(|id| present != Some(*id)) {
+        return Err(Error::NoSuchRow { locks, id, present });
     }
+    let Some(row) = present else {
+        return free_row(&mut session, observation.tables.as_ref(), &locks);
+    };
     if row < 0 {
         return remove_ours(config, session, observation, runner, row, wait);
     }
@@ -187,9 +172,9 @@ fn try_out(session: &mut Session, trial: &Trial<'_>, runner: &str) -> Result<Ver
 }
 
 /// There is no row; a runner may be about to write one.
-fn free_row(session: &mut Session, tables: &Tables, locks: &str) -> Result<String, Error> {
-    let holder = lock::holder(session, tables)?;
-    Ok(match holder {
+fn free_row(session: &mut Session, tables: Option<&Tables>, locks: &str) -> Result<String, Error> {
+    let holder = tables.map(|it| lock::holder(session, it)).transpose()?;
+    Ok(match holder.flatten() {
         Some(holder) => format!("there is no row in {locks}; a runner is at work: {holder}\n"),
         None => format!("the migration lock is free: there is no row in {locks}\n"),
     })

@@ -318,48 +318,39 @@ impl Report<'_> {
 
 fn lock_lines(lock: &LockState, seen: &Observation) -> Vec<(&'static str, String)> {
     let locks = seen.locks.as_deref().unwrap_or("the locks table");
-    match lock {
-        LockState::Free => vec![("lock", "free".to_owned())],
-        LockState::Held { holder, .. } => holder_lines("lock", "held by", holder),
-        LockState::Stale { id } => vec![(
-            "lock",
-            format!(
-                "free: row {id} of {locks} is of a runner that is gone; the next run takes it over"
-            ),
-        )],
-        LockState::Elsewhere { id } => vec![(
-            "lock",
-            format!("row {id} of {locks} is a runner's; only the primary knows whether that lives"),
-        )],
-        LockState::Bun {
-            id,
-            suspects,
-            waiting,
-        } => {
-            let mut lines = vec![(
-                "lock",
-                format!("row {id} of {locks} is bun's, whose owner may be alive or dead"),
-            )];
-            lines.extend(suspect_lines(suspects));
-            if let Some(newest) = seen.history.newest() {
-                lines.push((
-                    "",
-                    format!(
-                        "bun records a migration before it runs it: {newest}, the newest record, may be running, or \
-                         may never have run"
-                    ),
-                ));
-            }
-            lines.push((
-                "",
-                format!("if you know that no bun process is at work: lockstep unlock {id}"),
-            ));
-            if let Some(holder) = waiting {
-                lines.extend(holder_lines("waiting", "for that row:", holder));
-            }
-            lines
+    let state = match lock {
+        LockState::Held { holder, .. } => return holder_lines("lock", "held by", holder),
+        LockState::Free => "free".to_owned(),
+        LockState::Stale { id } => format!(
+            "free: row {id} of {locks} is of a runner that is gone; the next run takes it over"
+        ),
+        LockState::Elsewhere { id } => {
+            format!("row {id} of {locks} is a runner's; only the primary knows whether that lives")
         }
+        LockState::Bun { id, .. } => {
+            format!("row {id} of {locks} is bun's, whose owner may be alive or dead")
+        }
+    };
+    let mut lines = vec![("lock", state)];
+    if let LockState::Bun {
+        id,
+        suspects,
+        waiting,
+    } = lock
+    {
+        lines.extend(suspect_lines(suspects));
+        let doubt = seen.history.newest().map(|newest| {
+            format!(
+                "bun records a migration before it runs it: {newest}, the newest record, may be running, or \
+                 may never have run"
+            )
+        });
+        let hint = format!("if you know that no bun process is at work: lockstep unlock {id}");
+        lines.extend(doubt.into_iter().chain([hint]).map(|it| ("", it)));
+        let waiting = waiting.iter();
+        lines.extend(waiting.flat_map(|it| holder_lines("waiting", "for that row:", it)));
     }
+    lines
 }
 
 fn suspect_lines(suspects: &[String]) -> Vec<(&'static str, String)> {
