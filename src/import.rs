@@ -128,33 +128,26 @@ pub fn understand(found: &[Found]) -> Result<Import, Vec<Problem>> {
             Err(problem) => problems.push(Problem::new(&source.up.found.path, problem)),
         }
     }
-    let versions = match version::versions(&sources) {
-        Ok(versions) => versions,
-        Err(more) => {
-            problems.extend(more);
-            Vec::new()
-        }
-    };
+    let versions = version::versions(&sources).unwrap_or_else(|more| {
+        problems.extend(more);
+        Vec::new()
+    });
     if !problems.is_empty() {
         return Err(problems);
     }
-    let mut migrations = Vec::with_capacity(sources.len());
-    for ((source, parts), version) in sources.iter().zip(parts).zip(versions) {
-        let (up, down) = parts;
-        migrations.push(Brought {
-            version,
-            name: name_for(&source.up.name),
-            number: source.number.join("."),
-            id: source.up.id.clone(),
-            up,
-            down,
-        });
-    }
+    let sources = sources.iter().zip(parts).zip(versions);
+    let brought = sources.map(|((source, (up, down)), version)| Brought {
+        version,
+        name: name_for(&source.up.name),
+        number: source.number.join("."),
+        id: source.up.id.clone(),
+        up,
+        down,
+    });
+    let mut migrations: Vec<Brought> = brought.collect();
     migrations.sort_by_key(|it| it.version);
-    complain_of_twins(&migrations, &mut problems);
-    if runs_by_text(tools[0]) {
-        complain_of_order(tools[0], &migrations, &mut problems);
-    }
+    let pairs = migrations.windows(2);
+    problems.extend(pairs.filter_map(|pair| misplaced(tools[0], pair)));
     match problems.is_empty() {
         true => Ok(Import {
             is_ours: migrations.iter().all(is_ours),
@@ -166,40 +159,23 @@ pub fn understand(found: &[Found]) -> Result<Import, Vec<Problem>> {
     }
 }
 
-/// Two files of one version: only a person knows which is first.
-fn complain_of_twins(migrations: &[Brought], problems: &mut Vec<Problem>) {
-    for pair in migrations.windows(2) {
-        let [first, second] = pair else { continue };
-        if first.version == second.version {
-            problems.push(Problem::new(
-                &second.up.from,
-                format!(
-                    "would get the version {} of {}: give one of them another number",
-                    second.version, first.up.from
-                ),
-            ));
-        }
-    }
-}
-
-/// Returns true if and only if the tool sorts names as text, so that 10 comes before 2.
-fn runs_by_text(tool: Tool) -> bool {
-    matches!(tool, Tool::Dbmate | Tool::Diesel | Tool::Prisma)
-}
-
-fn complain_of_order(tool: Tool, migrations: &[Brought], problems: &mut Vec<Problem>) {
-    for pair in migrations.windows(2) {
-        let [first, second] = pair else { continue };
-        if first.id > second.id && first.version != second.version {
-            problems.push(Problem::new(
-                &second.up.from,
-                format!(
-                    "{tool} sorts names as text and runs this before {}, though its number is greater: make the numbers equally long",
-                    first.up.from
-                ),
-            ));
-        }
-    }
+/// Two files of one version: only a person knows which is first. A tool that sorts names as text, so that 10 comes before
+/// 2, has another order than we would.
+fn misplaced(tool: Tool, pair: &[Brought]) -> Option<Problem> {
+    let [first, second] = pair else { return None };
+    let from = &first.up.from;
+    let by_text = matches!(tool, Tool::Dbmate | Tool::Diesel | Tool::Prisma);
+    let problem = if first.version == second.version {
+        let version = second.version;
+        format!("would get the version {version} of {from}: give one of them another number")
+    } else if by_text && first.id > second.id {
+        format!(
+            "{tool} sorts names as text and runs this before {from}, though its number is greater: make the numbers equally long"
+        )
+    } else {
+        return None;
+    };
+    Some(Problem::new(&second.up.from, problem))
 }
 
 /// Returns true if and only if the old names are ours.

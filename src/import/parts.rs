@@ -10,10 +10,13 @@ use crate::sql;
 /// What a line says to one of the tools.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Mark {
-    Up,
-    UpWithoutTransaction,
-    Down,
-    DownWithoutTransaction,
+    /// `bare`: without a transaction.
+    Up {
+        bare: bool,
+    },
+    Down {
+        bare: bool,
+    },
     WithoutTransaction,
     Substitution,
 }
@@ -97,13 +100,13 @@ fn split(tool: Tool, text: &str) -> Result<(String, Option<String>), String> {
     let (mut bare_up, mut bare_down) = (false, false);
     for line in text.split_inclusive('\n') {
         match mark(tool, line) {
-            Some(it @ (Mark::Up | Mark::UpWithoutTransaction)) => {
+            Some(Mark::Up { bare }) => {
                 (is_down, has_up) = (false, true);
-                bare_up |= it == Mark::UpWithoutTransaction;
+                bare_up |= bare;
             }
-            Some(it @ (Mark::Down | Mark::DownWithoutTransaction)) => {
+            Some(Mark::Down { bare }) => {
                 is_down = true;
-                bare_down |= it == Mark::DownWithoutTransaction;
+                bare_down |= bare;
                 down.get_or_insert_default();
                 continue;
             }
@@ -140,7 +143,7 @@ fn mark(tool: Tool, line: &str) -> Option<Mark> {
             directed(words, "migrate:up", "migrate:down", "transaction:false")
         }
         Tool::Tern => match line {
-            "---- create above / drop below ----" => Some(Mark::Down),
+            "---- create above / drop below ----" => Some(Mark::Down { bare: false }),
             "---- tern: disable-tx ----" => Some(Mark::WithoutTransaction),
             _ => None,
         },
@@ -152,8 +155,8 @@ fn goose(line: &str) -> Option<Mark> {
     let comment = line.strip_prefix("--").filter(|it| it.contains("+goose"))?;
     let said = comment.replace("--", "").replacen("+goose", "", 1);
     match said.trim().to_ascii_lowercase().as_str() {
-        "up" => Some(Mark::Up),
-        "down" => Some(Mark::Down),
+        "up" => Some(Mark::Up { bare: false }),
+        "down" => Some(Mark::Down { bare: false }),
         "no transaction" => Some(Mark::WithoutTransaction),
         "envsub on" => Some(Mark::Substitution),
         _ => None,
@@ -164,12 +167,10 @@ fn goose(line: &str) -> Option<Mark> {
 fn directed(words: &str, up: &str, down: &str, bare: &str) -> Option<Mark> {
     let mut words = words.split_whitespace();
     let direction = words.next()?;
-    let is_bare = words.any(|word| word == bare);
-    match (direction, is_bare) {
-        (word, false) if word == up => Some(Mark::Up),
-        (word, true) if word == up => Some(Mark::UpWithoutTransaction),
-        (word, false) if word == down => Some(Mark::Down),
-        (word, true) if word == down => Some(Mark::DownWithoutTransaction),
+    let bare = words.any(|word| word == bare);
+    match direction {
+        word if word == up => Some(Mark::Up { bare }),
+        word if word == down => Some(Mark::Down { bare }),
         _ => None,
     }
 }
