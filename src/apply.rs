@@ -31,8 +31,8 @@ use crate::lock::Locked;
 use crate::lock::fence::{Expected, Failed, Fault, Fenced, Ran, Verdict};
 use crate::logging::{self, Format};
 use crate::migration::{Direction, History, Migration, Version};
+use crate::plan;
 use crate::plan::doubt::{COLUMNS, Trial};
-use crate::plan::{self, Plan};
 use crate::server::progress::{Reached, Watch};
 use crate::server::session::Trouble;
 use crate::server::settings::{Settings, Span};
@@ -67,7 +67,7 @@ struct Run<'a> {
 
 /// Which way the files are run, and what becomes of their records.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub enum Way {
     /// Up files; they are recorded, with this group.
     Up { group: i64 },
     /// Down files; what is recorded of them goes.
@@ -88,13 +88,6 @@ impl Way {
             Way::Down => "rolling back",
         }
     }
-
-    fn done(self) -> &'static str {
-        match self {
-            Way::Up { .. } => "applied",
-            Way::Down => "rolled back",
-        }
-    }
 }
 
 /// What became of a migration.
@@ -106,7 +99,7 @@ enum Step {
     DoneByOthers,
 }
 
-/// Runs the plan and returns how many migrations were applied. All of them share a new group.
+/// Runs the files in the order given, each with its record, or with the deletion of it; returns how many were done.
 ///
 /// # Errors
 ///
@@ -115,49 +108,21 @@ pub fn run(
     config: &Config,
     signals: &Signals,
     locked: &mut Locked,
-    plan: &Plan<'_>,
-    history: &History,
-    counts_bytes: bool,
-) -> Result<usize, Error> {
-    let group = history.last_group + 1;
-    let mut run = Run {
-        config,
-        signals,
-        way: Way::Up { group },
-        counts_bytes,
-        history,
-        taken: plan::known_versions(plan.pending.iter().copied(), history),
-        done: 0,
-        width: widest(plan.pending.iter().copied()),
-    };
-    run.all(locked, &plan.pending)
-}
-
-/// Runs down files in the order given, each with the deletion of its record, and returns how many migrations were rolled
-/// back.
-///
-/// # Errors
-///
-/// Like [`run`].
-pub fn roll_back(
-    config: &Config,
-    signals: &Signals,
-    locked: &mut Locked,
-    down_files: &[&Migration],
-    history: &History,
-    counts_bytes: bool,
+    way: Way,
+    migrations: &[&Migration],
+    (history, counts_bytes): (&History, bool),
 ) -> Result<usize, Error> {
     let mut run = Run {
         config,
         signals,
-        way: Way::Down,
+        way,
         counts_bytes,
         history,
-        taken: plan::known_versions(down_files.iter().copied(), history),
+        taken: plan::known_versions(migrations.iter().copied(), history),
         done: 0,
-        width: widest(down_files.iter().copied()),
+        width: widest(migrations.iter().copied()),
     };
-    run.all(locked, down_files)
+    run.all(locked, migrations)
 }
 
 impl Run<'_> {
@@ -204,7 +169,7 @@ impl Run<'_> {
             Way::Up { group } => Some(group),
             Way::Down => self.history.record(migration.version).map(|it| it.group),
         };
-        let done = self.way.done();
+        let done = self.way.direction().done();
         let empty = match migration.script.statements.is_empty() {
             true => ", no statement",
             false => "",
@@ -366,7 +331,7 @@ impl Run<'_> {
         let mut fenced = locked.transaction(&expected, settings);
         self.settle_record(&mut fenced, migration, Started::WithTransaction);
         let name = &migration.file_name;
-        let (doing, done) = (self.way.doing(), self.way.done());
+        let (doing, done) = (self.way.doing(), self.way.direction().done());
         match fenced.run(parts, watch) {
             Ran::Committed => Ok(Ok(())),
             Ran::Failed(failed) => {

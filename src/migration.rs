@@ -94,6 +94,16 @@ pub enum Direction {
     Down,
 }
 
+impl Direction {
+    /// What has been done to a migration.
+    pub fn done(self) -> &'static str {
+        match self {
+            Direction::Up => "applied",
+            Direction::Down => "rolled back",
+        }
+    }
+}
+
 /// One migration file, read and understood: an up file, or, for whoever rolls back, a down file.
 pub struct Migration {
     pub version: Version,

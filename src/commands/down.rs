@@ -7,7 +7,7 @@ use log::info;
 
 use super::run::{Errand, Held, Obtained, obtain, warn_of_foreign};
 use super::{Answer, Context};
-use crate::apply;
+use crate::apply::{self, Way};
 use crate::config::Config;
 use crate::error::Error;
 use crate::files::{self, Downs};
@@ -106,14 +106,8 @@ fn roll_back(
     held.refuse_unless_erasable(config, WHY)?;
     let files = down_files(&left, migrations, downs)?;
     let files: Vec<&Migration> = files.iter().collect();
-    let counts_bytes = held.observation.counts_bytes;
-    let done = apply::roll_back(
-        config,
-        context.signals,
-        &mut held.locked,
-        &files,
-        &held.history,
-        counts_bytes,
-    )?;
+    let known = (&held.history, held.observation.counts_bytes);
+    let locked = &mut held.locked;
+    let done = apply::run(config, context.signals, locked, Way::Down, &files, known)?;
     Ok(left.into_iter().take(done).collect())
 }

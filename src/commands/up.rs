@@ -9,8 +9,8 @@ use super::run::{
 };
 use super::run::{warn_of_enum_use, warn_of_foreign, warn_of_odd_versions, warn_of_tolerated};
 use super::{Answer, Context};
-use crate::apply;
 use crate::apply::outside::partitioned;
+use crate::apply::{self, Way};
 use crate::config::Config;
 use crate::error::Error;
 use crate::files;
@@ -97,15 +97,10 @@ fn migrate(
 ) -> Result<usize, Error> {
     let plan = plan_for(config, migrations, &held.history)?;
     warn_about(&plan, &held.history);
-    let counts_bytes = held.observation.counts_bytes;
-    apply::run(
-        config,
-        context.signals,
-        &mut held.locked,
-        &plan,
-        &held.history,
-        counts_bytes,
-    )
+    let group = held.history.last_group + 1;
+    let known = (&held.history, held.observation.counts_bytes);
+    let (signals, way) = (context.signals, Way::Up { group });
+    apply::run(config, signals, &mut held.locked, way, &plan.pending, known)
 }
 
 fn report_applied(applied: usize, migrations: &[Migration]) {

@@ -158,10 +158,7 @@ impl Failure {
 
 impl fmt::Display for Before {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let done = match self.direction {
-            Direction::Up => "applied",
-            Direction::Down => "rolled back",
-        };
+        let done = self.direction.done();
         match self.count {
             0 => write!(f, "this run {done} nothing before it"),
             1 => write!(f, "1 migration before it stays {done}"),
