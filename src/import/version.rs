@@ -3,7 +3,7 @@
 //! What tells a moment becomes that moment: 14 digits, dates with and without a time, seconds and their fractions since 1970.
 //! A counter is padded with zeros. If a directory has both, and that would change the order, all are padded.
 
-use time::OffsetDateTime;
+use time::UtcDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
@@ -86,7 +86,7 @@ fn since_1970(seconds: u64) -> Option<Version> {
     if !(1_000_000_000..4_102_444_800).contains(&seconds) {
         return None;
     }
-    let moment = OffsetDateTime::from_unix_timestamp(seconds.try_into().ok()?).ok()?;
+    let moment = UtcDateTime::from_unix_timestamp(seconds.try_into().ok()?).ok()?;
     Version::parse(&moment.format(DIGITS).ok()?)
 }
 
