@@ -2,7 +2,7 @@
 //! tried; and of several hosts the one that can be written to is found.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::os::unix::process::CommandExt;
@@ -375,14 +375,9 @@ pub fn copy(primary: &str, primarys_data: &Path) -> PathBuf {
     }
     let owner = fs::metadata(primarys_data).expect("the primary's data");
     let mut backup = Command::new(server().bindir.join("pg_basebackup"));
+    let url = format!("postgres://postgres@{primary}/");
     backup
-        .args([
-            "--write-recovery-conf",
-            "--checkpoint=fast",
-            "--no-sync",
-            "--dbname",
-        ])
-        .arg(format!("postgres://postgres@{primary}/"))
+        .args(["--checkpoint=fast", "--no-sync", "--dbname", &url])
         .arg("--pgdata")
         .arg(&data)
         .current_dir("/");
@@ -396,6 +391,14 @@ pub fn copy(primary: &str, primarys_data: &Path) -> PathBuf {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
+    // Not by --write-recovery-conf: a newer pg_basebackup writes parameters that an older server does not know.
+    let mut settings = fs::OpenOptions::new();
+    let mut settings = settings
+        .append(true)
+        .open(data.join("postgresql.auto.conf"));
+    let settings = settings.as_mut().expect("the settings");
+    writeln!(settings, "primary_conninfo = '{url}'").expect("written");
+    fs::write(data.join("standby.signal"), "").expect("a file");
     directory
 }
 
