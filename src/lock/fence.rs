@@ -224,8 +224,8 @@ impl Locked {
         match self.last.filter(|_| self.newest > i64::MIN) {
             None => known.to_string(),
             Some(version) => format!(
-                "(SELECT COALESCE(pg_catalog.max(history_id) OPERATOR(pg_catalog.-) {DRAWN_MEANWHILE}, {known}) FROM {} \
-                 WHERE version OPERATOR(pg_catalog.=) '{version}')",
+                "COALESCE((SELECT history_id OPERATOR(pg_catalog.-) {DRAWN_MEANWHILE} FROM {} \
+                 WHERE version OPERATOR(pg_catalog.=) '{version}'), {known})",
                 self.tables.journal
             ),
         }
@@ -530,15 +530,14 @@ impl<'a> Fenced<'a> {
     }
 
     /// The row lock names the transaction that holds it. A setting of the transaction would do as well, but for files that
-    /// say `RESET ALL`. If the row is gone and the fence's advisory lock is not, the file took the row away.
+    /// say `RESET ALL`. Where the row is there unlocked, as it was, the transaction ended; else the file took the row away.
     fn not_fenced(&self) -> String {
         let locked = &self.locked;
         format!(
-            "WHEN ((SELECT xmax FROM {locks} WHERE {row}) OPERATOR(pg_catalog.=) \
-               pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.xid) IS NOT TRUE \
-             THEN CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_lock_status() WHERE locktype OPERATOR(pg_catalog.=) 'advisory' \
-               AND objsubid OPERATOR(pg_catalog.=) 2 AND classid::pg_catalog.int4 OPERATOR(pg_catalog.=) {WORK_KEY} \
-               AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()) THEN {taken} ELSE {ended} END",
+            "WHEN ((SELECT xmax FROM {locks} WHERE {row}) OPERATOR(pg_catalog.=) {this}) IS NOT TRUE \
+             THEN CASE WHEN EXISTS (SELECT FROM {locks} WHERE {row} AND (xmin OPERATOR(pg_catalog.=) {this}) IS NOT TRUE) \
+               THEN {ended} ELSE {taken} END",
+            this = "pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.xid",
             locks = locked.tables.locks,
             row = locked.own_row(),
             taken = locked.words(sqlstate::ROW_TAKEN),
