@@ -368,6 +368,12 @@ impl Round<'_> {
         }
         // What is neither the network's nor the server's is ours: a password that is missing, a certificate that is not
         // good.
+        let cause = match (mode, outcome) {
+            (Mode::Prefer, Outcome::Unable) => {
+                format!("{cause}; without encryption it goes by sslmode=disable")
+            }
+            _ => cause,
+        };
         match tls::fault(error).is_none() && (is_networks(error) || error.is_closed()) {
             true => Step::GoOn(cause),
             false => Step::End(Verdict::Never(cause)),

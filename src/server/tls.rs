@@ -44,6 +44,8 @@ pub enum Way {
 pub enum Outcome {
     Plain,
     Failed,
+    /// For want of something that Lockstep lacks and libpq may have.
+    Unable,
     /// The protocol's version.
     Encrypted(&'static str),
 }
@@ -52,7 +54,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Outcome::Plain => f.write_str("not encrypted"),
-            Outcome::Failed => f.write_str("not encrypted, and not connected"),
+            Outcome::Failed | Outcome::Unable => f.write_str("not encrypted, and not connected"),
             Outcome::Encrypted(version) => f.write_str(version),
         }
     }
@@ -69,7 +71,8 @@ pub fn first_way(mode: Mode, is_socket: bool) -> Way {
 }
 
 /// What to try after a failure: libpq's two weaker modes take what they can get. `sqlstate` is the server's, if it
-/// answered. One thing is stricter than libpq: a wrong password is not tried again in clear.
+/// answered. Two things are stricter than libpq: a wrong password is not tried again in clear, nor is what libpq may be
+/// able to encrypt.
 pub fn instead(mode: Mode, way: Way, outcome: Outcome, sqlstate: Option<&str>) -> Option<Way> {
     let is_kept_out = sqlstate == Some(sqlstate::INVALID_AUTHORIZATION);
     match (mode, way, outcome) {
@@ -113,6 +116,7 @@ mod tests {
             Outcome::Plain,
             Outcome::Failed,
             Outcome::Encrypted("TLS 1.3"),
+            Outcome::Unable,
         ];
         let states = [None, Some("28000"), Some("28P01"), Some("57P03")];
         let mut found = Vec::new();

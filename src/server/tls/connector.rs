@@ -19,7 +19,7 @@ use rustls::{
 use super::Outcome;
 use super::certificate::Certificate;
 use super::verifier::{Trust, Verifier};
-use super::words::Fault;
+use super::words::{Fault, is_ours};
 use crate::config::tls::{Demand, Identity, Introduction, Mode, Negotiation, Tls, Versions};
 
 /// The protocol's name in the handshake, which PostgreSQL 17 asks for where there is no request before it.
@@ -41,6 +41,7 @@ pub struct Connector {
 pub struct Witness {
     has_begun: AtomicBool,
     was_asked: AtomicBool,
+    is_unable: AtomicBool,
     version: OnceLock<&'static str>,
 }
 
@@ -48,6 +49,7 @@ impl Witness {
     pub fn outcome(&self) -> Outcome {
         match self.version.get() {
             Some(version) => Outcome::Encrypted(version),
+            None if self.is_unable.load(Ordering::Acquire) => Outcome::Unable,
             None if self.has_begun.load(Ordering::Acquire) => Outcome::Failed,
             None => Outcome::Plain,
         }
@@ -132,6 +134,8 @@ impl Connector {
     /// What to say of a handshake that failed. Who ends it without a word may be a load balancer without a server, so it
     /// is worth another try.
     pub(super) fn broke(&self, error: io::Error) -> io::Error {
+        let is_ours = is_ours(&error);
+        self.witness.is_unable.store(is_ours, Ordering::Release);
         let words = match (error.kind(), self.negotiation) {
             (io::ErrorKind::UnexpectedEof, Negotiation::Postgres) => {
                 "the server ended the connection during the TLS handshake"
@@ -149,7 +153,7 @@ impl Connector {
 
     /// Judges what the handshake has come to.
     pub(super) fn ends(&self, connection: &ClientConnection) -> io::Result<()> {
-        let fault = |text: &str| Err(io::Error::other(Fault(text.to_owned())));
+        let fault = |text: &str| Err(io::Error::other(Fault::from(text.to_owned())));
         if self.negotiation == Negotiation::Direct && connection.alpn_protocol() != Some(ALPN) {
             return fault(
                 "the server does not take TLS without a request before it (sslnegotiation=direct)",

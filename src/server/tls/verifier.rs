@@ -179,11 +179,11 @@ impl Verifier {
         leaf: &CertificateDer<'_>,
         between: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<(), String> {
+    ) -> Result<(), Fault> {
         let Some(store) = &self.trust.store else {
             return Ok(());
         };
-        let shape = Certificate::read(leaf).ok_or("cannot be read")?;
+        let shape = Certificate::read(leaf).ok_or_else(|| "cannot be read".to_owned())?;
         in_time(&shape, now)?;
         let is_pinned =
             shape.is_self_issued() && store.all.iter().any(|it| it.as_ref() == leaf.as_ref());
@@ -196,7 +196,7 @@ impl Verifier {
                 .map_err(|error| self.words(store, &shape, &error))?;
         }
         match self.trust.checks_name {
-            true => check_name(&shape.names(), &self.host),
+            true => Ok(check_name(&shape.names(), &self.host)?),
             false => Ok(()),
         }
     }
@@ -207,11 +207,10 @@ impl Verifier {
         store: &Store,
         shape: &Certificate<'_>,
         now: UnixTime,
-    ) -> Result<(), String> {
+    ) -> Result<(), Fault> {
         if !self.trust.crls.is_empty() {
-            return Err(
-                "is of X.509 version 1, and cannot be looked up in a revocation list".to_owned(),
-            );
+            let words = "is of X.509 version 1, and cannot be looked up in a revocation list";
+            return Err(words.to_owned().into());
         }
         let algorithms = self.trust.provider.signature_verification_algorithms.all;
         let mut algorithms = algorithms
@@ -261,10 +260,10 @@ impl Verifier {
     }
 
     /// What is wrong, in words that follow "the server's certificate".
-    fn words(&self, store: &Store, shape: &Certificate<'_>, error: &webpki::Error) -> String {
+    fn words(&self, store: &Store, shape: &Certificate<'_>, error: &webpki::Error) -> Fault {
         let (place, crl) = (&store.place, &self.trust.crl_file);
         let issuer = shape.issuer_name().unwrap_or("somebody without a name");
-        match error {
+        let words = match error {
             webpki::Error::UnknownIssuer if shape.is_self_issued() => {
                 format!("is signed by itself, and is not among {place}")
             }
@@ -288,8 +287,14 @@ impl Verifier {
             webpki::Error::RequiredEkuNotFoundContext(_) => {
                 "is not for a server: its extendedKeyUsage lacks serverAuth".to_owned()
             }
-            error => format!("or one between it and its root cannot be checked: {error}"),
-        }
+            error => {
+                return Fault {
+                    words: format!("or one between it and its root cannot be checked: {error}"),
+                    is_ours: true,
+                };
+            }
+        };
+        words.into()
     }
 }
 
@@ -356,8 +361,11 @@ fn fits(name: &str, host: &str) -> bool {
     name.eq_ignore_ascii_case(host) || name.strip_prefix("*.").is_some_and(is_covered)
 }
 
-fn bad(problem: &str) -> rustls::Error {
-    let fault = Fault(format!("the server's certificate {problem}"));
+fn bad(problem: Fault) -> rustls::Error {
+    let fault = Fault {
+        words: format!("the server's certificate {problem}"),
+        ..problem
+    };
     CertificateError::Other(OtherError(Arc::new(fault))).into()
 }
 
@@ -379,7 +387,7 @@ impl ServerCertVerifier for Verifier {
         let checked = self.check(leaf, between, now);
         checked
             .map(|()| ServerCertVerified::assertion())
-            .map_err(|problem| bad(&problem))
+            .map_err(bad)
     }
 
     fn verify_tls12_signature(
@@ -392,8 +400,8 @@ impl ServerCertVerifier for Verifier {
         let Some(key) = plain_key(cert) else {
             return verify_tls12_signature(message, cert, signed, supported);
         };
-        let key =
-            RawPublicKeyEntity::try_from(&key).map_err(|_| bad("has a key that cannot be read"))?;
+        let key = RawPublicKeyEntity::try_from(&key)
+            .map_err(|_| bad("has a key that cannot be read".to_owned().into()))?;
         let mapped = supported
             .mapping
             .iter()

@@ -8,11 +8,24 @@ use rustls::{AlertDescription, CertificateError};
 
 /// What is wrong with a certificate, in our own words.
 #[derive(Debug)]
-pub struct Fault(pub String);
+pub struct Fault {
+    pub words: String,
+    /// Whether we cannot check what libpq may be able to.
+    pub is_ours: bool,
+}
+
+impl From<String> for Fault {
+    fn from(words: String) -> Fault {
+        Fault {
+            words,
+            is_ours: false,
+        }
+    }
+}
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.words)
     }
 }
 
@@ -37,6 +50,23 @@ pub fn fault(error: &postgres::Error) -> Option<String> {
         source = inner.source();
     }
     None
+}
+
+/// Whether a handshake failed for want of something that Lockstep lacks and libpq may have.
+pub fn is_ours(error: &io::Error) -> bool {
+    let error = error.get_ref().and_then(|it| it.downcast_ref());
+    match error {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(other))) => {
+            let fault = other.0.downcast_ref::<Fault>();
+            fault.is_some_and(|fault| fault.is_ours)
+        }
+        Some(rustls::Error::AlertReceived(alert)) => matches!(
+            alert,
+            AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity
+        ),
+        Some(rustls::Error::PeerIncompatible(_)) => true,
+        _ => false,
+    }
 }
 
 fn of(error: &(dyn Error + 'static)) -> Option<String> {

@@ -147,6 +147,21 @@ fn what_is_wrong_with_a_certificate_is_told_once() {
     let url = secure.url("localhost", "postgres", "verify-ca");
     let outcome = secure.ours(&scratch, &format!("{url} sslrootcert={}", text(&empty)));
     outcome.code(2).says("there is no certificate in the file");
+    // What psql can encrypt and we cannot does not go in clear instead.
+    let mut admin = secure.admin();
+    for statement in [
+        "ALTER SYSTEM SET ssl_ecdh_curve = 'secp521r1'",
+        "SELECT pg_reload_conf()",
+    ] {
+        admin.batch_execute(statement).expect(statement);
+    }
+    wait_until("the server has another curve", || {
+        rows(&mut secure.admin(), "SHOW ssl_ecdh_curve") == ["secp521r1"]
+    });
+    let url = secure.url("localhost", "postgres", "prefer");
+    assert_eq!(secure.both(&scratch, &url), (Way::Encrypted, Way::None));
+    let outcome = secure.ours(&scratch, &url);
+    outcome.code(2).says("have no way of encryption in common");
 }
 
 /// Without the request before it, which spares a round trip.
