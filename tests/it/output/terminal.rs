@@ -176,7 +176,7 @@ fn colours_are_for_a_terminal_that_wants_them() {
         let outcome = on_a_terminal(&scratch).env("NO_COLOR", no_color).run();
         outcome.code(0);
         assert_eq!(Screen::of(&outcome.stderr).masked(), LEFT, "{outcome}");
-        let warning = "\u{1b}[33mwarning: \u{1b}[0m";
+        let warning = "\u{1b}[33mwarning:\u{1b}[0m ";
         assert_eq!(outcome.stderr.contains(warning), has_colours, "{outcome}");
         let colour = outcome.stderr.contains("\u{1b}[0m");
         assert_eq!(colour, has_colours, "{outcome}");
