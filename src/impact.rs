@@ -151,6 +151,12 @@ impl Reader<'_> {
         name
     }
 
+    /// The same of the table that is named here.
+    fn lock_here(&mut self, words: &mut Cursor<'_>, mode: Mode) -> Option<Name> {
+        let parts = words.parts()?;
+        Some(self.lock(&parts, mode))
+    }
+
     fn lock_name(&mut self, name: &Name, mode: Mode) {
         let relation = self.world.relations.get_mut(name);
         let Some(relation) = relation.filter(|it| it.is_old) else {
@@ -345,12 +351,9 @@ impl Reader<'_> {
 
     fn refresh(&mut self, mut words: Cursor<'_>) {
         let _ = words.takes("materialized view");
-        let concurrently = words.takes("concurrently");
-        let Some(view) = words.parts() else { return };
-        if concurrently {
-            self.lock(&view, Mode::Exclusive);
-        } else {
-            let name = self.lock(&view, Mode::AccessExclusive);
+        if words.takes("concurrently") {
+            self.lock_here(&mut words, Mode::Exclusive);
+        } else if let Some(name) = self.lock_here(&mut words, Mode::AccessExclusive) {
             let message = "keeps readers of {} out while its query runs";
             let safer = "REFRESH MATERIALIZED VIEW CONCURRENTLY, which needs a unique index";
             self.warn(Harm::BlocksReads, &name, message, safer);

@@ -28,7 +28,8 @@ pub fn run(context: &Context<'_>, format: Format, planning: Planning) -> Result<
     warn_of_enum_use(&plan.pending, &observation.history);
     let runner = lock::at_work(&mut session, &observation)?;
     let catalog = catalog::read(&mut session, &plan.pending)?;
-    let mut shown = report::plan::Answer::new(&plan, &migrations, catalog.world(), runner.clone());
+    let mut shown =
+        report::plan::Answer::new(&plan, &migrations, catalog.world.clone(), runner.clone());
     if planning == Planning::Rehearse && !plan.pending.is_empty() {
         refuse_what_cannot_be_written_to(&config, &observation, "migrations are pending")?;
         if let Some(runner) = runner {

@@ -133,9 +133,7 @@ impl Reader<'_> {
             }
             "enable" | "disable" if words.has("trigger") => Mode::ShareRowExclusive,
             "inherit" => {
-                if let Some(parent) = words.parts() {
-                    self.lock(&parent, Mode::ShareUpdateExclusive);
-                }
+                self.lock_here(&mut words, Mode::ShareUpdateExclusive);
                 Mode::AccessExclusive
             }
             // OWNER TO, REPLICA IDENTITY, FORCE ROW LEVEL SECURITY, OF type, OPTIONS (…), …
@@ -147,9 +145,8 @@ impl Reader<'_> {
     fn validate(&mut self, table: &Name, mut words: Cursor<'_>) -> Mode {
         let _ = words.takes("constraint");
         let constraint = words.name().unwrap_or_default();
-        let targets = self
-            .world
-            .linked(table, |it| it.table == *table && it.name == constraint);
+        let is_meant = |it: &Link| it.table == *table && it.name == constraint;
+        let targets = self.world.linked(table, is_meant);
         self.lock_all(targets, Mode::RowShare);
         for proofs in self.world.proofs(table) {
             proofs.entry(constraint.clone()).and_modify(|it| *it = true);

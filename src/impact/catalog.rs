@@ -21,7 +21,8 @@ use crate::sql::{self, Cursor, quote};
 pub struct Catalog {
     /// Tables and views by their numbers.
     pub tables: BTreeMap<u32, Table>,
-    world: World,
+    /// What the plan's first statement meets.
+    pub world: World,
 }
 
 #[derive(Clone)]
@@ -84,11 +85,6 @@ fn mentioned(pending: &[&Migration]) -> String {
 }
 
 impl Catalog {
-    /// What the plan's first statement meets.
-    pub fn world(&self) -> World {
-        self.world.clone()
-    }
-
     /// The name of the table whose number stands in a column.
     fn name(&self, row: &SimpleQueryRow, column: &str) -> Option<Name> {
         let table = self.tables.get(&row.get(column)?.parse().ok()?)?;
@@ -98,10 +94,6 @@ impl Catalog {
 
 fn text(row: &SimpleQueryRow, column: &str) -> Option<String> {
     row.get(column).map(str::to_owned)
-}
-
-fn is_true(row: &SimpleQueryRow, column: &str) -> bool {
-    row.get(column) == Some("t")
 }
 
 const TABLES: &str = "SELECT c.oid, n.nspname AS schema, c.relname AS name, \
@@ -174,7 +166,7 @@ fn column(catalog: &mut Catalog, row: &SimpleQueryRow) -> Option<()> {
     let column = catalog.world.column(&table, row.get("column")?)?;
     column.of = Type::read(&mut Cursor::new(row.get("type")?));
     let proof = text(row, "proof");
-    let proof = proof.map(|name| (name, is_true(row, "valid")));
+    let proof = proof.map(|name| (name, row.get("valid") == Some("t")));
     column.proofs.extend(proof);
     Some(())
 }

@@ -17,11 +17,7 @@ impl Reader<'_> {
         while words.first_of(MODIFIERS).is_some() {}
         match words.lower_word().as_str() {
             "table" => self.create_table(words),
-            "view" if replaces => drop(
-                words
-                    .parts()
-                    .map(|it| self.lock(&it, Mode::AccessExclusive)),
-            ),
+            "view" if replaces => drop(self.lock_here(&mut words, Mode::AccessExclusive)),
             "index" => self.create_index(words),
             "trigger" => {
                 if let Some(table) = self.lock_behind("on", words, Mode::ShareRowExclusive) {
@@ -46,8 +42,8 @@ impl Reader<'_> {
         mut words: Cursor<'_>,
         mode: Mode,
     ) -> Option<Name> {
-        let table = words.seek(word).then(|| words.parts()).flatten()?;
-        Some(self.lock(&table, mode))
+        let found = words.seek(word);
+        found.then(|| self.lock_here(&mut words, mode)).flatten()
     }
 
     fn create_table(&mut self, mut words: Cursor<'_>) {
@@ -59,9 +55,8 @@ impl Reader<'_> {
         }
         let table = self.world.create(&parts);
         if words.takes("partition of")
-            && let Some(parent) = words.parts()
+            && let Some(parent) = self.lock_here(&mut words, Mode::AccessExclusive)
         {
-            let parent = self.lock(&parent, Mode::AccessExclusive);
             self.related_to(&parent, DEFAULT_AND_LINKED, Mode::AccessExclusive);
             self.link(&table, parent, LinkKind::Partition);
         }

@@ -371,7 +371,7 @@ impl Seen {
             look: look_at(catalog.tables.keys()),
             tables: catalog.tables.clone(),
             before: catalog.tables.clone(),
-            world: catalog.world(),
+            world: catalog.world.clone(),
         }
     }
 
