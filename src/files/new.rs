@@ -134,9 +134,11 @@ fn following(
     }
 }
 
+/// How a moment in UTC becomes a version.
+pub const DIGITS: &[BorrowedFormatItem<'_>] =
+    format_description!("[year][month][day][hour][minute][second]");
+
 fn now() -> Version {
-    const DIGITS: &[BorrowedFormatItem<'_>] =
-        format_description!("[year][month][day][hour][minute][second]");
     let digits = OffsetDateTime::now_utc().format(DIGITS).unwrap_or_default();
     // A clock beyond the year 9999 is as good as none: then the newest file decides.
     Version::parse(&digits).unwrap_or(Version::FIRST)

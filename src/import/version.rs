@@ -4,11 +4,10 @@
 //! A counter is padded with zeros. If a directory has both, and that would change the order, all are padded.
 
 use time::UtcDateTime;
-use time::format_description::BorrowedFormatItem;
-use time::macros::format_description;
 
 use super::layout::Source;
 use crate::files::Problem;
+use crate::files::new::DIGITS;
 use crate::migration::Version;
 
 /// The version of each source, in their order.
@@ -81,8 +80,6 @@ fn moment(digits: &str) -> Option<Version> {
 
 /// None before 2001, when numbers of that length begin, and after 2099.
 fn since_1970(seconds: u64) -> Option<Version> {
-    const DIGITS: &[BorrowedFormatItem<'_>] =
-        format_description!("[year][month][day][hour][minute][second]");
     if !(1_000_000_000..4_102_444_800).contains(&seconds) {
         return None;
     }
