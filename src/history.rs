@@ -13,6 +13,7 @@ pub mod record;
 pub mod tables;
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use postgres::SimpleQueryRow;
 
@@ -95,18 +96,14 @@ impl Observation {
     ///
     /// [`Error::HistoryElsewhere`].
     pub fn refuse_if_lost(&self, config: &Config, migrations: &[Migration]) -> Result<(), Error> {
-        let is_file = |name: &String| {
-            let version = Version::parse(name);
-            version.is_some_and(|it| {
-                migrations
-                    .binary_search_by_key(&it, |it| it.version)
-                    .is_ok()
-            })
+        let has = |it: Version| {
+            migrations
+                .binary_search_by_key(&it, |it| it.version)
+                .is_ok()
         };
-        let places = self
-            .elsewhere
-            .iter()
-            .filter(|(_, names)| names.iter().any(is_file));
+        let is_file = |name: &String| Version::parse(name).is_some_and(has);
+        let places = self.elsewhere.iter();
+        let places = places.filter(|(_, names)| names.iter().any(is_file));
         let places: Vec<String> = places.map(|(place, _)| place.clone()).collect();
         match self.history_table.is_none() && !places.is_empty() {
             false => Ok(()),
@@ -274,7 +271,7 @@ impl Look {
         let text = |name: &str| fact.get(name).map(str::to_owned);
         let (locks, history_table) = (text("locks"), text("history"));
         let mut history = read_history(answer.rows(self.records), answer.rows(self.interrupted));
-        history.last_id = fact.get("last_id").and_then(|it| it.parse().ok());
+        history.last_id = number(fact, "last_id");
         let tables = match (history_table.clone(), text("journal"), locks.clone()) {
             (Some(history), Some(journal), Some(locks)) => Some(Tables {
                 history,
@@ -294,7 +291,7 @@ impl Look {
             locks,
             history_table,
             history,
-            lock_row: fact.get("lock_row").and_then(|id| id.parse().ok()),
+            lock_row: number(fact, "lock_row"),
             is_ownerless: flag("is_ownerless"),
             may_remove_row: flag("may_remove_row"),
             lacks: text("lacks"),
@@ -314,52 +311,47 @@ fn elsewhere(rows: &[SimpleQueryRow]) -> BTreeMap<String, Vec<String>> {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for row in rows {
         if let (Some(place), Some(name)) = (row.get("place"), row.get("name")) {
-            found
-                .entry(place.to_owned())
-                .or_default()
-                .push(name.to_owned());
+            let names = found.entry(place.to_owned()).or_default();
+            names.push(name.to_owned());
         }
     }
     found
 }
 
+fn number<T: FromStr>(row: &SimpleQueryRow, column: &str) -> Option<T> {
+    row.get(column)?.parse().ok()
+}
+
 fn read_history(records: &[SimpleQueryRow], interrupted: &[SimpleQueryRow]) -> History {
     let mut history = History::default();
+    let checksum = |row: &SimpleQueryRow| Checksum::parse_hex(row.get("checksum")?);
     for row in records {
-        let group = row
-            .get("group_id")
-            .and_then(|group| group.parse().ok())
-            .unwrap_or(0);
+        let (id, group) = (number(row, "id"), number(row, "group_id").unwrap_or(0));
         history.last_group = history.last_group.max(group);
-        let id = row.get("id").and_then(|id| id.parse().ok());
         history.newest_record = history.newest_record.max(id);
         let name = row.get("name").unwrap_or_default();
         match Version::parse(name) {
-            Some(version) => {
-                let checksum = row.get("checksum").and_then(Checksum::parse_hex);
-                history.applied.push(Applied {
-                    version,
-                    id: id.unwrap_or(0),
-                    group,
-                    checksum,
-                });
-            }
+            Some(version) => history.applied.push(Applied {
+                version,
+                id: id.unwrap_or(0),
+                group,
+                checksum: checksum(row),
+            }),
             None => history.foreign.push(name.to_owned()),
         }
     }
-    history
-        .interrupted
-        .extend(interrupted.iter().filter_map(|row| {
-            let negated = row.get("history_id").and_then(|id| id.parse::<i64>().ok());
-            Some(Interrupted {
-                version: Version::parse(row.get("version")?)?,
-                runner: row.get("runner")?.to_owned(),
-                checksum: row.get("checksum").and_then(Checksum::parse_hex),
-                statement: row.get("statement").map(str::to_owned),
-                done: row.get("done").and_then(|it| it.parse().ok()),
-                rollback: negated.map(i64::saturating_neg),
-            })
-        }));
+    let interrupted = interrupted.iter().filter_map(|row| {
+        let negated: Option<i64> = number(row, "history_id");
+        Some(Interrupted {
+            version: Version::parse(row.get("version")?)?,
+            runner: row.get("runner")?.to_owned(),
+            checksum: checksum(row),
+            statement: row.get("statement").map(str::to_owned),
+            done: number(row, "done"),
+            rollback: negated.map(i64::saturating_neg),
+        })
+    });
+    history.interrupted.extend(interrupted);
     // A group whose rollback was begun goes on under its number, so no other run gets that.
     let begun = history.interrupted.iter().filter_map(|it| it.rollback);
     history.last_group = begun.fold(history.last_group, i64::max);
