@@ -187,15 +187,10 @@ impl Resolution<'_, '_> {
     /// None after a complaint.
     fn places(&mut self) -> Option<Vec<Place>> {
         let gives_place = self.given.contains_key("host") || self.given.contains_key("hostaddr");
-        let hosts = self.list(
-            "host",
-            "a host's name, an address or a socket directory",
-            |host| is_host(host).then(|| host.to_owned()),
-        );
-        let addresses: Option<Vec<IpAddr>> =
-            self.list("hostaddr", "a numeric address", |address| {
-                address.parse().ok()
-            });
+        let kind = "a host's name, an address or a socket directory";
+        let hosts = self.list("host", kind, |it| is_host(it).then(|| it.to_owned()));
+        let address = |it: &str| it.parse::<IpAddr>().ok();
+        let addresses = self.list("hostaddr", "a numeric address", address);
         let ports = self.list("port", PORT_NUMBER, |port| match port {
             "" => Some(DEFAULT_PORT),
             port => port_number(port),
@@ -330,16 +325,11 @@ impl Resolution<'_, '_> {
     /// What changes nothing may have its harmless values, and no others.
     fn judge_what_is_not_used(&mut self, places: Option<&[Place]>) {
         // The lock's promises rest on keepalives, so we set them ourselves.
-        for key in [
-            "keepalives",
-            "keepalives_idle",
-            "keepalives_interval",
-            "keepalives_count",
-            "tcp_user_timeout",
-        ] {
-            self.parsed(key, "a whole number", |text| {
-                text.trim().parse::<i32>().ok()
-            });
+        let ours =
+            "keepalives|keepalives_idle|keepalives_interval|keepalives_count|tcp_user_timeout";
+        let whole = |text: &str| text.trim().parse::<i32>().ok();
+        for key in ours.split('|') {
+            self.parsed(key, "a whole number", whole);
         }
         let modes = [("disable", false), ("prefer", false), ("require", true)];
         if self.choice("gssencmode", &modes) == Some(true) {
