@@ -51,10 +51,9 @@ impl Context<'_> {
 
     fn warned(&self, config: Result<Config, Vec<Complaint>>) -> Result<Config, Error> {
         let config = config.map_err(Error::Environment)?;
-        config
-            .warnings
-            .iter()
-            .for_each(|warning| warn!("{warning}"));
+        for warning in &config.warnings {
+            warn!("{warning}");
+        }
         Ok(config)
     }
 

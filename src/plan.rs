@@ -97,11 +97,8 @@ fn find_renamed(entries: &mut Vec<Entry<'_>>, applied: &BTreeMap<Version, &Appli
         };
         let script = &migration.script;
         let is_same = |it: &&Applied| it.checksum == Some(script.checksum);
-        let Some(at) = gone
-            .iter()
-            .position(is_same)
-            .filter(|_| !script.statements.is_empty())
-        else {
+        let same = gone.iter().position(is_same);
+        let Some(at) = same.filter(|_| !script.statements.is_empty()) else {
             continue;
         };
         let from = gone.remove(at).version;
@@ -165,13 +162,11 @@ pub fn make<'a>(
         .iter()
         .flat_map(|it| obstructions_of_up_file(it, rules, &mut taken))
         .collect();
-    let refuse_divergences = rules.policy == DivergencePolicy::Refuse && !divergences.is_empty();
-    if refuse_divergences || !obstructions.is_empty() {
-        let divergences = if refuse_divergences {
-            divergences
-        } else {
-            Vec::new()
-        };
+    let (divergences, tolerated) = match rules.policy {
+        DivergencePolicy::Refuse => (divergences, Vec::new()),
+        DivergencePolicy::Warn => (Vec::new(), divergences),
+    };
+    if !divergences.is_empty() || !obstructions.is_empty() {
         return Err(Refusal {
             divergences,
             obstructions,
@@ -185,7 +180,7 @@ pub fn make<'a>(
     Ok(Plan {
         out_of_order: versions(State::OutOfOrder),
         ahead: versions(State::Ahead),
-        tolerated: divergences,
+        tolerated,
         pending,
     })
 }

@@ -180,11 +180,8 @@ impl<'a> Baseline<'a> {
             let (version, name) = (file.version.to_string(), file.file_name.as_str());
             let named = apply::named(file, width);
             info!(version = version.as_str(), name, group; "recorded {named}");
-            let begun = history
-                .interrupted
-                .iter()
-                .find(|it| it.version == file.version);
-            if let Some(begun) = begun {
+            let mut begun = history.interrupted.iter();
+            if let Some(begun) = begun.find(|it| it.version == file.version) {
                 warn!(version = version.as_str(); "{version}: an earlier run began it and did not finish it ({}); what that left, an INVALID index, say, stays as it is", begun.runner);
             }
             for it in plan::obstructions_of_up_file(file, &rules(config), &mut BTreeSet::new()) {

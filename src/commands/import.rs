@@ -4,7 +4,7 @@
 //! Everything is read and judged before anything is written: the directory, the place for the new files, the database if
 //! one is named, of which nothing but the catalog and the tool's table is read.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use log::info;
 use postgres::SimpleQueryRow;
@@ -85,16 +85,9 @@ pub fn run(context: &Context<'_>, from: &Path) -> Result<Answer, Error> {
 /// The problems, with the directory in front of their paths.
 fn located(directory: &Path, problems: Vec<Problem>) -> Vec<Problem> {
     let located = |it: Problem| {
-        let is_of_all = it.path.as_os_str().is_empty();
-        let path = directory.join(&it.path);
-        Problem {
-            path: if is_of_all {
-                directory.to_owned()
-            } else {
-                path
-            },
-            ..it
-        }
+        // Without a slash at the end, where the problem is about all of it.
+        let path: PathBuf = directory.join(it.path).components().collect();
+        Problem::new(path, it.problem)
     };
     problems.into_iter().map(located).collect()
 }

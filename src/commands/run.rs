@@ -117,12 +117,8 @@ impl Held {
             if strangers.is_empty() {
                 return Ok(());
             }
-            let records: BTreeMap<Version, &Applied> = self
-                .history
-                .applied
-                .iter()
-                .map(|it| (it.version, it))
-                .collect();
+            let applied = self.history.applied.iter();
+            let records: BTreeMap<Version, &Applied> = applied.map(|it| (it.version, it)).collect();
             let is_open = |it: &&Migration| {
                 let record = records.get(&it.version);
                 record.is_none_or(|record| record.checksum.is_none())
@@ -199,9 +195,8 @@ impl Held {
 
 /// No file has this version; the nearest is named.
 pub fn no_such_version(migrations: &[Migration], version: Version) -> Error {
-    let nearest = migrations
-        .iter()
-        .min_by_key(|it| it.version.distance(version));
+    let migrations = migrations.iter();
+    let nearest = migrations.min_by_key(|it| it.version.distance(version));
     let nearest = nearest.map(|it| it.path.display().to_string());
     Error::NoSuchVersion {
         version,
@@ -517,10 +512,8 @@ pub fn say_ahead(plan: &Plan<'_>) {
 }
 
 pub fn warn_of_odd_versions(migrations: &[Migration]) {
-    let odd: Vec<&Migration> = migrations
-        .iter()
-        .filter(|it| !it.version.is_date() && !it.version.is_counter())
-        .collect();
+    let is_odd = |it: &&Migration| !it.version.is_date() && !it.version.is_counter();
+    let odd: Vec<&Migration> = migrations.iter().filter(is_odd).collect();
     if let [first, others @ ..] = odd.as_slice() {
         let version = first.version.to_string();
         let more = match others.len() {

@@ -106,11 +106,8 @@ impl Report<'_> {
                 }
             }
             Known::Read(place, Verdict::UpTo(version)) => {
-                let behind = self
-                    .import
-                    .migrations
-                    .iter()
-                    .filter(|it| it.version > *version);
+                let all = self.import.migrations.iter();
+                let behind = all.filter(|it| it.version > *version);
                 let left = match behind.count() {
                     0 => "all of them are applied".to_owned(),
                     count => format!("all but the newest {count} are applied"),

@@ -374,10 +374,7 @@ fn holder_lines(label: &'static str, what: &str, holder: &Holder) -> Vec<(&'stat
         Some(format!("{what} pid {}", holder.pid)),
         holder.application.clone(),
         holder.address.as_ref().map(|it| format!("from {it}")),
-        holder
-            .since
-            .as_ref()
-            .map(|it| format!("since {}", time(it))),
+        since(&holder.since),
     ];
     let mut lines = vec![(label, joined(parts))];
     if holder.since.is_none() {
@@ -393,7 +390,7 @@ fn holder_lines(label: &'static str, what: &str, holder: &Holder) -> Vec<(&'stat
         work.migration.clone(),
         work.statement.as_ref().map(|it| format!("statement {it}")),
         work.sql.clone(),
-        work.since.as_ref().map(|it| format!("since {}", time(it))),
+        since(&work.since),
     ]);
     if !running.is_empty() {
         lines.push(("running", running));
@@ -405,6 +402,11 @@ fn holder_lines(label: &'static str, what: &str, holder: &Holder) -> Vec<(&'stat
         lines.push(("blocked", format!("by {blocker}")));
     }
     lines
+}
+
+fn since(moment: &Option<String>) -> Option<String> {
+    let moment = moment.as_ref()?;
+    Some(format!("since {}", time(moment)))
 }
 
 fn joined<const N: usize>(parts: [Option<String>; N]) -> String {
