@@ -45,9 +45,8 @@ impl<'a> Cursor<'a> {
     }
 
     pub fn at_symbol(&self, symbol: &str) -> bool {
-        self.token
-            .as_ref()
-            .is_some_and(|token| token.is_symbol(symbol))
+        let token = self.token.as_ref();
+        token.is_some_and(|token| token.is_symbol(symbol))
     }
 
     pub(super) fn at_literal(&self) -> bool {
@@ -83,10 +82,8 @@ impl<'a> Cursor<'a> {
 
     /// Takes a word, whatever it is, in upper case.
     pub(super) fn upper_word(&mut self) -> Option<String> {
-        let word = self
-            .token
-            .as_ref()
-            .filter(|token| token.kind == TokenKind::Word)?;
+        let word = self.token.as_ref();
+        let word = word.filter(|token| token.kind == TokenKind::Word)?;
         let word = quote::clip(word.text, quote::NAME_BYTES).to_ascii_uppercase();
         self.advance();
         Some(word)

@@ -304,19 +304,15 @@ impl<'a> Splitter<'a> {
         if self.script.statements.len() < 2 || self.script.no_transaction {
             return;
         }
-        let alone = self
-            .script
-            .statements
-            .iter()
-            .filter(|statement| matches!(statement.kind, Kind::Outside(_)));
-        self.script
-            .obstacles
-            .extend(alone.map(|statement| Obstacle {
-                offset: statement.start as usize,
-                kind: ObstacleKind::SharedFile {
-                    command: verb(&self.text[statement.range()]),
-                },
-            }));
+        let statements = self.script.statements.iter();
+        let alone = statements.filter(|it| matches!(it.kind, Kind::Outside(_)));
+        let obstacles = alone.map(|it| Obstacle {
+            offset: it.start as usize,
+            kind: ObstacleKind::SharedFile {
+                command: verb(&self.text[it.range()]),
+            },
+        });
+        self.script.obstacles.extend(obstacles);
     }
 }
 
