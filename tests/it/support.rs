@@ -62,6 +62,8 @@ pub fn server() -> &'static Server {
 pub struct Scratch {
     pub database: String,
     pub directory: PathBuf,
+    /// The role that the binary logs in as, if it is not the superuser.
+    owner: Option<String>,
 }
 
 impl Scratch {
@@ -80,7 +82,25 @@ impl Scratch {
         Scratch {
             database: name,
             directory,
+            owner: None,
         }
+    }
+
+    /// One where the binary is an ordinary role: whatever tables, functions and types there are belong to it, and
+    /// neither the database nor its schemas do.
+    pub fn owned() -> Scratch {
+        let mut scratch = Scratch::new();
+        let owner = format!("{}_owner", scratch.database);
+        scratch.sql(&format!(
+            "CREATE ROLE {owner} LOGIN; GRANT ALL ON SCHEMA public TO {owner}"
+        ));
+        scratch.owner = Some(owner);
+        scratch
+    }
+
+    /// The role that the binary logs in as.
+    pub fn user(&self) -> &str {
+        self.owner.as_deref().unwrap_or("postgres")
     }
 
     /// With these files below `migrations`.
@@ -150,7 +170,13 @@ impl Scratch {
 
     /// Runs statements as superuser and returns the rows of all of them, a NULL as `∅`, columns joined by `|`.
     pub fn sql(&self, sql: &str) -> Vec<String> {
-        rows(&mut self.client(), sql)
+        let mut client = self.client();
+        let found = rows(&mut client, sql);
+        if let Some(owner) = self.owner.as_ref().filter(|_| sql.contains("CREATE ")) {
+            let give = ADOPT.replace('@', owner);
+            client.batch_execute(&give).expect("a new owner");
+        }
+        found
     }
 
     /// The one value that a query returns.
@@ -174,7 +200,9 @@ impl Scratch {
     /// The binary, with an environment that holds nothing but the way to the scratch database and directory.
     pub fn lockstep(&self, arguments: &[&str]) -> Lockstep<'_> {
         let mut environment = BTreeMap::new();
-        environment.insert("DATABASE_URL".to_owned(), self.url());
+        let user = format!("//{}@", self.user());
+        let url = self.url().replace("//postgres@", &user);
+        environment.insert("DATABASE_URL".to_owned(), url);
         environment.insert(
             "MIGRATIONS_DIR".to_owned(),
             self.migrations().display().to_string(),
@@ -217,15 +245,32 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.database);
-        if let Err(error) = admin().batch_execute(&drop)
-            && !thread::panicking()
-        {
-            panic!("{drop}: {error:?}");
+        let database = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.database);
+        let owner = self.owner.iter().map(|it| format!("DROP ROLE {it}"));
+        for drop in [database].into_iter().chain(owner) {
+            if let Err(error) = admin().batch_execute(&drop)
+                && !thread::panicking()
+            {
+                panic!("{drop}: {error:?}");
+            }
         }
         let _ = fs::remove_dir_all(&self.directory);
     }
 }
+
+/// Gives what the superuser has made to the role `@`.
+const ADOPT: &str = "DO $$ DECLARE it record; BEGIN
+    FOR it IN SELECT oid::regclass AS name FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm')
+        AND relowner = 'postgres'::regrole AND relnamespace::regnamespace::text !~ '^(pg_|information_schema)' LOOP
+      EXECUTE format('ALTER TABLE %s OWNER TO @', it.name); END LOOP;
+    FOR it IN SELECT oid::regprocedure AS name FROM pg_proc WHERE oid >= 16384 AND proowner = 'postgres'::regrole LOOP
+      EXECUTE format('ALTER ROUTINE %s OWNER TO @', it.name); END LOOP;
+    FOR it IN SELECT oid::regtype AS name FROM pg_type WHERE oid >= 16384 AND typtype IN ('e', 'd')
+        AND typowner = 'postgres'::regrole LOOP
+      EXECUTE format('ALTER TYPE %s OWNER TO @', it.name); END LOOP;
+    FOR it IN SELECT oid::regnamespace AS name FROM pg_namespace WHERE oid >= 16384 AND nspname !~ '^pg_' LOOP
+      EXECUTE format('GRANT ALL ON SCHEMA %s TO @', it.name); END LOOP;
+  END $$";
 
 /// Whose members have to give a password.
 const PASSWORDED: &str = "lockstep_passworded";

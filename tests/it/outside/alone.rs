@@ -96,7 +96,7 @@ fn an_index_of_the_same_name_in_another_schema_is_another_index() {
 
 #[test]
 fn vacuum_alter_system_and_create_database_run_alone_in_their_files() {
-    let scratch = with_table();
+    let scratch = superusers();
     let database = format!("{}_more", scratch.database);
     scratch.file(&file(2), "VACUUM (ANALYZE) t");
     // Nobody is told to read it again, so it is in the file only, and bothers no other test.
@@ -508,7 +508,7 @@ fn a_drop_that_was_complete_but_not_recorded_is_recorded() {
 /// The catalog is not asked about those; the server says so itself.
 #[test]
 fn a_database_that_was_created_or_dropped_but_not_recorded_is_recorded() {
-    let scratch = with_table();
+    let scratch = superusers();
     let database = format!("{}_more", scratch.database);
     scratch.file(
         &file(2),
@@ -527,7 +527,7 @@ fn a_database_that_was_created_or_dropped_but_not_recorded_is_recorded() {
 /// It is not ours then: nobody knows whose it is.
 #[test]
 fn a_database_that_was_there_before_is_an_error() {
-    let scratch = with_table();
+    let scratch = superusers();
     scratch.file(&file(2), format!("CREATE DATABASE {}", scratch.database));
     scratch.up().code(1).says("already exists (SQLSTATE 42P04)");
     assert_eq!(scratch.history(), [version(1)]);
@@ -564,7 +564,7 @@ fn a_drop_that_was_interrupted_midway_is_done_again() {
 /// What the server leaves of it has names of its own making.
 #[test]
 fn an_interrupted_reindex_leaves_no_invalid_index_behind() {
-    let scratch = with_table();
+    let scratch = superusers();
     scratch.sql("CREATE INDEX t_a_idx ON t (a); CREATE UNIQUE INDEX t_b_idx ON t (b)");
     scratch.file(&file(2), "REINDEX TABLE CONCURRENTLY t");
     let old = old_snapshot(&scratch);
@@ -697,6 +697,14 @@ fn a_row_deleted_by_hand_during_a_build_leaves_it_unrecorded_and_the_next_run_re
 
 /// A database whose first migration has created the table `t`.
 fn with_table() -> Scratch {
+    let scratch = Scratch::owned();
+    scratch.file(&file(1), CREATE_TABLE);
+    scratch.up().code(0);
+    scratch
+}
+
+/// The same, of a superuser, for what takes one.
+fn superusers() -> Scratch {
     Scratch::migrated([(&file(1), CREATE_TABLE)])
 }
 

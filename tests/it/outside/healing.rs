@@ -90,7 +90,7 @@ enum Method {
     Terminate,
     /// A transaction that the statement waits for waits for the statement.
     Deadlock,
-    /// The database has a `statement_timeout` and a `lock_timeout` that are long over.
+    /// The role has a `statement_timeout` and a `lock_timeout` that are long over.
     Timeout,
     /// The key is there twice.
     Duplicates,
@@ -112,7 +112,7 @@ fn whatever_interrupts_a_statement_the_next_run_ends_as_an_undisturbed_one() {
         for case in &CASES {
             let table = &table;
             scope.spawn(move || {
-                let site = Site::new(case);
+                let site = Site::new(case, Scratch::owned());
                 let undisturbed = site.undisturbed();
                 for method in METHODS {
                     if !method.fits(case) {
@@ -141,7 +141,7 @@ fn whatever_statement_a_stopped_server_interrupts_the_next_run_ends_as_an_undist
     };
     let mut held = Vec::new();
     for case in &CASES {
-        let site = Site::new(case);
+        let site = Site::new(case, Scratch::new());
         let undisturbed = site.undisturbed();
         site.reset();
         let hold = site.hold();
@@ -202,11 +202,8 @@ struct Site<'a> {
 }
 
 impl Site<'_> {
-    fn new(case: &Case) -> Site<'_> {
-        let site = Site {
-            scratch: Scratch::new(),
-            case,
-        };
+    fn new(case: &Case, scratch: Scratch) -> Site<'_> {
+        let site = Site { scratch, case };
         let statement = case.statement.replace('@', &site.scratch.database);
         site.scratch.file(&file(1), statement);
         site.reset();
@@ -215,9 +212,18 @@ impl Site<'_> {
 
     /// Makes the database what it was before.
     fn reset(&self) {
+        let user = self.scratch.user();
+        // What is rebuilt as a whole must be one's own, or the server refuses.
+        let own = match self.case.name {
+            "REINDEX SCHEMA" => format!("ALTER SCHEMA s OWNER TO {user}"),
+            "REINDEX DATABASE" => {
+                format!("ALTER DATABASE {} OWNER TO {user}", self.scratch.database)
+            }
+            _ => String::new(),
+        };
         self.scratch.sql(&format!(
             "SET client_min_messages = error; DROP SCHEMA IF EXISTS s CASCADE; \
-             DROP TABLE IF EXISTS bun_migrations, bun_migration_locks, bun_migrations_journal; {TABLE}; {}",
+             DROP TABLE IF EXISTS bun_migrations, bun_migration_locks, bun_migrations_journal; {TABLE}; {}; {own}",
             self.case.setup
         ));
     }
@@ -227,20 +233,22 @@ impl Site<'_> {
         self.state()
     }
 
-    /// All there is in the catalog, and in the history.
+    /// All there is in the catalog, and in the history; but for what only a superuser may drop.
     fn state(&self) -> Vec<String> {
-        self.scratch.sql(
+        self.scratch.sql(&format!(
             "SELECT c.oid::regclass::text, c.relkind, i.indisvalid, i.indisready, i.indislive, pg_get_indexdef(i.indexrelid), \
                h.inhparent::regclass, h.inhdetachpending, pg_get_expr(c.relpartbound, c.oid) \
              FROM pg_class c LEFT JOIN pg_index i ON i.indexrelid = c.oid LEFT JOIN pg_inherits h ON h.inhrelid = c.oid \
              WHERE c.relnamespace IN ('public'::regnamespace, 's'::regnamespace) ORDER BY 1; \
              SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint \
              WHERE connamespace = 's'::regnamespace ORDER BY 1, 2; \
-             SELECT count(*) FROM pg_index WHERE NOT indisvalid; \
+             SELECT count(*) FROM pg_index JOIN pg_class c ON c.oid = indexrelid WHERE NOT indisvalid \
+               AND has_schema_privilege('{}', c.relnamespace, 'USAGE'); \
              SELECT name, group_id FROM bun_migrations; \
              SELECT version, finished_at IS NULL, history_id FROM bun_migrations_journal; \
              SELECT count(*) FROM bun_migration_locks",
-        )
+            self.scratch.user()
+        ))
     }
 
     /// A transaction that is older than the statement, and uses the tables. The statement waits for it, whichever of the
@@ -288,7 +296,7 @@ impl Site<'_> {
                 return self.heal(&label, 1, undisturbed);
             }
             Method::Timeout => {
-                self.set_database("statement_timeout = '100ms'; lock_timeout = '100ms'")
+                self.set_runner("statement_timeout = '100ms'; lock_timeout = '100ms'")
             }
             _ => {}
         }
@@ -320,7 +328,7 @@ impl Site<'_> {
                 });
                 drop(hold);
                 let outcome = run.wait();
-                self.set_database("statement_timeout = DEFAULT; lock_timeout = DEFAULT");
+                self.set_runner("statement_timeout = DEFAULT; lock_timeout = DEFAULT");
                 outcome.code(0).is_silent_about("timeout");
                 return self.row(&label, "nothing", "ran on", undisturbed);
             }
@@ -336,10 +344,12 @@ impl Site<'_> {
         self.heal(&label, 1, undisturbed)
     }
 
-    fn set_database(&self, settings: &str) {
+    /// Not for the test's own sessions.
+    fn set_runner(&self, settings: &str) {
         for setting in settings.split("; ") {
             self.scratch.sql(&format!(
-                "ALTER DATABASE {} SET {setting}",
+                "ALTER ROLE {} IN DATABASE {} SET {setting}",
+                self.scratch.user(),
                 self.scratch.database
             ));
         }
@@ -373,11 +383,11 @@ impl Site<'_> {
     /// The statement has a lock on the table that `waiter` wants, and comes to wait for `waiter`. The one who looks for a
     /// deadlock last is undone, and that is to be the statement: so it first waits for `writer`.
     fn deadlock(&self, undisturbed: &[String]) -> [String; 5] {
-        self.set_database("deadlock_timeout = '100ms'");
+        self.set_runner("deadlock_timeout = '100ms'");
         let is_detach = self.case.setup == PARTITIONED;
         if is_detach {
             // It holds no lock while it waits for the first time; so `waiter` must be quick.
-            self.set_database("deadlock_timeout = '2s'");
+            self.set_runner("deadlock_timeout = '2s'");
         }
         let mut waiter = self.scratch.client();
         waiter
@@ -418,7 +428,7 @@ impl Site<'_> {
         let left = self.left();
         drop(waiter);
         let outcome = run.wait();
-        self.set_database("deadlock_timeout = DEFAULT");
+        self.set_runner("deadlock_timeout = DEFAULT");
         outcome.code(0);
         self.row(
             "Deadlock",
@@ -678,10 +688,8 @@ fn a_role_that_may_make_no_temporary_table_heals_as_well() {
 /// An owner may rebuild the index of the TOAST table, and not drop what an interruption leaves of it.
 #[test]
 fn a_copy_that_an_ordinary_owner_may_not_drop_is_warned_of_and_the_rebuild_goes_on() {
-    let scratch = Scratch::new();
-    let role = scratch.role("owner", "LOGIN");
-    scratch.sql(&format!("GRANT CREATE ON SCHEMA public TO {}", role.name));
-    let mut up = scratch.lockstep(&["up"]).env("DATABASE_URL", role.url());
+    let scratch = Scratch::owned();
+    let mut up = scratch.lockstep(&["up"]);
     scratch.file(&file(1), "CREATE TABLE t (a int PRIMARY KEY, b text)");
     up.run().code(0);
     scratch.file(&file(2), "REINDEX TABLE CONCURRENTLY t");
@@ -850,6 +858,7 @@ fn an_invalid_index_that_only_looks_like_a_rebuilds_leftover_stays() {
          CREATE INDEX j_ccnew ON t (a); CREATE SCHEMA s; CREATE TABLE s.t (a int); CREATE INDEX i ON s.t (a); \
          CREATE INDEX i_ccold2 ON s.t (a)",
     );
+    scratch.sql(&format!("ALTER SCHEMA public OWNER TO {}", scratch.user()));
     scratch.file(&file(2), "REINDEX SCHEMA CONCURRENTLY public");
     scratch.up().code(0);
     for index in ["i_ccnew", "i_ccnew1", "j_ccnew", "s.i_ccold2"] {
@@ -1157,9 +1166,12 @@ fn killed_build_with_writers(count: usize) {
 // ---------------------------------------------------------------------------------------------- what it takes
 const T: &str = "CREATE TABLE t (gone int, a int, b text, c text)";
 
-/// A database whose first migration has created the table `t`.
+/// A database whose first migration has created the table `t`, which an ordinary role owns.
 fn with_t() -> Scratch {
-    Scratch::migrated([(&file(1), T)])
+    let scratch = Scratch::owned();
+    scratch.file(&file(1), T);
+    scratch.up().code(0);
+    scratch
 }
 
 /// Makes history, journal and catalog what they were when the build of this migration's index had been begun, by a
