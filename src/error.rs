@@ -90,7 +90,7 @@ pub enum Error {
         locks: String,
         id: i64,
         /// The record of what may never have run.
-        doubt: Option<Doubt>,
+        doubt: Option<Box<Doubt>>,
         /// Who is at work; else the row may be removed.
         busy: Vec<String>,
         suspects: Vec<String>,

@@ -101,7 +101,7 @@ const POLL: Duration = Duration::from_millis(250);
 ///
 /// ```compile_fail
 /// fn write(locked: &mut Locked) {
-///     locked.work.execute("DELETE FROM bun_migrations"); // the field is private
+///     let _ = locked.work.roll_back(); // the field is private
 /// }
 /// ```
 pub struct Locked {
@@ -219,7 +219,7 @@ fn try_guard(guard: &mut Session, tables: &Tables, dialect: Dialect) -> Result<T
     let tried = read_guard(&answer, asked).ok_or_else(|| Trouble::Unexpected.while_doing(doing))?;
     if !tried.is_granted {
         guard
-            .execute("ROLLBACK")
+            .roll_back()
             .map_err(|trouble| trouble.while_doing(doing))?;
     }
     Ok(tried)
@@ -257,7 +257,7 @@ fn read_guard(answer: &Answer, asked: Slot) -> Option<Tried> {
 /// Ends the guard's transaction, and with it the lock, and closes its session. Behind a pooler the session alone would
 /// not end the transaction.
 fn release_guard(mut guard: Session) {
-    if let Err(trouble) = guard.execute("ROLLBACK") {
+    if let Err(trouble) = guard.roll_back() {
         warn!("the guard was already gone: {}", trouble.words().1);
     }
     guard.close();

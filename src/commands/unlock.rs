@@ -81,7 +81,7 @@ fn unlock(
         return Err(Error::BunRow {
             locks,
             id: row,
-            doubt,
+            doubt: doubt.map(Box::new),
             busy,
             suspects,
         });
@@ -163,7 +163,7 @@ fn try_out(session: &mut Session, trial: &Trial<'_>, runner: &str) -> Result<Ver
             Ok(trial.verdict(rows))
         }
         Err(Trouble::Sql(cause)) => {
-            let rolled_back = session.execute("ROLLBACK");
+            let rolled_back = session.roll_back();
             rolled_back.map_err(|trouble| trouble.while_doing(doing))?;
             Ok(Verdict::Unknown(cause.message().to_owned()))
         }

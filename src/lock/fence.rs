@@ -174,14 +174,13 @@ impl Locked {
         statement: String,
         listener: &mut dyn Listener,
     ) -> Result<(), Trouble> {
-        let prepare = settings::of_session(&self.alone_name());
-        let prepared = self.work.execute(&prepare);
+        let prepared = self.work.prepare_alone(&self.alone_name());
         let prepared = prepared.and_then(|()| match sets {
             [] => Ok(()),
-            sets => self.work.execute(&sets.join(";\n")),
+            sets => self.work.execute_patiently(sets.join(";\n"), listener),
         });
         let outcome = prepared.and_then(|()| self.work.execute_patiently(statement, listener));
-        let restored = self.work.execute(&settings::reset(&self.runner).join("; "));
+        let restored = self.work.reset(&self.runner);
         outcome.and(restored)
     }
 
@@ -406,7 +405,7 @@ impl<'a> Fenced<'a> {
                 retried.map_err(Fault::Error)?;
                 continue;
             }
-            let rolled_back = self.locked.work.execute("ROLLBACK");
+            let rolled_back = self.locked.work.roll_back();
             rolled_back.map_err(|it| Fault::Error(it.while_doing(doing)))?;
             return Err(self.locked.fault(cause, ours));
         }
@@ -468,9 +467,10 @@ impl<'a> Fenced<'a> {
         reached: Reached,
     ) -> Ran {
         let ours = guard::raised(&cause, self.locked.token);
-        let mut message = Message::empty();
-        message.add("ROLLBACK");
-        message.extend(&settings::reset(&self.locked.runner));
+        let reset = settings::reset(&self.locked.runner);
+        let mut first = vec!["ROLLBACK".to_owned()];
+        first.extend(reset);
+        let mut message = Message::behind(&first, &Settings::default());
         let proven = message.add(format!(
             "SELECT {} AS proven",
             self.proof.as_deref().unwrap_or("false")
@@ -494,20 +494,15 @@ impl<'a> Fenced<'a> {
     /// What follows the file. Its deferred constraints belong to it, so they are checked under its role, its search_path
     /// and its timeouts. What follows is ours, and under ours, until the session is reset behind the commit.
     fn after_file(&self) -> Message {
-        let mut after = Message::empty();
-        for statement in [
+        let first = [
             "SET CONSTRAINTS ALL IMMEDIATE",
             "RESET SESSION AUTHORIZATION",
             "RESET ROLE",
             "SET LOCAL search_path TO pg_catalog, pg_temp",
             // A timeout of zero is in force at once.
             "SET LOCAL statement_timeout TO 0",
-        ] {
-            after.add(statement);
-        }
-        self.settings.timeouts(|statement| {
-            after.add(statement);
-        });
+        ];
+        let mut after = Message::behind(&first, &self.settings);
         after.extend(&self.work);
         after.add(self.check());
         after.add("COMMIT");

@@ -141,7 +141,7 @@ pub fn remove_dead(
     id: i64,
     wait: &mut Wait,
 ) -> Result<bool, Error> {
-    let ping = Message::empty();
+    let (ping, _) = Message::asking("SELECT");
     let (mut guard, answer) = open::open(&config.server, runner, &ping, wait)?;
     answer.map_err(|trouble| trouble.while_doing("taking the migration lock"))?;
     if !try_guard(&mut guard, tables, observed.dialect)?.is_granted {

@@ -32,8 +32,8 @@ pub enum Access {
 }
 
 impl Message {
-    /// Without a transaction.
-    pub fn empty() -> Message {
+    /// There is none without our timeouts: whoever builds one has had them set first.
+    fn empty() -> Message {
         Message {
             text: String::new(),
             statements: 0,
@@ -63,6 +63,27 @@ impl Message {
         (message, asked)
     }
 
+    /// A message behind a user's statements: first what still belongs to them or undoes what they set, then ours, under
+    /// these timeouts.
+    pub fn behind(first: &[impl fmt::Display], settings: &Settings) -> Message {
+        let mut message = Message::empty();
+        message.extend(first);
+        settings.timeouts(|statement| {
+            message.add(statement);
+        });
+        message
+    }
+
+    /// One query amid a transaction of a user's statements, which leaves no trace in it.
+    pub fn aside(query: &str) -> (Message, Slot) {
+        let first = ["SAVEPOINT lockstep_aside"];
+        let mut message = Message::behind(&first, &Settings::default());
+        let asked = message.add(query);
+        message.add("ROLLBACK TO lockstep_aside");
+        message.add("RELEASE lockstep_aside");
+        (message, asked)
+    }
+
     /// Adds one statement, which has no semicolon at its end.
     pub fn add(&mut self, statement: impl fmt::Display) -> Slot {
         use fmt::Write as _;
@@ -74,7 +95,7 @@ impl Message {
     }
 
     /// Adds statements whose answers nobody reads.
-    pub fn extend(&mut self, statements: &[String]) {
+    pub fn extend(&mut self, statements: &[impl fmt::Display]) {
         statements.iter().for_each(|it| {
             self.add(it);
         });

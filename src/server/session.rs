@@ -26,7 +26,7 @@ use postgres::{Client, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
 use super::glance::{Glance, Seen};
 use super::message::{Access, Message, Slot};
-use super::settings::Settings;
+use super::settings::{self, Settings};
 use super::tls::{self, Connector};
 use super::wait::Wait;
 use crate::error::{Error, SqlError};
@@ -445,7 +445,7 @@ impl Session {
         let cause = SqlError::from(&**error);
         if cause.sqlstate != sqlstate::LOCK_NOT_AVAILABLE {
             // The first error is the one that counts.
-            let _ = self.execute("ROLLBACK");
+            let _ = self.roll_back();
             return Err(trouble.while_doing(doing));
         }
         self.roll_back_and_wait(cause, doing, wait)
@@ -462,7 +462,7 @@ impl Session {
         doing: &str,
         wait: &mut Wait,
     ) -> Result<(), Error> {
-        let rolled_back = self.execute("ROLLBACK");
+        let rolled_back = self.roll_back();
         rolled_back.map_err(|trouble| trouble.while_doing(doing))?;
         if wait.is_over() {
             // The statement is our own, which nobody needs to see.
@@ -483,13 +483,28 @@ impl Session {
         wait.pause(LOCKED_PAUSE)
     }
 
-    /// Sends a message of our own, and throws away what it returns.
-    pub fn execute(&mut self, message: &str) -> Result<(), Trouble> {
-        self.ours(message, Patience::AtMost(ANSWER_TIMEOUT))
+    /// Ends the transaction, if there is one.
+    pub fn roll_back(&mut self) -> Result<(), Trouble> {
+        self.command("ROLLBACK")
+    }
+
+    /// Undoes what a user's statements may have left in the session.
+    pub fn reset(&mut self, runner: &str) -> Result<(), Trouble> {
+        self.command(&settings::reset(runner).join("; "))
+    }
+
+    /// Makes the session fit for a user's statement that runs outside a transaction, and calls it so.
+    pub fn prepare_alone(&mut self, name: &str) -> Result<(), Trouble> {
+        self.command(&settings::of_session(name))
+    }
+
+    /// There is no such message but those above: all else is a [`Message`], which has our timeouts, or a user's.
+    fn command(&mut self, command: &str) -> Result<(), Trouble> {
+        self.ours(command, Patience::AtMost(ANSWER_TIMEOUT))
             .map(drop)
     }
 
-    /// Sends a message for as long as it takes, or until a signal comes; then the session is left, and the server rolls
+    /// Sends a user's statement for as long as it takes, or until a signal comes; then the session is left, and the server rolls
     /// back.
     pub fn execute_interruptibly(&mut self, message: &str) -> Result<(), Trouble> {
         self.ours(message, Patience::UntilSignal).map(drop)

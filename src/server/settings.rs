@@ -149,7 +149,8 @@ impl Settings {
 /// same server connection before it is reset.
 pub fn of_session(application_name: &str) -> String {
     format!(
-        "SET LOCAL search_path TO pg_catalog, pg_temp; SELECT pg_catalog.set_config(n, v, false) FROM (VALUES ('lock_timeout', '0'), ('statement_timeout', '0'), \
+        "SET statement_timeout TO 0; SET LOCAL search_path TO pg_catalog, pg_temp; \
+         SELECT pg_catalog.set_config(n, v, false) FROM (VALUES ('lock_timeout', '0'), \
          ('transaction_timeout', '0'), ('default_transaction_read_only', 'off'), \
          ('client_connection_check_interval', {CHECK_INTERVAL}), ('application_name', {})) s(n, v) \
          WHERE pg_catalog.current_setting(n, true) IS DISTINCT FROM v AND pg_catalog.current_setting(n, true) IS NOT NULL",
@@ -157,21 +158,23 @@ pub fn of_session(application_name: &str) -> String {
     )
 }
 
-/// The statements that undo whatever a file may have left in the session (rule 8). Behind a pooler `RESET ALL` drops the
+/// The statements that undo whatever a file may have left in the session (rule 8), which takes its time where there are
+/// temporary tables: what the role's settings make of the timeout comes last. They share a message. Behind a pooler `RESET ALL` drops the
 /// application name and the client encoding too, so they are set again. `DISCARD ALL` would be shorter, but cannot share
 /// a message. A pooler that keeps prepared statements of its own sees from the answer that they are gone (PgBouncer, since
 /// 1.22).
-pub fn reset(runner: &str) -> [String; 12] {
+pub fn reset(runner: &str) -> [String; 13] {
     [
+        "SET LOCAL statement_timeout TO 0",
         "RESET SESSION AUTHORIZATION",
         "RESET ROLE",
-        "RESET ALL",
         "SELECT pg_catalog.pg_advisory_unlock_all()",
         "DEALLOCATE ALL",
         "CLOSE ALL",
         "UNLISTEN *",
         "DISCARD TEMP",
         "DISCARD SEQUENCES",
+        "RESET ALL",
         "SET client_encoding TO 'UTF8'",
         "SET standard_conforming_strings TO on",
         &format!("SET application_name TO {}", literal(runner)),

@@ -72,6 +72,7 @@ mod connection {
     mod pooler;
     mod signals;
     mod standby;
+    mod timeouts;
     #[cfg(feature = "tls")]
     pub mod tls;
 }

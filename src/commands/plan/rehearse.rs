@@ -22,7 +22,7 @@ use crate::impact::catalog::{Catalog, Table};
 use crate::impact::{Measured, Mode, Name, World};
 use crate::migration::Migration;
 use crate::plan::Plan;
-use crate::server::message::Message;
+use crate::server::message::{Access, Message};
 use crate::server::session::{Session, Trouble};
 use crate::server::settings::{self, Settings, Span};
 use crate::signals::Signals;
@@ -51,22 +51,19 @@ pub fn run(
         span: Span::Idle,
         ..Settings::default()
     };
-    let mut statements = Vec::new();
-    settings.statements(|it| statements.push(it.to_owned()));
-    statements.push("SET LOCAL standard_conforming_strings TO on".to_owned());
     let mut rehearsal = Rehearsal {
         session,
-        settings: statements.join("; "),
+        settings,
         counts_bytes,
-        reset: settings::reset(runner).join("; "),
+        runner,
         signals,
         seen: Seen::new(catalog),
         locked_out: None,
     };
     let mut outcome = rehearsal.run(plan);
-    let reset = format!("ROLLBACK; {}", rehearsal.reset);
     // The first error is the one that counts; without a session there is nothing to roll back.
-    if let Err(trouble) = rehearsal.session.execute(&reset) {
+    let rolled_back = rehearsal.session.roll_back();
+    if let Err(trouble) = rolled_back.and_then(|()| rehearsal.session.reset(runner)) {
         debug!("rolling back the rehearsal: {trouble:?}");
     }
     if let (Err(Error::TableWait { blockers, .. }), Some(text)) =
@@ -112,9 +109,8 @@ const NO_GUARD: i32 = 0;
 struct Rehearsal<'a> {
     session: &'a mut Session,
     /// For each file anew.
-    settings: String,
-    /// Behind each file.
-    reset: String,
+    settings: Settings,
+    runner: &'a str,
     counts_bytes: bool,
     signals: &'a Signals,
     seen: Seen,
@@ -124,9 +120,8 @@ struct Rehearsal<'a> {
 
 impl Rehearsal<'_> {
     fn run(&mut self, plan: &Plan<'_>) -> Result<Vec<Vec<Measured>>, Error> {
-        let begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
-        let begin = format!("{begin}; {}", self.settings);
-        self.ours(&begin, "beginning the rehearsal")?;
+        let begin = Message::begin(Access::Write, &self.settings);
+        self.ours(begin, "beginning the rehearsal")?;
         let of = plan.pending.len();
         let mut files = Vec::new();
         for (number, migration) in plan.pending.iter().enumerate() {
@@ -137,14 +132,14 @@ impl Rehearsal<'_> {
         Ok(files)
     }
 
-    fn ours(&mut self, message: &str, doing: &str) -> Result<(), Error> {
-        let outcome = self.session.execute(message);
+    fn ours(&mut self, mut message: Message, doing: &str) -> Result<(), Error> {
+        message.add("SET LOCAL standard_conforming_strings TO on");
+        let outcome = self.session.send(&message).map(drop);
         outcome.map_err(|trouble| trouble.while_doing(doing))
     }
 
     fn query(&mut self, query: &str, doing: &str) -> Result<Vec<SimpleQueryRow>, Error> {
-        let mut message = Message::empty();
-        let asked = message.add(query);
+        let (message, asked) = Message::aside(query);
         let answer = self.session.send(&message);
         let answer = answer.map_err(|trouble| trouble.while_doing(doing))?;
         Ok(answer.into_rows(asked))
@@ -160,8 +155,11 @@ impl Rehearsal<'_> {
         }
         self.check_constraints(migration)?;
         // What it leaves behind in the session is gone before the next one, as rule 8 has it.
-        let reset = format!("{}; {}", self.reset, self.settings);
-        self.ours(&reset, "resetting the session between two files")?;
+        let mut reset = Message::behind(&settings::reset(self.runner), &self.settings);
+        self.settings.statements(|it| {
+            reset.add(it);
+        });
+        self.ours(reset, "resetting the session between two files")?;
         Ok(all)
     }
 
