@@ -7,29 +7,58 @@ use crate::sql::{Checksum, Script};
 
 /// A migration's version: the 14 digits its file name begins with, as `date '+%Y%m%d%H%M%S'` prints them.
 ///
-/// The history stores it in `name`, as bun does.
+/// The history stores it in `name`, as bun does. There it may have fewer digits, as bun takes since 1.3.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Version(u64);
+pub struct Version {
+    number: u64,
+    digits: usize,
+}
 
 impl Version {
-    pub const FIRST: Version = Version(0);
+    pub const FIRST: Version = Version::of(0);
+
+    const fn of(number: u64) -> Version {
+        Version { number, digits: 14 }
+    }
 
     /// Returns the version that `text` spells, if it is exactly 14 ASCII digits.
     pub fn parse(text: &str) -> Option<Version> {
-        if text.len() != 14 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-            return None;
-        }
-        text.parse().ok().map(Version)
+        Version::read(text).filter(|it| !it.is_short())
+    }
+
+    /// Returns the version that `text` spells with fewer digits, which no file of ours has.
+    pub fn short(text: &str) -> Option<Version> {
+        Version::read(text).filter(|it| it.is_short())
+    }
+
+    fn read(text: &str) -> Option<Version> {
+        let digits = text.len();
+        let is_one = (1..=14).contains(&digits) && text.bytes().all(|it| it.is_ascii_digit());
+        let number = text.parse().ok().filter(|_| is_one)?;
+        Some(Version { number, digits })
+    }
+
+    pub fn is_short(self) -> bool {
+        self.digits < 14
+    }
+
+    /// Returns true if and only if this is a short version, and its file would be called so here: zeros are put in front,
+    /// or, of a date, behind.
+    pub fn is_short_for(self, full: Version) -> bool {
+        let filled = || self.number * 10u64.pow(14 - self.digits as u32);
+        let is_date = self.digits >= 8 && full.is_date();
+        self.is_short() && (self.number == full.number || is_date && filled() == full.number)
     }
 
     /// How far apart the digits are.
     pub fn distance(self, other: Version) -> u64 {
-        self.0.abs_diff(other.0)
+        self.number.abs_diff(other.number)
     }
 
     /// Returns true if and only if the digits are a date and time of the Gregorian calendar.
     pub fn is_date(self) -> bool {
-        let field = |from: u32, digits: u32| (self.0 / 10u64.pow(from) % 10u64.pow(digits)) as u32;
+        let field =
+            |from: u32, digits: u32| (self.number / 10u64.pow(from) % 10u64.pow(digits)) as u32;
         let (year, month, day) = (field(10, 4), field(8, 2), field(6, 2));
         let leap =
             year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
@@ -47,41 +76,40 @@ impl Version {
     /// Returns true if and only if it is a small number, or seconds since 1970, which zeros have filled up: no date of this
     /// era has so many zeros.
     pub fn is_counter(self) -> bool {
-        self.0 < 10_000_000_000
+        self.number < 10_000_000_000
     }
 
     /// The next version: of a date, one second later; of other digits, the next number. None after the last.
     pub fn next(self) -> Option<Version> {
-        let after = |number: u64| (number < 100_000_000_000_000).then_some(Version(number));
+        let after = |number: u64| (number < 100_000_000_000_000).then_some(Version::of(number));
         if !self.is_date() {
-            return after(self.0 + 1);
+            return after(self.number + 1);
         }
         // Each unit's place, and what it begins with: where a unit is full, the next larger one counts on.
         [(0, 0), (2, 0), (4, 0), (6, 1), (8, 1), (10, 0)]
             .into_iter()
             .scan(0, |rest, (place, first)| {
                 let unit = 10u64.pow(place);
-                let candidate = self.0 / unit * unit + unit + *rest;
+                let candidate = self.number / unit * unit + unit + *rest;
                 *rest += first * unit;
                 Some(candidate)
             })
             .filter_map(after)
-            .find(|it| it.is_date() && it.0 % 100 < 60)
+            .find(|it| it.is_date() && it.number % 100 < 60)
     }
 }
 
 impl fmt::Display for Version {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{:014}", self.0)
+        write!(formatter, "{:0width$}", self.number, width = self.digits)
     }
 }
 
 /// What a name in the history is that no file of ours can have.
 pub fn foreign(name: &str) -> &'static str {
-    let is_short = (1..14).contains(&name.len()) && name.bytes().all(|it| it.is_ascii_digit());
-    match is_short {
-        true => "a version of fewer than 14 digits, as bun takes since 1.3",
-        false => "which is no version of 14 digits",
+    match Version::short(name) {
+        Some(_) => "a version of fewer than 14 digits, as bun takes since 1.3",
+        None => "which is no version of 14 digits",
     }
 }
 
@@ -274,6 +302,29 @@ mod tests {
             let version = Version::parse(text);
             assert_eq!(version.is_some(), is_version, "{text}");
             assert!(version.is_none_or(|version| version.to_string() == text));
+        }
+    }
+
+    #[test]
+    fn a_short_version_stands_for_the_one_that_zeros_make_of_it() {
+        for (short, full, stands) in [
+            ("1", "00000000000001", true),
+            ("0002", "00000000000002", true),
+            ("2", "00000000000020", false),
+            ("20240101", "00000020240101", true),
+            ("20240101", "20240101000000", true),
+            ("202401011530", "20240101153000", true),
+            ("2024", "20240000000000", false),
+            ("20241301", "20241301000000", false),
+        ] {
+            let version = Version::short(short).expect("fewer digits");
+            assert_eq!(version.to_string(), short);
+            let full = Version::parse(full).expect("fourteen digits");
+            assert_eq!(version.is_short_for(full), stands, "{short} {full}");
+            assert!(!full.is_short_for(full));
+        }
+        for text in ["20230314095813", "", "1a", "+1"] {
+            assert_eq!(Version::short(text), None, "{text}");
         }
     }
 

@@ -6,7 +6,7 @@
 //! | pending | on disk, not in history, newer than all that is applied | run |
 //! | out-of-order | on disk, not in history, older than something applied | run and warn; under `strict` a divergence |
 //! | modified | applied, the checksum differs | divergence |
-//! | renamed | on disk, not in history, its text applied under a version whose file is gone | divergence; never run |
+//! | renamed | on disk, not in history, its text applied under a version whose file is gone, or bun's under fewer digits | divergence; never run |
 //! | missing | in history, not on disk, between the oldest and the newest file | divergence |
 //! | ahead | in history, newer than every file: an older image meets a newer database | fine, said once |
 //! | archived | in history, older than every file: squashed | fine |
@@ -79,6 +79,7 @@ pub fn classify<'a>(migrations: &'a [Migration], history: &History) -> Vec<Entry
     );
     entries.sort_by_key(|entry| entry.version);
     find_renamed(&mut entries, &applied);
+    find_shortened(&mut entries, history);
     entries
 }
 
@@ -107,6 +108,21 @@ fn find_renamed(entries: &mut Vec<Entry<'_>>, applied: &BTreeMap<Version, &Appli
         moved.insert(from);
     }
     entries.retain(|it| !moved.contains(&it.version));
+}
+
+/// A file that is not recorded, and whose version is with fewer digits, was renamed for us.
+fn find_shortened(entries: &mut [Entry<'_>], history: &History) {
+    let short: Vec<Version> = (history.foreign.iter())
+        .filter_map(|it| Version::short(it))
+        .collect();
+    for entry in entries {
+        let is_new = matches!(entry.state, State::Pending | State::OutOfOrder);
+        let is_this = |it: &&Version| is_new && it.is_short_for(entry.version);
+        if let Some(from) = short.iter().find(is_this) {
+            entry.state = State::Renamed;
+            entry.renamed_from = Some(*from);
+        }
+    }
 }
 
 fn of_applied(migration: &Migration, applied: &Applied) -> State {

@@ -121,7 +121,9 @@ impl<'a> Baseline<'a> {
         if let Some((entry, file)) = own.and_then(|it| Some((it, it.migration?))) {
             match (entry.state, entry.renamed_from) {
                 (State::Modified, _) => return Ok(Some(Work::Mend(file, id(self.version)))),
-                (_, Some(from)) => return Ok(Some(Work::Rename(file, from, id(from)))),
+                (_, Some(from)) if !from.is_short() => {
+                    return Ok(Some(Work::Rename(file, from, id(from))));
+                }
                 _ => {}
             }
         }
@@ -132,8 +134,12 @@ impl<'a> Baseline<'a> {
             let newer = newer.into_iter().collect();
             return Err(Error::RecordedBeyond { version, newer });
         }
-        let files: Vec<&Migration> = plan::pending(&entries)
-            .filter(|it| it.version <= version)
+        let is_open = |it: &&plan::Entry<'_>| {
+            let is_short = it.renamed_from.is_some_and(Version::is_short);
+            is_short || matches!(it.state, State::Pending | State::OutOfOrder)
+        };
+        let files: Vec<&Migration> = (entries.iter().filter(is_open))
+            .filter_map(|it| it.migration.filter(|it| it.version <= version))
             .collect();
         Ok((!files.is_empty()).then_some(Work::Record(files)))
     }

@@ -90,6 +90,7 @@ mod bun {
     mod adopted;
     mod beside;
     mod died;
+    mod short;
 }
 
 /// What tests are made of.

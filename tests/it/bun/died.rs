@@ -2,14 +2,20 @@
 //! with leads to the right schema and history. `tests/bun` is the program; it needs Go, and the module proxy once.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::thread;
+use std::process::{Child, Command, Stdio};
 
-use crate::support::{Gate, Scratch, tell, text, wait_until};
+use crate::support::proxy::{Seen, Side};
+use crate::support::site::{Moment, Site, in_parallel, moments};
+use crate::support::{Gate, Scratch, is_soak, server, tell, text, wait_until};
 
-const SETUP: &str =
-    "CREATE TABLE t (x int); CREATE TABLE d (); CREATE INDEX j ON t (x); CREATE TABLE log (x int)";
+const SETUP: (&str, &str) = (
+    "20230101000001_setup.up.sql",
+    "CREATE TABLE t (x int); CREATE TABLE d (); CREATE INDEX j ON t (x); CREATE TABLE log (x int)",
+);
 const VERSION: &str = "20230101000002";
+
+/// At how many points of each kind of migration bun is killed, in a soak; else at two, and at each in one kind or another.
+const POINTS: usize = 10;
 
 /// What the server is waiting for when bun is killed.
 #[derive(Clone, Copy, PartialEq)]
@@ -106,25 +112,30 @@ const fn kind(
 
 #[test]
 fn what_bun_left_when_it_was_killed_is_told_and_mended_by_what_is_told_to_be_typed() {
-    let Some(bun) = real_bun() else {
+    let Some(bun) = real_bun("go.mod") else {
         return;
     };
-    thread::scope(|scope| {
-        for kind in &KINDS {
-            let bun = &bun;
-            scope.spawn(move || {
-                for finishes in [true, false] {
-                    play(bun, kind, finishes);
-                }
-            });
-        }
+    in_parallel(KINDS.iter(), |kind| {
+        let end = with_it(kind);
+        held(&bun, kind, true, &end);
+        held(&bun, kind, false, &end);
     });
 }
 
-/// The program, if it can be built here.
-fn real_bun() -> Option<PathBuf> {
+#[test]
+fn wherever_bun_is_killed_what_is_told_to_be_typed_leads_to_the_same_end() {
+    let Some(bun) = real_bun("go.mod") else {
+        return;
+    };
+    in_parallel(KINDS.iter().enumerate(), |(number, kind)| {
+        struck(&bun, kind, &with_it(kind), number);
+    });
+}
+
+/// The program, if it can be built here, of the bun that this module file asks for.
+pub fn real_bun(module: &str) -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let bun = root.join("target/tmp/bun");
+    let bun = root.join("target/tmp").join(module.replace(".mod", "-bun"));
     let local = "/usr/local/go/bin/go";
     let go = if Path::new(local).exists() {
         local
@@ -132,7 +143,7 @@ fn real_bun() -> Option<PathBuf> {
         "go"
     };
     let build = Command::new(go)
-        .args(["build", "-o", &text(&bun), "."])
+        .args(["build", "-modfile", module, "-o", &text(&bun), "."])
         .current_dir(root.join("tests/bun"))
         .output();
     match build {
@@ -151,27 +162,40 @@ fn real_bun() -> Option<PathBuf> {
     }
 }
 
-fn play(bun: &Path, kind: &Kind, finishes: bool) {
-    let scratch = Scratch::with([("20230101000001_setup.up.sql", SETUP)]);
-    let start = || {
-        let mut command = Command::new(bun);
-        let directory = scratch.migrations();
-        command.args([
-            &format!("{}?sslmode=disable", scratch.url()),
-            &text(&directory),
-        ]);
-        command.stdout(Stdio::null()).spawn().expect("bun")
-    };
-    assert!(start().wait().expect("bun").success());
-    add(&scratch, kind);
-    let mut gate = Gate::closed(&scratch);
+/// A database in which bun has applied the first file, and has the second one to do.
+fn stage(bun: &Path, kind: &Kind) -> Site {
+    let site = Site::with([SETUP]);
+    assert!(
+        start(bun, &site.scratch, server().port)
+            .wait()
+            .expect("bun")
+            .success()
+    );
+    add(&site.scratch, kind);
+    site
+}
+
+pub fn start(bun: &Path, scratch: &Scratch, port: u16) -> Child {
+    let url = format!(
+        "postgres://postgres@127.0.0.1:{port}/{}?sslmode=disable",
+        scratch.database
+    );
+    let mut command = Command::new(bun);
+    command.args([&url, &text(&scratch.migrations())]);
+    command.stdout(Stdio::null()).spawn().expect("bun")
+}
+
+/// Its statement waits when it is killed, and then ends in one way or the other.
+fn held(bun: &Path, kind: &Kind, finishes: bool, end: &[String]) {
+    let Site { scratch, .. } = &stage(bun, kind);
+    let mut gate = Gate::closed(scratch);
     let mut writer = scratch.client();
     if kind.held == Held::Writer {
         writer
             .batch_execute("BEGIN; INSERT INTO t VALUES (1)")
             .expect("a row");
     }
-    let mut child = start();
+    let mut child = start(bun, scratch, server().port);
     let waiting = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     let mut pid = Vec::new();
     wait_until("bun's statement waits", || {
@@ -180,8 +204,9 @@ fn play(bun: &Path, kind: &Kind, finishes: bool) {
     });
     child.kill().expect("killed");
     child.wait().expect("gone");
-    let unlock = |arguments: &[&str]| scratch.lockstep(&[&["unlock"], arguments].concat()).run();
-    unlock(&[])
+    scratch
+        .lockstep(&["unlock"])
+        .run()
         .code(4)
         .says("it stays while these are at work:");
     if !finishes {
@@ -190,55 +215,105 @@ fn play(bun: &Path, kind: &Kind, finishes: bool) {
     drop(writer);
     gate.open();
     drop(gate);
+    let said = mend(scratch, kind, end);
+    let expected = if finishes { kind.finished } else { kind.ended };
+    assert!(said.contains(expected), "{}: {said}", kind.name);
+    tell(&format!("bun, {}: {said}", kind.name));
+}
+
+/// It is killed at so many of its messages, before and after the server has them, beginning with this one.
+fn struck(bun: &Path, kind: &Kind, end: &[String], first: usize) {
+    let site = stage(bun, kind);
+    let proxy = site.proxy(None);
+    let undisturbed = start(bun, &site.scratch, proxy.port).wait();
+    assert!(undisturbed.expect("bun").success());
+    let seen = proxy.seen();
+    let locks = |it: &Seen| it.query.starts_with("INSERT INTO bun_migration_locks");
+    let begin = seen.iter().position(locks).expect("bun's lock");
+    let mut moments = moments(&seen);
+    let counts = |number: usize| number >= begin && seen[number].from == Side::Client;
+    moments.retain(|it| counts(it.0));
+    let step = if is_soak() { 1 } else { 5 };
+    for point in (first % step..POINTS).step_by(step) {
+        let (message, moment) = moments[point * moments.len() / POINTS];
+        let Site { scratch, .. } = &stage(bun, kind);
+        let proxy = site.proxy(Some(message));
+        let mut child = start(bun, scratch, proxy.port);
+        let is_over = || child.try_wait().expect("bun").is_some();
+        assert!(
+            proxy.wait_for_hold(is_over),
+            "{}: {}",
+            kind.name,
+            seen[message]
+        );
+        if moment != Moment::Before {
+            proxy.pass();
+        }
+        child.kill().expect("killed");
+        child.wait().expect("gone");
+        proxy.close();
+        let said = mend(scratch, kind, end);
+        tell(&format!(
+            "bun, {}, {moment:?} {}: {said}",
+            kind.name, seen[message]
+        ));
+    }
+}
+
+/// Types what it is told to, and comes to the end that an undisturbed run comes to. Returns what was said.
+fn mend(scratch: &Scratch, kind: &Kind, end: &[String]) -> String {
     wait_until("nobody is at work", || {
         scratch.value("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle'") == "1"
     });
-
-    let said = if finishes { kind.finished } else { kind.ended };
-    let outcome = unlock(&[]);
-    outcome.code(4);
-    assert!(outcome.error().contains(said), "{}: {outcome}", kind.name);
-    let error = outcome.error();
-    let (_, id) = error.rsplit_once("lockstep unlock ").expect("an id");
-    let outcome = unlock(&[id]);
-    outcome.code(0);
-    assert!(outcome.stdout.contains(said), "{}: {outcome}", kind.name);
-    let last = outcome
-        .stdout
-        .lines()
-        .last()
-        .expect("what to type")
-        .to_owned();
-    if said == UNKNOWN {
-        // A person looks.
-        let is_there = scratch.value("SELECT count(*) FROM log") == "1";
-        assert_eq!(is_there, finishes, "{}", kind.name);
-    } else if last.starts_with("run the rest of it by hand") {
-        scratch.sql("CREATE TABLE m ()");
-    } else if said.ends_with("INVALID") {
-        scratch.sql("DROP INDEX i");
-    }
-    let forget = format!("lockstep forget {VERSION}");
-    if last.ends_with(&forget) && !(said == UNKNOWN && finishes) {
-        scratch.lockstep(&["forget", VERSION]).run().code(0);
-    } else {
-        assert!(
-            last.ends_with("lockstep up") || said == UNKNOWN,
-            "{}: {outcome}",
-            kind.name
-        );
+    let is_recorded = scratch.history().len() == 2;
+    let done = work(scratch);
+    let mut said = "no row".to_owned();
+    if scratch.value("SELECT count(*) FROM bun_migration_locks") == "1" {
+        let unlock =
+            |arguments: &[&str]| scratch.lockstep(&[&["unlock"], arguments].concat()).run();
+        let outcome = unlock(&[]);
+        outcome.code(4);
+        let error = outcome.error();
+        let (_, id) = error.rsplit_once("lockstep unlock ").expect("an id");
+        let outcome = unlock(&[id]);
+        outcome.code(0);
+        let lines: Vec<&str> = outcome.stdout.lines().collect();
+        said = lines[1..].join("; ");
+        let doubt = lines[1..].iter().find(|it| it.contains(VERSION));
+        assert_eq!(doubt.is_some(), is_recorded, "{}: {outcome}", kind.name);
+        if is_recorded {
+            assert!(error.contains(lines[1]), "{}: {error}", kind.name);
+            assert!(!said.contains(RAN) || done == end, "{}: {said}", kind.name);
+            assert!(
+                !said.contains(NEVER) || done != end,
+                "{}: {said}",
+                kind.name
+            );
+            obey(scratch, &said, done == end);
+        }
     }
     scratch.up().code(0).is_up_to_date(2);
-    let undisturbed = Scratch::with([("20230101000001_setup.up.sql", SETUP)]);
-    add(&undisturbed, kind);
-    undisturbed.up().code(0);
-    assert_eq!(
-        state(&scratch),
-        state(&undisturbed),
-        "{}, {finishes}",
-        kind.name
-    );
-    tell(&format!("bun, {}: {last}", kind.name));
+    assert_eq!(work(scratch), end, "{}: {said}", kind.name);
+    assert_eq!(scratch.history()[1..], [VERSION], "{}: {said}", kind.name);
+    scratch.assert_unlocked();
+    said
+}
+
+/// Does what the answer ends with. Where it asks a person to look, that person sees whether all of the work is there.
+fn obey(scratch: &Scratch, said: &str, is_there: bool) {
+    let asks = said.contains(UNKNOWN);
+    if said.contains("run the rest of it by hand") {
+        scratch.sql("CREATE TABLE m ()");
+    } else if said.contains("INVALID") {
+        scratch.sql("DROP INDEX i");
+    }
+    if said.ends_with(&format!("lockstep forget {VERSION}")) {
+        if !(asks && is_there) {
+            scratch.lockstep(&["forget", VERSION]).run().code(0);
+        }
+    } else {
+        assert!(said.ends_with("lockstep up"), "{said}");
+    }
 }
 
 fn add(scratch: &Scratch, kind: &Kind) {
@@ -246,11 +321,18 @@ fn add(scratch: &Scratch, kind: &Kind) {
     scratch.file(&format!("{VERSION}_x.{}.sql", kind.suffix), text);
 }
 
-/// History, schema and rows, but for the journal, which bun does not have.
-fn state(scratch: &Scratch) -> Vec<String> {
+/// What there is with the migration.
+fn with_it(kind: &Kind) -> Vec<String> {
+    let scratch = Scratch::migrated([SETUP]);
+    add(&scratch, kind);
+    scratch.up().code(0);
+    work(&scratch)
+}
+
+/// Schema and rows, but for those of the history.
+fn work(scratch: &Scratch) -> Vec<String> {
     scratch.sql(
-        "SELECT name FROM bun_migrations ORDER BY id; \
-         SELECT c.relname, c.relkind, i.indisvalid, ARRAY(SELECT attname FROM pg_attribute a WHERE a.attrelid = c.oid AND attnum > 0) \
+        "SELECT c.relname, c.relkind, i.indisvalid, ARRAY(SELECT attname FROM pg_attribute a WHERE a.attrelid = c.oid AND attnum > 0) \
          FROM pg_class c LEFT JOIN pg_index i ON i.indexrelid = c.oid \
          WHERE relnamespace = 'public'::regnamespace AND relname NOT LIKE 'bun_%' ORDER BY 1; \
          SELECT typname FROM pg_type WHERE typnamespace = 'public'::regnamespace AND typname NOT LIKE '%bun_%' ORDER BY 1; \
