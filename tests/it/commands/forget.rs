@@ -1,8 +1,6 @@
 //! `lockstep forget VERSION`: one record goes, nothing runs, and the migration is pending again.
 
 use crate::support::bun_client::{LOCK as BUN_LOCK, UNLOCK, init};
-use crate::support::proxy::{Proxy, Seen, Side};
-use crate::support::site::{Site, in_parallel};
 use crate::support::steps::{assert_applied_once, file, steps, version};
 use crate::support::{Outcome, Scratch, wait_until};
 
@@ -140,61 +138,6 @@ fn a_role_that_may_not_delete_records_is_told_so() {
     outcome.code(2).says("DELETE on public.bun_migrations");
     assert_eq!(scratch.history(), [version(1)]);
     scratch.assert_unlocked();
-}
-
-/// Before the message is forwarded, and after: the record is there or not, and the next one says so and ends it.
-#[test]
-fn one_that_is_killed_at_any_of_its_messages_is_ended_by_the_next() {
-    const WORKERS: usize = 4;
-    let stage = || {
-        let site = Site::with([""; 0].map(|name| (name, "")));
-        steps(&site.scratch, &["", ""]);
-        site
-    };
-    let through = |site: &Site, proxy: &Proxy| {
-        let url = format!(
-            "postgres://postgres@{}:{}/{}?sslmode=disable",
-            site.host, proxy.port, site.scratch.database
-        );
-        let forget = site.scratch.lockstep(&["forget", &version(2)]);
-        forget.env("DATABASE_URL", url).spawn()
-    };
-    let site = stage();
-    site.direct().wait().code(0);
-    let proxy = site.proxy(None);
-    through(&site, &proxy).wait().code(0);
-    let seen = proxy.seen();
-    let of_client = |it: &(usize, &Seen)| it.1.from == Side::Client;
-    let messages: Vec<usize> = seen
-        .iter()
-        .enumerate()
-        .filter(of_client)
-        .map(|it| it.0)
-        .collect();
-    assert!(messages.len() > 8, "{}", messages.len());
-    in_parallel(0..WORKERS, |worker| {
-        let site = stage();
-        for &message in messages.iter().skip(worker).step_by(WORKERS) {
-            for passes in [false, true] {
-                site.clear();
-                site.direct().wait().code(0);
-                let proxy = site.proxy(Some(message));
-                let mut run = through(&site, &proxy);
-                if proxy.wait_for_hold(|| run.has_ended()) && passes {
-                    proxy.pass();
-                }
-                run.kill();
-                proxy.close();
-                let scratch = &site.scratch;
-                forget(scratch, &version(2)).code(0);
-                assert_eq!(scratch.history(), [version(1)]);
-                scratch.sql(&format!("DELETE FROM ran WHERE version = '{}'", version(2)));
-                scratch.up().code(0);
-                assert_applied_once(scratch, 2);
-                scratch.assert_unlocked();
-            }
-        }
-    });
 }
 
 fn forget(scratch: &Scratch, version: &str) -> Outcome {

@@ -158,6 +158,16 @@ fn a_run_of_steps_and_parts_that_is_struck_otherwise_leaves_no_trace() {
     });
 }
 
+/// The record is there or not; whichever it is, the second one takes it, and the file, which can, runs once more.
+#[test]
+fn a_forget_that_is_struck_leaves_no_trace() {
+    FORGET.strike("forget struck", |seen| {
+        let step = if is_soak() { 1 } else { 3 };
+        let cells = BLOWS.into_iter().flat_map(|blow| cells(blow, seen));
+        cells.step_by(step).collect()
+    });
+}
+
 /// The same over TLS, where a message is what the proxy reads at once.
 #[cfg(feature = "tls")]
 #[test]
@@ -310,25 +320,43 @@ fn on_commits(seen: &[Seen]) -> Vec<Cell> {
 /// What is struck: files, and an undisturbed run of them, which is the same for all tests of this process.
 struct Played {
     sslmode: &'static str,
+    /// What is struck, if it is not `up`.
+    other: Option<&'static [&'static str]>,
     files: fn() -> Vec<(&'static str, String)>,
     undisturbed: OnceLock<(Vec<Seen>, State)>,
 }
 
 static USUAL: Played = Played {
     sslmode: "disable",
+    other: None,
     files: || FILES.map(|(name, text)| (name, text.to_owned())).to_vec(),
     undisturbed: OnceLock::new(),
 };
 
 static STEPS: Played = Played {
     sslmode: "disable",
+    other: None,
     files: steps_and_parts,
+    undisturbed: OnceLock::new(),
+};
+
+static FORGET: Played = Played {
+    sslmode: "disable",
+    other: Some(&["forget", "20230101000002"]),
+    files: || {
+        let again = "CREATE TABLE IF NOT EXISTS again ()";
+        vec![
+            (FILES[0].0, FILES[0].1.to_owned()),
+            ("20230101000002_again.up.sql", again.to_owned()),
+        ]
+    },
     undisturbed: OnceLock::new(),
 };
 
 #[cfg(feature = "tls")]
 static TLS: Played = Played {
     sslmode: "require",
+    other: None,
     files: USUAL.files,
     undisturbed: OnceLock::new(),
 };
@@ -339,6 +367,7 @@ impl Played {
         let started = Instant::now();
         let site = || Site {
             sslmode: self.sslmode,
+            other: self.other,
             ..Site::with((self.files)())
         };
         let (seen, expected) = (self.undisturbed)

@@ -38,6 +38,8 @@
 //! * *bun*, one process: it inserts its row, reads the history, and of each migration commits first the record and then
 //!   the body, and deletes the row by its table name, whosever it is. It may die at each step and leave its row.
 //! * *An operator*, whose DELETE comes at any moment, as often as he likes.
+//! * *A forget*, in worlds of its own: a run that has the lock may take back, instead of all else, the newest record, if bun
+//!   died on it: the fence, the look whether it is still there, the commit. From then on the migration is no longer excused.
 //! * *A crash of the server*, in a world of its own: all sessions end, and any suffix of the commits that are not on
 //!   disk is lost.
 //!
@@ -50,7 +52,8 @@
 //!   statement, and whoever waits for them may as well come later. bun's session ends with bun: an operator who thinks
 //!   it dead while its statement still runs is a careless one. A body of bun's is committed or not, nothing in between.
 //! * A table that is restored, a history that is edited, a migration that undoes itself.
-//! * `down` and `forget`: to the lock they are runs like any other, whose messages delete the record where `up`'s write it.
+//! * `down`: to the lock it is a run like any other, whose messages delete the record where `up`'s write it. A `forget` of
+//!   what is not in doubt.
 //!
 //! # What is promised when
 //!
@@ -128,6 +131,7 @@ struct Protocol {
     record: Record,
     release: Release,
     hint: Minds,
+    forget: Forget,
 }
 
 /// What `lock.rs` and `apply.rs` do. Whoever changes one of these choices there changes it here; what is promised
@@ -144,6 +148,7 @@ const SHIPPED: Protocol = Protocol {
     record: Record::WithTheBody,
     release: Release::ByToken,
     hint: Minds::BunAndDead,
+    forget: Forget::UnderTheLock,
 };
 
 /// The protocol without the weaknesses that the tests below show. The mutations start from it, so that what they break
@@ -231,6 +236,14 @@ enum Release {
     GuardFirst,
 }
 
+/// How the record goes that bun left of what it never ran.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Forget {
+    UnderTheLock,
+    /// By a DELETE of the operator's, whoever has the lock.
+    ByHand,
+}
+
 /// Which row in the locks table keeps a run from reporting success on a complete history, without the lock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Minds {
@@ -254,6 +267,8 @@ struct World {
     bun: Bun,
     operator: Operator,
     failures: Failures,
+    /// Whether what bun died on may be forgotten.
+    forgets: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -343,6 +358,10 @@ enum Step {
     Commit,
     /// Only of [`Record::Apart`].
     RecordApart,
+    /// W's: the message that takes a record back has been sent.
+    ForgetFence,
+    ForgetRecheck,
+    ForgetCommit,
     /// W's: the release has been sent, of a run that did all of its plan.
     Release,
     /// W's: the release of a run that failed or was stopped.
@@ -357,8 +376,8 @@ impl Step {
     /// Returns true if and only if it is W's turn: a message was sent and not yet answered.
     fn is_works(self) -> bool {
         use Step::{
-            Abandon, AssertGuard, Begin, Body, Commit, CommitRow, Fence, ReadHistory, Recheck,
-            Record, RecordApart, Release, WriteRow,
+            Abandon, AssertGuard, Begin, Body, Commit, CommitRow, Fence, ForgetCommit, ForgetFence,
+            ForgetRecheck, ReadHistory, Recheck, Record, RecordApart, Release, WriteRow,
         };
         matches!(
             self,
@@ -373,6 +392,9 @@ impl Step {
                 | Record
                 | Commit
                 | RecordApart
+                | ForgetFence
+                | ForgetRecheck
+                | ForgetCommit
                 | Release
                 | Abandon
         )
@@ -380,7 +402,10 @@ impl Step {
 
     /// Returns true if and only if W's transaction is past the fence and has nothing before it that can fail it.
     fn is_fenced_work(self) -> bool {
-        matches!(self, Step::Body | Step::Record | Step::Commit)
+        matches!(
+            self,
+            Step::Body | Step::Record | Step::Commit | Step::ForgetCommit
+        )
     }
 
     /// Returns true if and only if W has written the row and not committed it.
@@ -393,7 +418,7 @@ impl Step {
 
     /// Returns true if and only if W's transaction is past the fence's first half, the row.
     fn is_past_row(self) -> bool {
-        self == Step::Recheck || self.is_fenced_work()
+        matches!(self, Step::Recheck | Step::ForgetRecheck) || self.is_fenced_work()
     }
 
     fn is_over(self) -> bool {
@@ -558,6 +583,17 @@ impl State {
             .fold(0, |set, migration| set | 1 << migration)
     }
 
+    /// What bun died on, if it is the newest record.
+    fn in_doubt(&self) -> Set {
+        let newest = (0..MIGRATIONS).rev().find(|&it| self.recorded(it));
+        newest.map_or(0, |it| self.excused & self.bun_records & 1 << it)
+    }
+
+    fn forget(&mut self, which: Set) {
+        self.bun_records &= !which;
+        self.excused &= !which;
+    }
+
     fn is_complete(&self, world: &World) -> bool {
         (0..world.migrations).all(|migration| self.recorded(migration) && self.has_body(migration))
     }
@@ -624,6 +660,10 @@ enum Event {
     WritesRecord,
     CommitsMigration,
     CommitsRecord,
+    SendsForget,
+    FindsTheRecord,
+    FindsNoRecord,
+    Forgets,
     SendsRelease,
     DeletesRow,
     CannotDeleteRow,
@@ -711,6 +751,13 @@ impl Model {
             Step::Record => goes(state, at, Event::WritesRecord, Step::Commit, out),
             Step::Commit => self.commit(state, at, out),
             Step::RecordApart => record_apart(state, at, out),
+            Step::ForgetFence => self.fence(state, at, out),
+            Step::ForgetRecheck => self.forget_recheck(state, at, out),
+            Step::ForgetCommit => world_step(state, at, Event::Forgets, out, |next| {
+                next.forget(next.runs[at].plan);
+                next.runs[at].plan = 0;
+                next.runs[at].answered(Step::Abandon);
+            }),
             Step::Release => self.release(state, at, Step::Leave, out),
             Step::Abandon => self.release(state, at, Step::Fail, out),
             Step::Leave => self.succeed(state, at, Event::ReportsSuccess, out),
@@ -743,6 +790,12 @@ impl Model {
             Minds::AnyRow => bun_row || state.our_row(),
         };
         let pending = state.pending(&self.world);
+        if pending == 0 && !minded && self.may_forget(state) && state.runs[at].step == Step::Observe
+        {
+            chance(state, at, Event::SeesWork, out, |run| {
+                run.step = Step::PollGuard
+            });
+        }
         if pending == 0 && !minded {
             self.succeed(state, at, Event::SeesNothingToDo, out);
         } else if state.runs[at].step == Step::Observe && (pending != 0 || !bun_row) {
@@ -834,7 +887,29 @@ impl Model {
         mark(out, robs.then_some(NotRobbed));
     }
 
+    fn may_forget(&self, state: &State) -> bool {
+        let under_the_lock = self.protocol.forget == Forget::UnderTheLock;
+        self.world.forgets && under_the_lock && state.in_doubt() != 0
+    }
+
+    /// The look whether the very record is there.
+    fn forget_recheck(&self, state: &State, at: usize, out: &mut Transitions) {
+        if state.bun_records & state.runs[at].plan != 0 {
+            goes(state, at, Event::FindsTheRecord, Step::ForgetCommit, out);
+        } else {
+            run_step(state, at, Event::FindsNoRecord, out, |run| {
+                run.answered(Step::Abandon);
+            });
+        }
+    }
+
     fn send_next(&self, state: &State, at: usize, out: &mut Transitions) {
+        if self.may_forget(state) {
+            chance(state, at, Event::SendsForget, out, |run| {
+                run.step = Step::ForgetFence;
+                run.plan = 1 << first(state.in_doubt());
+            });
+        }
         if state.runs[at].plan != 0 {
             goes(state, at, Event::SendsMigration, Step::Fence, out);
             return;
@@ -868,8 +943,12 @@ impl Model {
     /// SELECT … WHERE id = token FOR UPDATE. A row that is not there is not waited for; one that is there and locked or
     /// being replaced is looked at again when it is not.
     fn fence(&self, state: &State, at: usize, out: &mut Transitions) {
+        let recheck = match state.runs[at].step {
+            Step::ForgetFence => Step::ForgetRecheck,
+            _ => Step::Recheck,
+        };
         if self.protocol.fence == Fence::Absent {
-            return goes(state, at, Event::PassesFence, Step::Recheck, out);
+            return goes(state, at, Event::PassesFence, recheck, out);
         }
         if !self.is_its_row(state, at) {
             return run_step(state, at, Event::LosesLock, out, |run| {
@@ -879,7 +958,7 @@ impl Model {
         let waits = self.protocol.fence == Fence::LocksTheRow
             && (state.row_is_being_written(Some(at)) || self.row_is_locked(state, Some(at)));
         if !waits {
-            goes(state, at, Event::PassesFence, Step::Recheck, out);
+            goes(state, at, Event::PassesFence, recheck, out);
         }
     }
 
@@ -1015,6 +1094,11 @@ impl Model {
     /// An operator's DELETE waits for a row that is locked or being replaced, and does not see one that is not there
     /// yet.
     fn operator(&self, state: &State, out: &mut Transitions) {
+        if self.world.forgets && self.protocol.forget == Forget::ByHand && state.in_doubt() != 0 {
+            let mut next = *state;
+            next.forget(1 << first(state.in_doubt()));
+            push(out, Event::Forgets, Kind::Chance, next);
+        }
         if self.world.operator == Operator::Absent
             || self.row_is_locked(state, None)
             || state.row_is_being_written(None)
@@ -1089,7 +1173,11 @@ impl Model {
             (InOrder, careful),
             (OneAtWork, true),
             (NotBesideBun, careful),
-            (WorkerCompletes, careful && (survives || durable)),
+            // What a run has left complete a person may take back before it says so.
+            (
+                WorkerCompletes,
+                careful && (survives || durable) && !self.world.forgets,
+            ),
             (ObserverIsRight, careful && (survives || minds_any_row)),
             (NotRobbed, careful && asserts_behind),
             (Progress, true),
@@ -1543,6 +1631,7 @@ const THREE: World = World {
     bun: Bun::Present,
     operator: Operator::Careful,
     failures: Failures::OfEverybody,
+    forgets: false,
 };
 
 /// Two runs at once, and one restart.
@@ -1635,6 +1724,10 @@ fn three_runs_keep_what_is_promised() {
     let never = [
         Event::FindsItRecorded,
         Event::CommitsRecord,
+        Event::SendsForget,
+        Event::FindsTheRecord,
+        Event::FindsNoRecord,
+        Event::Forgets,
         Event::ServerCrashes,
     ];
     let all = (1 << (Event::ServerCrashes as u64 + 1)) - 1;
@@ -1644,6 +1737,27 @@ fn three_runs_keep_what_is_promised() {
 #[test]
 fn two_runs_and_a_restart_keep_all_if_the_weaknesses_are_cured() {
     demand_what_is_promised("two runs, cured", CURED, TWO_AND_A_RESTART);
+}
+
+/// What bun recorded and never ran is run once, and in its turn, when it was forgotten.
+#[test]
+fn what_is_forgotten_under_the_lock_is_run_once_and_in_order() {
+    let world = World {
+        forgets: true,
+        ..TWO_AND_A_RESTART
+    };
+    let exploration = demand_what_is_promised("forget", SHIPPED, world);
+    assert!(exploration.has_seen(Event::Forgets));
+    let by_hand = Protocol {
+        forget: Forget::ByHand,
+        ..CURED
+    };
+    demand_broken(
+        "a record deleted by hand",
+        by_hand,
+        world,
+        &[WorkerCompletes, InOrder],
+    );
 }
 
 #[test]

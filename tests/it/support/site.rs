@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::support::proxy::{Proxy, Seen, Side};
 use crate::support::words::WAITS_FOR_A_RUNNER;
 use crate::support::{
-    Outcome, Running, Scratch, is_soak, rows, schema_of, server, tell, wait_until,
+    Lockstep, Outcome, Running, Scratch, is_soak, rows, schema_of, server, tell, wait_until,
 };
 
 /// Four files: several statements; a statement outside a transaction that takes its time; a change of data that would
@@ -84,6 +84,8 @@ pub struct Site {
     pub wrapper: Vec<String>,
     /// Of the runner that goes through the proxy. Over TLS the proxy sees no messages, and takes pieces for them.
     pub sslmode: &'static str,
+    /// What both runners of a cell do, if it is not `up`, in a database that is up to date.
+    pub other: Option<&'static [&'static str]>,
 }
 
 /// Two runners, one of which stands still at a message.
@@ -122,6 +124,7 @@ impl Site {
             host: Ipv4Addr::LOCALHOST,
             wrapper: Vec::new(),
             sslmode: "disable",
+            other: None,
         }
     }
 
@@ -140,24 +143,29 @@ impl Site {
             "postgres://postgres@{}:{}/{}?sslmode={}",
             self.host, proxy.port, self.scratch.database, self.sslmode
         );
-        let up = self.scratch.lockstep(&["up"]).under(&self.wrapper);
-        up.env("DATABASE_URL", url)
+        self.runner()
+            .under(&self.wrapper)
+            .env("DATABASE_URL", url)
             .env("DATABASE_WAIT_SECONDS", "2")
             .spawn()
     }
 
-    /// A runner that does not.
+    fn runner(&self) -> Lockstep<'_> {
+        self.scratch.lockstep(self.other.unwrap_or(&["up"]))
+    }
+
+    /// An `up` that does not.
     pub fn direct(&self) -> Running {
         self.scratch.lockstep(&["up"]).spawn()
     }
 
     /// Empties the database and stages a cell in it.
     pub fn stage(&self, message: usize) -> Staged<'_> {
-        self.clear();
+        self.prepare();
         let proxy = self.proxy(Some(message));
         let mut first = self.through(&proxy);
         let missed = !proxy.wait_for_hold(|| first.has_ended());
-        let mut second = self.direct();
+        let mut second = self.runner().spawn();
         let mut waits = false;
         wait_until("the second runner waits, or is done", || {
             waits = second.log().contains(WAITS_FOR_A_RUNNER);
@@ -180,6 +188,13 @@ impl Site {
                AND application_name LIKE 'lockstep/%';
              DROP SCHEMA public CASCADE; CREATE SCHEMA public",
         );
+    }
+
+    fn prepare(&self) {
+        self.clear();
+        if self.other.is_some() {
+            self.direct().wait().code(0);
+        }
     }
 
     fn state(&self) -> State {
@@ -238,6 +253,7 @@ pub enum Moment {
 
 /// What a run sends and is sent if nobody disturbs it.
 pub fn undisturbed_messages(site: &Site) -> Vec<Seen> {
+    site.prepare();
     let proxy = site.proxy(None);
     site.through(&proxy).wait().code(0);
     proxy.seen()
