@@ -373,13 +373,11 @@ fn a_row_of_buns_is_shown_with_its_doubts_and_whose_it_may_be() {
     run.wait_for_log(WAITS_FOR_BUN);
     let outcome = scratch.lockstep(&["status"]).run();
     let guard = scratch.guard().expect("a guard");
-    assert_eq!(
-        head_of(&outcome).last().map(String::as_str),
-        Some(&*format!(
-            "waiting   for that row: pid {guard}, lockstep/0.2.0 <host>/<pid>, from <address>, since <time>"
-        )),
-        "{outcome}"
+    // Whether its other session asks for the row just then, and so is running, is a matter of time.
+    let waiting = format!(
+        "waiting   for that row: pid {guard}, lockstep/0.2.0 <host>/<pid>, from <address>, since <time>"
     );
+    assert!(head_of(&outcome).contains(&waiting), "{outcome}");
     scratch.sql("DELETE FROM bun_migration_locks");
     run.wait().code(0);
 }

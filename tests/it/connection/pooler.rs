@@ -146,6 +146,14 @@ fn of_twenty_at_once_over_two_connections_one_works_and_all_exit_with_0() {
     race_from_an_empty_database(&scratch, &pgbouncer, 20);
 }
 
+/// Each that waits has one of the two, and gives it up for the one that works.
+#[test]
+fn of_six_at_once_over_two_connections_in_session_mode_one_works_and_all_exit_with_0() {
+    let scratch = Scratch::new();
+    let pgbouncer = PgBouncer::start(&scratch, Mode::Session, 2);
+    race_from_an_empty_database(&scratch, &pgbouncer, 6);
+}
+
 #[test]
 fn of_twenty_at_once_in_session_mode_one_works_and_all_exit_with_0() {
     let scratch = Scratch::new();
