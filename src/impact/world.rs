@@ -93,6 +93,11 @@ impl World {
     /// A file begins: what the one before has set is gone, and so are its locks.
     pub fn begin_file(&mut self) {
         self.reset_search_path();
+        self.commit();
+    }
+
+    /// A transaction ends, and its locks with it.
+    pub fn commit(&mut self) {
         for relation in self.relations.values_mut() {
             relation.held = None;
         }

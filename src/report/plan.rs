@@ -65,11 +65,15 @@ impl<'a> Answer<'a> {
                 let start = statement.range().start;
                 line += migration.text[behind..start].matches('\n').count();
                 behind = start;
+                let impact = impact::read(text, &mut world);
+                if migration.script.no_transaction {
+                    world.commit();
+                }
                 Statement {
                     line,
                     verb: sql::verb(text),
                     text: beginning(text),
-                    impact: impact::read(text, &mut world),
+                    impact,
                     measured: None,
                 }
             };

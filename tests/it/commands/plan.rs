@@ -85,6 +85,23 @@ fn the_text_tells_file_for_file_what_runs_and_what_it_locks() {
     assert_eq!(outcome.stdout, expected);
 }
 
+/// Each statement's locks end with it.
+#[test]
+fn a_backfill_outside_a_transaction_is_not_behind_the_locks_of_its_file() {
+    let text = "ALTER TABLE t ADD b int;\nUPDATE t SET b = a;\n";
+    for (annotation, warns) in [("", true), ("-- lockstep: no-transaction\n", false)] {
+        let scratch = Scratch::with([("20240101000000_b.up.sql", format!("{annotation}{text}"))]);
+        scratch.sql("CREATE TABLE t (a int)");
+        let outcome = scratch.lockstep(&["plan"]).run();
+        outcome.code(0);
+        assert_eq!(
+            outcome.stdout.contains("goes through all rows of t"),
+            warns,
+            "{outcome}"
+        );
+    }
+}
+
 #[test]
 fn the_json_tells_the_same() {
     let scratch = with_pending_files();
