@@ -57,7 +57,8 @@
 //!   W sees that G's lock is not in its own `pg_locks`, and writes nothing. On a standby it cannot write at all.
 //!
 //! A statement outside a transaction (CREATE INDEX CONCURRENTLY) is not fenced. In its stead `apply` makes sure that
-//! the session which ran it before us has ended, and the table's own lock keeps two builds apart.
+//! the session which ran it before us has ended, and the table's own lock keeps two builds apart. If that session waits
+//! for the transaction in which G took the guard, as it does if it met the snapshot of just that moment, G takes it anew.
 //!
 //! Under REPEATABLE READ the history read under the row would be older than the row, and G would keep a snapshot for
 //! which every CONCURRENTLY waits. So the isolation level is always written out, whatever the role's default is.
@@ -372,6 +373,23 @@ impl Locked {
         self.guard
             .ping()
             .map_err(|trouble| trouble.while_doing("asking the guard for a sign of life"))
+    }
+
+    /// Takes the guard in another transaction, for whoever waits for the end of this one. If somebody is quicker, that is
+    /// as if G alone had been killed: our next transaction finds out whether our token is still there.
+    ///
+    /// # Errors
+    ///
+    /// The lock is lost, if somebody else has the guard; what the connection meets.
+    pub fn renew_guard(&mut self) -> Result<(), Error> {
+        let rolled_back = self.guard.roll_back();
+        rolled_back.map_err(|trouble| trouble.while_doing("letting go of the guard"))?;
+        let tried = try_guard(&mut self.guard, &self.tables, self.dialect)?;
+        self.guard_pid = tried.pid;
+        match tried.is_granted {
+            true => Ok(()),
+            false => Err(self.lost()),
+        }
     }
 
     /// Looks at what this run executes, as whoever waits for it does.

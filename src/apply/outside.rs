@@ -480,17 +480,19 @@ impl Alone<'_, '_, '_> {
 
     /// Waits until the session of an interrupted run has ended: its client is gone, but the server may still be
     /// executing what it was sent. A pooler keeps the server's session, with the name of its last client: there it is
-    /// enough that it has been idle for two seconds.
+    /// enough that it has been idle for two seconds. A CONCURRENTLY that met the snapshot in which we took the guard
+    /// would wait for the guard's transaction while we wait for it.
     fn wait_for_session(&mut self, runner: &str) -> Result<(), Error> {
-        let query = format!(
-            "SELECT pid, state, left(query, 60) AS query FROM pg_stat_activity \
-             WHERE datname = current_database() AND application_name = {} AND pid NOT IN (pg_backend_pid(), {}) \
-               AND (state IS DISTINCT FROM 'idle' OR state_change > clock_timestamp() - interval '2 s')",
-            literal(runner),
-            self.locked.guard_pid(),
-        );
         let mut wait = Wait::new(self.run.signals, self.run.config.lock_wait);
         loop {
+            let guard = self.locked.guard_pid();
+            let query = format!(
+                "SELECT pid, state, left(query, 60) AS query, {guard} = ANY (pg_blocking_pids(pid)) AS waits_for_us \
+                 FROM pg_stat_activity \
+                 WHERE datname = current_database() AND application_name = {} AND pid NOT IN (pg_backend_pid(), {guard}) \
+                   AND (state IS DISTINCT FROM 'idle' OR state_change > clock_timestamp() - interval '2 s')",
+                literal(runner),
+            );
             let doing = "looking for the session of an interrupted run";
             let rows = self
                 .locked
@@ -499,6 +501,9 @@ impl Alone<'_, '_, '_> {
             let Some(row) = rows.first() else {
                 return Ok(());
             };
+            if row.get("waits_for_us") == Some("t") {
+                self.locked.renew_guard()?;
+            }
             let pid = row.get("pid").unwrap_or("?").to_owned();
             let query = row.get("query").map(sql::verb);
             let query = query.unwrap_or_else(|| "what is not for us to see".to_owned());
