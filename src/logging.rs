@@ -7,12 +7,13 @@
 
 pub mod live;
 
+use std::fmt;
 use std::io::{self, Write as _};
 use std::panic::Location;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use log::kv::{self, Key, Value, VisitSource};
+use log::kv::{self, Key, Value, VisitSource, VisitValue};
 use log::{Level, LevelFilter, Metadata, Record};
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
@@ -225,16 +226,16 @@ fn json_line(record: &Record<'_>, time: &str, message: &str) -> String {
     json::push_string(&mut line, &caller(record));
     line.push_str(",\"message\":");
     json::push_string(&mut line, message);
-    for (mut key, value, is_bare) in fields(record) {
+    for (mut key, value) in fields(record) {
         if FIXED_KEYS.contains(&key.as_str()) {
             key.push('_');
         }
         line.push(',');
         json::push_string(&mut line, &key);
         line.push(':');
-        match is_bare {
-            true => line.push_str(&value),
-            false => json::push_string(&mut line, &value),
+        match value {
+            Field::Bare(literal) => line.push_str(&literal),
+            Field::Text(text) => json::push_string(&mut line, &text),
         }
     }
     line.push_str("}\n");
@@ -250,13 +251,17 @@ fn text_line(record: &Record<'_>, head: &str, message: &str) -> String {
         true => fields(record),
         false => Vec::new(),
     };
-    for (key, value, _) in fields {
-        if value.trim_end().contains('\n') {
-            blocks.push_str(&format!("\n  {key}:"));
-            push_indented(&mut blocks, value.trim_end().lines(), "    ");
-        } else {
-            line.push_str(&format!(" {key}="));
-            push_text_value(&mut line, value.trim_end_matches(['\r', '\n']));
+    for (key, value) in fields {
+        match value {
+            Field::Bare(literal) => line.push_str(&format!(" {key}={literal}")),
+            Field::Text(text) if text.trim_end().contains('\n') => {
+                blocks.push_str(&format!("\n  {key}:"));
+                push_indented(&mut blocks, text.trim_end().lines(), "    ");
+            }
+            Field::Text(text) => {
+                line.push_str(&format!(" {key}="));
+                push_text_value(&mut line, text.trim_end_matches(['\r', '\n']));
+            }
         }
     }
     push_indented(&mut line, message_lines, "  ");
@@ -270,19 +275,21 @@ fn caller(record: &Record<'_>) -> String {
     format!("{relative}:{}", record.line().unwrap_or(0))
 }
 
-/// A field's name, its value as text, and whether that is a number or a boolean, which need no quotes.
-type Field = (String, String, bool);
+/// A value, ready for both formats.
+enum Field {
+    /// A number, a boolean or null.
+    Bare(String),
+    Text(String),
+}
 
-fn fields(record: &Record<'_>) -> Vec<Field> {
-    struct Collected(Vec<Field>);
+fn fields(record: &Record<'_>) -> Vec<(String, Field)> {
+    struct Collected(Vec<(String, Field)>);
 
     impl<'kvs> VisitSource<'kvs> for Collected {
         fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
-            // JSON has neither NaN nor infinities.
-            let is_whole = value.to_u64().is_some() || value.to_i64().is_some();
-            let is_number = is_whole || value.to_f64().is_some_and(f64::is_finite);
-            let is_bare = is_number || value.to_bool().is_some();
-            self.0.push((key.to_string(), value.to_string(), is_bare));
+            let mut field = Field::Bare(String::from("null"));
+            value.visit(&mut field)?;
+            self.0.push((key.as_str().to_owned(), field));
             Ok(())
         }
     }
@@ -291,6 +298,45 @@ fn fields(record: &Record<'_>) -> Vec<Field> {
     // Only our own visitor could fail, and it does not.
     let _ = record.key_values().visit(&mut collected);
     collected.0
+}
+
+/// What is not told apart here is text.
+impl<'v> VisitValue<'v> for Field {
+    fn visit_any(&mut self, value: Value<'_>) -> Result<(), kv::Error> {
+        *self = Field::Text(value.to_string());
+        Ok(())
+    }
+
+    fn visit_null(&mut self) -> Result<(), kv::Error> {
+        self.set_bare("null")
+    }
+
+    fn visit_u64(&mut self, value: u64) -> Result<(), kv::Error> {
+        self.set_bare(value)
+    }
+
+    fn visit_i64(&mut self, value: i64) -> Result<(), kv::Error> {
+        self.set_bare(value)
+    }
+
+    fn visit_f64(&mut self, value: f64) -> Result<(), kv::Error> {
+        // JSON has neither NaN nor infinities.
+        match value.is_finite() {
+            true => self.set_bare(format_args!("{value:?}")),
+            false => self.visit_null(),
+        }
+    }
+
+    fn visit_bool(&mut self, value: bool) -> Result<(), kv::Error> {
+        self.set_bare(value)
+    }
+}
+
+impl Field {
+    fn set_bare(&mut self, value: impl fmt::Display) -> Result<(), kv::Error> {
+        *self = Field::Bare(value.to_string());
+        Ok(())
+    }
 }
 
 fn push_indented<'a>(out: &mut String, lines: impl Iterator<Item = &'a str>, indent: &str) {

@@ -42,19 +42,22 @@ fn json_has_the_services_shape() {
 #[test]
 fn json_values_keep_their_types() {
     let displayed = String::from("a \"b\"");
-    let table: [(Value<'_>, &str); 13] = [
+    let table: [(Value<'_>, &str); 16] = [
         (Value::from(7_u64), "7"),
         (Value::from(u64::MAX), "18446744073709551615"),
         (Value::from(-7_i64), "-7"),
         (Value::from(-7_i32), "-7"),
         (Value::from(3_usize), "3"),
         (Value::from(0.412), "0.412"),
-        (Value::from(12.0), "12"),
-        (Value::from(f64::NAN), "\"NaN\""),
+        (Value::from(12.0), "12.0"),
+        (Value::from(f64::NAN), "null"),
+        (Value::from(f64::INFINITY), "null"),
+        (Value::from(f64::NEG_INFINITY), "null"),
         (Value::from(true), "true"),
         (Value::from('x'), "\"x\""),
         (Value::from("7"), "\"7\""),
         (Value::from(""), "\"\""),
+        (Value::null(), "null"),
         (Value::from_display(&displayed), "\"a \\\"b\\\"\""),
     ];
     for (value, expected) in table {
