@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use self::world::{Link, LinkKind};
 pub use self::world::{Name, World};
+use crate::sql::quote::bare_or_quoted;
 use crate::sql::{Cursor, Parts};
 
 /// Table-level lock modes, the weakest first.
@@ -222,6 +223,12 @@ impl Reader<'_> {
         match words.lower_word().as_str() {
             verb if WRITES.contains(&verb) => self.writes(words),
             "with" if WRITES.iter().any(|verb| words.seek(verb)) => self.writes(words),
+            "copy" => {
+                let _ = words.takes("binary");
+                if let Some(table) = words.tables().first().filter(|_| words.takes("from")) {
+                    self.lock(table, Mode::RowExclusive);
+                }
+            }
             "lock" => self.lock_table(words),
             "truncate" => self.truncate(words),
             "create" => self.create(words),
@@ -344,9 +351,15 @@ impl Reader<'_> {
     }
 
     fn lock_index(&mut self, index: &Parts, mode: Mode) -> Option<Name> {
-        let table = self.world.table_of_index(index)?;
-        self.lock_name(&table, mode);
-        Some(table)
+        let table = self.world.table_of_index(index);
+        match &table {
+            Some(table) => self.lock_name(table, mode),
+            None => {
+                let index = bare_or_quoted(index.last().map_or("", String::as_str));
+                self.related(&format!("the table of index {index}"), mode);
+            }
+        }
+        table
     }
 
     fn refresh(&mut self, mut words: Cursor<'_>) {

@@ -79,6 +79,13 @@ impl Reader<'_> {
         let _ = words.takes("column");
         let column = words.name().unwrap_or_default();
         self.breaks_column(table, &column, BOTH_NAMES);
+        if let Some(relation) = self.world.relations.get_mut(table)
+            && let Some(kept) = relation.columns.remove(&column)
+            && words.takes("to")
+        {
+            let columns = &mut relation.columns;
+            columns.extend(words.name().map(|name| (name, kept)));
+        }
     }
 
     fn breaks_column(&mut self, table: &Name, column: &str, safer: &str) {
@@ -183,7 +190,7 @@ impl Reader<'_> {
                     true => self.warn(Harm::Scan, table, READS_AND_BLOCKS, NOT_VALID),
                     false => self.warn(Harm::BlocksWrites, table, KEEPS_WRITERS_OUT, SHORT),
                 }
-                self.references(table, words);
+                self.foreign_key(table, name, words);
                 return Mode::ShareRowExclusive;
             }
             "primary key" | "unique" if !words.has("using index") => {
@@ -251,7 +258,7 @@ impl Reader<'_> {
         if let Some(known) = self.world.column(table, &column) {
             known.of = column_type;
         }
-        self.references(table, words);
+        self.references(table, None, vec![column], words);
         Mode::AccessExclusive
     }
 
@@ -303,11 +310,15 @@ impl Reader<'_> {
         let old = known.and_then(|it| it.of.replace(new.clone()));
         let is_plain = !words.seek("using") || is_cast_of(words, column, &new);
         let safer = "add a second column, copy in batches, and switch";
+        let is_kept = |old: &Type| old.is_kept_by(&new, &self.world.coercible);
+        let has_domain = |old: &Type| {
+            [old, &new]
+                .iter()
+                .any(|it| self.world.domains.contains(&it.name))
+        };
         match old {
-            Some(old) if !old.is_kept_by(&new, &self.world.coercible) => {
-                self.rewrites(table, safer);
-            }
-            Some(_) if is_plain => {}
+            Some(old) if !is_kept(&old) && !has_domain(&old) => self.rewrites(table, safer),
+            Some(old) if is_kept(&old) && is_plain => {}
             _ => {
                 let message = "rewrites {} unless the values stay as they are";
                 self.warn(Harm::MayRewrite, table, message, safer);

@@ -38,12 +38,13 @@ pub struct Table {
 type Take = fn(&mut Catalog, &SimpleQueryRow) -> Option<()>;
 
 /// What is asked, in this order, and who takes the rows of the answer.
-const QUESTIONS: [(&str, Take); 6] = [
+const QUESTIONS: [(&str, Take); 7] = [
     (TABLES, table),
     (INDEXES, index),
     (LINKS, link),
     (COLUMNS, column),
     (VOLATILE, volatile),
+    (DOMAINS, domain),
     (CASTS, cast),
 ];
 
@@ -178,6 +179,13 @@ const VOLATILE: &str = "SELECT proname AS name FROM pg_proc WHERE provolatile = 
 
 fn volatile(catalog: &mut Catalog, row: &SimpleQueryRow) -> Option<()> {
     catalog.world.volatile.insert(text(row, "name")?);
+    Some(())
+}
+
+const DOMAINS: &str = "SELECT typname AS name FROM pg_type WHERE typtype = 'd'";
+
+fn domain(catalog: &mut Catalog, row: &SimpleQueryRow) -> Option<()> {
+    catalog.world.domains.insert(text(row, "name")?);
     Some(())
 }
 

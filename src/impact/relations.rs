@@ -66,13 +66,37 @@ impl Reader<'_> {
             let parent = self.lock(&parent, Mode::ShareUpdateExclusive);
             self.link(&table, parent, LinkKind::Child);
         }
-        for element in columns.map(Cursor::elements).unwrap_or_default() {
-            self.references(&table, element);
+        for mut element in columns.map(Cursor::elements).unwrap_or_default() {
+            let constraint = element.takes("constraint").then(|| element.name());
+            if element.takes("foreign key") {
+                self.foreign_key(&table, constraint.flatten(), element);
+            } else if constraint.is_none()
+                && let Some(column) = element.name()
+            {
+                self.references(&table, None, vec![column], element);
+            }
         }
     }
 
+    /// What stands behind `FOREIGN KEY`.
+    pub(super) fn foreign_key(
+        &mut self,
+        table: &Name,
+        name: Option<String>,
+        mut words: Cursor<'_>,
+    ) {
+        let columns = names(words.group());
+        self.references(table, name, columns, words);
+    }
+
     /// A foreign key takes the same lock on both tables.
-    pub(super) fn references(&mut self, table: &Name, mut words: Cursor<'_>) {
+    pub(super) fn references(
+        &mut self,
+        table: &Name,
+        name: Option<String>,
+        columns: Vec<String>,
+        mut words: Cursor<'_>,
+    ) {
         let Some(target) = words.seek("references").then(|| words.parts()).flatten() else {
             return;
         };
@@ -81,7 +105,18 @@ impl Reader<'_> {
             self.lock_name(&target, Mode::ShareRowExclusive);
             self.warn(Harm::BlocksWrites, &target, KEEPS_WRITERS_OUT, SHORT);
         }
-        self.link(table, target, LinkKind::ForeignKey);
+        let name = name.unwrap_or_else(|| format!("{}_{}_fkey", table.name, columns.join("_")));
+        let mut target_columns = names(words.group()).into_iter();
+        for column in columns {
+            self.world.links.push(Link {
+                kind: LinkKind::ForeignKey,
+                table: table.clone(),
+                target: target.clone(),
+                name: name.clone(),
+                column,
+                target_column: target_columns.next().unwrap_or_default(),
+            });
+        }
     }
 
     pub(super) fn link(&mut self, table: &Name, target: Name, kind: LinkKind) {
@@ -121,10 +156,10 @@ impl Reader<'_> {
         let _ = words.takes("materialized") || words.takes("foreign");
         let kind = words.lower_word();
         let concurrently = words.takes("concurrently");
-        let _ = words.takes("if exists");
+        let is_optional = words.takes("if exists");
         match kind.as_str() {
             "table" | "view" => return self.drop_tables(words, cascades),
-            "index" => return self.drop_indexes(words, concurrently),
+            "index" => return self.drop_indexes(words, concurrently, is_optional),
             "trigger" | "rule" | "policy" => {
                 self.lock_behind("on", words, Mode::AccessExclusive);
                 return;
@@ -154,13 +189,22 @@ impl Reader<'_> {
         }
     }
 
-    fn drop_indexes(&mut self, mut words: Cursor<'_>, concurrently: bool) {
+    fn drop_indexes(&mut self, mut words: Cursor<'_>, concurrently: bool, is_optional: bool) {
         let mode = Mode::AccessExclusive.or_gentle(concurrently);
         for index in words.tables() {
+            if is_optional && self.world.table_of_index(&index).is_none() {
+                continue;
+            }
             if let Some(name) = self.lock_index(&index, mode).filter(|_| !concurrently) {
                 let safer = "DROP INDEX CONCURRENTLY, alone in its file";
                 self.warn(Harm::BlocksReads, &name, KEEPS_ALL_OUT, safer);
             }
         }
     }
+}
+
+/// The names in a list, if there is one.
+fn names(list: Option<Cursor<'_>>) -> Vec<String> {
+    let elements = list.map(Cursor::elements).unwrap_or_default().into_iter();
+    elements.filter_map(|mut it| it.name()).collect()
 }

@@ -47,6 +47,7 @@ fn world() -> World {
         },
     ];
     world.volatile = ["random", "checked"].map(str::to_owned).into();
+    world.domains = ["checked", "plain"].map(str::to_owned).into();
     world.coercible = BTreeSet::from([pair("character varying", "text")]);
     world
 }
@@ -122,7 +123,7 @@ fn names_are_looked_up_as_the_server_does() {
         ),
         (
             &["DROP TABLE a", "CREATE TABLE a (x int)", "DROP INDEX a_x"],
-            "",
+            "related AccessExclusive",
         ),
         (
             &[
@@ -159,6 +160,8 @@ fn what_writes_rows_locks_its_target_and_no_more_is_said() {
             "a RowExclusive",
         ),
         (&["WITH w AS (SELECT 1) SELECT * FROM w"], ""),
+        (&["COPY a (x) FROM '/dev/null'"], "a RowExclusive"),
+        (&["COPY (SELECT * FROM a) TO '/dev/null'"], ""),
         (&["DO $$ BEGIN END $$"], "? runs code"),
     ]);
 }
@@ -235,6 +238,7 @@ fn a_change_of_type_rewrites_only_what_does_not_stay_as_it_is() {
         ("text USING v::text", ""),
         ("text USING v || 'x'", ", ! may_rewrite"),
         ("int USING v::int", ", ! rewrite"),
+        ("plain", ", ! may_rewrite"),
     ] {
         let statement = format!("ALTER TABLE a ALTER COLUMN v SET DATA TYPE {change}");
         assert_eq!(last(&[&statement]), format!("{kept}{warning}"), "{change}");
@@ -249,8 +253,9 @@ fn a_change_of_type_rewrites_only_what_does_not_stay_as_it_is() {
         ),
         (
             &[
+                "ALTER TABLE a RENAME v TO w",
                 "ALTER TABLE a RENAME TO z",
-                "ALTER TABLE z ALTER v TYPE text",
+                "ALTER TABLE z ALTER w TYPE text",
             ],
             "z AccessExclusive",
         ),
@@ -270,6 +275,14 @@ fn a_table_of_the_plan_that_goes_again_locks_what_it_was_linked_to() {
                 "DROP TABLE n",
             ],
             "s.c AccessExclusive",
+        ),
+        (
+            &[
+                "CREATE TABLE n (x int)",
+                "ALTER TABLE n ADD CONSTRAINT f FOREIGN KEY (x) REFERENCES a",
+                "ALTER TABLE n DROP CONSTRAINT f",
+            ],
+            "a AccessExclusive",
         ),
         (
             &[

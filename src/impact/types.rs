@@ -39,7 +39,10 @@ impl Type {
         }
         let modifiers = words.group().map(Cursor::elements).unwrap_or_default();
         let modifiers = modifiers.into_iter();
-        let modifiers = modifiers.filter_map(|mut it| it.number()).collect();
+        let mut modifiers: Vec<u32> = modifiers.filter_map(|mut it| it.number()).collect();
+        if ["character", "bit"].contains(&name.as_str()) && modifiers.is_empty() {
+            modifiers.push(1);
+        }
         if ["timestamptz", "timetz"].contains(&name.as_str()) || words.takes("with time zone") {
             name = format!("{} with time zone", name.trim_end_matches("tz"));
         } else if ["timestamp", "time"].contains(&name.as_str()) {
@@ -97,6 +100,7 @@ mod tests {
             ("text", "varchar(9)", false),
             ("integer", "bigint", false),
             ("integer", "int4", true),
+            ("character(1)", "char", true),
             ("character(1)", "char(2)", false),
             ("numeric(4,2)", "decimal(6, 2)", true),
             ("numeric(4,2)", "numeric(6,3)", false),

@@ -58,7 +58,7 @@ pub struct Link {
     pub kind: LinkKind,
     pub table: Name,
     pub target: Name,
-    /// The foreign key's name, its column, and what that references; not told of one that the plan has made.
+    /// The foreign key's name, its column, and what that references; of one that the plan has made, only what it says.
     pub name: String,
     pub column: String,
     pub target_column: String,
@@ -85,6 +85,8 @@ pub struct World {
     pub links: Vec<Link>,
     /// Functions, and domains with a check, whose values are computed for each row.
     pub volatile: BTreeSet<String>,
+    /// Domains: whether their values stay as they are is for their base type to say.
+    pub domains: BTreeSet<String>,
     /// Pairs of types between which a value stays as it is.
     pub coercible: BTreeSet<(String, String)>,
 }
