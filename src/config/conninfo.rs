@@ -97,7 +97,7 @@ impl Gatherer {
                 self.gathered.parameters.push(("sslmode", mode.into()));
             }
             Treatment::Used => self.gathered.parameters.push((key, value)),
-            Treatment::Refused(why) if !value.is_empty() => {
+            Treatment::Refused(why, _) if !value.is_empty() => {
                 self.gathered.problems.push(format!("{key} {why}"))
             }
             Treatment::Refused(..) | Treatment::Ignored => {}

@@ -16,19 +16,28 @@ pub enum Treatment {
     Used,
     /// Harmless: it is about Kerberos or compression, which we have not.
     Ignored,
-    /// It asks for something that would be wrong to ignore: why.
-    Refused(&'static str),
+    /// It asks for something that would be wrong to ignore: why, in a connection string and in a variable.
+    Refused(&'static str, &'static str),
 }
 
 use Treatment::{Ignored, Refused, Used};
 
-const NOT_SUPPORTED: Treatment = Refused("is not supported: leave it out");
-const REQUIRE_AUTH: Treatment =
-    Refused("is not supported: leave it out; channel_binding=require lets nothing but SCRAM pass");
-const CRL_DIRECTORY: Treatment =
-    Refused("is not supported: put the lists into one file and name it by sslcrl");
-const KEY_LOG: Treatment =
-    Refused("is not supported: it would write the session's secrets to a file; leave it out");
+const NOT_SUPPORTED: Treatment = Refused(
+    "is not supported: leave it out",
+    "is not supported: unset it",
+);
+const REQUIRE_AUTH: Treatment = Refused(
+    "is not supported: leave it out; channel_binding=require lets nothing but SCRAM pass",
+    "is not supported: unset it; PGCHANNELBINDING=require lets nothing but SCRAM pass",
+);
+const CRL_DIRECTORY: Treatment = Refused(
+    "is not supported: put the lists into one file and name it by sslcrl",
+    "is not supported: put the lists into one file and name it by PGSSLCRL",
+);
+const KEY_LOG: Treatment = Refused(
+    "is not supported: it would write the session's secrets to a file; leave it out",
+    "",
+);
 
 #[rustfmt::skip]
 pub static PARAMETERS: [Parameter; 53] = [

@@ -210,12 +210,16 @@ impl Resolution<'_, '_> {
         }
         let count = hosts.len();
         if !addresses.is_empty() && addresses.len() != count {
-            self.complain_of_count("hostaddr", addresses.len(), count);
+            let has = match addresses.len() {
+                1 => "1 address".to_owned(),
+                several => format!("{several} addresses"),
+            };
+            self.complain_of_count("hostaddr", &has, count);
         }
         if ports.len() == 1 {
             ports = vec![ports[0]; count];
         } else if ports.len() != count {
-            self.complain_of_count("port", ports.len(), count);
+            self.complain_of_count("port", &counted(ports.len(), "port"), count);
         }
         let places = hosts.into_iter().zip(ports).enumerate();
         let places = places.map(|(index, (name, port))| Place {
@@ -227,9 +231,9 @@ impl Resolution<'_, '_> {
         Some(places.collect())
     }
 
-    fn complain_of_count(&mut self, key: &str, values: usize, hosts: usize) {
-        let (values, hosts) = (counted(values, "value"), counted(hosts, "host"));
-        self.complain(key, &format!("has {values} for {hosts}: give one for each"));
+    fn complain_of_count(&mut self, key: &str, has: &str, hosts: usize) {
+        let hosts = counted(hosts, "host");
+        self.complain(key, &format!("has {has} for {hosts}: give one for each"));
     }
 
     /// libpq has one socket directory built in. We cannot know which it would be, so we look for the socket itself.
@@ -294,7 +298,7 @@ impl Resolution<'_, '_> {
     /// Refuses what would be wrong to ignore. In a connection string the parser does.
     fn refuse(&mut self) {
         for parameter in &PARAMETERS {
-            if let Treatment::Refused(why) = parameter.treatment {
+            if let Treatment::Refused(_, why) = parameter.treatment {
                 self.refuse_one(parameter.key, why);
             }
         }

@@ -295,7 +295,7 @@ fn each_complaint_comes_alone_too() {
         (
             "PGPORT",
             "1,2",
-            Some("\"1,2\" has 2 values for 1 host: give one for each"),
+            Some("\"1,2\" has 2 ports for 1 host: give one for each"),
         ),
         (
             "PGCONNECT_TIMEOUT",
@@ -311,7 +311,7 @@ fn each_complaint_comes_alone_too() {
             "PGREQUIREAUTH",
             "md5",
             Some(
-                "is not supported: leave it out; channel_binding=require lets nothing but SCRAM pass",
+                "is not supported: unset it; PGCHANNELBINDING=require lets nothing but SCRAM pass",
             ),
         ),
         ("PGREQUIREPEER", "x", None),
@@ -359,12 +359,12 @@ fn each_complaint_comes_alone_too() {
         (
             "DATABASE_URL",
             "host=a,b hostaddr=::1",
-            Some("hostaddr has 1 value for 2 hosts: give one for each"),
+            Some("hostaddr has 1 address for 2 hosts: give one for each"),
         ),
         (
             "DATABASE_URL",
             "host=a,b,c port=1,2",
-            Some("port has 2 values for 3 hosts: give one for each"),
+            Some("port has 2 ports for 3 hosts: give one for each"),
         ),
         (
             "DATABASE_URL",
