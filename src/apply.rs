@@ -245,6 +245,7 @@ impl Run<'_> {
                     migration.file_name
                 )
             });
+            locked.let_pass()?;
             wait.pause(RETRY_PAUSE)?;
         }
     }

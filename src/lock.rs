@@ -57,8 +57,9 @@
 //!   W sees that G's lock is not in its own `pg_locks`, and writes nothing. On a standby it cannot write at all.
 //!
 //! A statement outside a transaction (CREATE INDEX CONCURRENTLY) is not fenced. In its stead `apply` makes sure that
-//! the session which ran it before us has ended, and the table's own lock keeps two builds apart. If that session waits
-//! for the transaction in which G took the guard, as it does if it met the snapshot of just that moment, G takes it anew.
+//! the session which ran it before us has ended, and the table's own lock keeps two builds apart. Whoever waits for such a
+//! session may be what that waits for: it waits for every transaction whose snapshot it met, to its end, and that may have
+//! been the one in which G took the guard. So a run that waits holding the lock takes the guard anew if anybody waits for G.
 //!
 //! Under REPEATABLE READ the history read under the row would be older than the row, and G would keep a snapshot for
 //! which every CONCURRENTLY waits. So the isolation level is always written out, whatever the role's default is.
@@ -375,13 +376,26 @@ impl Locked {
             .map_err(|trouble| trouble.while_doing("asking the guard for a sign of life"))
     }
 
-    /// Takes the guard in another transaction, for whoever waits for the end of this one. If somebody is quicker, that is
-    /// as if G alone had been killed: our next transaction finds out whether our token is still there.
+    /// Lets those pass who wait for the end of the guard's transaction: whoever waits holding the lock asks this at each
+    /// turn, since it may wait for them. A statement CONCURRENTLY does so if it met the snapshot in which we took the
+    /// guard. The guard is taken anew then; if somebody is quicker, that is as if G alone had been killed: our next
+    /// transaction finds out whether our token is still there.
     ///
     /// # Errors
     ///
     /// The lock is lost, if somebody else has the guard; what the connection meets.
-    pub fn renew_guard(&mut self) -> Result<(), Error> {
+    pub fn let_pass(&mut self) -> Result<(), Error> {
+        let waiting = format!(
+            "SELECT FROM pg_locks w JOIN pg_locks g ON g.virtualtransaction = w.virtualxid \
+             WHERE NOT w.granted AND g.pid = {}",
+            self.guard_pid
+        );
+        let waiting = self.ask(&waiting);
+        let waiting =
+            waiting.map_err(|it| it.while_doing("looking for who waits for the guard"))?;
+        if waiting.is_empty() {
+            return Ok(());
+        }
         let rolled_back = self.guard.roll_back();
         rolled_back.map_err(|trouble| trouble.while_doing("letting go of the guard"))?;
         let tried = try_guard(&mut self.guard, &self.tables, self.dialect)?;

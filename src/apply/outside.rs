@@ -480,18 +480,16 @@ impl Alone<'_, '_, '_> {
 
     /// Waits until the session of an interrupted run has ended: its client is gone, but the server may still be
     /// executing what it was sent. A pooler keeps the server's session, with the name of its last client: there it is
-    /// enough that it has been idle for two seconds. A CONCURRENTLY that met the snapshot in which we took the guard
-    /// would wait for the guard's transaction while we wait for it.
+    /// enough that it has been idle for two seconds.
     fn wait_for_session(&mut self, runner: &str) -> Result<(), Error> {
         let mut wait = Wait::new(self.run.signals, self.run.config.lock_wait);
         loop {
-            let guard = self.locked.guard_pid();
             let query = format!(
-                "SELECT pid, state, left(query, 60) AS query, {guard} = ANY (pg_blocking_pids(pid)) AS waits_for_us \
-                 FROM pg_stat_activity \
-                 WHERE datname = current_database() AND application_name = {} AND pid NOT IN (pg_backend_pid(), {guard}) \
+                "SELECT pid, state, left(query, 60) AS query FROM pg_stat_activity \
+                 WHERE datname = current_database() AND application_name = {} AND pid NOT IN (pg_backend_pid(), {}) \
                    AND (state IS DISTINCT FROM 'idle' OR state_change > clock_timestamp() - interval '2 s')",
                 literal(runner),
+                self.locked.guard_pid(),
             );
             let doing = "looking for the session of an interrupted run";
             let rows = self
@@ -501,9 +499,6 @@ impl Alone<'_, '_, '_> {
             let Some(row) = rows.first() else {
                 return Ok(());
             };
-            if row.get("waits_for_us") == Some("t") {
-                self.locked.renew_guard()?;
-            }
             let pid = row.get("pid").unwrap_or("?").to_owned();
             let query = row.get("query").map(sql::verb);
             let query = query.unwrap_or_else(|| "what is not for us to see".to_owned());
@@ -576,7 +571,7 @@ impl Alone<'_, '_, '_> {
     /// # Errors
     ///
     /// [`Error::TableWait`] at the deadline.
-    fn try_again(&self, doing: &str, cause: SqlError, wait: &mut Wait) -> Result<(), Error> {
+    fn try_again(&mut self, doing: &str, cause: SqlError, wait: &mut Wait) -> Result<(), Error> {
         let cause = Box::new(cause);
         if wait.is_over() {
             return Err(Error::TableWait {
@@ -588,6 +583,7 @@ impl Alone<'_, '_, '_> {
             });
         }
         wait.say(|| format!("a lock: {doing}: {cause}; trying again"));
+        self.locked.let_pass()?;
         wait.pause(super::RETRY_PAUSE)
     }
 
@@ -595,8 +591,8 @@ impl Alone<'_, '_, '_> {
     ///
     /// # Errors
     ///
-    /// [`Error::SessionWait`] at the deadline.
-    fn wait_for(&self, session: String, wait: &mut Wait) -> Result<(), Error> {
+    /// [`Error::SessionWait`] at the deadline; what [`Locked::let_pass`] says.
+    fn wait_for(&mut self, session: String, wait: &mut Wait) -> Result<(), Error> {
         if wait.is_over() {
             return Err(Error::SessionWait {
                 doing: self.migration.path.display().to_string(),
@@ -606,6 +602,7 @@ impl Alone<'_, '_, '_> {
             });
         }
         wait.say(|| session);
+        self.locked.let_pass()?;
         wait.pause(POLL)
     }
 }
