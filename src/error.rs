@@ -557,18 +557,24 @@ fn write_pending(
     write_lines(f, pending)
 }
 
-const IS_BUNS: &str = "is bun's, whose owner may be alive or dead";
+/// What is said of a row of bun's.
+pub const IS_BUNS: &str = "is bun's, whose owner may be alive or dead";
+
+impl BunRow {
+    /// What the newest record means while bun has the lock.
+    pub fn doubt(&self) -> Option<String> {
+        let newest = self.newest?;
+        Some(format!(
+            "bun records a migration before it runs it: {newest}, the newest record, may be running, or may never have run"
+        ))
+    }
+}
 
 impl fmt::Display for BunRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "row {} of {} {IS_BUNS}", self.id, self.locks)?;
-        self.newest.iter().try_for_each(|newest| {
-            write!(
-                f,
-                "\n  bun records a migration before it runs it: {newest}, the newest record, may be \
-                 running, or may never have run"
-            )
-        })
+        let doubt = self.doubt();
+        doubt.iter().try_for_each(|doubt| write!(f, "\n  {doubt}"))
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::config::{Config, Place};
+use crate::error::IS_BUNS;
 use crate::files::name;
 use crate::history::{Observation, Record};
 use crate::lock::state::{Facts, LockState};
@@ -328,7 +329,7 @@ fn lock_lines(lock: &LockState, seen: &Observation) -> Vec<(&'static str, String
             format!("row {id} of {locks} is a runner's; only the primary knows whether that lives")
         }
         LockState::Bun { id, .. } => {
-            format!("row {id} of {locks} is bun's, whose owner may be alive or dead")
+            format!("row {id} of {locks} {IS_BUNS}")
         }
     };
     let mut lines = vec![("lock", state)];
@@ -339,12 +340,7 @@ fn lock_lines(lock: &LockState, seen: &Observation) -> Vec<(&'static str, String
     } = lock
     {
         lines.extend(suspect_lines(suspects));
-        let doubt = seen.history.newest().map(|newest| {
-            format!(
-                "bun records a migration before it runs it: {newest}, the newest record, may be running, or \
-                 may never have run"
-            )
-        });
+        let doubt = seen.bun_row().and_then(|it| it.doubt());
         let hint = format!("if you know that no bun process is at work: lockstep unlock {id}");
         lines.extend(doubt.into_iter().chain([hint]).map(|it| ("", it)));
         let waiting = waiting.iter();

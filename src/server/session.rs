@@ -504,8 +504,8 @@ impl Session {
             .map(drop)
     }
 
-    /// Sends a user's statement for as long as it takes, or until a signal comes; then the session is left, and the server rolls
-    /// back.
+    /// Sends a user's statement for as long as it takes, or until a signal comes; then the session is left, and the server
+    /// rolls back.
     pub fn execute_interruptibly(&mut self, message: &str) -> Result<(), Trouble> {
         self.ours(message, Patience::UntilSignal).map(drop)
     }

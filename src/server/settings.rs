@@ -159,10 +159,10 @@ pub fn of_session(application_name: &str) -> String {
 }
 
 /// The statements that undo whatever a file may have left in the session (rule 8), which takes its time where there are
-/// temporary tables: what the role's settings make of the timeout comes last. They share a message. Behind a pooler `RESET ALL` drops the
-/// application name and the client encoding too, so they are set again. `DISCARD ALL` would be shorter, but cannot share
-/// a message. A pooler that keeps prepared statements of its own sees from the answer that they are gone (PgBouncer, since
-/// 1.22).
+/// temporary tables: what the role's settings make of the timeout comes last. They share a message. Behind a pooler
+/// `RESET ALL` drops the application name and the client encoding too, so they are set again. `DISCARD ALL` would be
+/// shorter, but cannot share a message. A pooler that keeps prepared statements of its own sees from the answer that they
+/// are gone (PgBouncer, since 1.22).
 pub fn reset(runner: &str) -> [String; 13] {
     [
         "SET LOCAL statement_timeout TO 0",
