@@ -168,7 +168,7 @@ fn a_forget_that_is_struck_leaves_no_trace() {
     });
 }
 
-/// The same over TLS, where a message is what the proxy reads at once.
+/// The same over TLS, where a record counts as a message.
 #[cfg(feature = "tls")]
 #[test]
 fn a_run_over_tls_that_is_killed_or_reset_leaves_no_trace() {
@@ -178,7 +178,7 @@ fn a_run_over_tls_that_is_killed_or_reset_leaves_no_trace() {
         return in_another_process(module_path!(), test, &secure.cluster, &[]);
     }
     TLS.strike("over TLS", |seen| {
-        assert!(seen.iter().any(|it| it.kind.is_none()), "pieces");
+        assert!(seen.iter().any(|it| it.kind.is_none()), "records");
         let step = if is_soak() { 1 } else { ONE_IN };
         let cells = [Blow::Kill, Blow::Reset]
             .into_iter()

@@ -189,7 +189,7 @@ struct Connection {
     number: usize,
     client: TcpStream,
     server: TcpStream,
-    /// Whether it is encrypted: then what is read at once counts as a message.
+    /// Whether it is encrypted: then a record of TLS counts as a message.
     is_opaque: AtomicBool,
 }
 
@@ -264,7 +264,7 @@ impl Shared {
             let kind = (!is_first && !is_opaque).then_some(letter);
             let number = self.admit(connection, from, kind)?;
             let message = match is_opaque {
-                true => self.read_some(&mut source),
+                true => self.read_record(&mut source, letter),
                 false => self.read_message(&mut source, is_first),
             };
             let forwarded = message.and_then(|message| {
@@ -307,17 +307,16 @@ impl Shared {
         }
     }
 
-    fn read_some(&self, source: &mut &TcpStream) -> io::Result<Vec<u8>> {
-        let mut buffer = vec![0; 1 << 16];
-        loop {
-            match source.read(&mut buffer) {
-                Ok(count) => {
-                    buffer.truncate(count);
-                    return Ok(buffer);
-                }
-                Err(error) => self.unless_closed(error)?,
-            }
+    /// The server's one byte that grants encryption, or a record, whose length stands behind its type and version. What
+    /// is read at once would be another count in each run.
+    fn read_record(&self, source: &mut &TcpStream, letter: u8) -> io::Result<Vec<u8>> {
+        let mut record = vec![0; if letter == b'S' { 1 } else { 5 }];
+        self.fill(source, &mut record)?;
+        if let [_, _, _, high, low] = record[..] {
+            record.resize(5 + usize::from(u16::from_be_bytes([high, low])), 0);
+            self.fill(source, &mut record[5..])?;
         }
+        Ok(record)
     }
 
     fn read_message(&self, source: &mut &TcpStream, is_first: bool) -> io::Result<Vec<u8>> {

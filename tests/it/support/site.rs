@@ -82,7 +82,7 @@ pub struct Site {
     pub host: Ipv4Addr,
     /// What starts the runner that goes through the proxy: nothing, usually.
     pub wrapper: Vec<String>,
-    /// Of the runner that goes through the proxy. Over TLS the proxy sees no messages, and takes pieces for them.
+    /// Of the runner that goes through the proxy. Over TLS the proxy sees no messages, and takes records for them.
     pub sslmode: &'static str,
     /// What both runners of a cell do, if it is not `up`, in a database that is up to date.
     pub other: Option<&'static [&'static str]>,
