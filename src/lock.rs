@@ -81,7 +81,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::history::guard::{GUARD_KEY, guard_lock, key};
 use crate::history::{self, Observation, Tables};
-use crate::migration::{History, Version};
+use crate::migration::History;
 use crate::server::glance::Glance;
 use crate::server::message::{Access, Message, Slot};
 use crate::server::open;
@@ -121,8 +121,8 @@ pub struct Locked {
     dialect: Dialect,
     /// The newest id in the history when it was read under the lock.
     newest: i64,
-    /// The version that this run has recorded last.
-    last: Option<Version>,
+    /// How many records this run has made since.
+    recorded: i64,
     /// Who else was connected then, until somebody wants to know.
     strangers: Option<Vec<Stranger>>,
 }
@@ -198,7 +198,7 @@ pub fn acquire(
         runner: runner.to_owned(),
         dialect: observed.dialect,
         newest: history.newest_id(),
-        last: None,
+        recorded: 0,
         strangers: Some(strangers),
     };
     Ok(Acquired::Locked(Box::new(locked), history))

@@ -35,8 +35,8 @@ pub struct Fenced<'a> {
     checks: Vec<(String, &'static str)>,
     /// What is true once it is committed.
     proof: Option<String>,
-    /// The version that it records.
-    recorded: Option<Version>,
+    /// Whether it records a migration.
+    records: bool,
 }
 
 /// Leave to run a statement outside a transaction: a fenced transaction has committed, in which G held the guard.
@@ -155,7 +155,7 @@ impl Locked {
             work: Vec::new(),
             checks: Vec::new(),
             proof: None,
-            recorded: None,
+            records: false,
             locked: self,
         }
     }
@@ -214,20 +214,12 @@ impl Locked {
         )
     }
 
-    /// An SQL expression for an id: this run knows of all records that are not newer, or they are its own. Of the newest
-    /// record's a little is taken off, since an id is drawn before its record is committed. Where the sequence lags behind,
-    /// all records are looked at.
-    fn known(&self) -> String {
+    /// An id that others' new records exceed. This run knows of all records that are not newer, or they are its own: each
+    /// of those has drawn an id. A little is taken off, since an id is drawn before its record is committed. Where the
+    /// sequence lags behind, all records are looked at.
+    fn known(&self) -> i64 {
         const DRAWN_MEANWHILE: i64 = 100;
-        let known = self.newest.saturating_sub(DRAWN_MEANWHILE);
-        match self.last.filter(|_| self.newest > i64::MIN) {
-            None => known.to_string(),
-            Some(version) => format!(
-                "COALESCE((SELECT history_id OPERATOR(pg_catalog.-) {DRAWN_MEANWHILE} FROM {} \
-                 WHERE version OPERATOR(pg_catalog.=) '{version}'), {known})",
-                self.tables.journal
-            ),
-        }
+        self.newest.saturating_add(self.recorded - DRAWN_MEANWHILE)
     }
 
     /// Which rows of the history are records of the version: those that were read, and any that have come since.
@@ -265,7 +257,7 @@ impl<'a> Fenced<'a> {
         self.checks
             .push((format!("NOT {recorded}"), sqlstate::NOT_RECORDED));
         self.proof = Some(recorded);
-        self.recorded = Some(migration.version);
+        self.records = true;
     }
 
     /// Records migrations as applied, without their having run.
@@ -365,8 +357,8 @@ impl<'a> Fenced<'a> {
     ///
     /// [`Error::TableWait`] at the deadline.
     pub fn commit(self, doing: &str, wait: &mut Wait) -> Result<(), Fault> {
-        let recorded = self.recorded;
-        self.end("COMMIT", doing, wait)?.learn(recorded);
+        let records = self.records;
+        self.end("COMMIT", doing, wait)?.count(records);
         Ok(())
     }
 
@@ -454,7 +446,7 @@ impl<'a> Fenced<'a> {
             }
             prefix = format!("{comment}{RESTORE_STRINGS};\n");
         }
-        self.locked.learn(self.recorded);
+        self.locked.count(self.records);
         Ran::Committed
     }
 
@@ -549,9 +541,8 @@ const RESTORE_STRINGS: &str = "SELECT pg_catalog.set_config('standard_conforming
     pg_catalog.current_setting('lockstep.strings'), true)";
 
 impl Locked {
-    /// Takes note of the newest record.
-    fn learn(&mut self, recorded: Option<Version>) {
-        self.last = recorded.or(self.last);
+    fn count(&mut self, records: bool) {
+        self.recorded += i64::from(records);
     }
 
     fn fault(&self, cause: &postgres::error::DbError, ours: Option<&'static str>) -> Fault {
