@@ -519,7 +519,7 @@ pub fn warn_of_odd_versions(migrations: &[Migration]) {
         let version = first.version.to_string();
         let more = match others.len() {
             0 => String::new(),
-            count => format!(" (nor are those of {count} other files)"),
+            count => format!(" (nor are those of {})", counted(count, "other file")),
         };
         warn!(version = version.as_str(); "{}: its digits are no date and time{more}", first.file_name);
     }
