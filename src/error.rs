@@ -413,7 +413,7 @@ impl Error {
                     write!(f, "\n  {nobody}")?;
                 }
                 if let Some(doubt) = doubt {
-                    write!(f, "\n  bun records a migration before it runs it: {doubt}")?;
+                    write!(f, "\n  {RECORDS_FIRST}: {doubt}")?;
                 }
                 write!(
                     f,
@@ -560,12 +560,14 @@ fn write_pending(
 /// What is said of a row of bun's.
 pub const IS_BUNS: &str = "is bun's, whose owner may be alive or dead";
 
+const RECORDS_FIRST: &str = "bun records a migration before it runs it";
+
 impl BunRow {
     /// What the newest record means while bun has the lock.
     pub fn doubt(&self) -> Option<String> {
         let newest = self.newest?;
         Some(format!(
-            "bun records a migration before it runs it: {newest}, the newest record, may be running, or may never have run"
+            "{RECORDS_FIRST}: {newest}, the newest record, may be running, or may never have run"
         ))
     }
 }
