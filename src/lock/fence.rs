@@ -358,7 +358,7 @@ impl<'a> Fenced<'a> {
     /// [`Error::TableWait`] at the deadline.
     pub fn commit(self, doing: &str, wait: &mut Wait) -> Result<(), Fault> {
         let records = self.records;
-        self.end("COMMIT", doing, wait)?.count(records);
+        self.end("COMMIT", doing, wait)?.recorded += i64::from(records);
         Ok(())
     }
 
@@ -446,7 +446,7 @@ impl<'a> Fenced<'a> {
             }
             prefix = format!("{comment}{RESTORE_STRINGS};\n");
         }
-        self.locked.count(self.records);
+        self.locked.recorded += i64::from(self.records);
         Ran::Committed
     }
 
@@ -541,10 +541,6 @@ const RESTORE_STRINGS: &str = "SELECT pg_catalog.set_config('standard_conforming
     pg_catalog.current_setting('lockstep.strings'), true)";
 
 impl Locked {
-    fn count(&mut self, records: bool) {
-        self.recorded += i64::from(records);
-    }
-
     fn fault(&self, cause: &postgres::error::DbError, ours: Option<&'static str>) -> Fault {
         match ours {
             Some(sqlstate::LOCK_LOST) => Fault::Error(self.lost()),
