@@ -245,8 +245,7 @@ impl Run<'_> {
                     migration.file_name
                 )
             });
-            locked.let_pass()?;
-            wait.pause(RETRY_PAUSE)?;
+            locked.pause(&mut wait, RETRY_PAUSE)?;
         }
     }
 

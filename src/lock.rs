@@ -376,15 +376,21 @@ impl Locked {
             .map_err(|trouble| trouble.while_doing("asking the guard for a sign of life"))
     }
 
-    /// Lets those pass who wait for the end of the guard's transaction: whoever waits holding the lock asks this at each
-    /// turn, since it may wait for them. A statement CONCURRENTLY does so if it met the snapshot in which we took the
-    /// guard. The guard is taken anew then; if somebody is quicker, that is as if G alone had been killed: our next
-    /// transaction finds out whether our token is still there.
+    /// A turn of waiting that holds the lock. Those who wait for the end of the guard's transaction may be what is waited
+    /// for, so they are let pass first.
     ///
     /// # Errors
     ///
-    /// The lock is lost, if somebody else has the guard; what the connection meets.
-    pub fn let_pass(&mut self) -> Result<(), Error> {
+    /// What [`Wait::pause`] says; the lock is lost, if somebody else has the guard; what the connection meets.
+    pub fn pause(&mut self, wait: &mut Wait, pause: Duration) -> Result<(), Error> {
+        self.let_pass()?;
+        wait.pause(pause)
+    }
+
+    /// Takes the guard anew if anybody waits for the end of its transaction, as a statement CONCURRENTLY does if it met the
+    /// snapshot in which we took the guard. If somebody is quicker, that is as if G alone had been killed: our next
+    /// transaction finds out whether our token is still there.
+    fn let_pass(&mut self) -> Result<(), Error> {
         let waiting = format!(
             "SELECT FROM pg_locks w JOIN pg_locks g ON g.virtualtransaction = w.virtualxid \
              WHERE NOT w.granted AND g.pid = {}",

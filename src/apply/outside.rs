@@ -583,15 +583,14 @@ impl Alone<'_, '_, '_> {
             });
         }
         wait.say(|| format!("a lock: {doing}: {cause}; trying again"));
-        self.locked.let_pass()?;
-        wait.pause(super::RETRY_PAUSE)
+        self.locked.pause(wait, super::RETRY_PAUSE)
     }
 
     /// One turn of waiting for another session.
     ///
     /// # Errors
     ///
-    /// [`Error::SessionWait`] at the deadline; what [`Locked::let_pass`] says.
+    /// [`Error::SessionWait`] at the deadline; what [`Locked::pause`] says.
     fn wait_for(&mut self, session: String, wait: &mut Wait) -> Result<(), Error> {
         if wait.is_over() {
             return Err(Error::SessionWait {
@@ -602,8 +601,7 @@ impl Alone<'_, '_, '_> {
             });
         }
         wait.say(|| session);
-        self.locked.let_pass()?;
-        wait.pause(POLL)
+        self.locked.pause(wait, POLL)
     }
 }
 

@@ -143,8 +143,7 @@ impl Held {
                 whom: format!("a session that runs {}", migration.file_name),
                 now: session.to_string(),
             });
-            self.locked.let_pass()?;
-            wait.pause(POLL)?;
+            self.locked.pause(wait, POLL)?;
         }
     }
 
