@@ -26,7 +26,6 @@ pub enum LockState {
     Free,
     /// A runner of ours. Its row may not be there yet, or not any more.
     Held {
-        id: Option<i64>,
         holder: Holder,
     },
     /// bun's row stands there. A runner of ours may wait for it.
@@ -72,7 +71,7 @@ pub fn ask(config: &Config, runner: &str, signals: &Signals) -> Result<Facts, Er
                     .collect(),
                 waiting,
             },
-            (id, Some(holder)) => LockState::Held { id, holder },
+            (_, Some(holder)) => LockState::Held { holder },
             (Some(id), None) if observation.in_recovery => LockState::Elsewhere { id },
             // The runner may have ended between the two questions. If its row is there afterwards, it is nobody's.
             (Some(id), None) if ownerless != Some(id) => {

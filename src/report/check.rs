@@ -21,36 +21,26 @@ impl Report<'_> {
     pub fn text(&self, layout: Layout) -> String {
         let (text, tone) = match self.judged {
             Ok(_) => (self.up_to_date(), Tone::Good),
-            Err(error) => {
-                let text = error.to_string();
-                match error {
-                    Error::Pending { .. } => (text, Tone::Notice),
-                    _ => (text, Tone::Bad),
-                }
-            }
+            Err(error @ Error::Pending { .. }) => (error.to_string(), Tone::Notice),
+            Err(error) => (error.to_string(), Tone::Bad),
         };
-        let (first, list) = text.split_once('\n').unwrap_or((&text, ""));
-        let mut out = layout.painted(&printable(first), tone);
-        out.push('\n');
-        for line in list.lines() {
-            out.push_str(&printable(line));
-            out.push('\n');
-        }
-        out
+        let line = |(number, line): (usize, &str)| {
+            let line = printable(line);
+            let tone = if number == 0 { tone } else { Tone::Plain };
+            layout.painted(&line, tone) + "\n"
+        };
+        text.lines().enumerate().map(line).collect()
     }
 
     fn up_to_date(&self) -> String {
         let files = self.entries.iter().filter(|it| it.migration.is_some());
         let ahead = self.entries.iter().filter(|it| it.state == State::Ahead);
-        let mut text = format!(
-            "the database is up to date: {}",
-            counted(files.count(), "migration")
-        );
-        match ahead.count() {
-            0 => {}
-            count => text.push_str(&format!(", and {count} of a newer release")),
-        }
-        text
+        let files = counted(files.count(), "migration");
+        let ahead = match ahead.count() {
+            0 => String::new(),
+            count => format!(", and {count} of a newer release"),
+        };
+        format!("the database is up to date: {files}{ahead}")
     }
 
     pub fn json(&self) -> Json {

@@ -29,21 +29,16 @@ const SUSPECTS: usize = 5;
 
 impl Report<'_> {
     pub fn text(&self, layout: Layout) -> String {
-        let mut out = labelled(&self.head(), layout);
-        out.push('\n');
-        out.push_str(&self.table().text(layout));
-        let notes: String = self
-            .notes()
-            .iter()
-            .map(|note| paragraph(note, layout))
-            .collect();
-        if !notes.is_empty() {
-            out.push('\n');
-            out.push_str(&notes);
-        }
-        out.push('\n');
-        out.push_str(&paragraph(&self.summary(), layout));
-        out
+        let notes = self.notes();
+        let notes = notes.iter().map(|note| paragraph(note, layout));
+        let mut parts = vec![
+            labelled(&self.head(), layout),
+            self.table().text(layout),
+            notes.collect(),
+            paragraph(&self.summary(), layout),
+        ];
+        parts.retain(|part| !part.is_empty());
+        parts.join("\n")
     }
 
     /// Where we are, and who has the lock.
@@ -55,18 +50,11 @@ impl Report<'_> {
             true => ", a standby",
             false => "",
         };
-        let history = match &seen.history_table {
-            Some(table) => table.clone(),
-            None => format!(
-                "none: {} is not there yet",
-                self.config.history_table.setting
-            ),
-        };
-        let server = format!(
-            "{}, PostgreSQL {}{standby}",
-            places.join(", "),
-            seen.server_version
-        );
+        let name = &self.config.history_table.setting;
+        let none = || format!("none: {name} is not there yet");
+        let history = seen.history_table.clone().unwrap_or_else(none);
+        let (places, version) = (places.join(", "), &seen.server_version);
+        let server = format!("{places}, PostgreSQL {version}{standby}");
         let mut head = vec![
             ("server", server),
             ("database", format!("{} as {}", seen.database, seen.user)),
@@ -87,12 +75,15 @@ impl Report<'_> {
         ];
         let mut table = Table::new(&columns);
         for entry in self.entries {
-            let ((state, tone), record) = (self.state(entry), self.recorded(entry));
-            let when = record.and_then(|it| it.applied_at.as_deref().map(time));
-            let group = record.and_then(|it| it.group.map(|it| it.to_string()));
-            let took = match self.running() {
-                Some((version, work)) if version == entry.version => work.running_for.clone(),
-                _ => record.and_then(|it| it.duration_ms.map(milliseconds)),
+            let (state, tone) = self.state(entry);
+            // A start that is not finished is no record.
+            let record = match entry.state {
+                State::Pending | State::OutOfOrder | State::Renamed => Record::default(),
+                _ => self.record(entry.version),
+            };
+            let took = match (self.running(entry), record.duration_ms) {
+                (Some((work, _)), _) => work.running_for.clone(),
+                (None, took) => took.map(|it| duration(Duration::from_millis(it.unsigned_abs()))),
             };
             let known = |text: Option<String>| {
                 let text = text.unwrap_or_else(|| "-".to_owned());
@@ -101,9 +92,9 @@ impl Report<'_> {
             table.push(vec![
                 known(Some(entry.version.to_string())),
                 known(self.name(entry)),
-                (state, tone),
-                known(when),
-                known(group),
+                (state.to_owned(), tone),
+                known(record.applied_at.as_deref().map(time)),
+                known(record.group.map(|it| it.to_string())),
                 known(took),
             ]);
         }
@@ -111,36 +102,33 @@ impl Report<'_> {
     }
 
     /// What an entry is, as far as it matters now.
-    fn state(&self, entry: &Entry<'_>) -> (String, Tone) {
-        let running = self
-            .running()
-            .filter(|(version, _)| *version == entry.version);
-        let way = running.and_then(|(_, work)| name::parse(work.migration.as_deref()?));
-        match way {
-            Some((_, _, Direction::Up)) => ("running".to_owned(), Tone::Notice),
-            Some((_, _, Direction::Down)) => ("rolling back".to_owned(), Tone::Notice),
-            None if self.refused.contains_key(&entry.version) => ("refused".to_owned(), Tone::Bad),
-            None => (entry.state.to_string(), tone(entry.state)),
+    fn state(&self, entry: &Entry<'_>) -> (&'static str, Tone) {
+        match self.running(entry) {
+            Some((_, Direction::Up)) => ("running", Tone::Notice),
+            Some((_, Direction::Down)) => ("rolling back", Tone::Notice),
+            None if self.refused.contains_key(&entry.version) => ("refused", Tone::Bad),
+            None => (entry.state.name(), tone(entry.state)),
         }
     }
 
-    /// What a runner works at.
-    fn running(&self) -> Option<(Version, &Work)> {
-        let LockState::Held { holder, .. } = &self.facts.lock else {
-            return None;
-        };
-        let work = holder.work.as_ref()?;
-        Some((name::version(work.migration.as_deref()?)?, work))
+    fn holder(&self) -> Option<&Holder> {
+        match &self.facts.lock {
+            LockState::Held { holder } => Some(holder),
+            _ => None,
+        }
     }
 
-    /// What the history and the journal say of an entry, if it is recorded: a start that is not finished is no record.
-    fn recorded(&self, entry: &Entry<'_>) -> Option<&Record> {
-        let is_applied = !matches!(
-            entry.state,
-            State::Pending | State::OutOfOrder | State::Renamed
-        );
-        let record = self.facts.records.get(&entry.version);
-        record.filter(|_| is_applied)
+    /// What a runner does, if it works at this one, and which way.
+    fn running(&self, entry: &Entry<'_>) -> Option<(&Work, Direction)> {
+        let work = self.holder()?.work.as_ref()?;
+        let (version, _, way) = name::parse(work.migration.as_deref()?)?;
+        (version == entry.version).then_some((work, way))
+    }
+
+    /// What the history and the journal say of a version.
+    fn record(&self, version: Version) -> Record {
+        let record = self.facts.records.get(&version);
+        record.cloned().unwrap_or_default()
     }
 
     /// What the version is called: its file's name without the version, or that of the file that was applied.
@@ -155,105 +143,86 @@ impl Report<'_> {
 
     /// What does not fit the table.
     fn notes(&self) -> Vec<String> {
-        let mut notes = Vec::new();
-        for interrupted in &self.facts.observation.history.interrupted {
-            notes.push(self.note_of_unfinished(interrupted));
-        }
-        for obstruction in self.refused.values().flatten() {
-            notes.push(format!("up refuses {obstruction}"));
-        }
-        for name in &self.facts.observation.history.foreign {
+        let history = &self.facts.observation.history;
+        let unfinished = history.interrupted.iter();
+        let mut notes: Vec<String> = unfinished.map(|it| self.note_of_unfinished(it)).collect();
+        let refused = self.refused.values().flatten();
+        notes.extend(refused.map(|it| format!("up refuses {it}")));
+        notes.extend(history.foreign.iter().map(|name| {
             let what = migration::foreign(name);
-            notes.push(format!("the history also holds {name:?}, {what}"));
-        }
-        for entry in self.entries {
-            if let Some(from) = entry.renamed_from {
-                let version = entry.version;
-                notes.push(format!(
-                    "{version} was applied as {from}, whose file is gone"
-                ));
-            }
-        }
+            format!("the history also holds {name:?}, {what}")
+        }));
+        notes.extend(self.entries.iter().filter_map(|entry| {
+            let (version, from) = (entry.version, entry.renamed_from?);
+            Some(format!(
+                "{version} was applied as {from}, whose file is gone"
+            ))
+        }));
         notes
     }
 
     fn note_of_unfinished(&self, interrupted: &Interrupted) -> String {
         let version = interrupted.version;
-        let started = self.start_of(version);
-        let mut files = self.entries.iter().filter(|it| it.migration.is_some());
-        let has_file = files.any(|it| it.version == version);
-        match (self.is_running(version), &interrupted.rollback) {
-            (true, None) => format!("{version} runs outside a transaction, {started}"),
-            (true, Some(_)) => {
-                format!("{version} is rolled back outside a transaction, {started}")
-            }
-            (false, _) if !has_file => format!(
-                "{version} was {started}, outside a transaction, and not finished: its files are gone, and what it left \
-                 stays until they are back"
-            ),
-            (false, None) => format!(
-                "{version} was {started}, outside a transaction, and not finished: the next `lockstep up` looks at what \
-                 it left, and finishes it"
-            ),
-            (false, Some(_)) => format!(
-                "the rollback of {version} was {started}, outside a transaction, and not finished: the next \
-                 `lockstep down` finishes it, the next `lockstep up` brings {version} back"
-            ),
-        }
-    }
-
-    fn start_of(&self, version: Version) -> String {
-        let record = self.facts.records.get(&version);
-        let at = record.and_then(|it| Some(format!(" at {}", time(it.started_at.as_deref()?))));
-        let by = record.and_then(|it| Some(format!(" by {}", it.runner.as_deref()?)));
-        format!(
+        let record = self.record(version);
+        let at = record.started_at.map(|it| format!(" at {}", time(&it)));
+        let by = record.runner.map(|it| format!(" by {it}"));
+        let started = format!(
             "started{}{}",
             at.unwrap_or_default(),
             by.unwrap_or_default()
-        )
+        );
+        let (what, runs, next) = match interrupted.rollback {
+            None => (
+                version.to_string(),
+                "runs",
+                "the next `lockstep up` looks at what it left, and finishes it".to_owned(),
+            ),
+            Some(_) => (
+                format!("the rollback of {version}"),
+                "is rolled back",
+                format!(
+                    "the next `lockstep down` finishes it, the next `lockstep up` brings {version} back"
+                ),
+            ),
+        };
+        let mut entries = self.entries.iter();
+        let has_file = entries.any(|it| it.version == version && it.migration.is_some());
+        let gone = "its files are gone, and what it left stays until they are back";
+        let next: &str = if has_file { &next } else { gone };
+        match self.is_running(version) {
+            true => format!("{version} {runs} outside a transaction, {started}"),
+            false => {
+                format!("{what} was {started}, outside a transaction, and not finished: {next}")
+            }
+        }
     }
 
     /// Returns true if and only if the runner that has the lock is the one that started this version outside a
     /// transaction: its session is called as the runner is, and by the run's token.
     fn is_running(&self, version: Version) -> bool {
-        let LockState::Held { holder, .. } = &self.facts.lock else {
-            return false;
-        };
-        let record = self.facts.records.get(&version);
-        let session = record.and_then(|it| it.runner.as_deref());
-        match (session, holder.application.as_deref()) {
-            (Some(session), Some(runner)) => session
-                .strip_prefix(runner)
-                .is_some_and(|rest| rest.starts_with(' ')),
-            _ => false,
-        }
-    }
-
-    fn counts(&self) -> BTreeMap<State, usize> {
-        let mut counts = BTreeMap::new();
-        for entry in self.entries {
-            *counts.entry(entry.state).or_insert(0) += 1;
-        }
-        counts
+        let runner = self.holder().and_then(|it| it.application.as_ref());
+        let session = self.record(version).runner;
+        let names = session.as_ref().zip(runner);
+        let token = names.and_then(|(session, runner)| session.strip_prefix(runner.as_str()));
+        token.is_some_and(|it| it.starts_with(' '))
     }
 
     /// How many there are of each state, and the lock: of a long table one sees the end.
     fn summary(&self) -> String {
-        let mut counts: BTreeMap<(State, String), usize> = BTreeMap::new();
+        let mut counts: BTreeMap<(State, &str), usize> = BTreeMap::new();
         for entry in self.entries {
-            let shown = self.state(entry).0;
-            *counts.entry((entry.state, shown)).or_insert(0) += 1;
+            let shown = (entry.state, self.state(entry).0);
+            *counts.entry(shown).or_default() += 1;
         }
-        let parts = counts
-            .iter()
-            .map(|((_, shown), count)| format!("{count} {shown}"));
+        let parts = counts.iter();
+        let parts = parts.map(|((_, shown), count)| format!("{count} {shown}"));
         let counts = match self.entries {
             [] => "no migrations".to_owned(),
             _ => parts.collect::<Vec<_>>().join(", "),
         };
         let lock = match &self.facts.lock {
             LockState::Free | LockState::Stale { .. } => "the lock is free".to_owned(),
-            LockState::Held { holder, .. } => format!("the lock is held by {}", holder.who()),
+            LockState::Held { holder } => format!("the lock is held by {}", holder.who()),
             LockState::Elsewhere { .. } => "only the primary knows who has the lock".to_owned(),
             LockState::Bun { .. } => "the lock is bun's".to_owned(),
         };
@@ -269,10 +238,13 @@ impl Report<'_> {
                 ("port", i64::from(place.port).into()),
             ])
         });
-        let counts = self.counts();
         let count = |state: State| {
-            let count = counts.get(&state).copied().unwrap_or(0);
-            (state_field(state), count.into())
+            let field = match state {
+                State::OutOfOrder => "out_of_order",
+                state => state.name(),
+            };
+            let entries = self.entries.iter().filter(|it| it.state == state);
+            (field, entries.count().into())
         };
         Json::Object(vec![
             ("hosts", places.collect()),
@@ -293,9 +265,7 @@ impl Report<'_> {
 
     fn entry_json(&self, entry: &Entry<'_>) -> Json {
         // A start that is not finished has a time and a runner, too.
-        let told = self.facts.records.get(&entry.version);
-        let text =
-            |of: fn(&Record) -> &Option<String>| Json::from(told.and_then(|it| of(it).clone()));
+        let told = self.record(entry.version);
         let file = entry.migration.map(|it| it.path.display().to_string());
         Json::Object(vec![
             ("version", entry.version.to_string().into()),
@@ -307,46 +277,45 @@ impl Report<'_> {
                 "renamed_from",
                 entry.renamed_from.map(|it| it.to_string()).into(),
             ),
-            ("applied_at", text(|it| &it.applied_at)),
-            ("group", told.and_then(|it| it.group).into()),
-            ("started_at", text(|it| &it.started_at)),
-            ("finished_at", text(|it| &it.finished_at)),
-            ("duration_ms", told.and_then(|it| it.duration_ms).into()),
-            ("runner", text(|it| &it.runner)),
+            ("applied_at", told.applied_at.into()),
+            ("group", told.group.into()),
+            ("started_at", told.started_at.into()),
+            ("finished_at", told.finished_at.into()),
+            ("duration_ms", told.duration_ms.into()),
+            ("runner", told.runner.into()),
         ])
     }
 }
 
 fn lock_lines(lock: &LockState, seen: &Observation) -> Vec<(&'static str, String)> {
     let locks = seen.locks.as_deref().unwrap_or("the locks table");
-    let state = match lock {
-        LockState::Held { holder, .. } => return holder_lines("lock", "held by", holder),
-        LockState::Free => "free".to_owned(),
-        LockState::Stale { id } => format!(
-            "free: row {id} of {locks} is of a runner that is gone; the next run takes it over"
+    let row = |id: i64, words: &str| vec![("lock", format!("row {id} of {locks} {words}"))];
+    match lock {
+        LockState::Free => vec![("lock", "free".to_owned())],
+        LockState::Held { holder } => holder_lines("lock", "held by", holder),
+        LockState::Stale { id } => {
+            let gone = "is of a runner that is gone; the next run takes it over";
+            vec![("lock", format!("free: row {id} of {locks} {gone}"))]
+        }
+        LockState::Elsewhere { id } => row(
+            *id,
+            "is a runner's; only the primary knows whether that lives",
         ),
-        LockState::Elsewhere { id } => {
-            format!("row {id} of {locks} is a runner's; only the primary knows whether that lives")
+        LockState::Bun {
+            id,
+            suspects,
+            waiting,
+        } => {
+            let mut lines = row(*id, IS_BUNS);
+            lines.extend(suspect_lines(suspects));
+            let doubt = seen.bun_row().and_then(|it| it.doubt());
+            let hint = format!("if you know that no bun process is at work: lockstep unlock {id}");
+            lines.extend(doubt.into_iter().chain([hint]).map(|it| ("", it)));
+            let waiting = waiting.iter();
+            lines.extend(waiting.flat_map(|it| holder_lines("waiting", "for that row:", it)));
+            lines
         }
-        LockState::Bun { id, .. } => {
-            format!("row {id} of {locks} {IS_BUNS}")
-        }
-    };
-    let mut lines = vec![("lock", state)];
-    if let LockState::Bun {
-        id,
-        suspects,
-        waiting,
-    } = lock
-    {
-        lines.extend(suspect_lines(suspects));
-        let doubt = seen.bun_row().and_then(|it| it.doubt());
-        let hint = format!("if you know that no bun process is at work: lockstep unlock {id}");
-        lines.extend(doubt.into_iter().chain([hint]).map(|it| ("", it)));
-        let waiting = waiting.iter();
-        lines.extend(waiting.flat_map(|it| holder_lines("waiting", "for that row:", it)));
     }
-    lines
 }
 
 fn suspect_lines(suspects: &[String]) -> Vec<(&'static str, String)> {
@@ -410,21 +379,20 @@ fn joined<const N: usize>(parts: [Option<String>; N]) -> String {
 }
 
 fn lock_json(lock: &LockState, seen: &Observation) -> Json {
-    let (state, id, holder, suspects) = match lock {
-        LockState::Free => ("free", None, None, &[] as &[String]),
-        LockState::Held { id, holder } => ("held", *id, Some(holder), &[] as &[String]),
+    let nobody: &[String] = &[];
+    let (state, holder, suspects) = match lock {
+        LockState::Free => ("free", None, nobody),
+        LockState::Held { holder } => ("held", Some(holder), nobody),
         LockState::Bun {
-            id,
-            suspects,
-            waiting,
-        } => ("bun", Some(*id), waiting.as_ref(), suspects.as_slice()),
-        LockState::Stale { id } => ("stale", Some(*id), None, &[] as &[String]),
-        LockState::Elsewhere { id } => ("elsewhere", Some(*id), None, &[] as &[String]),
+            suspects, waiting, ..
+        } => ("bun", waiting.as_ref(), suspects.as_slice()),
+        LockState::Stale { .. } => ("stale", None, nobody),
+        LockState::Elsewhere { .. } => ("elsewhere", None, nobody),
     };
     Json::Object(vec![
         ("state", state.into()),
         ("table", seen.locks.clone().into()),
-        ("row_id", id.into()),
+        ("row_id", seen.lock_row.into()),
         ("holder", holder.map(holder_json).into()),
         ("suspects", suspects.to_vec().into()),
     ])
@@ -460,14 +428,6 @@ fn number(text: &str) -> Json {
     text.parse::<i64>().ok().into()
 }
 
-/// The state as the name of a field.
-fn state_field(state: State) -> &'static str {
-    match state {
-        State::OutOfOrder => "out_of_order",
-        state => state.name(),
-    }
-}
-
 fn tone(state: State) -> Tone {
     match state {
         State::Applied => Tone::Good,
@@ -480,8 +440,4 @@ fn tone(state: State) -> Tone {
 /// A time of RFC 3339 for people: `2026-11-22 20:15:03Z`.
 fn time(rfc3339: &str) -> String {
     rfc3339.replacen('T', " ", 1)
-}
-
-fn milliseconds(count: i64) -> String {
-    duration(Duration::from_millis(count.unsigned_abs()))
 }
