@@ -6,6 +6,7 @@
 pub mod import;
 pub mod name;
 pub mod new;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,6 +14,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use self::walk::Walk;
 use crate::migration::{Direction, Migration, Version};
 use crate::sql;
 
@@ -36,6 +38,36 @@ impl fmt::Display for Problem {
     }
 }
 
+impl From<Problem> for Vec<Problem> {
+    fn from(only: Problem) -> Vec<Problem> {
+        vec![only]
+    }
+}
+
+/// Fails if there are problems: with all of them, sorted by path.
+pub fn refuse(problems: impl IntoIterator<Item = Problem>) -> Result<(), Vec<Problem>> {
+    let mut problems: Vec<Problem> = problems.into_iter().collect();
+    problems.sort_by(|a, b| a.path.cmp(&b.path));
+    match problems.is_empty() {
+        true => Ok(()),
+        false => Err(problems),
+    }
+}
+
+/// What is good, and what is wrong with the rest.
+pub fn separated<T>(
+    results: impl IntoIterator<Item = Result<T, Problem>>,
+) -> (Vec<T>, Vec<Problem>) {
+    let (mut good, mut problems) = (Vec::new(), Vec::new());
+    for result in results {
+        match result {
+            Ok(it) => good.push(it),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    (good, problems)
+}
+
 /// Reads every migration below `directory`, sorted by version.
 ///
 /// # Errors
@@ -52,30 +84,23 @@ pub fn read(directory: &Path) -> Result<Vec<Migration>, Vec<Problem>> {
 ///
 /// Like [`read`].
 pub fn read_with_downs(directory: &Path) -> Result<(Vec<Migration>, Downs), Vec<Problem>> {
-    let mut search = Search::default();
-    search.walk(directory, &mut Vec::new());
+    let walk = Walk::new(directory, None);
+    let mut search = Search {
+        problems: walk.problems,
+        ..Search::default()
+    };
+    walk.files.into_iter().for_each(|path| search.take(path));
     search.complain_of_names(directory);
     let downs = search.pair_downs();
-
-    let mut migrations = Vec::with_capacity(search.ups.len());
-    for (version, files) in std::mem::take(&mut search.ups) {
-        match files.as_slice() {
-            [file] => migrations.extend(search.load(version, file)),
-            several => search.complain_of_duplicates(version, several, "up"),
-        }
+    let ups = search.ups.values().map(|files| read_one(files, "up"));
+    let (migrations, mut problems) = separated(ups);
+    problems.append(&mut search.problems);
+    if migrations.is_empty() && problems.is_empty() {
+        let none = "holds no migration: YYYYMMDDHHMMSS_name.up.sql is expected here or below";
+        problems.push(Problem::new(directory, none));
     }
-    search.problems.append(&mut search.unreadable);
-    if migrations.is_empty() && search.problems.is_empty() {
-        search.complain(
-            directory,
-            "holds no migration: YYYYMMDDHHMMSS_name.up.sql is expected here or below",
-        );
-    }
-    if search.problems.is_empty() {
-        return Ok((migrations, downs));
-    }
-    search.problems.sort_by(|a, b| a.path.cmp(&b.path));
-    Err(search.problems)
+    refuse(problems)?;
+    Ok((migrations, downs))
 }
 
 /// The down files, by the versions of their up files; nobody has read them yet.
@@ -88,70 +113,50 @@ impl Downs {
     ///
     /// What is wrong with it, or that there are several.
     pub fn read(&self, version: Version) -> Result<Option<Migration>, Problem> {
-        let mut search = Search::default();
-        let down = match self.0.get(&version).map(Vec::as_slice) {
-            None => return Ok(None),
-            Some([file]) => search.load(version, file),
-            Some(several) => {
-                search.complain_of_duplicates(version, several, "down");
-                None
-            }
-        };
-        match search.problems.pop() {
-            Some(problem) => Err(problem),
-            None => Ok(down),
-        }
+        let files = self.0.get(&version);
+        files.map(|files| read_one(files, "down")).transpose()
     }
 }
 
 /// A file whose name is a migration's.
 struct Named {
+    version: Version,
     path: PathBuf,
     file_name: String,
-    /// What stands between the version and the extension.
-    name: String,
 }
 
 #[derive(Default)]
 struct Search {
     ups: BTreeMap<Version, Vec<Named>>,
-    downs: Vec<(Version, Named)>,
-    /// The newest version that any name begins with, also if the rest of that name is wrong.
-    newest: Option<Version>,
-    /// Directories that could not be read, so that nothing is known of what is in them.
-    unreadable: Vec<Problem>,
-    /// All else that is wrong.
+    downs: Vec<Named>,
     problems: Vec<Problem>,
     /// The names that are no migration's, by how the right one is made of them, with the right one.
     misnamed: BTreeMap<Option<name::Mend>, Vec<(PathBuf, Option<String>)>>,
 }
 
 impl Search {
-    fn complain(&mut self, path: &Path, problem: impl Into<String>) {
-        self.problems.push(Problem::new(path, problem));
-    }
-
-    /// Collects the files below `directory`. `above` holds the real paths of the directories we are in, so that a
-    /// symbolic link to one of them is not followed round and round.
-    fn walk(&mut self, directory: &Path, above: &mut Vec<PathBuf>) {
-        let entries = directory
-            .canonicalize()
-            .and_then(|real| Ok((real, fs::read_dir(directory)?)));
-        let (real, entries) = match entries {
-            Ok(entries) => entries,
-            Err(error) => return self.complain_of_directory(directory, &error),
-        };
-        if above.contains(&real) {
+    /// Sorts the file in by its name; names that do not end in `.sql` are nobody's business.
+    fn take(&mut self, path: PathBuf) {
+        let file_name = path.file_name().unwrap_or_default().to_string_lossy();
+        let file_name = file_name.into_owned();
+        if !name::is_sql(&file_name) {
             return;
         }
-        above.push(real);
-        for entry in entries {
-            match entry {
-                Ok(entry) => self.visit(&entry.path(), above),
-                Err(error) => self.complain_of_directory(directory, &error),
-            }
+        let Some((version, _, direction)) = name::parse(&file_name) else {
+            let above = path.parent().and_then(Path::file_name).unwrap_or_default();
+            let (mend, proposal) = name::proposed(&above.to_string_lossy(), &file_name).unzip();
+            let files = self.misnamed.entry(mend).or_default();
+            return files.push((path, proposal));
+        };
+        let file = Named {
+            version,
+            path,
+            file_name,
+        };
+        match direction {
+            Direction::Up => self.ups.entry(version).or_default().push(file),
+            Direction::Down => self.downs.push(file),
         }
-        above.pop();
     }
 
     /// Complains of the names that are no migration's. A directory that holds another tool's files needs one answer a kind
@@ -159,148 +164,88 @@ impl Search {
     fn complain_of_names(&mut self, directory: &Path) {
         const FEW: usize = 3;
         let none_is_named = self.ups.is_empty() && self.downs.is_empty();
+        let told = |proposal: &Option<String>, words: &str| match proposal {
+            Some(proposal) => format!("{words} {proposal}"),
+            None => String::new(),
+        };
         for mut files in std::mem::take(&mut self.misnamed).into_values() {
             if !none_is_named || files.len() <= FEW {
-                for (path, proposal) in files {
-                    let proposal = proposal.map_or(String::new(), |it| format!("; call it {it}"));
-                    self.complain(&path, format!("{BAD_NAME}{proposal}"));
-                }
+                self.problems.extend(files.iter().map(|(path, proposal)| {
+                    let proposal = told(proposal, "; call it");
+                    Problem::new(path, format!("{BAD_NAME}{proposal}"))
+                }));
                 continue;
             }
             files.sort();
             let (first, proposal) = &files[0];
-            let proposal = proposal.as_ref();
-            let proposal = proposal.map_or(String::new(), |it| format!(", to be called {it}"));
             let problem = format!(
-                "holds {} SQL files without a migration's name ({} is the first{proposal}): \
+                "holds {} SQL files without a migration's name ({} is the first{}): \
                  YYYYMMDDHHMMSS_name.up.sql is expected; `lockstep import` brings another tool's files",
                 files.len(),
-                first.display()
+                first.display(),
+                told(proposal, ", to be called")
             );
-            self.complain(directory, problem);
-        }
-    }
-
-    fn complain_of_directory(&mut self, directory: &Path, error: &io::Error) {
-        let problem = unreadable("directory", error);
-        self.unreadable.push(Problem::new(directory, problem));
-    }
-
-    fn visit(&mut self, path: &Path, above: &mut Vec<PathBuf>) {
-        let Some(name) = path.file_name() else { return };
-        // A Kubernetes volume keeps the real files in `..data` and its like, and links to them from beside it.
-        if name.as_encoded_bytes().starts_with(b".") {
-            return;
-        }
-        // What a file system keeps at its root is nobody's migration, and readable by root alone.
-        if OF_FILE_SYSTEMS.iter().any(|it| name == *it) {
-            return;
-        }
-        // Follows symbolic links.
-        match fs::metadata(path) {
-            Ok(metadata) if metadata.is_dir() => self.walk(path, above),
-            Ok(metadata) => self.take(path, &name.to_string_lossy(), &metadata),
-            Err(error) if name::is_sql(&name.to_string_lossy()) => {
-                self.complain(path, unreadable("file", &error));
-            }
-            Err(_) => {}
-        }
-    }
-
-    /// Sorts the file in by its name; names that do not end in `.sql` are nobody's business.
-    fn take(&mut self, path: &Path, file_name: &str, metadata: &fs::Metadata) {
-        if !name::is_sql(file_name) {
-            return;
-        }
-        self.newest = self.newest.max(name::version(file_name));
-        if !metadata.is_file() {
-            return self.complain(path, "neither a file nor a directory");
-        }
-        if metadata.len() > MAX_FILE_BYTES {
-            let limit = MAX_FILE_BYTES >> 20;
-            return self.complain(path, format!("is larger than {limit} MiB"));
-        }
-        let Some((version, name, direction)) = name::parse(file_name) else {
-            let above = path.parent().and_then(Path::file_name).unwrap_or_default();
-            let (mend, proposal) = name::proposed(&above.to_string_lossy(), file_name).unzip();
-            let files = self.misnamed.entry(mend).or_default();
-            return files.push((path.to_owned(), proposal));
-        };
-        let file = Named {
-            path: path.to_owned(),
-            file_name: file_name.to_owned(),
-            name: name.to_owned(),
-        };
-        match direction {
-            Direction::Up => self.ups.entry(version).or_default().push(file),
-            Direction::Down => self.downs.push((version, file)),
+            self.problems.push(Problem::new(directory, problem));
         }
     }
 
     fn pair_downs(&mut self) -> Downs {
         let mut paired: BTreeMap<Version, Vec<Named>> = BTreeMap::new();
-        for (version, down) in std::mem::take(&mut self.downs) {
-            let ups = self.ups.get(&version).map_or(&[][..], Vec::as_slice);
-            if ups.iter().any(|up| up.name == down.name) {
-                paired.entry(version).or_default().push(down);
+        for down in std::mem::take(&mut self.downs) {
+            let mut ups = self.ups.get(&down.version).into_iter().flatten();
+            let name = name::bare(&down.file_name);
+            if ups.any(|up| name::bare(&up.file_name) == name) {
+                paired.entry(down.version).or_default().push(down);
             } else {
-                let expected = name::of(version, &down.name, Direction::Up);
-                self.complain(
-                    &down.path,
-                    format!("a down file without its up file: {expected} is missing"),
-                );
+                let expected = name::of(down.version, name, Direction::Up);
+                let problem = format!("a down file without its up file: {expected} is missing");
+                self.problems.push(Problem::new(down.path, problem));
             }
         }
         Downs(paired)
     }
+}
 
-    fn complain_of_duplicates(&mut self, version: Version, files: &[Named], which: &str) {
-        let mut paths: Vec<&Path> = files.iter().map(|it| it.path.as_path()).collect();
+/// Reads the file of a version, of which there must be one.
+fn read_one(files: &[Named], which: &str) -> Result<Migration, Problem> {
+    let [file] = files else {
+        let paths = files.iter().map(|it| it.path.display().to_string());
+        let mut paths: Vec<String> = paths.collect();
         paths.sort();
-        let shown: Vec<String> = paths.iter().map(|it| it.display().to_string()).collect();
-        let (count, shown) = (paths.len(), shown.join(", "));
+        let (version, count, shown) = (files[0].version, files.len(), paths.join(", "));
         let problem = format!("version {version} has {count} {which} files: {shown}");
-        self.complain(paths.first().unwrap_or(&Path::new("")), problem);
+        return Err(Problem::new(&paths[0], problem));
+    };
+    let mut text = read_text(&file.path).map_err(|problem| Problem::new(&file.path, problem))?;
+    if text.starts_with('\u{feff}') {
+        text.drain(..'\u{feff}'.len_utf8());
     }
-
-    fn load(&mut self, version: Version, file: &Named) -> Option<Migration> {
-        let mut text = match read_text(&file.path) {
-            Ok(text) => text,
-            Err(problem) => {
-                self.complain(&file.path, problem);
-                return None;
-            }
-        };
-        if text.starts_with('\u{feff}') {
-            text.drain(..'\u{feff}'.len_utf8());
-        }
-        text.shrink_to_fit();
-        let script = sql::parse(&text).unwrapped(&text);
-        Some(Migration {
-            version,
-            path: file.path.clone(),
-            file_name: file.file_name.clone(),
-            text,
-            script,
-        })
-    }
+    text.shrink_to_fit();
+    let script = sql::parse(&text).unwrapped(&text);
+    Ok(Migration {
+        version: file.version,
+        path: file.path.clone(),
+        file_name: file.file_name.clone(),
+        text,
+        script,
+    })
 }
 
 const BAD_NAME: &str = "not a migration's name: YYYYMMDDHHMMSS_name.up.sql or .down.sql is expected, \
                         with 14 digits and a name of letters, digits, _ and -";
 
-const OF_FILE_SYSTEMS: [&str; 4] = [
-    "lost+found",
-    "System Volume Information",
-    "$RECYCLE.BIN",
-    "@eaDir",
-];
-
 /// A file's text, or why it is none.
 fn read_text(path: &Path) -> Result<String, String> {
+    let failed = |error: io::Error| unreadable("file", &error);
+    let metadata = fs::metadata(path).map_err(failed)?;
+    if !metadata.is_file() {
+        return Err("neither a file nor a directory".to_owned());
+    }
+    if metadata.len() > MAX_FILE_BYTES {
+        return Err(format!("is larger than {} MiB", MAX_FILE_BYTES >> 20));
+    }
     let line = |bytes: &[u8]| bytes.iter().filter(|&&byte| byte == b'\n').count() + 1;
-    let bytes = fs::read(path).map_err(|error| unreadable("file", &error))?;
-    let text = String::from_utf8(bytes).map_err(|error| {
+    let text = String::from_utf8(fs::read(path).map_err(failed)?).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let line = line(&error.as_bytes()[..at]);
         format!("line {line}: not UTF-8 (byte {} of the file)", at + 1)

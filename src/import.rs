@@ -9,9 +9,11 @@ mod parts;
 mod version;
 
 use std::fmt;
+use std::iter;
 
+use self::layout::Source;
 use crate::files::import::Found;
-use crate::files::{Problem, name};
+use crate::files::{Problem, name, refuse, separated};
 use crate::migration::{Direction, Version};
 
 /// The tools whose migrations are understood.
@@ -73,8 +75,8 @@ pub struct Brought {
     pub version: Version,
     /// What stands between the version and the extension.
     pub name: String,
-    /// The old version as numbers, without leading zeros: `1.2`.
-    number: String,
+    /// The old version as numbers: `1.2`.
+    number: Vec<u64>,
     /// The name of the old file, or of its directory where the tool gives each migration one.
     id: String,
     pub up: Part,
@@ -100,11 +102,10 @@ impl Brought {
 
     /// The names of the new files, and what is in them.
     pub fn files(&self) -> impl Iterator<Item = (String, &str)> {
+        let up = (self.up_name(), self.up.text.as_str());
         let down = self.down.as_ref();
         let down = down.map(|part| (self.down_name(), part.text.as_str()));
-        [(self.up_name(), self.up.text.as_str())]
-            .into_iter()
-            .chain(down)
+        iter::once(up).chain(down)
     }
 }
 
@@ -115,91 +116,76 @@ impl Brought {
 /// Everything that cannot come along, by its path below the directory; or why it is not known whose files they are, without a
 /// path.
 pub fn understand(found: &[Found]) -> Result<Import, Vec<Problem>> {
-    let layout::Recognised {
-        tools,
-        sources,
-        left,
-    } = layout::recognise(found)?;
-    let mut problems = Vec::new();
-    let mut parts = Vec::with_capacity(sources.len());
-    for source in &sources {
-        match parts::of(tools[0], source) {
-            Ok(part) => parts.push(part),
-            Err(problem) => problems.push(Problem::new(&source.up.found.path, problem)),
-        }
-    }
-    let versions = version::versions(&sources).unwrap_or_else(|more| {
-        problems.extend(more);
-        Vec::new()
-    });
-    if !problems.is_empty() {
-        return Err(problems);
-    }
-    let sources = sources.iter().zip(parts).zip(versions);
+    let mut left = Vec::new();
+    let (tools, sources) = layout::recognise(found, &mut left)?;
+    let problem = |source: &Source<'_>, why: String| Problem::new(&source.up.found.path, why);
+    let (parts, mut problems) = separated(sources.iter().map(|source| {
+        let parts = parts::of(tools[0], source);
+        parts.map_err(|why| problem(source, why))
+    }));
+    let versions = sources.iter().zip(version::versions(&sources));
+    let (versions, unknown) = separated(versions.map(|(source, version)| {
+        let why = "the version cannot be told in 14 digits: rename it";
+        version.ok_or_else(|| problem(source, why.to_owned()))
+    }));
+    problems.extend(unknown);
+    refuse(problems)?;
+    let sources = sources.into_iter().zip(parts).zip(versions);
     let brought = sources.map(|((source, (up, down)), version)| Brought {
         version,
-        name: name_for(&source.up.name),
-        number: source.number.join("."),
-        id: source.up.id.clone(),
+        name: name_for(source.up.name),
+        number: source.up.number,
+        id: source.up.id.to_owned(),
         up,
         down,
     });
     let mut migrations: Vec<Brought> = brought.collect();
     migrations.sort_by_key(|it| it.version);
     let pairs = migrations.windows(2);
-    problems.extend(pairs.filter_map(|pair| misplaced(tools[0], pair)));
-    match problems.is_empty() {
-        true => Ok(Import {
-            is_ours: migrations.iter().all(is_ours),
-            tools,
-            migrations,
-            left,
-        }),
-        false => Err(problems),
-    }
+    refuse(pairs.filter_map(|pair| misplaced(tools[0], pair)))?;
+    Ok(Import {
+        is_ours: migrations.iter().all(is_ours),
+        tools,
+        migrations,
+        left,
+    })
 }
 
 /// Two files of one version: only a person knows which is first. A tool that sorts names as text, so that 10 comes before
 /// 2, has another order than we would.
 fn misplaced(tool: Tool, pair: &[Brought]) -> Option<Problem> {
     let [first, second] = pair else { return None };
-    let from = &first.up.from;
+    let (from, version) = (&first.up.from, second.version);
     let by_text = matches!(tool, Tool::Dbmate | Tool::Diesel | Tool::Prisma);
-    let problem = if first.version == second.version {
-        let version = second.version;
-        format!("would get the version {version} of {from}: give one of them another number")
-    } else if by_text && first.id > second.id {
-        format!(
+    let problem = match first.version == version {
+        true => {
+            format!("would get the version {version} of {from}: give one of them another number")
+        }
+        false if by_text && first.id > second.id => format!(
             "{tool} sorts names as text and runs this before {from}, though its number is greater: make the numbers equally long"
-        )
-    } else {
-        return None;
+        ),
+        false => return None,
     };
     Some(Problem::new(&second.up.from, problem))
 }
 
 /// Returns true if and only if the old names are ours.
 fn is_ours(migration: &Brought) -> bool {
-    let new = (migration.version, migration.name.as_str());
-    let same = |part: &Part, direction| {
+    let is_same = |part: &Part, direction| {
         let old = part.from.rsplit('/').next().and_then(name::parse);
-        old == Some((new.0, new.1, direction))
+        old == Some((migration.version, &migration.name, direction))
     };
-    let down = migration.down.as_ref();
-    same(&migration.up, Direction::Up) && down.is_none_or(|it| same(it, Direction::Down))
+    let mut down = migration.down.iter();
+    is_same(&migration.up, Direction::Up) && down.all(|it| is_same(it, Direction::Down))
 }
 
-/// The name as it is, if it is one of ours; else with an underscore for all that is not.
+/// The name with an underscore for all that ours do not have.
 fn name_for(old: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    if !old.is_empty() && old.chars().all(is_plain) {
-        return old.to_owned();
-    }
     let words = old.split(|c| !is_plain(c)).filter(|word| !word.is_empty());
-    let name = words.collect::<Vec<_>>().join("_");
-    match name.is_empty() {
-        true => "migration".to_owned(),
-        false => name,
+    match words.collect::<Vec<_>>().join("_") {
+        name if name.is_empty() => "migration".to_owned(),
+        name => name,
     }
 }
 

@@ -176,7 +176,7 @@ pub fn make<'a>(
     let mut taken = known_versions(migrations, history);
     let obstructions: Vec<Obstruction> = pending
         .iter()
-        .flat_map(|it| obstructions_of_up_file(it, rules, &mut taken))
+        .flat_map(|it| obstructions_of_up_file(it, &rules.own_tables, &mut taken))
         .collect();
     let (divergences, tolerated) = match rules.policy {
         DivergencePolicy::Refuse => (divergences, Vec::new()),
@@ -258,7 +258,7 @@ pub fn obstruction(migration: &Migration, offset: usize, kind: ObstacleKind) -> 
 /// The versions that this proposes are `taken` from then on.
 pub fn obstructions_of_up_file(
     migration: &Migration,
-    rules: &Rules<'_>,
+    own_tables: &[&TableName],
     taken: &mut BTreeSet<Version>,
 ) -> Vec<Obstruction> {
     let mut found: Vec<Obstruction> = obstructions(migration).collect();
@@ -274,7 +274,7 @@ pub fn obstructions_of_up_file(
             let own_schema = own.schema.as_deref().unwrap_or("public");
             own.name == *table && schema.last().is_none_or(|it| it == own_schema)
         };
-        let is_ours = rules.own_tables.iter().any(is);
+        let is_ours = own_tables.iter().any(is);
         let kind = ObstacleKind::OwnTable(table.clone());
         is_ours.then(|| obstruction(migration, it.range().start, kind))
     }));

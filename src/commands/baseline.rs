@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use log::{info, warn};
 
 use super::run::warn_of_odd_versions;
-use super::run::{Errand, Held, Obtained, no_such_version, obtain, rules};
+use super::run::{Errand, Held, Obtained, no_such_version, obtain, own_tables};
 use super::{Answer, Context};
 use crate::apply;
 use crate::cli::UpTo;
@@ -190,7 +190,8 @@ impl<'a> Baseline<'a> {
             if let Some(begun) = begun.find(|it| it.version == file.version) {
                 warn!(version = version.as_str(); "{version}: an earlier run began it and did not finish it ({}); what that left, an INVALID index, say, stays as it is", begun.runner);
             }
-            for it in plan::obstructions_of_up_file(file, &rules(config), &mut BTreeSet::new()) {
+            let own_tables = own_tables(config);
+            for it in plan::obstructions_of_up_file(file, &own_tables, &mut BTreeSet::new()) {
                 warn!(version = version.as_str(); "it could not be run on a fresh database: {it}");
             }
         }

@@ -5,7 +5,7 @@ use log::info;
 use super::{Answer, Context};
 use crate::config;
 use crate::error::Error;
-use crate::files::new::{self, Directory};
+use crate::files::new;
 
 pub fn run(context: &Context<'_>, wish: &str) -> Result<Answer, Error> {
     let directory = config::migrations_dir(context.environment).map_err(Error::Environment)?;
@@ -15,12 +15,12 @@ pub fn run(context: &Context<'_>, wish: &str) -> Result<Answer, Error> {
         ))
     })?;
     let created = new::create(&directory, &name).map_err(Error::Files)?;
-    if created.directory == Directory::Created {
+    if created.with_directory {
         info!("created the directory {}", directory.display());
     }
     if name != wish {
         info!("the name is {name}, made of {wish:?}");
     }
-    let (up, down) = (created.up.display(), created.down.display());
-    Ok(Answer::Done(format!("{up}\n{down}\n")))
+    let paths = created.files.map(|it| format!("{}\n", it.display()));
+    Ok(Answer::Done(paths.concat()))
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use log::{debug, info, warn};
 
 use crate::apply::outside::partitioned;
-use crate::config::Config;
+use crate::config::{Config, TableName};
 use crate::error::{Before, Error};
 use crate::history::{self, Observation, Observe, tables};
 use crate::lock::fence::{Expected, Fault, Fenced};
@@ -438,16 +438,18 @@ pub fn plan_for<'a>(
 }
 
 /// By what the configuration decides.
-pub fn rules(config: &Config) -> Rules<'_> {
+fn rules(config: &Config) -> Rules<'_> {
     Rules {
         order: config.order,
         policy: config.divergence,
-        own_tables: vec![
-            &config.history_table,
-            &config.journal_table,
-            &config.locks_table,
-        ],
+        own_tables: own_tables(config),
     }
+}
+
+/// What our own tables are called.
+pub fn own_tables(config: &Config) -> Vec<&TableName> {
+    let (history, journal) = (&config.history_table, &config.journal_table);
+    vec![history, journal, &config.locks_table]
 }
 
 pub fn report_up_to_date(plan: &Plan<'_>, migrations: &[Migration]) {

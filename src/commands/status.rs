@@ -1,7 +1,7 @@
 //! `lockstep status`: shows the database, the lock, and every migration. It only reads, and answers while a runner is at
 //! work.
 
-use super::run::rules;
+use super::run::own_tables;
 use super::{Answer, Context};
 use crate::cli::Format;
 use crate::config;
@@ -20,9 +20,10 @@ pub fn run(context: &Context<'_>, format: Format) -> Result<Answer, Error> {
     facts.observation.refuse_if_lost(&config, &migrations)?;
     let history = &facts.observation.history;
     let entries = plan::classify(&migrations, history);
-    let (rules, mut taken) = (rules(&config), plan::known_versions(&migrations, history));
+    let own_tables = own_tables(&config);
+    let mut taken = plan::known_versions(&migrations, history);
     let refused = plan::pending(&entries).map(|it| {
-        let found = plan::obstructions_of_up_file(it, &rules, &mut taken);
+        let found = plan::obstructions_of_up_file(it, &own_tables, &mut taken);
         (it.version, found)
     });
     let report = Report {

@@ -35,26 +35,20 @@ pub enum Mend {
 /// The name that a file was meant to have, where that is certain: 14 digits and no `.up`; a directory with digits and a
 /// name, as diesel and Prisma make; fewer digits than 14, which zeros fill up. `above` is the directory that it is in.
 pub fn proposed(above: &str, file_name: &str) -> Option<(Mend, String)> {
-    let way = match file_name {
-        "migration.sql" | "up.sql" => "up",
-        "down.sql" => "down",
-        _ => "",
-    };
-    if !way.is_empty() {
-        let name = format!("{}.{way}.sql", without_dashes(above));
-        return parse(&name).is_some().then_some((Mend::Directory, name));
-    }
     let digits = file_name.bytes().take_while(u8::is_ascii_digit).count();
-    let padded = format!(
-        "{file_name:0>width$}",
-        width = file_name.len() + 14_usize.saturating_sub(digits)
-    );
-    // A counter, or seconds since 1970; more digits are a date that is not whole, or one with a digit lost.
-    if (1..=10).contains(&digits) && parse(&padded).is_some() {
-        return Some((Mend::Pad, padded));
-    }
-    let name = format!("{}.up.sql", file_name.strip_suffix(".sql")?);
-    parse(&name).is_some().then_some((Mend::Up, name))
+    let (mend, stem, end) = match file_name {
+        "migration.sql" | "up.sql" => (Mend::Directory, without_dashes(above), ".up.sql"),
+        "down.sql" => (Mend::Directory, without_dashes(above), ".down.sql"),
+        // A counter, or seconds since 1970; more digits are a date that is not whole, or one with a digit lost.
+        _ if (1..=10).contains(&digits) => (Mend::Pad, "0".repeat(14 - digits), file_name),
+        _ => (
+            Mend::Up,
+            file_name.strip_suffix(".sql")?.to_owned(),
+            ".up.sql",
+        ),
+    };
+    let name = stem + end;
+    parse(&name).is_some().then_some((mend, name))
 }
 
 /// diesel's `2024-01-31-235959_name` with the digits together.
@@ -94,8 +88,7 @@ pub fn bare(file_name: &str) -> &str {
 
 /// Returns true if and only if somebody means it to be a migration; other files are nobody's business.
 pub fn is_sql(file_name: &str) -> bool {
-    file_name.len() >= 4
-        && file_name.as_bytes()[file_name.len() - 4..].eq_ignore_ascii_case(b".sql")
+    file_name.to_ascii_lowercase().ends_with(".sql")
 }
 
 #[cfg(test)]

@@ -14,21 +14,16 @@ use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
-use super::{Problem, Search, name, unreadable};
+use super::walk::Walk;
+use super::{Problem, name, refuse, unreadable};
 use crate::migration::{Direction, Version};
 
 /// What was made.
 pub struct Created {
-    pub up: PathBuf,
-    pub down: PathBuf,
-    pub directory: Directory,
-}
-
-/// Whether the migrations directory was there.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Directory {
-    Found,
-    Created,
+    /// The up file and the down file.
+    pub files: [PathBuf; 2],
+    /// Whether the directory was not there before.
+    pub with_directory: bool,
 }
 
 /// What `wish` becomes as a migration's name: small letters, digits and dashes as they are, whatever else stands between
@@ -48,7 +43,11 @@ pub fn name_for(wish: &str) -> Option<String> {
 ///
 /// A directory that cannot be read or written, a name that the system refuses.
 pub fn create(directory: &Path, name: &str) -> Result<Created, Vec<Problem>> {
-    let found = prepare(directory).map_err(|error| refused(directory, "directory", &error))?;
+    let with_directory = matches!(directory.try_exists(), Ok(false));
+    if with_directory {
+        let created = fs::create_dir_all(directory);
+        created.map_err(|error| refused(directory, "directory", &error))?;
+    }
     let mut version = following(directory, newest(directory)?, now())?;
     loop {
         let reservation = directory.join(format!(".{version}.new"));
@@ -58,15 +57,18 @@ pub fn create(directory: &Path, name: &str) -> Result<Created, Vec<Problem>> {
                 version = following(directory, Some(version), version)?;
                 continue;
             }
-            Err(error) => return Err(refused(&reservation, "file", &error)),
+            Err(error) => return Err(refused(&reservation, "file", &error).into()),
         }
-        let outcome = create_at(directory, version, name, found);
+        let created = create_at(directory, version, name);
         // It has done its work, and would only ever cost one second.
         let _ = fs::remove_file(&reservation);
-        match outcome? {
-            Some(created) => return Ok(created),
-            None => version = following(directory, newest(directory)?, version)?,
+        if let Some(files) = created? {
+            return Ok(Created {
+                files,
+                with_directory,
+            });
         }
+        version = following(directory, newest(directory)?, version)?;
     }
 }
 
@@ -75,23 +77,18 @@ fn create_at(
     directory: &Path,
     version: Version,
     title: &str,
-    found: Directory,
-) -> Result<Option<Created>, Vec<Problem>> {
+) -> Result<Option<[PathBuf; 2]>, Vec<Problem>> {
     if newest(directory)?.is_some_and(|newest| newest >= version) {
         return Ok(None);
     }
     let [up, down] =
         [Direction::Up, Direction::Down].map(|way| directory.join(name::of(version, title, way)));
     write_new(&up, UP_COMMENT).map_err(|error| refused(&up, "file", &error))?;
-    if let Err(error) = write_new(&down, DOWN_COMMENT) {
+    write_new(&down, DOWN_COMMENT).map_err(|error| {
         let _ = fs::remove_file(&up);
-        return Err(refused(&down, "file", &error));
-    }
-    Ok(Some(Created {
-        up,
-        down,
-        directory: found,
-    }))
+        refused(&down, "file", &error)
+    })?;
+    Ok(Some([up, down]))
 }
 
 const UP_COMMENT: &str = "-- Runs in one transaction: no BEGIN, no COMMIT. CREATE INDEX CONCURRENTLY and its like stand alone in a file.\n";
@@ -99,24 +96,16 @@ const UP_COMMENT: &str = "-- Runs in one transaction: no BEGIN, no COMMIT. CREAT
 const DOWN_COMMENT: &str =
     "-- Undoes what the .up.sql file beside it does, in reverse order, for `lockstep down`.\n";
 
-fn prepare(directory: &Path) -> io::Result<Directory> {
-    match fs::metadata(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::create_dir_all(directory).map(|()| Directory::Created)
-        }
-        // Whatever else is wrong with it is noticed by whoever looks into it.
-        _ => Ok(Directory::Found),
-    }
-}
-
 /// The newest version that any `.sql` file below the directory begins with, also if the rest of its name is wrong.
 fn newest(directory: &Path) -> Result<Option<Version>, Vec<Problem>> {
-    let mut search = Search::default();
-    search.walk(directory, &mut Vec::new());
-    match search.unreadable.is_empty() {
-        true => Ok(search.newest),
-        false => Err(search.unreadable),
-    }
+    let walk = Walk::new(directory, None);
+    refuse(walk.problems)?;
+    let names = walk.files.iter().filter_map(|it| it.file_name());
+    let names = names.map(|it| it.to_string_lossy());
+    Ok(names
+        .filter(|it| name::is_sql(it))
+        .filter_map(|it| name::version(&it))
+        .max())
 }
 
 /// The version to take: that of `at_least`, or the one after the newest if that is later.
@@ -124,12 +113,11 @@ fn following(
     directory: &Path,
     newest: Option<Version>,
     at_least: Version,
-) -> Result<Version, Vec<Problem>> {
+) -> Result<Version, Problem> {
     match newest {
-        Some(newest) if newest >= at_least => newest.next().ok_or_else(|| {
-            let problem = format!("no version comes after {newest}");
-            vec![Problem::new(directory, problem)]
-        }),
+        Some(newest) if newest >= at_least => newest
+            .next()
+            .ok_or_else(|| Problem::new(directory, format!("no version comes after {newest}"))),
         _ => Ok(at_least),
     }
 }
@@ -155,12 +143,12 @@ pub(super) fn write_new(path: &Path, text: &str) -> io::Result<()> {
     })
 }
 
-fn refused(path: &Path, what: &str, error: &io::Error) -> Vec<Problem> {
+pub(super) fn refused(path: &Path, what: &str, error: &io::Error) -> Problem {
     let problem = match error.kind() {
         io::ErrorKind::NotADirectory => unreadable(what, error),
         _ => format!("the {what} cannot be created: {error}"),
     };
-    vec![Problem::new(path, problem)]
+    Problem::new(path, problem)
 }
 
 #[cfg(test)]

@@ -5,100 +5,64 @@
 
 use std::collections::BTreeMap;
 
-use super::{Brought, Import, Tool, layout};
+use super::{Import, Tool, layout};
 use crate::migration::Version;
 use crate::sql::quote;
 
-/// The table of one tool.
-struct Table {
-    tool: Tool,
-    name: &'static str,
-    /// What tells it from another tool's of the same name.
-    column: &'static str,
-    /// Asks the table, `{}`, which migrations it knows, and one of [`Record`]'s words of each.
-    query: &'static str,
-}
-
-const TABLES: [Table; 11] = [
-    table(
-        Tool::GolangMigrate,
-        "schema_migrations",
-        "dirty",
-        "SELECT version::text AS entry, CASE WHEN dirty THEN 'failed' ELSE 'up to' END AS what FROM {}",
-    ),
-    table(
-        Tool::Dbmate,
-        "schema_migrations",
-        "version",
-        "SELECT version::text AS entry, 'applied' AS what FROM {} ORDER BY version",
-    ),
-    table(
-        Tool::Goose,
-        "goose_db_version",
-        "version_id",
-        "SELECT version_id::text AS entry, CASE WHEN is_applied THEN 'applied' ELSE 'undone' END AS what \
-         FROM {} WHERE version_id <> 0 ORDER BY id",
-    ),
-    table(
-        Tool::SqlMigrate,
-        "gorp_migrations",
-        "applied_at",
-        "SELECT id::text AS entry, 'applied' AS what FROM {} ORDER BY id",
-    ),
-    table(
-        Tool::Flyway,
-        "flyway_schema_history",
-        "installed_rank",
-        "SELECT version::text AS entry, CASE WHEN NOT success THEN 'failed' \
-         WHEN type LIKE 'UNDO%' OR type = 'DELETE' THEN 'undone' WHEN type LIKE '%BASELINE' THEN 'baseline' \
-         ELSE 'applied' END AS what FROM {} WHERE version IS NOT NULL ORDER BY installed_rank",
-    ),
-    table(
-        Tool::Refinery,
-        "refinery_schema_history",
-        "version",
-        "SELECT version::text AS entry, 'applied' AS what FROM {} ORDER BY version",
-    ),
-    table(
-        Tool::Sqlx,
-        "_sqlx_migrations",
-        "success",
-        "SELECT version::text AS entry, CASE WHEN success THEN 'applied' ELSE 'failed' END AS what \
-         FROM {} ORDER BY version",
-    ),
-    table(
-        Tool::Diesel,
-        "__diesel_schema_migrations",
-        "version",
-        "SELECT version::text AS entry, 'applied' AS what FROM {} ORDER BY version",
-    ),
-    table(
-        Tool::Prisma,
-        "_prisma_migrations",
-        "migration_name",
-        "SELECT migration_name::text AS entry, CASE WHEN rolled_back_at IS NOT NULL THEN 'undone' \
-         WHEN finished_at IS NULL THEN 'failed' ELSE 'applied' END AS what FROM {} ORDER BY started_at",
-    ),
-    table(
-        Tool::Bun,
-        "bun_migrations",
-        "name",
-        "SELECT name::text AS entry, 'applied' AS what FROM {} ORDER BY id",
-    ),
-    table(
-        Tool::Tern,
-        "schema_version",
-        "version",
-        "SELECT version::text AS entry, 'up to' AS what FROM {} WHERE version <> 0",
-    ),
-];
-
-const fn table(tool: Tool, name: &'static str, column: &'static str, query: &'static str) -> Table {
-    Table {
-        tool,
-        name,
-        column,
-        query,
+/// The table of a tool: its name; the column that tells it from another tool's of the same name; and how to ask the table,
+/// `{}`, which migrations it knows, and one of [`Record`]'s words of each.
+fn table(tool: Tool) -> (&'static str, &'static str, &'static str) {
+    const VERSIONS: &str =
+        "SELECT version::text AS entry, 'applied' AS what FROM {} ORDER BY version";
+    match tool {
+        Tool::GolangMigrate => (
+            "schema_migrations",
+            "dirty",
+            "SELECT version::text AS entry, CASE WHEN dirty THEN 'failed' ELSE 'up to' END AS what FROM {}",
+        ),
+        Tool::Dbmate => ("schema_migrations", "version", VERSIONS),
+        Tool::Goose => (
+            "goose_db_version",
+            "version_id",
+            "SELECT version_id::text AS entry, CASE WHEN is_applied THEN 'applied' ELSE 'undone' END AS what \
+             FROM {} WHERE version_id <> 0 ORDER BY id",
+        ),
+        Tool::SqlMigrate => (
+            "gorp_migrations",
+            "applied_at",
+            "SELECT id::text AS entry, 'applied' AS what FROM {} ORDER BY id",
+        ),
+        Tool::Flyway => (
+            "flyway_schema_history",
+            "installed_rank",
+            "SELECT version::text AS entry, CASE WHEN NOT success THEN 'failed' \
+             WHEN type LIKE 'UNDO%' OR type = 'DELETE' THEN 'undone' WHEN type LIKE '%BASELINE' THEN 'baseline' \
+             ELSE 'applied' END AS what FROM {} WHERE version IS NOT NULL ORDER BY installed_rank",
+        ),
+        Tool::Refinery => ("refinery_schema_history", "version", VERSIONS),
+        Tool::Sqlx => (
+            "_sqlx_migrations",
+            "success",
+            "SELECT version::text AS entry, CASE WHEN success THEN 'applied' ELSE 'failed' END AS what \
+             FROM {} ORDER BY version",
+        ),
+        Tool::Diesel => ("__diesel_schema_migrations", "version", VERSIONS),
+        Tool::Prisma => (
+            "_prisma_migrations",
+            "migration_name",
+            "SELECT migration_name::text AS entry, CASE WHEN rolled_back_at IS NOT NULL THEN 'undone' \
+             WHEN finished_at IS NULL THEN 'failed' ELSE 'applied' END AS what FROM {} ORDER BY started_at",
+        ),
+        Tool::Bun => (
+            "bun_migrations",
+            "name",
+            "SELECT name::text AS entry, 'applied' AS what FROM {} ORDER BY id",
+        ),
+        Tool::Tern => (
+            "schema_version",
+            "version",
+            "SELECT version::text AS entry, 'up to' AS what FROM {} WHERE version <> 0",
+        ),
     }
 }
 
@@ -106,21 +70,20 @@ const fn table(tool: Tool, name: &'static str, column: &'static str, query: &'st
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Place {
     pub tool: Tool,
-    pub schema: String,
-    pub name: &'static str,
-    query: &'static str,
+    /// Qualified.
+    pub table: String,
+    /// Asks it what is applied: `entry` and `what`.
+    pub query: String,
 }
 
 /// The names of the tables that tools keep.
 pub fn names(tools: &[Tool]) -> Vec<&'static str> {
-    let theirs = TABLES.iter().filter(|it| tools.contains(&it.tool));
-    theirs.map(|it| it.name).collect()
+    tools.iter().map(|it| table(*it).0).collect()
 }
 
-/// Asks the catalog for the tables that have such names, of any tool: schema, name and columns.
-pub fn search() -> String {
-    let mut names: Vec<String> = TABLES.iter().map(|it| quote::literal(it.name)).collect();
-    names.dedup();
+/// Asks the catalog for the tables that have such names: schema, name and columns.
+pub fn search(tools: &[Tool]) -> String {
+    let names: Vec<String> = names(tools).into_iter().map(quote::literal).collect();
     format!(
         "SELECT n.nspname AS schema, c.relname AS name, ' ' || string_agg(a.attname, ' ') || ' ' AS columns \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid \
@@ -133,30 +96,18 @@ pub fn search() -> String {
 /// Which of these tools' table this is, if it is one.
 pub fn place(tools: &[Tool], schema: &str, name: &str, columns: &str) -> Option<Place> {
     let has = |column: &str| columns.contains(&format!(" {column} "));
-    let mut tables = TABLES.iter().filter(|it| tools.contains(&it.tool));
-    let table = tables.find(|it| {
-        let is_other = it.tool == Tool::Dbmate && has("dirty");
-        it.name == name && has(it.column) && !is_other
-    })?;
+    let is_it = |tool: &&Tool| {
+        let (called, column, _) = table(**tool);
+        let is_other = **tool == Tool::Dbmate && has("dirty");
+        called == name && has(column) && !is_other
+    };
+    let tool = *tools.iter().find(is_it)?;
+    let quoted = format!("{}.{name}", quote::identifier(schema));
     Some(Place {
-        tool: table.tool,
-        schema: schema.to_owned(),
-        name: table.name,
-        query: table.query,
+        tool,
+        table: format!("{}.{name}", quote::bare_or_quoted(schema)),
+        query: table(tool).2.replace("{}", &quoted),
     })
-}
-
-impl Place {
-    pub fn quoted(&self) -> String {
-        let schema = quote::bare_or_quoted(&self.schema);
-        format!("{schema}.{}", self.name)
-    }
-
-    /// Asks it what is applied: `entry` and `what`.
-    pub fn query(&self) -> String {
-        let table = format!("{}.{}", quote::identifier(&self.schema), self.name);
-        self.query.replace("{}", &table)
-    }
 }
 
 /// A row of such a table.
@@ -181,32 +132,24 @@ pub enum Verdict {
 /// Judges what a tool's table says, in the order in which it was read.
 pub fn judge(tool: Tool, import: &Import, records: &[Record]) -> Verdict {
     let migrations = &import.migrations;
-    let keys = migrations.iter().map(|it| match is_by_name(tool) {
-        true => it.id.as_str(),
-        false => it.number.as_str(),
-    });
-    let by_key: BTreeMap<&str, usize> = keys.zip(0..).collect();
+    // Some record the names of files or directories, not their versions.
+    let key = |name: &str, number: &[u64]| match tool {
+        Tool::SqlMigrate | Tool::Prisma => name.to_owned(),
+        _ => format!("{number:?}"),
+    };
+    let keys = migrations.iter().map(|it| key(&it.id, &it.number));
+    let by_key: BTreeMap<String, usize> = keys.zip(0..).collect();
     let mut applied = vec![false; migrations.len()];
     let mut doubts = Vec::new();
     for record in records {
-        let number = layout::numbers(&record.entry).join(".");
-        let key = match is_by_name(tool) {
-            true => &record.entry,
-            false => &number,
-        };
-        let found = by_key.get(key.as_str()).copied();
-        let entry = &record.entry;
+        let (entry, number) = (&record.entry, layout::numbers(&record.entry));
+        let found = by_key.get(&key(entry, &number)).copied();
         match (record.what.as_str(), found) {
             ("failed", _) => doubts.push(format!("{tool} began {entry} and did not finish it")),
             ("baseline", _) => {
-                let number = layout::numbers(entry);
-                let number = sortable(&number);
-                let up_to = |it: &Brought| sortable(&layout::numbers(&it.number)) <= number;
-                let covered = migrations.iter().map(up_to);
-                applied
-                    .iter_mut()
-                    .zip(covered)
-                    .for_each(|(it, is)| *it |= is);
+                let covered = migrations.iter().map(|it| it.number <= number);
+                let both = applied.iter_mut().zip(covered);
+                both.for_each(|(it, is)| *it |= is);
             }
             (_, None) if record.what != "undone" => {
                 doubts.push(format!(
@@ -233,14 +176,4 @@ pub fn judge(tool: Tool, import: &Import, records: &[Record]) -> Verdict {
         (true, Some(newest)) => Verdict::UpTo(migrations[newest].version),
         (true, None) => Verdict::Nothing,
     }
-}
-
-/// Returns true if and only if the tool records the names of files or directories, not their versions.
-fn is_by_name(tool: Tool) -> bool {
-    matches!(tool, Tool::SqlMigrate | Tool::Prisma)
-}
-
-/// Numbers in the order of their values.
-fn sortable(numbers: &[String]) -> Vec<(usize, &String)> {
-    numbers.iter().map(|it| (it.len(), it)).collect()
 }

@@ -2,24 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use super::{Tool, parts};
-use crate::files::Problem;
+use super::{Tool, listed, parts};
 use crate::files::import::Found;
+use crate::files::{Problem, name, refuse};
 
 /// What is there, as one migration.
 pub(super) struct Source<'a> {
     pub up: Named<'a>,
     pub down: Option<&'a Found>,
-    /// The numbers of the version, without leading zeros.
-    pub number: Vec<String>,
     /// A file beside it says so.
     pub wants_no_transaction: bool,
-}
-
-pub(super) struct Recognised<'a> {
-    pub tools: Vec<Tool>,
-    pub sources: Vec<Source<'a>>,
-    pub left: Vec<Problem>,
 }
 
 /// How a tool names its files.
@@ -38,81 +30,85 @@ enum Shape {
 }
 
 /// A file whose name is a migration's.
-#[derive(Clone)]
 pub(super) struct Named<'a> {
     pub found: &'a Found,
     is_up: bool,
     /// As they stand in the name.
     pub digits: String,
-    pub name: String,
+    /// The numbers of the version.
+    pub number: Vec<u64>,
+    pub name: &'a str,
     /// The file's name, or its directory's where the tool gives each migration one.
-    pub id: String,
+    pub id: &'a str,
 }
 
-/// Finds out whose the files are.
+/// Finds out whose the files are. What stays behind, and is no harm, is added to `left`.
 ///
 /// # Errors
 ///
 /// That it is nobody's, or could be that of two; what is written in another language.
-pub(super) fn recognise(found: &[Found]) -> Result<Recognised<'_>, Vec<Problem>> {
-    let code: Vec<Problem> = found.iter().filter_map(code).collect();
-    if !code.is_empty() {
-        return Err(code);
+pub(super) fn recognise<'a>(
+    found: &'a [Found],
+    left: &mut Vec<Problem>,
+) -> Result<(Vec<Tool>, Vec<Source<'a>>), Vec<Problem>> {
+    refuse(found.iter().filter_map(code))?;
+    let mut shapes = Vec::new();
+    for (shape, named) in by_shape(found, left)? {
+        shapes.push((shape, tools(shape, &named, left)?, named));
     }
-    let mut left = Vec::new();
-    let shapes = by_shape(found, &mut left)?;
-    let (shape, named) = match shapes.iter().collect::<Vec<_>>()[..] {
-        [] => return Err(vec![nothing(found)]),
-        [only] => only,
-        _ => return Err(vec![mixture(&shapes)]),
+    if shapes.len() > 1 {
+        let examples = shapes.iter().filter_map(|(_, tools, named)| {
+            let path = &named.first()?.found.path;
+            Some(format!("{path} is named as by {}", listed(tools)))
+        });
+        return Err(of_two_tools(examples));
+    }
+    let Some((shape, tools, named)) = shapes.pop() else {
+        let problem = match found {
+            [] => "is empty: no migration is here",
+            _ => "holds no migration of a tool that is known: see `lockstep help other-tools`",
+        };
+        return Err(Problem::new("", problem).into());
     };
-    let tools = tools(*shape, named, &left)?;
-    let settings: Vec<&Found> = found.iter().filter(|it| !is_sql(&it.path)).collect();
-    let pairs = paired(*shape, named)?.into_iter();
+    let settings: Vec<&Found> = (found.iter())
+        .filter(|it| !name::is_sql(&it.path))
+        .collect();
+    let pairs = paired(shape, named)?.into_iter();
     let sources = pairs.map(|(up, down)| Source {
-        number: numbers(&up.digits),
-        wants_no_transaction: says_no_transaction(*shape, up.found, &settings),
+        wants_no_transaction: says_no_transaction(up.found, &settings),
         up,
         down,
     });
-    let sources = sources.collect();
-    Ok(Recognised {
-        tools,
-        sources,
-        left,
-    })
+    Ok((tools, sources.collect()))
 }
 
 /// Sorts the files by the shape of their names. Those below the top are nobody's, for tools that do not look there.
 fn by_shape<'a>(
     found: &'a [Found],
     left: &mut Vec<Problem>,
-) -> Result<BTreeMap<Shape, Vec<Named<'a>>>, Vec<Problem>> {
+) -> Result<BTreeMap<Shape, Vec<Named<'a>>>, Problem> {
     let mut shapes: BTreeMap<Shape, Vec<Named<'_>>> = BTreeMap::new();
-    let mut below = Vec::new();
-    for file in found.iter().filter(|file| is_sql(&file.path)) {
-        let flat = !file.path.contains('/');
-        match shape(file) {
-            Some((shape @ (Shape::Pairs | Shape::Singles), _)) if !flat => {
-                below.push((shape, file));
+    let mut below = None;
+    for file in found.iter().filter(|file| name::is_sql(&file.path)) {
+        let directory = file.path.rsplit_once('/').map(|(it, _)| it);
+        match (shape(file), directory) {
+            (Some((Shape::Pairs | Shape::Singles, _)), Some(directory)) => {
+                let why = "in a directory below, where the tool does not look";
+                left.push(Problem::new(&file.path, why));
+                below = below.or(Some(directory));
             }
-            Some((shape, named)) => shapes.entry(shape).or_default().push(named),
-            None => left.push(Problem::new(&file.path, stays(&file.path))),
+            (Some((shape, named)), _) => shapes.entry(shape).or_default().push(named),
+            (None, _) => left.push(Problem::new(&file.path, stays(&file.path))),
         }
     }
-    match below.first() {
-        Some((_, file)) if shapes.is_empty() => {
-            let directory = file.path.rsplit_once('/').map_or("", |(it, _)| it);
+    match below {
+        Some(directory) if shapes.is_empty() => {
             let problem = format!(
                 "no migration is here, but {directory} below it has some: import that directory"
             );
-            Err(vec![Problem::new("", problem)])
+            Err(Problem::new("", problem))
         }
-        _ => {
-            let why = "in a directory below, where the tool does not look";
-            left.extend(below.iter().map(|(_, it)| Problem::new(&it.path, why)));
-            Ok(shapes)
-        }
+        _ => Ok(shapes),
     }
 }
 
@@ -130,10 +126,6 @@ fn stays(path: &str) -> &'static str {
 
 fn file_of(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or_default()
-}
-
-fn is_sql(path: &str) -> bool {
-    path.to_ascii_lowercase().ends_with(".sql")
 }
 
 /// What only a program can run.
@@ -176,108 +168,73 @@ fn letters<'a>(file: &'a str, which: &str) -> Option<(&'a str, &'a str)> {
 
 fn shape(found: &Found) -> Option<(Shape, Named<'_>)> {
     let file = file_of(&found.path);
-    let named = |digits: &str, name: &str, id: &str, is_up| Named {
+    let named = |digits: &str, name, id, is_up| Named {
         found,
         is_up,
         digits: digits.to_owned(),
-        name: name.to_owned(),
-        id: id.to_owned(),
+        number: numbers(digits),
+        name,
+        id,
     };
     if let Some((version, name)) = letters(file, "VU") {
         let is_up = file.starts_with('V');
         return Some((Shape::Letters, named(version, name, file, is_up)));
     }
-    let mut above = found.path.rsplit('/').skip(1);
-    if let Some(directory) = above.next()
+    let is_digit = |c: char| c.is_ascii_digit();
+    if let Some(directory) = found.path.rsplit('/').nth(1)
         && let "up.sql" | "down.sql" | "migration.sql" = file
         && let Some((digits, name)) = directory.split_once('_')
         && !digits.is_empty()
-        && digits
-            .bytes()
-            .all(|byte| byte.is_ascii_digit() || byte == b'-')
+        && digits.chars().all(|c| is_digit(c) || c == '-')
     {
-        let digits = digits.replace('-', "");
         let shape = match file {
             "migration.sql" => Shape::MigrationFolders,
             _ => Shape::UpFolders,
         };
-        let is_up = file != "down.sql";
+        let (digits, is_up) = (digits.replace('-', ""), file != "down.sql");
         return Some((shape, named(&digits, name, directory, is_up)));
     }
-    let rest = file.trim_start_matches(|c: char| c.is_ascii_digit());
-    let digits = &file[..file.len() - rest.len()];
+    let rest = file.trim_start_matches(is_digit);
+    let digits = file.strip_suffix(rest).filter(|it| !it.is_empty())?;
     let stem = rest.get(..rest.len().checked_sub(4)?)?;
-    if digits.is_empty() {
-        return None;
-    }
-    let name = stem.trim_start_matches(['_', '-', '.', ' ']);
-    for (end, is_up) in [(".up", true), (".down", false)] {
-        let Some(name) = stem.strip_suffix(end).and_then(|it| it.strip_prefix('_')) else {
-            continue;
-        };
-        let name = name.strip_suffix(".tx").unwrap_or(name);
-        return Some((Shape::Pairs, named(digits, name, file, is_up)));
-    }
-    Some((Shape::Singles, named(digits, name, file, true)))
+    let paired = [(".up", true), (".down", false)]
+        .iter()
+        .find_map(|(end, is_up)| {
+            let name = stem.strip_suffix(end)?.strip_prefix('_')?;
+            let name = name.strip_suffix(".tx").unwrap_or(name);
+            Some((Shape::Pairs, named(digits, name, file, *is_up)))
+        });
+    paired.or_else(|| {
+        let name = stem.trim_start_matches(['_', '-', '.', ' ']);
+        Some((Shape::Singles, named(digits, name, file, true)))
+    })
 }
 
-fn nothing(found: &[Found]) -> Problem {
-    let problem = match found.is_empty() {
-        true => "is empty: no migration is here".to_owned(),
-        false => {
-            "holds no migration of a tool that is known: see `lockstep help other-tools`".into()
-        }
-    };
-    Problem::new("", problem)
-}
-
-/// Two ways to name files in one directory.
-fn mixture(shapes: &BTreeMap<Shape, Vec<Named<'_>>>) -> Problem {
-    let example = |(shape, named): (&Shape, &Vec<Named<'_>>)| {
-        let path = named.first().map_or("", |it| it.found.path.as_str());
-        let whose = match shape {
-            Shape::Pairs => "golang-migrate, sqlx or bun".to_owned(),
-            Shape::Singles => {
-                let author = named.iter().find_map(|it| parts::author(it.found.text()));
-                author.map_or("sqlx or tern".to_owned(), |tool| tool.to_string())
-            }
-            Shape::Letters => "Flyway or refinery".to_owned(),
-            Shape::UpFolders => "diesel".to_owned(),
-            Shape::MigrationFolders => "Prisma".to_owned(),
-        };
-        format!("{path} is named as by {whose}")
-    };
-    let examples: Vec<String> = shapes.iter().map(example).collect();
-    Problem::new(
-        "",
-        format!(
-            "it could be that of two tools: {}; take away what does not belong here",
-            examples.join(", ")
-        ),
-    )
+fn of_two_tools(examples: impl Iterator<Item = String>) -> Vec<Problem> {
+    let examples = examples.collect::<Vec<_>>().join(", ");
+    let problem =
+        format!("it could be that of two tools: {examples}; take away what does not belong here");
+    Problem::new("", problem).into()
 }
 
 /// Whose files of this shape are.
 fn tools(shape: Shape, named: &[Named<'_>], left: &[Problem]) -> Result<Vec<Tool>, Vec<Problem>> {
-    match shape {
-        Shape::Pairs => Ok(vec![Tool::GolangMigrate, Tool::Sqlx, Tool::Bun]),
-        Shape::UpFolders => Ok(vec![Tool::Diesel]),
-        Shape::MigrationFolders => Ok(vec![Tool::Prisma]),
+    Ok(match shape {
+        Shape::Pairs => vec![Tool::GolangMigrate, Tool::Sqlx, Tool::Bun],
+        Shape::UpFolders => vec![Tool::Diesel],
+        Shape::MigrationFolders => vec![Tool::Prisma],
+        Shape::Singles => return by_comments(named, left),
+        // refinery's migrations without an order among themselves: nothing else is called so.
+        Shape::Letters if named.iter().all(|it| !it.is_up) => vec![Tool::Refinery],
         Shape::Letters => {
-            let is_dotted = named.iter().any(|it| it.digits.contains(['.', '_']));
-            // refinery's migrations without an order among themselves: nothing else is called so.
-            if named.iter().all(|it| !it.is_up) {
-                return Ok(vec![Tool::Refinery]);
-            }
-            let has_undo = named.iter().any(|it| !it.is_up);
+            let is_flyways = |it: &Named<'_>| !it.is_up || it.digits.contains(['.', '_']);
             let has_more = left.iter().any(|it| it.problem.contains("Flyway"));
-            Ok(match is_dotted || has_undo || has_more {
+            match has_more || named.iter().any(is_flyways) {
                 true => vec![Tool::Flyway],
                 false => vec![Tool::Flyway, Tool::Refinery],
-            })
+            }
         }
-        Shape::Singles => by_comments(named, left),
-    }
+    })
 }
 
 /// Whose the files are that hold both ways.
@@ -288,92 +245,73 @@ fn by_comments(named: &[Named<'_>], left: &[Problem]) -> Result<Vec<Tool>, Vec<P
             authors.entry(tool).or_insert(&file.found.path);
         }
     }
-    match authors.into_iter().collect::<Vec<_>>()[..] {
-        [] => Ok(vec![Tool::Sqlx, Tool::Tern]),
-        [(Tool::SqlMigrate, _)] => {
-            // sql-migrate runs every file, in an order that only numbers can tell.
-            let unnumbered = left.iter().filter(|it| it.path.components().count() == 1);
-            let problem = "sql-migrate runs it, and its name begins with no number: give it one";
-            let problems: Vec<Problem> = unnumbered
-                .map(|it| Problem::new(&it.path, problem))
-                .collect();
-            match problems.is_empty() {
-                true => Ok(vec![Tool::SqlMigrate]),
-                false => Err(problems),
-            }
-        }
-        [(tool, _)] => Ok(vec![tool]),
-        [(one, first), (other, second), ..] => Err(vec![Problem::new(
-            "",
-            format!(
-                "it could be that of two tools: {first} is written for {one}, {second} for {other}; take away what does not belong here"
-            ),
-        )]),
+    if authors.len() > 1 {
+        let examples = authors.iter();
+        let examples = examples.map(|(tool, path)| format!("{path} is written for {tool}"));
+        return Err(of_two_tools(examples));
     }
+    let Some((tool, _)) = authors.pop_first() else {
+        return Ok(vec![Tool::Sqlx, Tool::Tern]);
+    };
+    if tool == Tool::SqlMigrate {
+        // It runs every file, in an order that only numbers can tell.
+        let unnumbered = left.iter().filter(|it| it.path.components().count() == 1);
+        let problem = "sql-migrate runs it, and its name begins with no number: give it one";
+        refuse(unnumbered.map(|it| Problem::new(&it.path, problem)))?;
+    }
+    Ok(vec![tool])
 }
 
-type Pair<'a> = (Named<'a>, Option<&'a Found>);
-
 /// Up files with their down files.
-fn paired<'a>(shape: Shape, named: &[Named<'a>]) -> Result<Vec<Pair<'a>>, Vec<Problem>> {
-    if shape == Shape::Letters && named.iter().all(|it| !it.is_up) {
-        return Ok(named.iter().map(|it| (it.clone(), None)).collect());
+fn paired<'a>(
+    shape: Shape,
+    named: Vec<Named<'a>>,
+) -> Result<Vec<(Named<'a>, Option<&'a Found>)>, Vec<Problem>> {
+    let (mut ups, mut downs): (Vec<_>, Vec<_>) = named.into_iter().partition(|it| it.is_up);
+    if shape == Shape::Letters && ups.is_empty() {
+        // refinery's, which have no order among themselves.
+        std::mem::swap(&mut ups, &mut downs);
     }
-    let mut downs: BTreeMap<Vec<String>, Vec<&Named<'a>>> = BTreeMap::new();
-    for down in named.iter().filter(|it| !it.is_up) {
-        downs.entry(numbers(&down.digits)).or_default().push(down);
-    }
-    let mut pairs = Vec::new();
-    for up in named.iter().filter(|it| it.is_up) {
-        let mut of_it = downs.remove(&numbers(&up.digits)).unwrap_or_default();
-        let down = of_it.pop().map(|it| it.found);
-        if !of_it.is_empty() {
-            downs.insert(numbers(&up.digits), of_it);
-        }
-        pairs.push((up.clone(), down));
-    }
+    let with_down = |up: Named<'a>| {
+        let at = downs.iter().position(|it| it.number == up.number);
+        (up, at.map(|at| downs.remove(at).found))
+    };
+    let pairs = ups.into_iter().map(with_down).collect();
     let problem = match shape {
         Shape::Letters => {
             "no V file has its version: if it is refinery's migration without an order, give it a V and a number; if it is Flyway's undo script, take it away"
         }
         _ => "a way down without its way up, or a second one: take it away",
     };
-    let lonely = downs.into_values().flatten();
-    let problems: Vec<Problem> = lonely
-        .map(|it| Problem::new(&it.found.path, problem))
-        .collect();
-    match problems.is_empty() {
-        true => Ok(pairs),
-        false => Err(problems),
-    }
+    refuse(downs.iter().map(|it| Problem::new(&it.found.path, problem)))?;
+    Ok(pairs)
 }
 
-/// The numbers of a version, without leading zeros; zeros at the end count for nothing, as with Flyway.
-pub(super) fn numbers(version: &str) -> Vec<String> {
-    let number = |it: &str| match it.trim_start_matches('0') {
-        "" => "0".to_owned(),
-        digits => digits.to_owned(),
-    };
-    let mut numbers: Vec<String> = version.split(['.', '_']).map(number).collect();
-    while numbers.len() > 1 && numbers.last().is_some_and(|it| it == "0") {
+/// The numbers of a version; zeros at the end count for nothing, as with Flyway. What is too large for a number is so for a
+/// version of ours, too.
+pub(super) fn numbers(version: &str) -> Vec<u64> {
+    let numbers = version.split(['.', '_']);
+    let mut numbers: Vec<u64> = numbers.map(|it| it.parse().unwrap_or(u64::MAX)).collect();
+    while numbers.len() > 1 && numbers.ends_with(&[0]) {
         numbers.pop();
     }
     numbers
 }
 
-/// Returns true if and only if a file of settings says that this one is to run without a transaction: diesel's
+/// Returns true if and only if a file of settings beside it says that this one is to run without a transaction: diesel's
 /// `metadata.toml`, Flyway's `.sql.conf`.
-fn says_no_transaction(shape: Shape, up: &Found, settings: &[&Found]) -> bool {
-    let beside = match shape {
-        Shape::UpFolders => format!("{}metadata.toml", up.path.trim_end_matches("up.sql")),
-        Shape::Letters => format!("{}.conf", up.path),
-        Shape::Pairs | Shape::Singles | Shape::MigrationFolders => return false,
-    };
-    let says = |line: &str| {
-        let said = line.replace([' ', '\t'], "");
-        said.starts_with("run_in_transaction=false")
-            || said.starts_with("executeInTransaction=false")
-    };
-    let beside = settings.iter().find(|it| it.path == beside);
-    beside.is_some_and(|it| it.text().lines().any(says))
+fn says_no_transaction(up: &Found, settings: &[&Found]) -> bool {
+    let diesels = format!("{}metadata.toml", up.path.trim_end_matches("up.sql"));
+    let flyways = format!("{}.conf", up.path);
+    let mut beside = settings
+        .iter()
+        .filter(|it| it.path == diesels || it.path == flyways);
+    beside.any(|it| {
+        let text = it.text().replace([' ', '\t'], "");
+        let mut lines = text.lines();
+        lines.any(|line| {
+            line.starts_with("run_in_transaction=false")
+                || line.starts_with("executeInTransaction=false")
+        })
+    })
 }

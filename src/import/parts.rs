@@ -3,8 +3,11 @@
 //!
 //! The line that begins the way down is in neither part. All other lines stay, comments too.
 
+use std::iter;
+
 use super::layout::Source;
 use super::{Part, Tool};
+use crate::files::import::Found;
 use crate::sql;
 
 /// What a line says to one of the tools.
@@ -29,69 +32,68 @@ const SUBSTITUTION: &str =
 
 /// The way up and the way down of a source.
 pub(super) fn of(tool: Tool, source: &Source<'_>) -> Result<(Part, Option<Part>), String> {
-    let part = |path: &str, text: &str| Part {
-        from: path.to_owned(),
+    let part = |found: &Found, text: &str| Part {
+        from: found.path.clone(),
         text: match source.wants_no_transaction {
             true => without_transaction(text),
             false => text.to_owned(),
         },
     };
-    let (path, text) = (&source.up.found.path, source.up.found.text());
-    refuse_templates(tool, text)?;
-    if matches!(
-        tool,
-        Tool::Goose | Tool::SqlMigrate | Tool::Dbmate | Tool::Tern
-    ) {
-        let (up, down) = split(tool, text)?;
-        return Ok((part(path, &up), down.map(|down| part(path, &down))));
+    let (up, down) = (source.up.found, source.down);
+    for found in iter::once(up).chain(down) {
+        refuse_templates(tool, found.text())?;
     }
-    if text.lines().any(is_mybatis_undo) {
+    if COMMENTING.contains(&tool) {
+        let (text, down) = split(tool, up.text())?;
+        return Ok((part(up, &text), down.map(|down| part(up, &down))));
+    }
+    let is_mybatis_undo = |line: &str| {
+        let comment = line.trim_start().strip_prefix("--");
+        comment.is_some_and(|it| it.trim_start().starts_with("//@UNDO"))
+    };
+    if up.text().lines().any(is_mybatis_undo) {
         return Err("it holds a way down behind //@UNDO: write that into a file of its own".into());
     }
-    let down = match &source.down {
-        Some(down) => {
-            refuse_templates(tool, down.text())?;
-            Some(part(&down.path, down.text()))
-        }
-        None => None,
-    };
-    Ok((part(path, text), down))
+    Ok((
+        part(up, up.text()),
+        down.map(|down| part(down, down.text())),
+    ))
 }
+
+/// The tools that write both ways into one file.
+const COMMENTING: [Tool; 4] = [Tool::Goose, Tool::SqlMigrate, Tool::Dbmate, Tool::Tern];
 
 /// Whose comments the lines hold, if anybody's.
 pub(super) fn author(text: &str) -> Option<Tool> {
-    const TOOLS: [Tool; 4] = [Tool::Goose, Tool::SqlMigrate, Tool::Dbmate, Tool::Tern];
-    text.lines()
-        .find_map(|line| TOOLS.into_iter().find(|tool| mark(*tool, line).is_some()))
-}
-
-fn is_mybatis_undo(line: &str) -> bool {
-    let comment = line.trim_start().strip_prefix("--");
-    comment.is_some_and(|it| it.trim_start().starts_with("//@UNDO"))
+    let author = |line| {
+        COMMENTING
+            .into_iter()
+            .find(|tool| mark(*tool, line).is_some())
+    };
+    text.lines().find_map(author)
 }
 
 /// What is replaced before it is run.
 fn refuse_templates(tool: Tool, text: &str) -> Result<(), String> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ':' | '-');
-    if matches!(tool, Tool::Flyway | Tool::Refinery) {
-        for (at, _) in text.match_indices("${") {
-            let rest = &text[at + 2..];
-            let name = rest.split(|c| !is_name(c)).next().unwrap_or_default();
-            if !name.is_empty() && rest[name.len()..].starts_with('}') {
-                let line = text[..at].matches('\n').count() + 1;
-                return Err(format!(
-                    "line {line}: ${{{name}}} is a placeholder of Flyway's: write its value"
-                ));
-            }
+    let found = match tool {
+        Tool::Flyway | Tool::Refinery => text.match_indices("${").find_map(|(at, _)| {
+            let (name, _) = text[at + 2..].split_once('}')?;
+            let is_placeholder = !name.is_empty() && name.chars().all(is_name);
+            let what = format!("${{{name}}} is a placeholder of Flyway's: write its value");
+            is_placeholder.then_some((at, what))
+        }),
+        Tool::Tern => {
+            let what = "a template of tern's: write its text";
+            text.find("{{").map(|at| (at, what.to_owned()))
         }
-    }
-    match text.find("{{").filter(|_| tool == Tool::Tern) {
-        Some(at) => {
-            let line = text[..at].matches('\n').count() + 1;
-            Err(format!("line {line}: a template of tern's: write its text"))
-        }
-        None => Ok(()),
-    }
+        _ => None,
+    };
+    let Some((at, what)) = found else {
+        return Ok(());
+    };
+    let line = text[..at].matches('\n').count() + 1;
+    Err(format!("line {line}: {what}"))
 }
 
 fn split(tool: Tool, text: &str) -> Result<(String, Option<String>), String> {

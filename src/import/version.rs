@@ -6,55 +6,37 @@
 use time::UtcDateTime;
 
 use super::layout::Source;
-use crate::files::Problem;
 use crate::files::new::DIGITS;
 use crate::migration::Version;
 
-/// The version of each source, in their order.
-///
-/// # Errors
-///
-/// Which of them cannot be told in 14 digits.
-pub fn versions(sources: &[Source<'_>]) -> Result<Vec<Version>, Vec<Problem>> {
-    if sources.iter().any(|source| source.number.len() > 1) {
+/// The version of each source, in their order; none of what cannot be told in 14 digits.
+pub fn versions(sources: &[Source<'_>]) -> Vec<Option<Version>> {
+    if sources.iter().any(|source| source.up.number.len() > 1) {
         return dotted(sources);
     }
-    let digits = |source: &Source<'_>| source.number.concat();
-    let moments: Vec<Option<Version>> = sources
-        .iter()
-        .map(|source| moment(&source.up.digits).or_else(|| padded(&digits(source))))
+    let padded: Vec<_> = (sources.iter())
+        .map(|source| padded(source.up.number[0]))
         .collect();
-    if keeps_order(sources, &moments) {
-        return Ok(moments.into_iter().flatten().collect());
+    let moments: Vec<_> = (sources.iter().zip(&padded))
+        .map(|(source, padded)| moment(&source.up.digits).or(*padded))
+        .collect();
+    match keeps_order(sources, &moments) {
+        true => moments,
+        false => padded,
     }
-    let padded: Vec<_> = sources.iter().map(|it| padded(&digits(it))).collect();
-    if keeps_order(sources, &padded) {
-        return Ok(padded.into_iter().flatten().collect());
-    }
-    let unknown = sources.iter().zip(&padded).filter(|(_, it)| it.is_none());
-    Err(unknown.map(|(source, _)| too_long(source)).collect())
-}
-
-fn too_long(source: &Source<'_>) -> Problem {
-    let problem = "the version cannot be told in 14 digits: rename it";
-    Problem::new(&source.up.found.path, problem)
 }
 
 /// Returns true if and only if all have a version, and are sorted by it as by their numbers.
 fn keeps_order(sources: &[Source<'_>], versions: &[Option<Version>]) -> bool {
-    let number = |source: &Source<'_>| {
-        let digits = source.number.concat();
-        (digits.len(), digits)
-    };
-    let pairs = sources.iter().zip(versions);
-    let mut pairs: Vec<_> = pairs.map(|(it, version)| (number(it), *version)).collect();
+    let numbers = sources.iter().map(|it| &it.up.number);
+    let mut pairs: Vec<_> = numbers.zip(versions).collect();
     pairs.sort();
-    pairs.iter().all(|(_, version)| version.is_some()) && pairs.is_sorted_by_key(|(_, it)| *it)
+    versions.iter().all(Option::is_some) && pairs.is_sorted_by_key(|(_, version)| *version)
 }
 
-/// Zeros in front: of a number without leading zeros.
-fn padded(digits: &str) -> Option<Version> {
-    Version::parse(&format!("{digits:0>14}"))
+/// Zeros in front.
+fn padded(number: u64) -> Option<Version> {
+    Version::parse(&format!("{number:014}"))
 }
 
 /// The moment that the digits tell, as a version.
@@ -88,31 +70,23 @@ fn since_1970(seconds: u64) -> Option<Version> {
 }
 
 /// Versions of several numbers: each number gets as many places as the longest at its place needs, two at least.
-fn dotted(sources: &[Source<'_>]) -> Result<Vec<Version>, Vec<Problem>> {
-    let count = sources.iter().map(|it| it.number.len()).max().unwrap_or(0);
+fn dotted(sources: &[Source<'_>]) -> Vec<Option<Version>> {
+    let numbers = || sources.iter().map(|it| &it.up.number);
+    let count = numbers().map(Vec::len).max().unwrap_or(0);
     let longest = |place: usize| {
-        let lengths = sources.iter().map(|it| it.number.get(place));
-        lengths.flatten().map(String::len).max().unwrap_or(0).max(2)
+        let number = numbers().filter_map(|it| it.get(place)).max();
+        number.map_or(0, |it| it.to_string().len()).max(2)
     };
     let widths: Vec<usize> = (0..count).map(longest).collect();
     let oldest_moment = Version::parse("19700101000000");
-    let version = |source: &Source<'_>| {
-        let number = |(place, width): (usize, &usize)| {
-            let number = source.number.get(place).map_or("0", String::as_str);
-            format!("{number:0>width$}")
-        };
-        let digits: String = widths.iter().enumerate().map(number).collect();
-        padded(digits.trim_start_matches('0')).filter(|it| Some(*it) < oldest_moment)
+    let version = |number: &Vec<u64>| {
+        let places = widths.iter().enumerate();
+        let digits = places.map(|(place, width)| {
+            let number = number.get(place).unwrap_or(&0);
+            format!("{number:0width$}")
+        });
+        let version = padded(digits.collect::<String>().parse().ok()?);
+        version.filter(|it| Some(*it) < oldest_moment)
     };
-    let (mut found, mut problems) = (Vec::new(), Vec::new());
-    for source in sources {
-        match version(source) {
-            Some(version) => found.push(version),
-            None => problems.push(too_long(source)),
-        }
-    }
-    match problems.is_empty() {
-        true => Ok(found),
-        false => Err(problems),
-    }
+    numbers().map(version).collect()
 }

@@ -1,10 +1,12 @@
 //! What `import` did, and what is to be done next.
 
+use std::iter;
 use std::path::Path;
 
+use crate::files::Problem;
 use crate::import::history::{self, Place, Verdict};
 use crate::import::{Brought, Import, listed};
-use crate::plan::refusal::Refusal;
+use crate::plan::Obstruction;
 use crate::text::terminal::{Layout, hanging, paragraph, printable};
 use crate::text::words::counted;
 
@@ -15,7 +17,7 @@ pub struct Report<'a> {
     pub from: &'a Path,
     pub to: &'a Path,
     /// What an empty database would refuse.
-    pub refusal: Option<&'a Refusal>,
+    pub refused: Vec<Obstruction>,
     pub history: &'a Known,
 }
 
@@ -26,7 +28,7 @@ pub enum Known {
     /// There is no such table in this database.
     NoTable(String),
     /// There are several.
-    Several(Vec<String>),
+    Several(Vec<Place>),
     /// What the table says.
     Read(Place, Verdict),
 }
@@ -37,93 +39,83 @@ impl Report<'_> {
         let import = self.import;
         let (whose, from, to) = (listed(&import.tools), shown(self.from), shown(self.to));
         let count = counted(import.migrations.len(), "migration");
-        let mut text = match import.is_ours {
-            true => paragraph(
-                &format!(
-                    "{from}: {count}, whose names are Lockstep's already: nothing was written; set MIGRATIONS_DIR={from}"
-                ),
-                layout,
+        let head = match import.is_ours {
+            true => format!(
+                "{from}: {count}, whose names are Lockstep's already: nothing was written; set MIGRATIONS_DIR={from}"
             ),
-            false => {
-                let head = format!("{count} of {whose}, from {from} to {to}:");
-                let rows = import.migrations.iter().map(row);
-                paragraph(&head, layout) + &rows.collect::<String>()
+            false => format!("{count} of {whose}, from {from} to {to}:"),
+        };
+        let mut text = paragraph(&head, layout);
+        if !import.is_ours {
+            text.extend(import.migrations.iter().map(row));
+        }
+        let list = |title: &str, lines: &[String]| match lines {
+            [] => String::new(),
+            lines => {
+                let lines = lines.iter().map(|line| hanging(line, 2, columns));
+                format!("\n{title}:\n{}", lines.collect::<String>())
             }
         };
-        if !import.left.is_empty() {
-            text += "\nleft behind:\n";
-            for left in &import.left {
-                text += &hanging(&left.to_string(), 2, columns);
-            }
-        }
-        if let Some(refusal) = self.refusal {
-            text += "\nwhat `lockstep up` would refuse on an empty database:\n";
-            for obstruction in &refusal.obstructions {
-                text += &hanging(&obstruction.to_string(), 2, columns);
-            }
-        }
-        text + &self.next(columns)
+        let left: Vec<String> = import.left.iter().map(Problem::to_string).collect();
+        let refused: Vec<String> = self.refused.iter().map(Obstruction::to_string).collect();
+        text += &list("left behind", &left);
+        text += &list(
+            "what `lockstep up` would refuse on an empty database",
+            &refused,
+        );
+        text + &list("next", &self.next())
     }
 
     /// What is to be done next.
-    fn next(&self, columns: usize) -> String {
-        let mut text = "\nnext:\n".to_owned();
-        let mut say = |line: &str| text += &hanging(line, 2, columns);
-        if self.refusal.is_some() {
-            say("mend what is refused above, in the new files");
-        }
-        let (whose, names) = (listed(&self.import.tools), self.tables());
-        match self.history {
-            Known::NotAsked => {
-                say(&format!(
+    fn next(&self) -> Vec<String> {
+        let tools = &self.import.tools;
+        let (whose, names) = (listed(tools), history::names(tools).join(" or "));
+        let mut next = match self.history {
+            Known::NotAsked => vec![
+                format!(
                     "on a database that {whose} has migrated, look in {names} for the newest version there,"
-                ));
-                say("and record all up to its new name: lockstep baseline VERSION");
-                say(
-                    "(with DATABASE_URL set, `lockstep import` reads that table and names the version)",
-                );
-            }
-            Known::NoTable(database) => say(&format!(
+                ),
+                "and record all up to its new name: lockstep baseline VERSION".to_owned(),
+                "(with DATABASE_URL set, `lockstep import` reads that table and names the version)"
+                    .to_owned(),
+            ],
+            Known::NoTable(database) => vec![format!(
                 "{database} has no table {names}: nothing was applied there by {whose}, or under another table's name; if nothing was: lockstep up"
-            )),
-            Known::Several(places) => say(&format!(
-                "which of these tables counts is for you to say: {}; then: lockstep baseline VERSION",
-                places.join(", ")
-            )),
-            Known::Read(place, Verdict::Nothing) => {
-                say(&format!(
-                    "{} records nothing that is applied: lockstep up",
-                    place.quoted()
-                ));
+            )],
+            Known::Several(places) => {
+                let places: Vec<&str> = places.iter().map(|it| it.table.as_str()).collect();
+                let places = places.join(", ");
+                vec![format!(
+                    "which of these tables counts is for you to say: {places}; then: lockstep baseline VERSION"
+                )]
             }
-            Known::Read(place, Verdict::Doubt(doubts)) => {
-                say(&format!(
-                    "{} leaves a doubt, which is for you to settle:",
-                    place.quoted()
-                ));
-                for doubt in doubts {
-                    say(&format!("  {}", printable(doubt)));
-                }
+            Known::Read(Place { table, .. }, Verdict::Nothing) => {
+                vec![format!(
+                    "{table} records nothing that is applied: lockstep up"
+                )]
             }
-            Known::Read(place, Verdict::UpTo(version)) => {
+            Known::Read(Place { table, .. }, Verdict::Doubt(doubts)) => {
+                let head = format!("{table} leaves a doubt, which is for you to settle:");
+                let doubts = doubts.iter().map(|doubt| format!("  {doubt}"));
+                iter::once(head).chain(doubts).collect()
+            }
+            Known::Read(Place { table, .. }, Verdict::UpTo(version)) => {
                 let all = self.import.migrations.iter();
-                let behind = all.filter(|it| it.version > *version);
-                let left = match behind.count() {
+                let left = match all.filter(|it| it.version > *version).count() {
                     0 => "all of them are applied".to_owned(),
                     count => format!("all but the newest {count} are applied"),
                 };
-                say(&format!("as {} says, {left}; record that:", place.quoted()));
-                say(&format!("lockstep baseline {version}"));
+                vec![
+                    format!("as {table} says, {left}; record that:"),
+                    format!("lockstep baseline {version}"),
+                ]
             }
+        };
+        if !self.refused.is_empty() {
+            let mend = "mend what is refused above, in the new files";
+            next.insert(0, mend.to_owned());
         }
-        text
-    }
-
-    /// The tables that such tools keep.
-    fn tables(&self) -> String {
-        let mut names = history::names(&self.import.tools);
-        names.dedup();
-        names.join(" or ")
+        next
     }
 }
 
@@ -133,15 +125,11 @@ fn shown(path: &Path) -> String {
 
 /// What became of one migration.
 fn row(migration: &Brought) -> String {
-    let (up, new) = (&migration.up, migration.up_name());
-    let mut row = format!("  {} → {new}\n", up.from);
-    if let Some(down) = &migration.down {
-        let from = match down.from == up.from {
-            true => String::new(),
-            false => down.from.clone(),
-        };
-        let width = up.from.chars().count();
-        row += &format!("  {from:width$} → {}\n", migration.down_name());
-    }
-    row
+    let (up, new) = (&migration.up.from, migration.up_name());
+    let down = migration.down.iter().map(|down| {
+        let from = if down.from == *up { "" } else { &down.from };
+        let width = up.chars().count();
+        format!("  {from:width$} → {}\n", migration.down_name())
+    });
+    format!("  {up} → {new}\n{}", down.collect::<String>())
 }
