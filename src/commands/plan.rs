@@ -18,34 +18,26 @@ pub fn run(context: &Context<'_>, format: Format, planning: Planning) -> Result<
     let config = context.config()?;
     let migrations = files::read(&config.migrations_dir).map_err(Error::Files)?;
     warn_of_odd_versions(&migrations);
-    let first = look(&config, context.signals, None)?;
-    let (mut session, observation) = (first.session, first.observation);
+    let mut first = look(&config, context.signals, None)?;
+    let (session, observation) = (&mut first.session, &first.observation);
     observation.refuse_if_lost(&config, &migrations)?;
     let plan = plan_for(&config, &migrations, &observation.history)?;
-    partitioned::refuse(&mut session, &plan.pending)?;
+    partitioned::refuse(session, &plan.pending)?;
     warn_of_tolerated(&plan);
     say_ahead(&plan);
     warn_of_enum_use(&plan.pending, &observation.history);
-    let runner = lock::at_work(&mut session, &observation)?;
-    let catalog = catalog::read(&mut session, &plan.pending)?;
+    let runner = lock::at_work(session, observation)?;
+    let catalog = catalog::read(session, &plan.pending)?;
     let mut shown =
         report::plan::Answer::new(&plan, &migrations, catalog.world.clone(), runner.clone());
     if planning == Planning::Rehearse && !plan.pending.is_empty() {
-        refuse_what_cannot_be_written_to(&config, &observation, "migrations are pending")?;
+        refuse_what_cannot_be_written_to(&config, observation, "migrations are pending")?;
         if let Some(runner) = runner {
             return Err(Error::RunnerAtWork { runner });
         }
-        shown.add_measurements(rehearse::run(
-            &config,
-            context.signals,
-            &mut session,
-            &plan,
-            &catalog,
-            &first.runner,
-            observation.counts_bytes,
-        )?);
+        shown.add_measurements(rehearse::run(&config, &mut first, &plan, &catalog)?);
     }
-    session.close();
+    first.session.close();
     context.signals.check("the plan was made")?;
     Ok(Answer::Asked(match format {
         Format::Text => shown.text(config::layout(context.environment)),

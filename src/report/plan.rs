@@ -33,8 +33,6 @@ pub struct Answer<'a> {
 struct File<'a> {
     migration: &'a Migration,
     is_out_of_order: bool,
-    /// How it is run: as in the JSON, and in words.
-    runs: (&'static str, &'static str),
     statements: Vec<Statement>,
 }
 
@@ -80,7 +78,6 @@ impl<'a> Answer<'a> {
             File {
                 migration,
                 is_out_of_order: plan.out_of_order.contains(&migration.version),
-                runs: runs(&migration.script),
                 statements: statements.iter().map(read).collect(),
             }
         });
@@ -92,12 +89,11 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// Adds what a rehearsal has measured: for each file, for each statement.
-    pub fn add_measurements(&mut self, measured: Vec<Vec<Measured>>) {
-        for (file, measured) in self.files.iter_mut().zip(measured) {
-            for (statement, measured) in file.statements.iter_mut().zip(measured) {
-                statement.measured = Some(measured);
-            }
+    /// Adds what a rehearsal has measured, for each statement.
+    pub fn add_measurements(&mut self, measured: Vec<Measured>) {
+        let statements = self.files.iter_mut().flat_map(|it| &mut it.statements);
+        for (statement, measured) in statements.zip(measured) {
+            statement.measured = Some(measured);
         }
         self.is_rehearsed = true;
     }
@@ -111,10 +107,7 @@ impl<'a> Answer<'a> {
         }
         if self.files.is_empty() {
             let all = counted(self.of, "migration");
-            out.push_str(&format!(
-                "nothing is pending: the database is up to date: {all}\n"
-            ));
-            return out;
+            return out + &format!("nothing is pending: the database is up to date: {all}\n");
         }
         let mut told = Told::new();
         for file in &self.files {
@@ -133,7 +126,7 @@ impl<'a> Answer<'a> {
         let mut strongest: BTreeMap<&String, Mode> = BTreeMap::new();
         for (table, mode) in self.statements().flat_map(Statement::locks) {
             let held = strongest.entry(table).or_insert(*mode);
-            *held = (*mode).max(*held);
+            *held = (*held).max(*mode);
         }
         let mut locks: Vec<_> = strongest.into_iter().map(|(it, mode)| (mode, it)).collect();
         locks.sort_by_key(|it| Reverse(it.0));
@@ -148,15 +141,12 @@ impl<'a> Answer<'a> {
         let files = counted(self.files.len(), "migration");
         let statements = counted(self.statements().count(), "statement");
         let warnings = counted(self.warnings(), "warning");
-        let summary = format!("{rehearsed}{files} pending, {statements}, {warnings}");
         let unknown = self.statements().filter(|it| !it.impact.unknown.is_empty());
-        match unknown.count() {
-            0 => summary,
-            count => format!(
-                "{summary}, {} with unknown effects",
-                counted(count, "statement")
-            ),
-        }
+        let unknown = match unknown.count() {
+            0 => String::new(),
+            count => format!(", {} with unknown effects", counted(count, "statement")),
+        };
+        format!("{rehearsed}{files} pending, {statements}, {warnings}{unknown}")
     }
 
     fn statements(&self) -> impl Iterator<Item = &Statement> {
@@ -180,20 +170,14 @@ impl<'a> Answer<'a> {
     }
 }
 
+/// How a file is run: as in the JSON, and in words.
 fn runs(script: &Script) -> (&'static str, &'static str) {
-    const OUTSIDE: (&str, &str) = ("outside", "outside a transaction");
-    let alone = match script.statements.as_slice() {
-        [statement] => &statement.kind,
-        _ => &Kind::Plain,
-    };
-    match alone {
-        _ if script.no_transaction => OUTSIDE,
-        Kind::Outside(_) => OUTSIDE,
-        Kind::Plain => ("in_transaction", "in a transaction"),
-        Kind::MaybeOutside => (
-            "either",
-            "in a transaction, or outside if the server demands it",
-        ),
+    const EITHER: &str = "in a transaction, or outside if the server demands it";
+    match script.statements.as_slice() {
+        _ if script.no_transaction => ("outside", "outside a transaction"),
+        [only] if matches!(only.kind, Kind::Outside(_)) => ("outside", "outside a transaction"),
+        [only] if only.kind == Kind::MaybeOutside => ("either", EITHER),
+        _ => ("in_transaction", "in a transaction"),
     }
 }
 
@@ -203,10 +187,10 @@ impl File<'_> {
             true => ", out-of-order",
             false => "",
         };
-        let head = format!("{}: {}{late}", self.migration.file_name, self.runs.1);
-        *out += &hanging(&head, 0, width);
+        let (name, (_, runs)) = (&self.migration.file_name, runs(&self.migration.script));
+        *out += &hanging(&format!("{name}: {runs}{late}"), 0, width);
         for statement in &self.statements {
-            statement.write_text(out, width, &self.migration.file_name, told);
+            statement.write_text(out, width, name, told);
         }
     }
 
@@ -217,7 +201,7 @@ impl File<'_> {
             ("name", migration.file_name.clone().into()),
             ("file", migration.path.display().to_string().into()),
             ("out_of_order", self.is_out_of_order.into()),
-            ("runs", self.runs.0.into()),
+            ("runs", runs(&migration.script).0.into()),
             (
                 "statements",
                 self.statements.iter().map(Statement::json).collect(),
@@ -237,12 +221,8 @@ impl Statement {
         const INDENT: usize = 4;
         let measured = self.measured.as_ref();
         let time = measured.map(|it| format!(", {}", duration(it.duration)));
-        let head = format!(
-            "  line {}{}: {}",
-            self.line,
-            time.unwrap_or_default(),
-            self.text
-        );
+        let (line, time) = (self.line, time.unwrap_or_default());
+        let head = format!("  line {line}{time}: {}", self.text);
         *out += &shortened(&head, width);
         out.push('\n');
         for fact in self.facts() {
@@ -274,10 +254,10 @@ impl Statement {
     fn facts(&self) -> Vec<String> {
         let mut facts = by_mode(self.locks().iter().map(|(table, mode)| (*mode, table)));
         match &self.measured {
-            Some(measured) if measured.rewritten.is_empty() => {}
             Some(measured) => {
                 let tables: Vec<&String> = measured.rewritten.iter().collect();
-                facts.push(format!("rewrote {}", folded(&tables)));
+                let rewrote = (!tables.is_empty()).then(|| format!("rewrote {}", folded(&tables)));
+                facts.extend(rewrote);
             }
             None => {
                 let related = self.impact.related.iter();

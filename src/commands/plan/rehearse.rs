@@ -16,16 +16,16 @@ use postgres::SimpleQueryRow;
 use postgres::error::{DbError, ErrorPosition};
 
 use crate::apply;
+use crate::commands::run::FirstLook;
 use crate::config::Config;
 use crate::error::{Before, Error, Failure, FailureOutcome, SqlError};
 use crate::impact::catalog::{Catalog, Table};
-use crate::impact::{Measured, Mode, Name, World};
+use crate::impact::{Measured, Mode, Name};
 use crate::migration::Migration;
 use crate::plan::Plan;
 use crate::server::message::{Access, Message};
-use crate::server::session::{Session, Trouble};
+use crate::server::session::Trouble;
 use crate::server::settings::{self, Settings, Span};
-use crate::signals::Signals;
 use crate::sql::place::{Place, Precision, offset};
 use crate::sql::{self, Kind, Statement, quote, sqlstate};
 
@@ -37,39 +37,35 @@ use crate::sql::{self, Kind, Statement, quote, sqlstate};
 /// [`Error::TableWait`] as [`apply::run`].
 pub fn run(
     config: &Config,
-    signals: &Signals,
-    session: &mut Session,
+    first: &mut FirstLook,
     plan: &Plan<'_>,
     catalog: &Catalog,
-    runner: &str,
-    counts_bytes: bool,
-) -> Result<Vec<Vec<Measured>>, Error> {
+) -> Result<Vec<Measured>, Error> {
     refuse_what_runs_outside(plan)?;
-    let settings = Settings {
-        lock_timeout: config.ddl_lock_timeout,
-        statement_timeout: config.statement_timeout,
-        span: Span::Idle,
-        ..Settings::default()
-    };
     let mut rehearsal = Rehearsal {
-        session,
-        settings,
-        counts_bytes,
-        runner,
-        signals,
-        seen: Seen::new(catalog),
+        first,
+        settings: Settings {
+            lock_timeout: config.ddl_lock_timeout,
+            statement_timeout: config.statement_timeout,
+            span: Span::Idle,
+            ..Settings::default()
+        },
+        catalog,
+        tables: catalog.tables.clone(),
         locked_out: None,
     };
     let mut outcome = rehearsal.run(plan);
+    let locked_out = rehearsal.locked_out;
+    let FirstLook {
+        session, runner, ..
+    } = first;
     // The first error is the one that counts; without a session there is nothing to roll back.
-    let rolled_back = rehearsal.session.roll_back();
-    if let Err(trouble) = rolled_back.and_then(|()| rehearsal.session.reset(runner)) {
+    let rolled_back = session.roll_back();
+    if let Err(trouble) = rolled_back.and_then(|()| session.reset(runner)) {
         debug!("rolling back the rehearsal: {trouble:?}");
     }
-    if let (Err(Error::TableWait { blockers, .. }), Some(text)) =
-        (&mut outcome, rehearsal.locked_out)
-    {
-        *blockers = apply::blockers(&text, NO_GUARD, |query| rehearsal.session.ask(query))?;
+    if let (Err(Error::TableWait { blockers, .. }), Some(text)) = (&mut outcome, locked_out) {
+        *blockers = apply::blockers(&text, NO_GUARD, |query| session.ask(query))?;
     }
     outcome
 }
@@ -107,40 +103,39 @@ fn describe(migration: &Migration, statement: &Statement) -> String {
 const NO_GUARD: i32 = 0;
 
 struct Rehearsal<'a> {
-    session: &'a mut Session,
+    first: &'a mut FirstLook,
     /// For each file anew.
     settings: Settings,
-    runner: &'a str,
-    counts_bytes: bool,
-    signals: &'a Signals,
-    seen: Seen,
+    catalog: &'a Catalog,
+    /// As the last look has found them.
+    tables: BTreeMap<u32, Table>,
     /// The text that met a lock of somebody else's.
     locked_out: Option<String>,
 }
 
 impl Rehearsal<'_> {
-    fn run(&mut self, plan: &Plan<'_>) -> Result<Vec<Vec<Measured>>, Error> {
+    fn run(&mut self, plan: &Plan<'_>) -> Result<Vec<Measured>, Error> {
         let begin = Message::begin(Access::Write, &self.settings);
         self.ours(begin, "beginning the rehearsal")?;
         let of = plan.pending.len();
-        let mut files = Vec::new();
+        let mut measured = Vec::new();
         for (number, migration) in plan.pending.iter().enumerate() {
             let (number, name) = (number + 1, migration.file_name.as_str());
             info!(version = migration.version.to_string().as_str(), name, number, of; "{number}/{of} rehearsing {name}");
-            files.push(self.file(migration)?);
+            measured.extend(self.file(migration)?);
         }
-        Ok(files)
+        Ok(measured)
     }
 
     fn ours(&mut self, mut message: Message, doing: &str) -> Result<(), Error> {
         message.add("SET LOCAL standard_conforming_strings TO on");
-        let outcome = self.session.send(&message).map(drop);
+        let outcome = self.first.session.send(&message).map(drop);
         outcome.map_err(|trouble| trouble.while_doing(doing))
     }
 
     fn query(&mut self, query: &str, doing: &str) -> Result<Vec<SimpleQueryRow>, Error> {
         let (message, asked) = Message::aside(query);
-        let answer = self.session.send(&message);
+        let answer = self.first.session.send(&message);
         let answer = answer.map_err(|trouble| trouble.while_doing(doing))?;
         Ok(answer.into_rows(asked))
     }
@@ -148,14 +143,15 @@ impl Rehearsal<'_> {
     fn file(&mut self, migration: &Migration) -> Result<Vec<Measured>, Error> {
         let mut all = Vec::new();
         for (number, statement) in migration.script.statements.iter().enumerate() {
-            self.signals.check("rehearsing; nothing stays")?;
+            let signals = self.first.wait.signals();
+            signals.check("rehearsing; nothing stays")?;
             let text = &migration.text[statement.range()];
             let duration = self.theirs(migration, Some(number), &message_of(text))?;
             all.push(self.measure(text, duration)?);
         }
         self.check_constraints(migration)?;
         // What it leaves behind in the session is gone before the next one, as rule 8 has it.
-        let mut reset = Message::behind(&settings::reset(self.runner), &self.settings);
+        let mut reset = Message::behind(&settings::reset(&self.first.runner), &self.settings);
         self.settings.statements(|it| {
             reset.add(it);
         });
@@ -171,7 +167,7 @@ impl Rehearsal<'_> {
         message: &str,
     ) -> Result<Duration, Error> {
         let started = Instant::now();
-        let outcome = self.session.execute_interruptibly(message);
+        let outcome = self.first.session.execute_interruptibly(message);
         let took = started.elapsed();
         match outcome {
             Ok(()) => Ok(took),
@@ -206,11 +202,53 @@ impl Rehearsal<'_> {
         self.theirs(migration, None, &message).map(drop)
     }
 
-    /// Which locks have come since the last look.
+    /// Which locks have come since the last look. Each row is a lock of ours; a table that was dropped has no name any more.
     fn measure(&mut self, text: &str, duration: Duration) -> Result<Measured, Error> {
-        let look = self.seen.look.clone();
-        let rows = self.query(&look, "measuring the locks of a statement")?;
-        Ok(self.seen.compare(&rows, text, duration))
+        let look = look_at(self.tables.keys());
+        let found = self.query(&look, "measuring the locks of a statement")?;
+        let mut rows: BTreeMap<u32, Vec<&SimpleQueryRow>> = BTreeMap::new();
+        for row in &found {
+            if let Some(oid) = row.get("oid").and_then(|oid| oid.parse().ok()) {
+                rows.entry(oid).or_default().push(row);
+            }
+        }
+        let mut measured = Measured {
+            duration,
+            locks: Vec::new(),
+            rewritten: Vec::new(),
+        };
+        // TRUNCATE gives a table an empty file, ROLLBACK TO the one that it had.
+        let writes = !["TRUNCATE", "ROLLBACK"].contains(&&*sql::verb(text));
+        for (oid, table) in &mut self.tables {
+            let rows = rows.get(oid).map_or(&[][..], Vec::as_slice);
+            let mode = rows.iter().filter_map(|row| mode(row)).max();
+            if mode < table.mode {
+                // `ROLLBACK TO` has given it back. What is not locked any more is what it was: nothing can have changed it.
+                match mode {
+                    Some(_) => table.mode = mode,
+                    None => table.clone_from(&self.catalog.tables[oid]),
+                }
+            }
+            let Some(row) = rows.first() else { continue };
+            let shown = self.catalog.world.shown(&table.name);
+            if let Some(mode) = mode.filter(|_| mode > table.mode) {
+                measured.locks.push((shown.clone(), mode));
+                table.mode = Some(mode);
+            }
+            let (Some(schema), Some(name)) = (row.get("schema"), row.get("name")) else {
+                continue;
+            };
+            table.name = Name::new(schema, name);
+            let filenode = row.get("filenode").map(str::to_owned);
+            if filenode != table.filenode && writes {
+                measured.rewritten.push(shown);
+            }
+            table.filenode = filenode;
+        }
+        measured
+            .locks
+            .sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        Ok(measured)
     }
 
     fn failure(
@@ -223,12 +261,19 @@ impl Rehearsal<'_> {
         let statement = number.and_then(|it| migration.script.statements.get(it));
         let text = statement.map(|it| &migration.text[it.range()]);
         let sql = without_our_words(cause, text.unwrap_or_default());
-        let unfit = |why: &str| Error::CannotRehearse {
-            statements: statement
-                .map(|it| describe(migration, it) + why)
-                .into_iter()
-                .collect(),
+        let counts_bytes = self.first.observation.counts_bytes;
+        let may_be_outside = |it: &&Statement| it.kind == Kind::MaybeOutside;
+        let unfit = match cause.code().code() {
+            sqlstate::ACTIVE_SQL_TRANSACTION => statement.filter(may_be_outside).map(|_| ""),
+            sqlstate::UNSAFE_NEW_ENUM_VALUE_USAGE if !adds_enum_value(migration) => {
+                Some(" uses an enum value that an earlier file has to commit first")
+            }
+            _ => None,
         };
+        if let (Some(statement), Some(why)) = (statement, unfit) {
+            let statements = vec![describe(migration, statement) + why];
+            return Error::CannotRehearse { statements };
+        }
         match cause.code().code() {
             sqlstate::LOCK_NOT_AVAILABLE
             | sqlstate::DEADLOCK_DETECTED
@@ -242,17 +287,9 @@ impl Rehearsal<'_> {
                     before: None,
                 }
             }
-            sqlstate::ACTIVE_SQL_TRANSACTION
-                if statement.is_some_and(|it| it.kind == Kind::MaybeOutside) =>
-            {
-                unfit("")
-            }
-            sqlstate::UNSAFE_NEW_ENUM_VALUE_USAGE if !adds_enum_value(migration) => {
-                unfit(" uses an enum value that an earlier file has to commit first")
-            }
             _ => Error::Migration(Box::new(Failure {
                 file: migration.path.display().to_string(),
-                place: statement.map(|it| place(migration, it, cause, self.counts_bytes)),
+                place: number.and_then(|it| place(migration, it, cause, counts_bytes)),
                 statement: match number {
                     Some(_) => apply::statement_label(migration, number),
                     None => Some("the file's deferred constraints".to_owned()),
@@ -270,12 +307,8 @@ fn message_of(statement: &str) -> String {
     if is_refused_by_execute(statement) && !statement.contains('\\') {
         return statement.to_owned();
     }
-    let literal = quote::escape_literal(statement);
-    let mut tag = "$lockstep$".to_owned();
-    while literal.contains(&tag) {
-        tag.insert_str(1, "a_");
-    }
-    format!("DO LANGUAGE plpgsql {tag}BEGIN EXECUTE {literal};END{tag}")
+    let block = format!("BEGIN EXECUTE {};END", quote::escape_literal(statement));
+    format!("DO LANGUAGE plpgsql {}", quote::escape_literal(&block))
 }
 
 /// Savepoints, and `SELECT … INTO`.
@@ -292,12 +325,12 @@ fn is_refused_by_execute(statement: &str) -> bool {
 /// The place in the file: where the server says, else where the statement begins.
 fn place(
     migration: &Migration,
-    statement: &Statement,
+    number: usize,
     cause: &DbError,
     counts_bytes: bool,
-) -> Place {
-    let text = &migration.text[statement.range()];
-    let start = statement.range().start;
+) -> Option<Place> {
+    let range = migration.script.statements.get(number)?.range();
+    let text = &migration.text[range.clone()];
     let position = match cause.position() {
         Some(ErrorPosition::Internal { position, query }) if query == text => Some(*position),
         Some(ErrorPosition::Original(position)) if message_of(text) == text => Some(*position),
@@ -306,13 +339,11 @@ fn place(
     let place = match position {
         Some(position) => {
             let offset = offset(text, "", position as usize, counts_bytes).unwrap_or(0);
-            Place::of(&migration.text, start + offset, Precision::Exact)
+            Place::of(&migration.text, range.start + offset, Precision::Exact)
         }
-        None => Place::of(&migration.text, start, Precision::Statement),
+        None => Place::of(&migration.text, range.start, Precision::Statement),
     };
-    let mut statements = migration.script.statements.iter();
-    let number = statements.position(|it| it.range().start == start);
-    apply::in_body(place, migration, number.unwrap_or(0), cause)
+    Some(apply::in_body(place, migration, number, cause))
 }
 
 /// The user has written neither our block nor the quotation of the statement that it brings along.
@@ -353,79 +384,8 @@ fn look_at<'a>(tables: impl Iterator<Item = &'a u32>) -> String {
     )
 }
 
-/// The tables from before the rehearsal.
-struct Seen {
-    /// The query for the locks that we have on them.
-    look: String,
-    before: BTreeMap<u32, Table>,
-    /// As the last look has found them.
-    tables: BTreeMap<u32, Table>,
-    world: World,
-}
-
-impl Seen {
-    fn new(catalog: &Catalog) -> Seen {
-        Seen {
-            look: look_at(catalog.tables.keys()),
-            tables: catalog.tables.clone(),
-            before: catalog.tables.clone(),
-            world: catalog.world.clone(),
-        }
-    }
-
-    /// Each row is a lock of ours; a table that was dropped has no name any more.
-    fn compare(&mut self, rows: &[SimpleQueryRow], text: &str, duration: Duration) -> Measured {
-        let mut strongest: BTreeMap<u32, (Option<Mode>, &SimpleQueryRow)> = BTreeMap::new();
-        for row in rows {
-            let Some(oid) = row.get("oid").and_then(|oid| oid.parse().ok()) else {
-                continue;
-            };
-            let mut modes = Mode::ALL.iter().map(|(mode, _)| *mode);
-            let mode = modes.find(|it| row.get("mode") == Some(&format!("{it:?}Lock")));
-            let entry = strongest.entry(oid).or_insert((mode, row));
-            entry.0 = entry.0.max(mode);
-        }
-        self.give_back(|oid| strongest.get(&oid).and_then(|(mode, _)| *mode));
-        let mut measured = Measured {
-            duration,
-            locks: Vec::new(),
-            rewritten: Vec::new(),
-        };
-        // TRUNCATE gives a table an empty file, ROLLBACK TO the one that it had.
-        let writes = !["TRUNCATE", "ROLLBACK"].contains(&&*sql::verb(text));
-        for (oid, (mode, row)) in strongest {
-            let Some(table) = self.tables.get_mut(&oid) else {
-                continue;
-            };
-            let shown = self.world.shown(&table.name);
-            if let Some(mode) = mode.filter(|_| mode > table.mode) {
-                measured.locks.push((shown.clone(), mode));
-                table.mode = Some(mode);
-            }
-            let (Some(schema), Some(name)) = (row.get("schema"), row.get("name")) else {
-                continue;
-            };
-            table.name = Name::new(schema, name);
-            let filenode = row.get("filenode").map(str::to_owned);
-            if filenode != table.filenode && writes {
-                measured.rewritten.push(shown);
-            }
-            table.filenode = filenode;
-        }
-        measured
-            .locks
-            .sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-        measured
-    }
-
-    /// Forgets the locks that `ROLLBACK TO` has given back. A table that is not locked any more is what it was: nothing
-    /// can have changed it.
-    fn give_back(&mut self, held: impl Fn(u32) -> Option<Mode>) {
-        for (&oid, table) in &mut self.tables {
-            match (held(oid), self.before.get(&oid)) {
-                (None, Some(before)) if table.mode.is_some() => table.clone_from(before),
-                (held, _) => table.mode = table.mode.min(held),
-            }
-        }
-    }
+/// The lock's mode.
+fn mode(row: &SimpleQueryRow) -> Option<Mode> {
+    let mut modes = Mode::ALL.iter().map(|(mode, _)| *mode);
+    modes.find(|it| row.get("mode") == Some(&format!("{it:?}Lock")))
 }
