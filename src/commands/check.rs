@@ -15,21 +15,17 @@ pub fn run(context: &Context<'_>, format: Format) -> Result<Answer, Error> {
     let config = context.readers_config()?;
     let migrations = files::read(&config.migrations_dir).map_err(Error::Files)?;
     let mut first = look(&config, context.signals, None)?;
-    let judged = judge(&config, &migrations, &mut first.session, &first.observation);
-    warn_of_dead_row(
-        &config,
-        &mut first.session,
-        &first.observation,
-        &mut first.wait,
-    )?;
+    let (session, seen) = (&mut first.session, &first.observation);
+    let judged = judge(&config, &migrations, session, seen, None);
+    warn_of_dead_row(&config, session, seen, &mut first.wait)?;
     first.session.close();
-    let entries = plan::classify(&migrations, &first.observation.history);
+    let entries = plan::classify(&migrations, &seen.history);
     let pending: Vec<&Migration> = plan::pending(&entries).collect();
-    warn_of_enum_use(&pending, &first.observation.history);
+    warn_of_enum_use(&pending, &seen.history);
     let report = Report {
         order: config.order,
         entries: &entries,
-        observation: &first.observation,
+        observation: seen,
         judged: judged.as_ref(),
     };
     let text = match format {

@@ -2,22 +2,20 @@
 
 mod rehearse;
 
-use super::run::{look, plan_for, refuse_what_cannot_be_written_to, say_ahead};
-use super::run::{warn_of_enum_use, warn_of_odd_versions, warn_of_tolerated};
+use super::run::{look, plan_for, read_files, refuse_what_cannot_be_written_to};
+use super::run::{say_ahead, warn_of_enum_use, warn_of_tolerated};
 use super::{Answer, Context};
 use crate::apply::outside::partitioned;
 use crate::cli::{Format, Planning};
 use crate::config;
 use crate::error::Error;
-use crate::files;
 use crate::impact::catalog;
 use crate::lock;
 use crate::report;
 
 pub fn run(context: &Context<'_>, format: Format, planning: Planning) -> Result<Answer, Error> {
     let config = context.config()?;
-    let migrations = files::read(&config.migrations_dir).map_err(Error::Files)?;
-    warn_of_odd_versions(&migrations);
+    let migrations = read_files(&config)?;
     let mut first = look(&config, context.signals, None)?;
     let (session, observation) = (&mut first.session, &first.observation);
     observation.refuse_if_lost(&config, &migrations)?;

@@ -3,7 +3,7 @@
 //! `up`, `down`, `baseline` and `forget` look, take the lock, work under it, and give it back; each says whether there is
 //! work. The commands that only read take the look, and no more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use log::{debug, info, warn};
@@ -11,17 +11,19 @@ use log::{debug, info, warn};
 use crate::apply::outside::partitioned;
 use crate::config::{Config, TableName};
 use crate::error::{Before, Error};
+use crate::files;
 use crate::history::{self, Observation, Observe, tables};
 use crate::lock::fence::{Expected, Fault, Fenced};
 use crate::lock::row::{create_tables, wait_for_bun};
 use crate::lock::{self, Acquired, Locked};
-use crate::migration::{self, Applied, History, Migration, Version};
+use crate::migration::{self, History, Migration, Version};
 use crate::plan::{self, Plan, Rules, doubt};
 use crate::server::open::{self, application_name};
 use crate::server::session::Session;
 use crate::server::settings::{LOCK_TIMEOUT, Settings};
 use crate::server::wait::{Awaited, Wait};
 use crate::signals::Signals;
+use crate::sql::Checksum;
 use crate::text::words::counted;
 
 /// How often we look whether a session is done, at most.
@@ -82,21 +84,37 @@ pub enum Obtained {
     NothingLeft,
 }
 
+impl Obtained {
+    /// The lock, for whoever does not mind why there is nothing to do.
+    pub fn lock(self) -> Option<Held> {
+        match self {
+            Obtained::Lock(held) => Some(held),
+            Obtained::NothingLeft => None,
+            Obtained::NothingToDo(first) => {
+                first.session.close();
+                None
+            }
+        }
+    }
+}
+
 /// The lock, and what was found under it.
 pub struct Held {
     pub locked: Box<Locked>,
     pub history: History,
     pub observation: Observation,
+    signals: Signals,
 }
 
 impl Held {
-    /// Gives the lock back after the work. The work's own error comes first; success is only told once the release has
+    /// Does the work, and gives the lock back. The work's own error comes first; success is only told once the release has
     /// made it durable.
     ///
     /// # Errors
     ///
     /// The work's; else what releasing the lock met.
-    pub fn release<T>(self, outcome: Result<T, Error>) -> Result<T, Error> {
+    pub fn work<T>(mut self, work: impl FnOnce(&mut Held) -> Result<T, Error>) -> Result<T, Error> {
+        let outcome = work(&mut self);
         let released = self.locked.release();
         if let Err(error) = &released {
             warn!("{error}; the next run takes the lock over");
@@ -118,11 +136,9 @@ impl Held {
                 return Ok(());
             }
             let applied = self.history.applied.iter();
-            let records: BTreeMap<Version, &Applied> = applied.map(|it| (it.version, it)).collect();
-            let is_open = |it: &&Migration| {
-                let record = records.get(&it.version);
-                record.is_none_or(|record| record.checksum.is_none())
-            };
+            let sums = applied.map(|it| (it.version, it.checksum));
+            let sums: BTreeMap<Version, Option<Checksum>> = sums.collect();
+            let is_open = |it: &&Migration| sums.get(&it.version).is_none_or(Option::is_none);
             let found = migrations.iter().filter(is_open).find_map(|migration| {
                 let texts = doubt::sent_by_bun(migration);
                 let session = strangers.iter().find(|it| it.is_at_one_of(&texts))?;
@@ -167,29 +183,33 @@ impl Held {
     ///
     /// # Errors
     ///
-    /// [`Error::LockLost`]; [`Error::Database`] if it is refused; what the connection meets.
+    /// [`Error::Stopped`] before; [`Error::LockLost`]; [`Error::Database`] if it is refused; what the connection meets.
     pub fn write(
         &mut self,
+        config: &Config,
         expected: &Expected,
         doing: &str,
-        wait: &mut Wait,
         write: impl FnOnce(&mut Fenced<'_>),
     ) -> Result<(), Error> {
         let settings = Settings {
             lock_timeout: LOCK_TIMEOUT,
             ..Settings::of_catalog()
         };
+        self.signals.check("nothing had been written yet")?;
+        let mut wait = Wait::new(&self.signals, config.lock_wait);
         let lost = self.locked.lost();
         let mut fenced = self.locked.transaction(expected, settings);
         write(&mut fenced);
-        fenced.commit(doing, wait).map_err(|fault| match fault {
-            Fault::DoneByOthers => lost,
-            Fault::Refused(cause) => Error::Database {
-                doing: doing.to_owned(),
-                cause,
-            },
-            Fault::Error(error) => error,
-        })
+        fenced
+            .commit(doing, &mut wait)
+            .map_err(|fault| match fault {
+                Fault::DoneByOthers => lost,
+                Fault::Refused(cause) => Error::Database {
+                    doing: doing.to_owned(),
+                    cause,
+                },
+                Fault::Error(error) => error,
+            })
     }
 }
 
@@ -204,174 +224,152 @@ pub fn no_such_version(migrations: &[Migration], version: Version) -> Error {
     }
 }
 
-/// What a command wants to write.
-pub struct Errand<'a> {
-    /// Behind "the server refused: … ".
-    pub why: &'a str,
-    /// What is to be done to some of these.
-    pub what: &'a str,
-    pub migrations: &'a [Migration],
+/// Refuses a version that is older than these, which are recorded.
+pub fn refuse_beyond(version: Version, newer: impl Iterator<Item = Version>) -> Result<(), Error> {
+    // A version may be recorded twice.
+    let newer = newer.collect::<BTreeSet<Version>>();
+    let newer: Vec<Version> = newer.into_iter().collect();
+    match newer.is_empty() {
+        true => Ok(()),
+        false => Err(Error::RecordedBeyond { version, newer }),
+    }
 }
 
 /// Says which server, database and user it is about, and what is to be done there.
-pub fn say_target(config: &Config, observation: &Observation, what: &str) {
-    let (server, version) = (
-        &config.server.description,
-        observation.server_version.as_str(),
-    );
-    let (database, user) = (observation.database.as_str(), observation.user.as_str());
+pub fn say_target(config: &Config, seen: &Observation, what: &str) {
+    let server = &config.server.description;
+    let (version, database, user) = (&*seen.server_version, &*seen.database, &*seen.user);
     let short = version.split(' ').next().unwrap_or_default();
     info!(version, database, user; "{server}, PostgreSQL {short}: {what}");
 }
 
-/// Looks at the database and takes the lock, if `decide` says that there is work, for how many migrations; again and again
-/// while there is no second connection to be had. `refuse` asks whether the database is such that the work would fail. A
-/// history that is lost sight of is refused whatever they say.
+/// Looks at the database and takes the lock, if `decide` says that there is work, for how many of the migrations; again and
+/// again while there is no second connection to be had. With the session `decide` may ask whether the database is such that
+/// the work would fail. A history that is lost sight of is refused whatever it says. `why` stands behind "the server refused:
+/// … ", `what` tells what is to be done to some of the migrations.
 ///
 /// Until it has the lock a run has changed nothing that the next one would not take over. So if it loses its connections
 /// before, because the server restarts while it waits for another runner, say, it begins anew.
 ///
 /// # Errors
 ///
-/// What `decide` and `refuse` say; what looking and taking the lock may meet.
+/// What `decide` says; what looking and taking the lock may meet.
 pub fn obtain(
     config: &Config,
     signals: &Signals,
-    errand: &Errand<'_>,
-    mut decide: impl FnMut(&History) -> Result<usize, Error>,
-    mut refuse: impl FnMut(&mut Session, &Observation) -> Result<(), Error>,
+    migrations: &[Migration],
+    (why, what): (&str, &str),
+    mut decide: impl FnMut(&History, Option<&mut Session>) -> Result<usize, Error>,
 ) -> Result<Obtained, Error> {
-    let mut second = Wait::new(signals, config.database_wait);
-    let mut standby = second.clone();
-    let mut waited = None;
-    let mut is_said = false;
+    let mut patience = Wait::new(signals, config.database_wait);
+    let (mut waited, mut is_said) = (None, false);
     loop {
         let first = look(config, signals, waited.take())?;
         let mut wait = first.wait.clone();
-        let mut decide = |observation: &Observation| {
-            observation.refuse_if_lost(config, errand.migrations)?;
-            let count = decide(&observation.history)?;
+        let mut decide = |observation: &Observation, session: Option<&mut Session>| {
+            observation.refuse_if_lost(config, migrations)?;
+            let count = decide(&observation.history, session)?;
             if !is_said {
-                let (of, what) = (errand.migrations.len(), errand.what);
+                let of = migrations.len();
                 say_target(config, observation, &format!("{count} of {of} {what}"));
                 is_said = true;
             }
             Ok(count > 0)
         };
-        match attempt(config, first, errand, &mut wait, &mut decide, &mut refuse) {
-            Ok(Attempt::Obtained(obtained)) => return Ok(*obtained),
-            Ok(Attempt::NoConnection(cause)) => {
-                if second.is_over() {
-                    let waited = second.elapsed();
-                    return Err(Error::NoSecondConnection { waited, cause });
-                }
-                second.say(|| format!("a second connection: {cause}"));
-                second.pause(Duration::from_secs(2))?;
-                waited = Some(wait);
-            }
-            Ok(Attempt::Standby(error)) => {
-                if standby.is_over() {
-                    return Err(error);
-                }
-                standby.say(|| format!("the primary: {} is a standby", config.server.description));
-                standby.pause(Duration::from_secs(1))?;
-                waited = Some(wait);
-            }
-            Ok(Attempt::SteppedAside) => {
-                wait.pause(Duration::from_secs(1))?;
-                waited = Some(wait);
-            }
+        let files = (migrations, why);
+        match attempt(config, first, files, &mut wait, &mut patience, &mut decide) {
+            Ok(Some(obtained)) => return Ok(obtained),
+            Ok(None) => {}
             Err(error @ Error::ConnectionLost { .. }) if !wait.is_over() => {
                 warn!(
                     "{}; nothing was begun, so once more from the start",
                     error.brief()
                 );
                 wait.pause(Duration::from_secs(1))?;
-                second = Wait::new(signals, config.database_wait);
-                waited = Some(wait);
+                patience = Wait::new(signals, config.database_wait);
             }
             Err(error) => return Err(error),
         }
+        waited = Some(wait);
     }
 }
 
-/// What came of one look and all that followed from it.
-enum Attempt {
-    Obtained(Box<Obtained>),
-    /// There was no second connection to be had, for this reason.
-    NoConnection(String),
-    /// The server is a standby, which may be promoted, or the name may come to lead to another: the error if it stays so.
-    Standby(Error),
-    /// Another runner needs our connection.
-    SteppedAside,
-}
-
+/// One look and all that follows from it. None if it has waited for a second connection, for a standby to be promoted or
+/// the name to lead to another server, or for another runner that needs our connection.
 fn attempt(
     config: &Config,
     mut first: FirstLook,
-    errand: &Errand<'_>,
+    (migrations, why): (&[Migration], &str),
     wait: &mut Wait,
-    decide: &mut impl FnMut(&Observation) -> Result<bool, Error>,
-    refuse: &mut impl FnMut(&mut Session, &Observation) -> Result<(), Error>,
-) -> Result<Attempt, Error> {
+    patience: &mut Wait,
+    decide: &mut impl FnMut(&Observation, Option<&mut Session>) -> Result<bool, Error>,
+) -> Result<Option<Obtained>, Error> {
     // What is read before the lock is only a hint, but enough to refuse, or to have nothing to do.
-    while !decide(&first.observation)? {
+    while !decide(&first.observation, Some(&mut first.session))? {
         if first.observation.bun_row().is_none() {
-            return Ok(Attempt::Obtained(Box::new(Obtained::NothingToDo(first))));
+            return Ok(Some(Obtained::NothingToDo(first)));
         }
         // bun records a migration before it runs it, so the history may promise too much.
         wait_for_bun(&first.observation, wait)?;
         first.observation = history::look(config, &mut first.session, wait)?;
     }
-    match refuse_what_cannot_be_written_to(config, &first.observation, errand.why) {
-        Err(error) if first.observation.in_recovery => return Ok(Attempt::Standby(error)),
+    match refuse_what_cannot_be_written_to(config, &first.observation, why) {
+        Err(error) if first.observation.in_recovery => {
+            let primary = format!("the primary: {} is a standby", config.server.description);
+            return not_yet(patience, primary, error);
+        }
         refused => refused?,
     }
-    refuse(&mut first.session, &first.observation)?;
-    let FirstLook {
-        mut session,
-        mut observation,
-        runner,
-        ..
-    } = first;
-    if observation.tables.is_none() {
-        observation = create_tables(config, &mut session, wait)?;
-        if let Some(tables) = &observation.tables {
+    if first.observation.tables.is_none() {
+        first.observation = create_tables(config, &mut first.session, wait)?;
+        if let Some(tables) = &first.observation.tables {
             debug!("created the history, {}", tables.history);
         }
     }
+    let (session, seen, runner) = (first.session, first.observation, first.runner);
     let doing = "creating the history tables".to_owned();
-    let tables = observation.tables.clone();
+    let tables = seen.tables.clone();
     let tables = tables.ok_or(Error::UnexpectedAnswer { doing })?;
-    let settled = |now: &Observation| Ok(!decide(now)? && now.bun_row().is_none());
-    let acquired = lock::acquire(
-        config,
-        session,
-        &observation,
-        tables,
-        &runner,
-        wait,
-        settled,
-    )?;
-    Ok(match acquired {
+    let settled = |now: &Observation| Ok(!decide(now, None)? && now.bun_row().is_none());
+    let acquired = lock::acquire(config, session, &seen, tables, &runner, wait, settled)?;
+    match acquired {
         Acquired::Locked(locked, history) => {
             let mut held = Held {
                 locked,
                 history,
-                observation,
+                observation: seen,
+                signals: wait.signals().clone(),
             };
-            if let Err(error) = held.wait_for_bun(errand.migrations, wait) {
-                return held.release(Err(error));
+            match held.wait_for_bun(migrations, wait) {
+                Ok(()) => Ok(Some(Obtained::Lock(held))),
+                Err(error) => held.work(|_| Err(error)),
             }
-            Attempt::Obtained(Box::new(Obtained::Lock(held)))
         }
         Acquired::NothingLeft(session) => {
             session.close();
-            Attempt::Obtained(Box::new(Obtained::NothingLeft))
+            Ok(Some(Obtained::NothingLeft))
         }
-        Acquired::NoConnection(cause) => Attempt::NoConnection(cause),
-        Acquired::SteppedAside => Attempt::SteppedAside,
-    })
+        Acquired::NoConnection(cause) => {
+            let waited = patience.elapsed();
+            let second = format!("a second connection: {cause}");
+            let error = Error::NoSecondConnection { waited, cause };
+            not_yet(patience, second, error)
+        }
+        Acquired::SteppedAside => {
+            wait.pause(Duration::from_secs(1))?;
+            Ok(None)
+        }
+    }
+}
+
+/// One turn of waiting; at the deadline it is the error.
+fn not_yet(patience: &mut Wait, what: String, error: Error) -> Result<Option<Obtained>, Error> {
+    if patience.is_over() {
+        return Err(error);
+    }
+    patience.say(|| what);
+    patience.pause(Duration::from_secs(2))?;
+    Ok(None)
 }
 
 /// Refuses a standby, and a role that lacks a right, before anything is tried; `why` says what is to be written.
@@ -402,7 +400,7 @@ fn lacking(config: &Config, why: &str, user: &str, lacks: &str) -> Error {
     }
 }
 
-/// Judges what was observed.
+/// Judges what was observed by whoever has waited for so long, if it did.
 ///
 /// # Errors
 ///
@@ -413,6 +411,7 @@ pub fn judge<'a>(
     migrations: &'a [Migration],
     session: &mut Session,
     observation: &Observation,
+    waited: Option<Duration>,
 ) -> Result<Plan<'a>, Error> {
     observation.refuse_if_lost(config, migrations)?;
     let plan = plan_for(config, migrations, &observation.history)?;
@@ -425,7 +424,7 @@ pub fn judge<'a>(
     Err(Error::Pending {
         pending: pending.collect(),
         bun_row,
-        waited: None,
+        waited,
     })
 }
 
@@ -434,16 +433,12 @@ pub fn plan_for<'a>(
     migrations: &'a [Migration],
     history: &History,
 ) -> Result<Plan<'a>, Error> {
-    Ok(plan::make(migrations, history, &rules(config))?)
-}
-
-/// By what the configuration decides.
-fn rules(config: &Config) -> Rules<'_> {
-    Rules {
+    let rules = Rules {
         order: config.order,
         policy: config.divergence,
         own_tables: own_tables(config),
-    }
+    };
+    Ok(plan::make(migrations, history, &rules)?)
 }
 
 /// What our own tables are called.
@@ -513,7 +508,18 @@ pub fn say_ahead(plan: &Plan<'_>) {
     }
 }
 
-pub fn warn_of_odd_versions(migrations: &[Migration]) {
+/// Reads the files, and warns of those whose version is odd.
+///
+/// # Errors
+///
+/// [`Error::Files`] with every complaint.
+pub fn read_files(config: &Config) -> Result<Vec<Migration>, Error> {
+    let migrations = files::read(&config.migrations_dir).map_err(Error::Files)?;
+    warn_of_odd_versions(&migrations);
+    Ok(migrations)
+}
+
+fn warn_of_odd_versions(migrations: &[Migration]) {
     let is_odd = |it: &&Migration| !it.version.is_date() && !it.version.is_counter();
     let odd: Vec<&Migration> = migrations.iter().filter(is_odd).collect();
     if let [first, others @ ..] = odd.as_slice() {

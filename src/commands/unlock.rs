@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use log::info;
 
-use super::run::{look, say_target};
+use super::run::{FirstLook, look, say_target};
 use super::{Answer, Context};
 use crate::config::{self, Config};
 use crate::error::Error;
 use crate::files;
-use crate::history::{Observation, Tables};
 use crate::lock::{self, Stranger, row};
-use crate::migration::{Applied, History};
+use crate::migration::{Applied, History, Migration};
 use crate::plan::doubt::{COLUMNS, Doubt, Trial, Verdict};
 use crate::server::message::{Access, Message};
 use crate::server::session::{Session, Trouble};
@@ -32,14 +31,12 @@ const POLL: Duration = Duration::from_millis(250);
 
 pub fn run(context: &Context<'_>, id: Option<i64>) -> Result<Answer, Error> {
     let config = context.config()?;
-    let mut first = look(&config, context.signals, None)?;
+    let first = look(&config, context.signals, None)?;
     // A lock can be shown without any files; of a history that is lost sight of they tell.
     let migrations = files::read(&config.migrations_dir).unwrap_or_default();
     first.observation.refuse_if_lost(&config, &migrations)?;
-    let (runner, wait) = (&first.runner, &mut first.wait);
-    let (session, observation) = (first.session, &first.observation);
-    say_target(&config, observation, "the migration lock");
-    let text = unlock(&config, session, observation, runner, id, wait)?;
+    say_target(&config, &first.observation, "the migration lock");
+    let text = unlock(&config, first, &migrations, id)?;
     let layout = config::layout(context.environment);
     let lines = text.lines().map(|line| paragraph(line, layout));
     Ok(Answer::Done(lines.collect()))
@@ -54,27 +51,38 @@ pub fn run(context: &Context<'_>, id: Option<i64>) -> Result<Answer, Error> {
 /// [`Error::NoSuchRow`] if `id` is given and there is none.
 fn unlock(
     config: &Config,
-    mut session: Session,
-    observation: &Observation,
-    runner: &str,
+    mut first: FirstLook,
+    migrations: &[Migration],
     id: Option<i64>,
-    wait: &mut Wait,
 ) -> Result<String, Error> {
-    let locks = observation.locks.clone();
+    let locks = first.observation.locks.clone();
     let locks = locks.unwrap_or_else(|| config.locks_table.setting.clone());
-    let present = observation.lock_row;
+    let present = first.observation.lock_row;
     if let Some(id) = id.filter(|id| present != Some(*id)) {
         return Err(Error::NoSuchRow { locks, id, present });
     }
+    let (session, seen, wait) = (&mut first.session, &first.observation, &mut first.wait);
     let Some(row) = present else {
-        return free_row(&mut session, observation.tables.as_ref(), &locks);
+        return Ok(match lock::at_work(session, seen)? {
+            Some(runner) => format!("there is no row in {locks}; a runner is at work: {runner}\n"),
+            None => format!("the migration lock is free: there is no row in {locks}\n"),
+        });
+    };
+    let answer = |removed: bool, whose: &str| {
+        let row = format!("row {row} of {locks}, {whose}");
+        match removed {
+            true => format!("removed {row}; the migration lock is free\n"),
+            false => format!("{row}, has just been removed by somebody else\n"),
+        }
     };
     if row < 0 {
-        return remove_ours(config, session, observation, runner, row, wait);
+        let removed = remove_ours(config, &mut first, &locks, row)?;
+        first.session.close();
+        return Ok(answer(removed, "of a runner that is gone"));
     }
-    let (suspects, busy) = suspects(&mut session, wait)?;
+    let (suspects, busy) = suspects(session, wait)?;
     let doubt = match busy.is_empty() {
-        true => doubt(config, &mut session, &observation.history, runner)?,
+        true => doubt(session, migrations, &seen.history, &first.runner)?,
         false => None,
     };
     if id.is_none() || !busy.is_empty() {
@@ -90,16 +98,36 @@ fn unlock(
     info!(
         "row {row} of {locks} is bun's; {count} of other programs are connected to this database"
     );
-    suspects
-        .iter()
-        .for_each(|suspect| info!("it may be {suspect}"));
-    let removed = row::delete(config, &mut session, &locks, row, wait)?;
-    session.close();
-    let answer = removed_answer(removed, &locks, row, "bun's");
+    for suspect in &suspects {
+        info!("it may be {suspect}");
+    }
+    let removed = row::delete(config, session, &locks, row, wait)?;
+    first.session.close();
+    let answer = answer(removed, "bun's");
     Ok(match doubt {
         Some(doubt) => format!("{answer}{doubt}\n{}\n", doubt.remedy()),
         None => format!("{answer}lockstep up\n"),
     })
+}
+
+/// Removes a row of ours if its owner is gone, which having the guard proves. Returns false if it has just gone.
+fn remove_ours(
+    config: &Config,
+    first: &mut FirstLook,
+    locks: &str,
+    row: i64,
+) -> Result<bool, Error> {
+    let (session, seen, wait) = (&mut first.session, &first.observation, &mut first.wait);
+    let Some(tables) = &seen.tables else {
+        // Without a history table nobody can hold the guard, which is keyed by it.
+        return row::delete(config, session, locks, row, wait);
+    };
+    let removed = row::remove_dead(config, session, seen, tables, &first.runner, row, wait)?;
+    if !removed && let Some(holder) = lock::at_work(session, seen)? {
+        let (locks, id) = (locks.to_owned(), row);
+        return Err(Error::Held { locks, id, holder });
+    }
+    Ok(removed)
 }
 
 /// Who may be bun, and who of them is at work: is in a transaction, and in the same one a while later. Whoever is done
@@ -109,12 +137,12 @@ fn suspects(session: &mut Session, wait: &Wait) -> Result<(Vec<String>, Vec<Stri
     let mut seen: Option<Vec<Stranger>> = None;
     loop {
         let now = lock::strangers(|query| session.ask(query))?;
-        let was_busy = |it: &&Stranger| match &seen {
-            None => true,
-            Some(seen) => seen.iter().any(|seen| seen.transaction == it.transaction),
+        let is_busy = |it: &&Stranger| {
+            let is_same = |seen: &Stranger| seen.transaction == it.transaction;
+            let was_busy = |seen: &Vec<Stranger>| seen.iter().any(is_same);
+            it.transaction.is_some() && seen.as_ref().is_none_or(was_busy)
         };
-        let in_transaction = now.iter().filter(|it| it.transaction.is_some());
-        let busy: Vec<Stranger> = in_transaction.filter(was_busy).cloned().collect();
+        let busy: Vec<Stranger> = now.iter().filter(is_busy).cloned().collect();
         if busy.is_empty() || patience.is_over() {
             let words = |all: &[Stranger]| all.iter().map(Stranger::to_string).collect();
             return Ok((words(&now), words(&busy)));
@@ -124,10 +152,11 @@ fn suspects(session: &mut Session, wait: &Wait) -> Result<(Vec<String>, Vec<Stri
     }
 }
 
-/// The newest record, if it is bun's: bun may have died before it ran the file, or while it did.
+/// The newest record, if it is bun's: bun may have died before it ran the file, or while it did. A file that is not there
+/// is no reason to keep the row.
 fn doubt(
-    config: &Config,
     session: &mut Session,
+    migrations: &[Migration],
     history: &History,
     runner: &str,
 ) -> Result<Option<Doubt>, Error> {
@@ -136,8 +165,6 @@ fn doubt(
     let Some(version) = history.applied.last().filter(is_buns).map(|it| it.version) else {
         return Ok(None);
     };
-    // A directory that is not there is no reason to keep the row.
-    let migrations = files::read(&config.migrations_dir).unwrap_or_default();
     let file = migrations.iter().find(|it| it.version == version);
     let verdict = match file.map(Trial::by_part) {
         None => Verdict::Unknown("no file of it is there".to_owned()),
@@ -168,50 +195,5 @@ fn try_out(session: &mut Session, trial: &Trial<'_>, runner: &str) -> Result<Ver
             Ok(Verdict::Unknown(cause.message().to_owned()))
         }
         Err(trouble) => Err(trouble.while_doing(doing)),
-    }
-}
-
-/// There is no row; a runner may be about to write one.
-fn free_row(session: &mut Session, tables: Option<&Tables>, locks: &str) -> Result<String, Error> {
-    let holder = tables.map(|it| lock::holder(session, it)).transpose()?;
-    Ok(match holder.flatten() {
-        Some(holder) => format!("there is no row in {locks}; a runner is at work: {holder}\n"),
-        None => format!("the migration lock is free: there is no row in {locks}\n"),
-    })
-}
-
-/// Removes a row of ours if its owner is gone, which having the guard proves.
-fn remove_ours(
-    config: &Config,
-    mut session: Session,
-    observation: &Observation,
-    runner: &str,
-    row: i64,
-    wait: &mut Wait,
-) -> Result<String, Error> {
-    let locks = observation.locks.clone().unwrap_or_default();
-    let Some(tables) = &observation.tables else {
-        // Without a history table nobody can hold the guard, which is keyed by it.
-        let removed = row::delete(config, &mut session, &locks, row, wait)?;
-        return Ok(removed_answer(removed, &locks, row, GONE));
-    };
-    let removed = row::remove_dead(config, &mut session, observation, tables, runner, row, wait)?;
-    if !removed && let Some(holder) = lock::holder(&mut session, tables)? {
-        return Err(Error::Held {
-            locks,
-            id: row,
-            holder: holder.to_string(),
-        });
-    }
-    session.close();
-    Ok(removed_answer(removed, &locks, row, GONE))
-}
-
-const GONE: &str = "of a runner that is gone";
-
-fn removed_answer(removed: bool, locks: &str, row: i64, whose: &str) -> String {
-    match removed {
-        true => format!("removed row {row} of {locks}, {whose}; the migration lock is free\n"),
-        false => format!("row {row} of {locks}, {whose}, has just been removed by somebody else\n"),
     }
 }

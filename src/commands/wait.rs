@@ -49,29 +49,24 @@ fn wait<'a>(
     let (mut session, mut told, mut is_said) = (None, false, false);
     loop {
         match look(config, session.take(), runner, &mut wait) {
-            Ok((mut open, observation)) => {
-                let judged = judge(config, migrations, &mut open, &observation);
+            Ok((mut open, seen)) => {
+                let waited = Some(wait.elapsed());
+                let judged = judge(config, migrations, &mut open, &seen, waited);
                 // If the connection is lost meanwhile, the next look says so.
-                told = told
-                    || warn_of_dead_row(config, &mut open, &observation, &mut wait)
-                        .unwrap_or(false);
-                if let (Err(Error::Pending { pending, .. }), false) = (&judged, is_said) {
-                    let (pending, of) = (pending.len(), migrations.len());
-                    say_target(config, &observation, &format!("{pending} of {of} pending"));
+                told =
+                    told || warn_of_dead_row(config, &mut open, &seen, &mut wait).unwrap_or(false);
+                let error = match judged {
+                    Err(error @ Error::Pending { .. }) => error,
+                    judged => {
+                        open.close();
+                        return judged;
+                    }
+                };
+                if let (Error::Pending { pending, .. }, false) = (&error, is_said) {
+                    let (count, of) = (pending.len(), migrations.len());
+                    say_target(config, &seen, &format!("{count} of {of} pending"));
                     is_said = true;
                 }
-                let Err(Error::Pending {
-                    pending, bun_row, ..
-                }) = judged
-                else {
-                    open.close();
-                    return judged;
-                };
-                let error = Error::Pending {
-                    pending,
-                    bun_row,
-                    waited: Some(wait.elapsed()),
-                };
                 not_yet(error, &mut wait)?;
                 session = Some(open);
             }
