@@ -200,130 +200,113 @@ impl Error {
         match self {
             Error::Migration(failure) => failure.fields(),
             Error::TableWait { cause, before, .. } => {
-                let mut fields = vec![("sqlstate", Value::from(cause.sqlstate.as_str()))];
-                fields.extend(before.map(Before::field));
-                fields
+                let before = before.map(Before::field);
+                [cause.field()].into_iter().chain(before).collect()
             }
             Error::SessionWait { before, .. } => vec![before.field()],
-            Error::Database { cause, .. } => {
-                vec![("sqlstate", Value::from(cause.sqlstate.as_str()))]
-            }
+            Error::Database { cause, .. } => vec![cause.field()],
             Error::Pending { pending, .. } => vec![("pending", Value::from(pending.len()))],
             Error::BunRowWait { row, .. } => vec![("id", Value::from(row.id))],
             Error::Held { id, .. }
             | Error::BunRow { id, .. }
             | Error::NoSuchRow { id, .. }
-            | Error::LockLost { token: id, .. } => {
-                vec![("id", Value::from(*id))]
-            }
+            | Error::LockLost { token: id, .. } => vec![("id", Value::from(*id))],
             _ => Vec::new(),
         }
     }
 }
 
-type Formatter<'a, 'b> = &'a mut fmt::Formatter<'b>;
-
-/// In pieces: each hands on what is not its own.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words())
+    }
+}
+
+/// In pieces: each hands on what is not its own.
+impl Error {
+    fn words(&self) -> String {
         match self {
-            Error::Usage(problem) => f.write_str(problem),
+            Error::Usage(problem) => problem.clone(),
             Error::Environment(complaints) => {
-                f.write_str("the environment cannot be used; nothing was changed")?;
-                write_lines(f, complaints)
+                let what = "the environment cannot be used; nothing was changed";
+                what.to_owned() + &below(complaints)
             }
             Error::Files(problems) => {
-                f.write_str("the migration files cannot be used; nothing was changed")?;
-                write_lines(f, problems)
+                let what = "the migration files cannot be used; nothing was changed";
+                what.to_owned() + &below(problems)
             }
             Error::Unanswered { cause } => {
-                write!(f, "the answer could not be written to stdout: {cause}")
+                format!("the answer could not be written to stdout: {cause}")
             }
-            Error::Stopped { signal, doing } => write!(f, "stopped by {signal}: {doing}"),
+            Error::Stopped { signal, doing } => format!("stopped by {signal}: {doing}"),
             Error::HistoryElsewhere {
                 table,
                 search_path,
                 places,
-            } => write_elsewhere(f, table, search_path, places),
-            Error::NoWayBack(why) => write_no_way_back(f, why),
-            Error::Refused(refusal) => write_refusal(f, refusal),
+            } => of_elsewhere(table, search_path, places),
+            Error::NoWayBack(why) => of_no_way_back(why),
+            Error::Refused(refusal) => of_refusal(refusal),
             Error::Pending {
                 pending,
                 bun_row,
                 waited,
-            } => {
-                write_pending(f, pending, *waited)?;
-                bun_row.iter().try_for_each(|row| write!(f, "\n  {row}"))
-            }
-            Error::Migration(failure) => failure.fmt(f),
-            _ => self.write_server(f),
+            } => of_pending(pending, *waited) + &below(bun_row),
+            Error::Migration(failure) => failure.to_string(),
+            _ => self.of_server(),
         }
     }
-}
 
-impl Error {
     /// What is wrong with the server, or the way to it.
-    fn write_server(&self, f: Formatter<'_, '_>) -> fmt::Result {
+    fn of_server(&self) -> String {
         match self {
             Error::Rejected {
                 server,
                 cause,
                 hint,
             } => {
-                write!(f, "the server refused: {server}: {cause}")?;
-                hint.iter()
-                    .try_for_each(|hint| write!(f, "\n  hint: {hint}"))
+                let hint = hint.iter().map(|hint| format!("hint: {hint}"));
+                format!("the server refused: {server}: {cause}{}", below(hint))
             }
             Error::CannotConnect { server, cause } => {
-                write!(f, "cannot connect to {server}: {cause}")
+                format!("cannot connect to {server}: {cause}")
             }
             Error::Unreachable {
                 server,
                 waited,
                 cause,
-            } => write!(
-                f,
+            } => format!(
                 "the database could not be reached within {}: {server}: {cause}",
                 duration(*waited)
             ),
-            Error::NoSecondConnection { waited, cause } => write!(
-                f,
+            Error::NoSecondConnection { waited, cause } => format!(
                 "no second connection within {}: {cause}\n  \
                  hint: run again; a pool must have two for a runner",
                 duration(*waited)
             ),
-            Error::ConnectionLost { doing, cause } => write!(
-                f,
+            Error::ConnectionLost { doing, cause } => format!(
                 "the connection was lost: {doing}: {cause}\n  \
                  hint: run again; what was committed is in the history, and nothing is half done"
             ),
-            Error::RollbackLost { doing, cause } => write!(
-                f,
+            Error::RollbackLost { doing, cause } => format!(
                 "the connection was lost: {doing}: {cause}\n  hint: look at the history before \
                  you run it again: down counts from what is the newest then"
             ),
-            Error::UnexpectedAnswer { doing } => write!(
-                f,
+            Error::UnexpectedAnswer { doing } => format!(
                 "{doing}: the server's answer is not what was asked for\n  \
                  hint: run again; nothing is half done"
             ),
-            Error::OtherServer => f.write_str(
-                "the two connections reached different servers, or the first was cut; \
-                 nothing was begun\n  hint: run again; if it stays so, name one server",
-            ),
-            Error::Database { doing, cause } => {
-                write!(f, "{doing}: {cause}")?;
-                cause.write_notes(f)
-            }
-            _ => self.write_waiting(f),
+            Error::OtherServer => "the two connections reached different servers, or the first \
+                was cut; nothing was begun\n  hint: run again; if it stays so, name one server"
+                .to_owned(),
+            Error::Database { doing, cause } => format!("{doing}: {cause}{}", cause.notes()),
+            _ => self.of_waiting(),
         }
     }
 
     /// Who or what was in the way for too long.
-    fn write_waiting(&self, f: Formatter<'_, '_>) -> fmt::Result {
+    fn of_waiting(&self) -> String {
         match self {
-            Error::RunnerWait { holder, waited } => write!(
-                f,
+            Error::RunnerWait { holder, waited } => format!(
                 "another runner still holds the migration lock after {}: {holder}\n  \
                  hint: run again; the lock is gone the moment its holder is",
                 duration(*waited)
@@ -333,21 +316,18 @@ impl Error {
                 session,
                 waited,
                 before,
-            } => write!(
-                f,
+            } => format!(
                 "{doing}: gave up after {} of waiting for {session}\n  \
                  not run; {before}; run again when that session is done",
                 duration(*waited)
             ),
-            Error::BunRowWait { row, waited } => write!(
-                f,
+            Error::BunRowWait { row, waited } => format!(
                 "bun's lock is still there after {}: {row}\n  \
                  hint: run again if a bun process is at work; if you know that none is: lockstep unlock {}",
                 duration(*waited),
                 row.id
             ),
-            Error::LockLost { locks, token } => write!(
-                f,
+            Error::LockLost { locks, token } => format!(
                 "the migration lock was lost: row {token} is gone from {locks}: somebody deleted \
                  it, or another runner took over\n  nothing ran without the lock; what was \
                  committed before stays\n  hint: run again"
@@ -359,112 +339,91 @@ impl Error {
                 waited,
                 before,
             } => {
-                let waited = duration(*waited);
-                write!(f, "{doing}: gave up after {waited} of tries: {cause}")?;
-                cause.write_notes(f)?;
-                for blocker in blockers {
-                    write!(f, "\n  blocked by {blocker}")?;
-                }
-                match before {
-                    None => f.write_str("\n  nothing was changed; run again"),
-                    Some(before) => match before.direction {
-                        Direction::Up => write!(f, "\n  rolled back; {before}; run again"),
-                        Direction::Down => write!(f, "\n  not rolled back; {before}; run again"),
-                    },
-                }
+                let (waited, notes) = (duration(*waited), cause.notes());
+                let blockers = below(blockers.iter().map(|it| format!("blocked by {it}")));
+                let stays = match before.map(|it| (it, it.direction)) {
+                    None => "nothing was changed".to_owned(),
+                    Some((before, Direction::Up)) => format!("rolled back; {before}"),
+                    Some((before, Direction::Down)) => format!("not rolled back; {before}"),
+                };
+                format!(
+                    "{doing}: gave up after {waited} of tries: {cause}{notes}{blockers}\n  {stays}; run again"
+                )
             }
-            Error::RunnerAtWork { runner } => write!(
-                f,
+            Error::RunnerAtWork { runner } => format!(
                 "a rehearsal would get into the way of another runner: {runner}\n  \
                  hint: run again when it is done"
             ),
-            _ => self.write_wish(f),
+            _ => self.of_wish(),
         }
     }
 
     /// Why a command cannot do what it was asked for.
-    fn write_wish(&self, f: Formatter<'_, '_>) -> fmt::Result {
+    fn of_wish(&self) -> String {
         match self {
-            Error::Held { locks, id, holder } => write!(
-                f,
-                "row {id} of {locks} is a living runner's, and stays: {holder}"
+            Error::Held { locks, id, holder } => {
+                format!("row {id} of {locks} is a living runner's, and stays: {holder}")
+            }
+            Error::BunRow {
+                locks, id, busy, ..
+            } if !busy.is_empty() => format!(
+                "row {id} of {locks} {IS_BUNS}; it stays while these are at work:{}\n  \
+                 hint: end them, or when they are done: lockstep unlock {id}",
+                below(busy)
             ),
             Error::BunRow {
                 locks,
                 id,
                 doubt,
-                busy,
                 suspects,
+                ..
             } => {
-                write!(f, "row {id} of {locks} {IS_BUNS}")?;
-                if !busy.is_empty() {
-                    f.write_str("; it stays while these are at work:")?;
-                    write_lines(f, busy)?;
-                    return write!(
-                        f,
-                        "\n  hint: end them, or when they are done: lockstep unlock {id}"
-                    );
-                }
-                for suspect in suspects {
-                    write!(f, "\n  its owner may be {suspect}")?;
-                }
-                if suspects.is_empty() {
-                    let nobody = "no session of another program is connected to this database now";
-                    write!(f, "\n  {nobody}")?;
-                }
-                if let Some(doubt) = doubt {
-                    write!(f, "\n  {RECORDS_FIRST}: {doubt}")?;
-                }
-                write!(
-                    f,
-                    "\n  hint: if you know that no bun process is at work: lockstep unlock {id}"
+                let nobody = "no session of another program is connected to this database now";
+                let owners = match suspects.is_empty() {
+                    true => below([nobody]),
+                    false => below(suspects.iter().map(|it| format!("its owner may be {it}"))),
+                };
+                let doubt = below(doubt.iter().map(|it| format!("{RECORDS_FIRST}: {it}")));
+                format!(
+                    "row {id} of {locks} {IS_BUNS}{owners}{doubt}\n  \
+                     hint: if you know that no bun process is at work: lockstep unlock {id}"
                 )
             }
             Error::NoSuchRow { locks, id, present } => {
-                write!(f, "there is no row {id} in {locks}")?;
-                present
-                    .iter()
-                    .try_for_each(|present| write!(f, "; its row is {present}"))
+                let present = present.map(|present| format!("; its row is {present}"));
+                let present = present.unwrap_or_default();
+                format!("there is no row {id} in {locks}{present}")
             }
-            Error::NoSuchVersion { version, nearest } => write!(
-                f,
+            Error::NoSuchVersion { version, nearest } => format!(
                 "no file has the version {version}; nothing was changed; the nearest is {nearest}"
             ),
-            Error::RecordedBeyond { version, newer } => write!(
-                f,
+            Error::RecordedBeyond { version, newer } => format!(
                 "the history is beyond {version} already; nothing was changed; newer and recorded: {}",
                 listed(newer)
             ),
-            Error::CannotRehearse { statements } => {
-                f.write_str(
-                    "a rehearsal is one transaction, and what is pending does not fit into one; \
-                     nothing was changed",
-                )?;
-                write_lines(f, statements)
-            }
+            Error::CannotRehearse { statements } => format!(
+                "a rehearsal is one transaction, and what is pending does not fit into one; \
+                 nothing was changed{}",
+                below(statements)
+            ),
             // All others stand above.
-            other => write!(f, "{other:?}"),
+            other => format!("{other:?}"),
         }
     }
 }
 
-fn write_no_way_back(f: Formatter<'_, '_>, why: &WayBack) -> fmt::Result {
+fn of_no_way_back(why: &WayBack) -> String {
     match why {
         WayBack::None(objections) => {
-            f.write_str("these migrations cannot be rolled back; nothing was changed")?;
-            write_lines(f, objections)
+            let what = "these migrations cannot be rolled back; nothing was changed";
+            what.to_owned() + &below(objections)
         }
-        WayBack::TooFew { asked, recorded } => {
-            let are = if *recorded == 1 { "is" } else { "are" };
-            let recorded = counted(*recorded, "migration");
-            write!(
-                f,
-                "{asked} migrations cannot be rolled back: only {recorded} {are} recorded; \
-                 nothing was changed"
-            )
-        }
-        WayBack::NewerApplied(newer) => write!(
-            f,
+        WayBack::TooFew { asked, recorded } => format!(
+            "{asked} migrations cannot be rolled back: only {} {} recorded; nothing was changed",
+            counted(*recorded, "migration"),
+            are(*recorded)
+        ),
+        WayBack::NewerApplied(newer) => format!(
             "the history has changed while down waited: applied meanwhile: {}; nothing was \
              changed\n  hint: look at `lockstep status` before you run it again",
             listed(newer)
@@ -472,89 +431,68 @@ fn write_no_way_back(f: Formatter<'_, '_>, why: &WayBack) -> fmt::Result {
     }
 }
 
-fn write_refusal(f: Formatter<'_, '_>, refusal: &Refusal) -> fmt::Result {
+fn of_refusal(refusal: &Refusal) -> String {
     let (divergences, obstructions) = (&refusal.divergences, &refusal.obstructions);
     let what = match (divergences.is_empty(), obstructions.is_empty()) {
         (false, true) => "history and files disagree",
         (false, false) => "history and files disagree, and pending migrations cannot be run",
         (true, _) => "pending migrations cannot be run",
     };
-    write!(f, "{what}; nothing was run")?;
-    write_lines(f, divergences)?;
-    write_lines(f, obstructions)?;
-    for remedy in obstructions.iter().filter_map(|it| it.remedy.as_ref()) {
-        write!(f, "\n  hint: {remedy}")?;
-    }
-    use State::{Missing, Modified, OutOfOrder, Renamed};
-    let hints: [(&[State], &str); 4] = [
-        (
-            &[OutOfOrder],
+    let remedies = obstructions.iter().filter_map(|it| it.remedy.as_ref());
+    let mut hints: Vec<String> = remedies.map(ToString::to_string).collect();
+    let is_any = |state| divergences.iter().any(|it| it.state == state);
+    let mut hint = |text: &str| hints.push(text.to_owned());
+    if is_any(State::OutOfOrder) {
+        hint(
             "give the late files a newer version, or, if they may run late, run with MIGRATION_ORDER=any",
-        ),
-        (
-            &[Renamed],
+        );
+    }
+    if is_any(State::Renamed) {
+        hint(
             "give a renamed file its version back, or, if the new one is meant, take its record along: \
              lockstep baseline VERSION, with the new version",
-        ),
-        (
-            &[Modified, Missing],
+        );
+    }
+    if is_any(State::Modified) || is_any(State::Missing) {
+        hint(
             "bring back the files that were applied, or, if the difference is meant, \
              run with MIGRATION_DIVERGENCE=warn",
-        ),
-        (
-            &[Modified],
-            "or record a file that was mended as it is now: lockstep baseline VERSION, with its version",
-        ),
-    ];
-    let mut hints = hints.iter();
-    hints.try_for_each(|(states, hint)| {
-        match divergences.iter().any(|it| states.contains(&it.state)) {
-            true => write!(f, "\n  hint: {hint}"),
-            false => Ok(()),
-        }
-    })
-}
-
-fn write_elsewhere(
-    f: Formatter<'_, '_>,
-    table: &str,
-    search_path: &str,
-    places: &[String],
-) -> fmt::Result {
-    let found = places.join(", ");
-    write!(
-        f,
-        "the history is lost sight of: the search_path leads to no {table}, and {found} holds \
-         versions of these files; nothing was changed\n  search_path: {search_path}"
-    )?;
-    for place in places {
-        write!(
-            f,
-            "\n  hint: to go on with that one: MIGRATIONS_TABLE={place}"
-        )?;
+        );
     }
-    write!(
-        f,
-        "\n  hint: for a history of its own: MIGRATIONS_TABLE=SCHEMA.{table}, with the schema to \
-         create it in"
+    if is_any(State::Modified) {
+        hint(
+            "or record a file that was mended as it is now: lockstep baseline VERSION, with its version",
+        );
+    }
+    format!(
+        "{what}; nothing was run{}{}{}",
+        below(divergences),
+        below(obstructions),
+        below(hints.iter().map(|it| format!("hint: {it}")))
     )
 }
 
-fn write_pending(
-    f: Formatter<'_, '_>,
-    pending: &[String],
-    waited: Option<Duration>,
-) -> fmt::Result {
+fn of_elsewhere(table: &str, search_path: &str, places: &[String]) -> String {
+    let found = places.join(", ");
+    let hint = |it| format!("hint: to go on with that one: MIGRATIONS_TABLE={it}");
+    format!(
+        "the history is lost sight of: the search_path leads to no {table}, and {found} holds \
+         versions of these files; nothing was changed\n  search_path: {search_path}{}\n  \
+         hint: for a history of its own: MIGRATIONS_TABLE=SCHEMA.{table}, with the schema to create it in",
+        below(places.iter().map(hint))
+    )
+}
+
+fn of_pending(pending: &[String], waited: Option<Duration>) -> String {
     let still = match waited {
         Some(waited) => format!("still pending after {}", duration(waited)),
         None => "pending".to_owned(),
     };
-    match pending {
-        [] => write!(f, "whether migrations are {still} cannot be told")?,
-        [_] => write!(f, "1 migration is {still}")?,
-        several => write!(f, "{} migrations are {still}", several.len())?,
+    if pending.is_empty() {
+        return format!("whether migrations are {still} cannot be told");
     }
-    write_lines(f, pending)
+    let (migrations, are) = (counted(pending.len(), "migration"), are(pending.len()));
+    format!("{migrations} {are} {still}{}", below(pending))
 }
 
 /// What is said of a row of bun's.
@@ -574,17 +512,23 @@ impl BunRow {
 
 impl fmt::Display for BunRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "row {} of {} {IS_BUNS}", self.id, self.locks)?;
-        let doubt = self.doubt();
-        doubt.iter().try_for_each(|doubt| write!(f, "\n  {doubt}"))
+        let BunRow { id, locks, .. } = self;
+        write!(f, "row {id} of {locks} {IS_BUNS}{}", below(self.doubt()))
     }
 }
 
-fn write_lines(f: Formatter<'_, '_>, lines: &[impl fmt::Display]) -> fmt::Result {
-    lines.iter().try_for_each(|line| write!(f, "\n  {line}"))
+/// Each on a line of its own, below what was said before.
+fn below(lines: impl IntoIterator<Item = impl fmt::Display>) -> String {
+    let lines = lines.into_iter();
+    lines.map(|line| format!("\n  {line}")).collect()
 }
 
 fn listed(versions: &[Version]) -> String {
     let versions: Vec<String> = versions.iter().map(Version::to_string).collect();
     versions.join(", ")
+}
+
+/// The verb behind so many things.
+fn are(count: usize) -> &'static str {
+    if count == 1 { "is" } else { "are" }
 }

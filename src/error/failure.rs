@@ -4,7 +4,7 @@ use std::fmt;
 
 use log::kv::Value;
 
-use super::SqlError;
+use super::{SqlError, below};
 use crate::migration::Direction;
 use crate::sql::place::{Place, Precision};
 use crate::text::words::counted;
@@ -26,7 +26,7 @@ impl Failure {
     pub(super) fn fields(&self) -> Vec<(&'static str, Value<'_>)> {
         let mut fields = vec![
             ("file", Value::from(self.file.as_str())),
-            ("sqlstate", Value::from(self.cause.sqlstate.as_str())),
+            self.cause.field(),
             self.before.field(),
         ];
         if let Some(place) = &self.place {
@@ -96,10 +96,7 @@ impl fmt::Display for Failure {
                 write!(f, " the end of the file")?;
             }
         }
-        if let Some(statement) = &self.statement {
-            write!(f, "\n  {statement}")?;
-        }
-        self.cause.write_notes(f)?;
+        write!(f, "{}{}", below(&self.statement), self.cause.notes())?;
         let (stays, remedy) = self.aftermath();
         write!(f, "\n  {stays}")?;
         if let FailureOutcome::Partly { done } = self.outcome {
@@ -114,45 +111,39 @@ impl Failure {
     fn aftermath(&self) -> (&'static str, &'static str) {
         use Direction::{Down, Up};
         use FailureOutcome::{NotBegun, OutsideTransaction, Partly, RolledBack, TransactionEnded};
-        // A disk that is full, a timeout, a server's own trouble: the file is as it should be.
-        let fix = match self.cause.sqlstate.get(..2) {
-            Some("53" | "57" | "58" | "XX") => "remove the cause and run again",
-            _ => "fix the file and run again",
-        };
-        const WAIT: &str = "run again when that is done";
-        match (self.before.direction, &self.outcome) {
-            (Up, RolledBack) => ("rolled back", fix),
-            (Down, RolledBack) => ("it stays applied, whole", fix),
-            (Up, NotBegun) => ("not run", WAIT),
-            (Down, NotBegun) => ("it stays applied, whole", WAIT),
-            (Up, TransactionEnded) => (
-                "not recorded; if the file ended its transaction, what stands before that is committed",
-                fix,
-            ),
-            (Down, TransactionEnded) => (
-                "it stays recorded; if the file ended its transaction, what stands before that is committed",
-                fix,
-            ),
-            (Up, OutsideTransaction { left: false }) => {
-                ("not recorded", "remove the cause and run again")
+        let way = self.before.direction;
+        let stays = match (way, &self.outcome) {
+            (Up, RolledBack) => "rolled back",
+            (Up, NotBegun) => "not run",
+            (Down, RolledBack | NotBegun) => "it stays applied, whole",
+            (Up, TransactionEnded) => {
+                "not recorded; if the file ended its transaction, what stands before that is committed"
             }
-            (Up, OutsideTransaction { left: true }) => (
-                "not recorded",
-                "remove the cause and run again: the next run cleans up what this one left",
-            ),
-            (Down, OutsideTransaction { .. }) => (
-                "not rolled back",
-                "remove the cause and run again: the next down goes on with it, the next up brings it back",
-            ),
-            (Up, Partly { .. }) => (
-                "not recorded",
-                "fix the statement and run again: it goes on there",
-            ),
-            (Down, Partly { .. }) => (
-                "not rolled back",
-                "fix the statement and run down again: it goes on there",
-            ),
-        }
+            (Down, TransactionEnded) => {
+                "it stays recorded; if the file ended its transaction, what stands before that is committed"
+            }
+            (Up, OutsideTransaction { .. } | Partly { .. }) => "not recorded",
+            (Down, OutsideTransaction { .. } | Partly { .. }) => "not rolled back",
+        };
+        const REMOVE: &str = "remove the cause and run again";
+        let remedy = match (&self.outcome, way) {
+            // A disk that is full, a timeout, a server's own trouble: the file is as it should be.
+            (RolledBack | TransactionEnded, _) => match self.cause.sqlstate.get(..2) {
+                Some("53" | "57" | "58" | "XX") => REMOVE,
+                _ => "fix the file and run again",
+            },
+            (NotBegun, _) => "run again when that is done",
+            (OutsideTransaction { left: false }, Up) => REMOVE,
+            (OutsideTransaction { left: true }, Up) => {
+                "remove the cause and run again: the next run cleans up what this one left"
+            }
+            (OutsideTransaction { .. }, Down) => {
+                "remove the cause and run again: the next down goes on with it, the next up brings it back"
+            }
+            (Partly { .. }, Up) => "fix the statement and run again: it goes on there",
+            (Partly { .. }, Down) => "fix the statement and run down again: it goes on there",
+        };
+        (stays, remedy)
     }
 }
 

@@ -2,12 +2,14 @@
 
 use std::fmt;
 
+use log::kv::Value;
 use postgres::error::{DbError, ErrorPosition};
 
+use super::below;
 use crate::sql::sqlstate;
 
 /// What the server said of a statement, without the parts that speak of the server's own source code.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct SqlError {
     pub sqlstate: String,
     pub message: String,
@@ -23,20 +25,18 @@ impl SqlError {
     pub fn ours(code: &str, history: &str) -> SqlError {
         let words = sqlstate::OURS.iter().find(|(it, _)| *it == code);
         let words = words.map_or("a statement of our own failed", |(_, words)| *words);
-        let place = match code {
-            sqlstate::NOT_RECORDED => format!(" in {history}"),
-            sqlstate::STILL_RECORDED => format!(" from {history}"),
-            _ => String::new(),
+        let (place, hint) = match code {
+            sqlstate::NOT_RECORDED => (format!(" in {history}"), true),
+            sqlstate::STILL_RECORDED => (format!(" from {history}"), true),
+            _ => (String::new(), false),
         };
         SqlError {
             sqlstate: code.to_owned(),
             message: format!("{words}{place}"),
-            detail: None,
-            hint: matches!(code, sqlstate::NOT_RECORDED | sqlstate::STILL_RECORDED).then(|| {
+            hint: hint.then(|| {
                 format!("A trigger or a rule on {history}, a view in its place, or the file prevents it.")
             }),
-            query: None,
-            context: None,
+            ..SqlError::default()
         }
     }
 
@@ -76,17 +76,13 @@ impl From<&DbError> for SqlError {
                 true => Some("Use the pooler's transaction or session mode.".to_owned()),
                 false => error.hint().map(str::to_owned),
             },
-            query: inner_query(error),
+            // The statement of a function's that failed, if it was in a function.
+            query: match error.position() {
+                Some(ErrorPosition::Internal { query, .. }) => Some(query.clone()),
+                _ => None,
+            },
             context: error.where_().map(str::to_owned),
         }
-    }
-}
-
-/// The statement of a function's that failed, if it was in a function.
-fn inner_query(error: &DbError) -> Option<String> {
-    match error.position() {
-        Some(ErrorPosition::Internal { query, .. }) => Some(query.clone()),
-        _ => None,
     }
 }
 
@@ -100,17 +96,22 @@ impl std::error::Error for SqlError {}
 
 impl SqlError {
     /// DETAIL, HINT, QUERY and CONTEXT as psql shows them, each on lines of its own.
-    pub(super) fn write_notes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (label, note) in [
+    pub(super) fn notes(&self) -> String {
+        let notes = [
             ("DETAIL", &self.detail),
             ("HINT", &self.hint),
             ("QUERY", &self.query),
             ("CONTEXT", &self.context),
-        ] {
-            if let Some(note) = note {
-                write!(f, "\n  {label}: {}", note.replace('\n', "\n    "))?;
-            }
-        }
-        Ok(())
+        ];
+        let given = notes.into_iter().filter_map(|(label, note)| {
+            let note = note.as_ref()?.replace('\n', "\n    ");
+            Some(format!("{label}: {note}"))
+        });
+        below(given)
+    }
+
+    /// What the log's structured line carries.
+    pub(super) fn field(&self) -> (&'static str, Value<'_>) {
+        ("sqlstate", Value::from(self.sqlstate.as_str()))
     }
 }
