@@ -59,20 +59,14 @@ fn main() -> ExitCode {
             ..config::logging(&environment)
         },
     });
-    let ended = match command
+    let ended = command
         .map_err(Error::Usage)
         .and_then(|command| run(command, &environment, signals))
-    {
-        Ok(answer) => tell(answer),
-        Err(error) => Err(error),
-    };
-    match ended {
-        Ok(code) => code,
-        Err(error) => {
-            logging::report_error(&error.to_string(), &error.fields());
-            ExitCode::from(exit_code(&error))
-        }
-    }
+        .and_then(tell);
+    ended.unwrap_or_else(|error| {
+        logging::report_error(&error.to_string(), &error.fields());
+        ExitCode::from(exit_code(&error))
+    })
 }
 
 fn run(
@@ -88,10 +82,10 @@ fn run(
     };
     match command {
         Command::Help(topic) => Ok(Answer::Asked(cli::help(topic))),
-        Command::Version => Ok(Answer::Asked(format!(
-            "lockstep {}\n",
-            env!("CARGO_PKG_VERSION")
-        ))),
+        Command::Version => {
+            let version = concat!("lockstep ", env!("CARGO_PKG_VERSION"), "\n");
+            Ok(Answer::Asked(version.to_owned()))
+        }
         Command::Up => commands::up::run(context),
         Command::Unlock(id) => commands::unlock::run(context, id),
         Command::Down(which) => commands::down::run(context, which),
@@ -125,35 +119,33 @@ fn run(
 /// Prints the answer, and chooses the exit code.
 fn tell(answer: Answer) -> Result<ExitCode, Error> {
     let unanswered = |cause| Error::Unanswered { cause };
-    match answer {
-        Answer::Logged => Ok(ExitCode::SUCCESS),
-        Answer::Asked(text) => print(&text).map(|()| ExitCode::SUCCESS).map_err(unanswered),
-        Answer::Done(text) => {
-            if let Err(cause) = print(&text) {
-                warn!("{}", unanswered(cause).brief());
-            }
-            Ok(ExitCode::SUCCESS)
+    let (text, found) = match answer {
+        Answer::Logged => return Ok(ExitCode::SUCCESS),
+        Answer::Asked(text) => {
+            print(&text).map_err(unanswered)?;
+            return Ok(ExitCode::SUCCESS);
         }
-        Answer::Found(text, error) => match print(&text) {
-            Ok(()) => Ok(ExitCode::from(exit_code(&error))),
-            Err(cause) => {
-                warn!("{}", unanswered(cause).brief());
-                Err(*error)
-            }
-        },
+        Answer::Done(text) => (text, None),
+        Answer::Found(text, error) => (text, Some(error)),
+    };
+    let printed = print(&text).map_err(|cause| warn!("{}", unanswered(cause).brief()));
+    match found {
+        None => Ok(ExitCode::SUCCESS),
+        Some(error) if printed.is_ok() => Ok(ExitCode::from(exit_code(&error))),
+        Some(error) => Err(*error),
     }
 }
 
 /// Writes to stdout. Whoever reads it may have read enough and gone away, which is no failure of ours.
 fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout();
-    let written = stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush());
-    written.or_else(|error| match error.kind() {
-        io::ErrorKind::BrokenPipe => Ok(()),
-        _ => Err(error),
-    })
+    let written = stdout.write_all(text.as_bytes());
+    written
+        .and_then(|()| stdout.flush())
+        .or_else(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => Ok(()),
+            _ => Err(error),
+        })
 }
 
 /// The number of each error, as the manual's table has it. There is no `_` arm: a new kind of error must choose its number.
@@ -202,13 +194,9 @@ fn exit_code(error: &Error) -> u8 {
         | Error::RecordedBeyond { .. }
         | Error::HistoryElsewhere { .. } => 5,
         Error::Pending { .. } => 6,
-        Error::Stopped {
-            signal: Signal::Interrupt,
-            ..
-        } => 130,
-        Error::Stopped {
-            signal: Signal::Terminate,
-            ..
-        } => 143,
+        Error::Stopped { signal, .. } => match signal {
+            Signal::Interrupt => 130,
+            Signal::Terminate => 143,
+        },
     }
 }
