@@ -151,10 +151,7 @@ static COMMANDS: [Entry; 12] = [
         options: &[],
         summary: "create the files of a migration",
         page: include_str!("cli/pages/new.txt"),
-        read: |words| {
-            let name = words.required("", |word| Some(word.to_owned()));
-            name.map(Command::New)
-        },
+        read: |words| Ok(Command::New(words.required("", |word| Some(word.into()))?)),
     },
     Entry {
         name: "import",
@@ -163,7 +160,7 @@ static COMMANDS: [Entry; 12] = [
         summary: "write another tool's migrations under our names",
         page: include_str!("cli/pages/import.txt"),
         read: |words| {
-            let directory = words.required("", |word| Some(PathBuf::from(word)));
+            let directory = words.required("", |word| Some(word.into()));
             directory.map(Command::Import)
         },
     },
@@ -282,26 +279,20 @@ impl Words {
             {
                 return Err(unknown_option(&word.to_string_lossy(), Some(entry)));
             }
-            let number = rest
-                .try_raw_args()
-                .and_then(|mut raw| raw.next_if(is_negative_number));
+            let raw = rest.try_raw_args();
+            let number = raw.and_then(|mut raw| raw.next_if(is_negative_number));
             let arg = match number {
-                Some(number) => Arg::Value(number),
-                None => match rest
-                    .next()
-                    .map_err(|error| words.wrong(&error.to_string()))?
-                {
-                    Some(arg) => arg,
-                    None => return Ok(words),
-                },
+                Some(number) => Some(Arg::Value(number)),
+                None => rest.next().map_err(|it| words.wrong(&it.to_string()))?,
             };
             match arg {
-                Arg::Value(word) if entry.operand.is_empty() || words.operand.is_some() => {
+                None => return Ok(words),
+                Some(Arg::Value(word)) if entry.operand.is_empty() || words.operand.is_some() => {
                     return Err(unexpected(&word, entry.name, Some(entry)));
                 }
-                Arg::Value(word) => words.operand = Some(word),
-                Arg::Long("help") | Arg::Short('h') => {}
-                option => {
+                Some(Arg::Value(word)) => words.operand = Some(word),
+                Some(Arg::Long("help") | Arg::Short('h')) => {}
+                Some(option) => {
                     let known = entry.options.iter().find(|it| option == Arg::Long(it));
                     let unknown = || unknown_option(&shown(&option), Some(entry));
                     words.options.push(known.copied().ok_or_else(unknown)?);
@@ -330,9 +321,9 @@ impl Words {
         let Some(word) = &self.operand else {
             return Ok(None);
         };
-        let (shown, name) = (quoted(word), self.entry.name);
-        let unusable = || self.wrong(&format!("unusable argument {shown} after {name:?}: {what}"));
-        read(word).map(Some).ok_or_else(unusable)
+        let (shown, name) = (word.to_string_lossy(), self.entry.name);
+        let unusable = format!("unusable argument {shown:?} after {name:?}: {what}");
+        read(word).map(Some).ok_or_else(|| self.wrong(&unusable))
     }
 
     /// Like [`Words::optional`], of an operand that must not be missing.
@@ -367,16 +358,14 @@ fn plain_number(text: &str) -> Option<usize> {
 
 fn unknown_command(word: &OsString) -> String {
     let names: Vec<&str> = COMMANDS.iter().map(|entry| entry.name).collect();
-    let instead = match known_elsewhere(&word.to_string_lossy()) {
+    let word = word.to_string_lossy();
+    let instead = match known_elsewhere(&word) {
         Some("init") => "there is nothing to set up: `lockstep new NAME` makes the first migration, and `lockstep up` \
                          what it needs in the database".to_owned(),
         Some(name) => format!("did you mean {name:?}?"),
         None => format!("use one of {}", names.join(", ")),
     };
-    see_help(
-        &format!("unknown command {}: {instead}", quoted(word)),
-        None,
-    )
+    see_help(&format!("unknown command {word:?}: {instead}"), None)
 }
 
 /// An option that the command does not take, or that no command stands before.
@@ -391,10 +380,8 @@ fn unknown_option(shown: &str, entry: Option<&Entry>) -> String {
         None => format!("use one of {}--help", known.concat()),
     };
     let after = entry.map(|entry| format!(" after {:?}", entry.name));
-    let problem = format!(
-        "unknown option {shown:?}{}: {instead}",
-        after.unwrap_or_default()
-    );
+    let after = after.unwrap_or_default();
+    let problem = format!("unknown option {shown:?}{after}: {instead}");
     see_help(&problem, entry)
 }
 
@@ -407,24 +394,16 @@ fn shown(option: &Arg<'_>) -> String {
 }
 
 fn unexpected(word: &OsString, after: &str, entry: Option<&Entry>) -> String {
-    see_help(
-        &format!("unexpected argument {} after {after:?}", quoted(word)),
-        entry,
-    )
+    let word = word.to_string_lossy();
+    let problem = format!("unexpected argument {word:?} after {after:?}");
+    see_help(&problem, entry)
 }
 
 /// A complaint, and where to read on.
 fn see_help(problem: &str, entry: Option<&Entry>) -> String {
     let page = entry.map(|entry| format!(" {}", entry.name));
-    format!(
-        "{problem} (see `lockstep help{}`)",
-        page.unwrap_or_default()
-    )
-}
-
-/// The argument in quotes, on one line whatever it holds.
-fn quoted(argument: &OsString) -> String {
-    format!("{:?}", argument.to_string_lossy())
+    let page = page.unwrap_or_default();
+    format!("{problem} (see `lockstep help{page}`)")
 }
 
 /// Our command or variable for what other tools call otherwise.
@@ -451,9 +430,8 @@ fn known_elsewhere(word: &str) -> Option<&'static str> {
         ("unlock", "force|release|repair"),
     ];
     let word = word.trim_start_matches('-').to_lowercase();
-    let found = WORDS
-        .iter()
-        .find(|(_, others)| others.split('|').any(|it| it == word));
+    let is_it = |others: &str| others.split('|').any(|it| it == word);
+    let found = WORDS.iter().find(|(_, others)| is_it(others));
     found.map(|(name, _)| *name)
 }
 
