@@ -158,6 +158,12 @@ impl Reader<'_> {
         Some(self.lock(&parts, mode))
     }
 
+    /// The same of the table that stands behind a word.
+    fn lock_behind(&mut self, word: &str, mut words: Cursor<'_>, mode: Mode) -> Option<Name> {
+        let found = words.seek(word);
+        found.then(|| self.lock_here(&mut words, mode)).flatten()
+    }
+
     fn lock_name(&mut self, name: &Name, mode: Mode) {
         let relation = self.world.relations.get_mut(name);
         let Some(relation) = relation.filter(|it| it.is_old) else {

@@ -1,6 +1,7 @@
 //! `ALTER …`: which lock each form takes (`AlterTableGetLockLevel` in the server's `commands/tablecmds.c`, and the
 //! manual's page on ALTER TABLE), and what it does to the rows.
 
+use super::relations::names;
 use super::types::Type;
 use super::world::{Link, LinkKind};
 use super::{
@@ -190,7 +191,8 @@ impl Reader<'_> {
                     true => self.warn(Harm::Scan, table, READS_AND_BLOCKS, NOT_VALID),
                     false => self.warn(Harm::BlocksWrites, table, KEEPS_WRITERS_OUT, SHORT),
                 }
-                self.foreign_key(table, name, words);
+                let columns = names(words.group());
+                self.references(table, name, columns, words);
                 return Mode::ShareRowExclusive;
             }
             "primary key" | "unique" if !words.has("using index") => {
@@ -203,11 +205,10 @@ impl Reader<'_> {
                 }
                 if kind == "check"
                     && let Some(column) = words.group().and_then(not_null_of)
+                    && let Some(known) = self.world.column(table, &column)
                 {
-                    let usual = format!("{}_{column}_check", table.name);
-                    if let Some(known) = self.world.column(table, &column) {
-                        known.proofs.insert(name.unwrap_or(usual), is_valid);
-                    }
+                    let name = name.unwrap_or_else(|| format!("{}_{column}_check", table.name));
+                    known.proofs.insert(name, is_valid);
                 }
             }
             _ => {}
@@ -310,15 +311,10 @@ impl Reader<'_> {
         let old = known.and_then(|it| it.of.replace(new.clone()));
         let is_plain = !words.seek("using") || is_cast_of(words, column, &new);
         let safer = "add a second column, copy in batches, and switch";
-        let is_kept = |old: &Type| old.is_kept_by(&new, &self.world.coercible);
-        let has_domain = |old: &Type| {
-            [old, &new]
-                .iter()
-                .any(|it| self.world.domains.contains(&it.name))
-        };
-        match old {
-            Some(old) if !is_kept(&old) && !has_domain(&old) => self.rewrites(table, safer),
-            Some(old) if is_kept(&old) && is_plain => {}
+        let is_domain = |it: &Type| self.world.domains.contains(&it.name);
+        match old.map(|old| (old.is_kept_by(&new, &self.world.coercible), is_domain(&old))) {
+            Some((false, false)) if !is_domain(&new) => self.rewrites(table, safer),
+            Some((true, _)) if is_plain => {}
             _ => {
                 let message = "rewrites {} unless the values stay as they are";
                 self.warn(Harm::MayRewrite, table, message, safer);

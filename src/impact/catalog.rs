@@ -38,14 +38,12 @@ pub struct Table {
 type Take = fn(&mut Catalog, &SimpleQueryRow) -> Option<()>;
 
 /// What is asked, in this order, and who takes the rows of the answer.
-const QUESTIONS: [(&str, Take); 7] = [
+const QUESTIONS: [(&str, Take); 5] = [
     (TABLES, table),
     (INDEXES, index),
     (LINKS, link),
     (COLUMNS, column),
-    (VOLATILE, volatile),
-    (DOMAINS, domain),
-    (CASTS, cast),
+    (FACTS, fact),
 ];
 
 /// Asks for all that the pending statements could mean.
@@ -172,30 +170,23 @@ fn column(catalog: &mut Catalog, row: &SimpleQueryRow) -> Option<()> {
     Some(())
 }
 
-const VOLATILE: &str = "SELECT proname AS name FROM pg_proc WHERE provolatile = 'v' AND proname = {mentioned} \
-         UNION SELECT t.typname FROM pg_type t WHERE t.typtype = 'd' AND (t.typnotnull \
+const FACTS: &str = "SELECT 'volatile' AS kind, proname AS name, '' AS target FROM pg_proc \
+           WHERE provolatile = 'v' AND proname = {mentioned} \
+         UNION ALL SELECT 'volatile', t.typname, '' FROM pg_type t WHERE t.typtype = 'd' AND (t.typnotnull \
            OR EXISTS (SELECT FROM pg_constraint o WHERE o.contypid = t.oid) \
-           OR EXISTS (SELECT FROM pg_type b WHERE b.oid = t.typbasetype AND b.typtype = 'd'))";
-
-fn volatile(catalog: &mut Catalog, row: &SimpleQueryRow) -> Option<()> {
-    catalog.world.volatile.insert(text(row, "name")?);
-    Some(())
-}
-
-const DOMAINS: &str = "SELECT typname AS name FROM pg_type WHERE typtype = 'd'";
-
-fn domain(catalog: &mut Catalog, row: &SimpleQueryRow) -> Option<()> {
-    catalog.world.domains.insert(text(row, "name")?);
-    Some(())
-}
-
-const CASTS: &str = "SELECT format_type(castsource, NULL) AS source, format_type(casttarget, NULL) AS target \
-         FROM pg_cast WHERE castmethod = 'b' \
-         UNION SELECT format_type(t.typbasetype, NULL), t.typname FROM pg_type t WHERE t.typtype = 'd' \
+           OR EXISTS (SELECT FROM pg_type b WHERE b.oid = t.typbasetype AND b.typtype = 'd')) \
+         UNION ALL SELECT 'domain', typname, '' FROM pg_type WHERE typtype = 'd' \
+         UNION ALL SELECT 'cast', format_type(castsource, NULL), format_type(casttarget, NULL) \
+           FROM pg_cast WHERE castmethod = 'b' \
+         UNION ALL SELECT 'cast', format_type(t.typbasetype, NULL), t.typname FROM pg_type t WHERE t.typtype = 'd' \
            AND t.typtypmod = -1 AND NOT t.typnotnull AND NOT EXISTS (SELECT FROM pg_constraint o WHERE o.contypid = t.oid)";
 
-fn cast(catalog: &mut Catalog, row: &SimpleQueryRow) -> Option<()> {
-    let pair = (text(row, "source")?, text(row, "target")?);
-    catalog.world.coercible.insert(pair);
+fn fact(catalog: &mut Catalog, row: &SimpleQueryRow) -> Option<()> {
+    let (world, name) = (&mut catalog.world, text(row, "name")?);
+    match row.get("kind")? {
+        "volatile" => world.volatile.insert(name),
+        "domain" => world.domains.insert(name),
+        _ => world.coercible.insert((name, text(row, "target")?)),
+    };
     Some(())
 }

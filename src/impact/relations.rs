@@ -35,17 +35,6 @@ impl Reader<'_> {
         }
     }
 
-    /// Locks the table that stands behind a word.
-    pub(super) fn lock_behind(
-        &mut self,
-        word: &str,
-        mut words: Cursor<'_>,
-        mode: Mode,
-    ) -> Option<Name> {
-        let found = words.seek(word);
-        found.then(|| self.lock_here(&mut words, mode)).flatten()
-    }
-
     fn create_table(&mut self, mut words: Cursor<'_>) {
         let is_optional = words.takes("if not exists");
         let Some(parts) = words.parts() else { return };
@@ -69,24 +58,14 @@ impl Reader<'_> {
         for mut element in columns.map(Cursor::elements).unwrap_or_default() {
             let constraint = element.takes("constraint").then(|| element.name());
             if element.takes("foreign key") {
-                self.foreign_key(&table, constraint.flatten(), element);
+                let columns = names(element.group());
+                self.references(&table, constraint.flatten(), columns, element);
             } else if constraint.is_none()
                 && let Some(column) = element.name()
             {
                 self.references(&table, None, vec![column], element);
             }
         }
-    }
-
-    /// What stands behind `FOREIGN KEY`.
-    pub(super) fn foreign_key(
-        &mut self,
-        table: &Name,
-        name: Option<String>,
-        mut words: Cursor<'_>,
-    ) {
-        let columns = names(words.group());
-        self.references(table, name, columns, words);
     }
 
     /// A foreign key takes the same lock on both tables.
@@ -131,10 +110,7 @@ impl Reader<'_> {
     fn create_index(&mut self, mut words: Cursor<'_>) {
         let concurrently = words.takes("concurrently");
         let _ = words.takes("if not exists");
-        let index = match words.at_word("on") {
-            true => None,
-            false => words.name(),
-        };
+        let index = (!words.at_word("on")).then(|| words.name()).flatten();
         let Some(table) = words.takes("on").then(|| words.table()).flatten() else {
             return;
         };
@@ -204,7 +180,7 @@ impl Reader<'_> {
 }
 
 /// The names in a list, if there is one.
-fn names(list: Option<Cursor<'_>>) -> Vec<String> {
+pub(super) fn names(list: Option<Cursor<'_>>) -> Vec<String> {
     let elements = list.map(Cursor::elements).unwrap_or_default().into_iter();
     elements.filter_map(|mut it| it.name()).collect()
 }
