@@ -25,6 +25,9 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, IsTerminal};
+use std::mem;
+#[cfg(unix)]
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -102,46 +105,17 @@ impl fmt::Display for Complaint {
 pub fn load(environment: &Environment) -> Result<Config, Vec<Complaint>> {
     let mut inquiry = Inquiry::of(environment);
     inquiry.setting(&variables::RUN);
-    let server = inquiry.server();
-    let migrations_dir = inquiry.setting(&variables::MIGRATIONS_DIR);
-    let (history_table, locks_table) = inquiry.tables();
-    let database_wait = inquiry.setting(&variables::DATABASE_WAIT);
-    let lock_wait = inquiry.setting(&variables::LOCK_WAIT);
-    let migration_wait = inquiry.setting(&variables::MIGRATION_WAIT);
-    let ddl_lock_timeout = inquiry.setting(&variables::DDL_LOCK_TIMEOUT);
-    let ddl_lock_retry = inquiry.setting(&variables::DDL_LOCK_RETRY);
-    let statement_timeout = inquiry.setting(&variables::STATEMENT_TIMEOUT);
-    let order = inquiry.setting(&variables::ORDER);
-    let divergence = inquiry.setting(&variables::DIVERGENCE);
     inquiry.logging();
-
-    let Inquiry {
-        mut complaints,
-        warnings,
-        ..
-    } = inquiry;
-    match server {
-        Some(server) if complaints.is_empty() => Ok(Config {
-            server,
-            migrations_dir,
-            journal_table: history_table.suffixed(variables::JOURNAL_SUFFIX),
-            history_table,
-            locks_table,
-            database_wait,
-            lock_wait,
-            migration_wait,
-            ddl_lock_timeout,
-            ddl_lock_retry,
-            statement_timeout,
-            order,
-            divergence,
-            warnings,
-        }),
-        _ => {
-            complaints.sort_by_key(|complaint| position(complaint.variable));
-            Err(complaints)
-        }
+    let config = inquiry.config();
+    match config {
+        Some(config) if inquiry.complaints.is_empty() => Ok(config),
+        _ => Err(in_order(inquiry.complaints)),
     }
+}
+
+fn in_order(mut complaints: Vec<Complaint>) -> Vec<Complaint> {
+    complaints.sort_by_key(|it| variables::all().position(|known| known.name == it.variable));
+    complaints
 }
 
 /// Like [`load`], for whatever writes: it must be told where the database is.
@@ -156,8 +130,7 @@ pub fn load_to_write(environment: &Environment) -> Result<Config, Vec<Complaint>
     };
     let mut complaints = loaded.err().unwrap_or_default();
     complaints.push(complaint(&variables::URL, problem));
-    complaints.sort_by_key(|complaint| position(complaint.variable));
-    Err(complaints)
+    Err(in_order(complaints))
 }
 
 /// What the log should be, with the defaults where a value is unusable: [`load`] complains of those.
@@ -168,10 +141,8 @@ pub fn logging(environment: &Environment) -> logging::Settings {
 /// Like [`logging()`], for the bare `lockstep`: it stands in for a service's start, whose log programs read.
 pub fn service_logging(environment: &Environment) -> logging::Settings {
     let mut settings = logging(environment);
-    let is_text_wanted = environment
-        .value(&variables::LOG_FORMAT)
-        .is_ok_and(|it| it.is_some());
-    if !is_text_wanted && !environment.has_terminal() {
+    let wanted = environment.value(&variables::LOG_FORMAT);
+    if !wanted.is_ok_and(|it| it.is_some()) && !environment.has_terminal() {
         settings.format = logging::Format::Json;
     }
     settings
@@ -190,8 +161,7 @@ pub fn layout(environment: &Environment) -> Layout {
 ///
 /// The value is not a boolean.
 pub fn switch(environment: &Environment) -> Result<bool, Complaint> {
-    let value = environment.value(&variables::RUN)?;
-    Ok(value.unwrap_or_else(|| variables::RUN.default()))
+    environment.setting(&variables::RUN)
 }
 
 /// Where the files are. Judges nothing else: whoever only makes files needs no database.
@@ -200,12 +170,8 @@ pub fn switch(environment: &Environment) -> Result<bool, Complaint> {
 ///
 /// The value is not a path.
 pub fn migrations_dir(environment: &Environment) -> Result<PathBuf, Vec<Complaint>> {
-    let mut inquiry = Inquiry::of(environment);
-    let directory = inquiry.setting(&variables::MIGRATIONS_DIR);
-    match inquiry.complaints.is_empty() {
-        true => Ok(directory),
-        false => Err(inquiry.complaints),
-    }
+    let directory = environment.setting(&variables::MIGRATIONS_DIR);
+    directory.map_err(|complaint| vec![complaint])
 }
 
 /// Returns true if and only if a variable says where a database is; if none does, there would be the default, which nobody
@@ -214,11 +180,6 @@ pub fn names_a_database(environment: &Environment) -> bool {
     let databases = [variables::DATABASE.variable.name, "PGDATABASE"];
     let is_set = |name: &&str| environment.named(name).is_some();
     address_is_missing(environment).is_none() || databases.iter().any(is_set)
-}
-
-/// Where the variable stands in the table.
-fn position(variable: &str) -> Option<usize> {
-    variables::all().position(|it| it.name == variable)
 }
 
 /// The variables, and what else of the surroundings a default depends on.
@@ -255,11 +216,9 @@ impl Environment {
     pub fn read() -> Environment {
         let named = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value));
         let variables: BTreeMap<String, OsString> = env::vars_os().filter_map(named).collect();
+        let home = variables.get(variables::HOME.name);
         Environment {
-            home: variables
-                .get(variables::HOME.name)
-                .filter(|home| !home.is_empty())
-                .map(PathBuf::from),
+            home: home.filter(|it| !it.is_empty()).map(PathBuf::from),
             variables,
             stderr_columns: columns(&io::stderr()),
             stdout_columns: columns(&io::stdout()),
@@ -281,14 +240,22 @@ impl Environment {
         value.filter(|value| !value.is_empty())
     }
 
+    /// The file that is given, whose name came from a variable or from a text, so it is one again; or this one in the home
+    /// directory.
+    fn file(&self, given: Option<Vec<u8>>, default: &str) -> Option<PathBuf> {
+        match given {
+            #[cfg(unix)]
+            Some(path) => Some(OsString::from_vec(path).into()),
+            #[cfg(not(unix))]
+            Some(path) => String::from_utf8(path).ok().map(PathBuf::from),
+            None => Some(self.home.as_ref()?.join(default)),
+        }
+    }
+
     fn text(&self, variable: &'static Variable) -> Result<Option<&str>, Complaint> {
-        let Some(value) = self.get(variable) else {
-            return Ok(None);
-        };
-        value
-            .to_str()
-            .map(Some)
-            .ok_or_else(|| complaint(variable, "is not valid UTF-8"))
+        let text = self.get(variable).map(OsStr::to_str);
+        let unusable = || complaint(variable, "is not valid UTF-8");
+        text.map(|text| text.ok_or_else(unusable)).transpose()
     }
 
     fn terminal(&self, columns: usize) -> Layout {
@@ -297,30 +264,31 @@ impl Environment {
         let wished = wished.and_then(|it| it.parse().ok()).filter(|&it| it > 0);
         Layout::Terminal {
             columns: wished.unwrap_or(columns),
-            paint: match self.wants_colours() {
-                true => Paint::Ansi,
-                false => Paint::None,
+            // See <https://no-color.org>.
+            paint: match self.get(&variables::NO_COLOR) {
+                None if !self.is_dumb() => Paint::Ansi,
+                _ => Paint::None,
             },
         }
     }
 
-    /// See <https://no-color.org>.
-    fn wants_colours(&self) -> bool {
-        self.get(&variables::NO_COLOR).is_none() && !self.is_dumb()
-    }
-
     fn is_dumb(&self) -> bool {
-        self.get(&variables::TERM)
-            .is_some_and(|term| term == "dumb")
+        let term = self.get(&variables::TERM);
+        term.is_some_and(|it| it == "dumb")
     }
 
     fn value<T>(&self, setting: &'static Setting<T>) -> Result<Option<T>, Complaint> {
-        let Some(text) = self.text(&setting.variable)? else {
-            return Ok(None);
+        let parse = |text| {
+            let value = (setting.parse)(text);
+            value.map_err(|problem| complaint(&setting.variable, problem))
         };
-        (setting.parse)(text)
-            .map(Some)
-            .map_err(|problem| complaint(&setting.variable, problem))
+        self.text(&setting.variable)?.map(parse).transpose()
+    }
+
+    /// The variable's value, or the default if it is unset.
+    fn setting<T>(&self, setting: &'static Setting<T>) -> Result<T, Complaint> {
+        let value = self.value(setting)?;
+        Ok(value.unwrap_or_else(|| setting.default()))
     }
 }
 
@@ -340,6 +308,27 @@ impl<'a> Inquiry<'a> {
         }
     }
 
+    /// Everything `up` needs; none after a complaint of the server.
+    fn config(&mut self) -> Option<Config> {
+        let (history_table, locks_table) = self.tables();
+        Some(Config {
+            migrations_dir: self.setting(&variables::MIGRATIONS_DIR),
+            journal_table: history_table.suffixed(variables::JOURNAL_SUFFIX),
+            history_table,
+            locks_table,
+            database_wait: self.setting(&variables::DATABASE_WAIT),
+            lock_wait: self.setting(&variables::LOCK_WAIT),
+            migration_wait: self.setting(&variables::MIGRATION_WAIT),
+            ddl_lock_timeout: self.setting(&variables::DDL_LOCK_TIMEOUT),
+            ddl_lock_retry: self.setting(&variables::DDL_LOCK_RETRY),
+            statement_timeout: self.setting(&variables::STATEMENT_TIMEOUT),
+            order: self.setting(&variables::ORDER),
+            divergence: self.setting(&variables::DIVERGENCE),
+            server: self.server()?,
+            warnings: mem::take(&mut self.warnings),
+        })
+    }
+
     /// The variable's value, or the default if it is unset or, after a complaint, unusable.
     fn setting<T>(&mut self, setting: &'static Setting<T>) -> T {
         self.given(setting).unwrap_or_else(|| setting.default())
@@ -348,13 +337,8 @@ impl<'a> Inquiry<'a> {
     /// The variable's value; none if it is unset or, after a complaint, unusable.
     fn given<T>(&mut self, setting: &'static Setting<T>) -> Option<T> {
         let value = self.environment.value(setting);
-        self.keep(value).flatten()
-    }
-
-    fn keep<T>(&mut self, result: Result<T, Complaint>) -> Option<T> {
-        result
-            .map_err(|complaint| self.complaints.push(complaint))
-            .ok()
+        let value = value.map_err(|complaint| self.complaints.push(complaint));
+        value.ok().flatten()
     }
 
     fn complain(&mut self, variable: &'static Variable, problem: impl Into<String>) {
@@ -367,10 +351,8 @@ impl<'a> Inquiry<'a> {
         let locks = self.setting(&variables::LOCKS_TABLE);
         let journal = format!("{}{}", history.name, variables::JOURNAL_SUFFIX);
         if locks.schema == history.schema && [&history.name, &journal].contains(&&locks.name) {
-            let problem = format!(
-                "{} is the history's table or its journal's: give the locks their own",
-                shown(&locks.setting)
-            );
+            let problem = "is the history's table or its journal's: give the locks their own";
+            let problem = format!("{} {problem}", shown(&locks.setting));
             self.complain(&variables::LOCKS_TABLE.variable, problem);
         }
         (history, locks)

@@ -14,16 +14,19 @@ use super::parameters::{self, SECRETS, Treatment};
 /// A parameter with its value, which may be any bytes where they came percent-encoded.
 pub(super) type Parameter = (&'static str, Vec<u8>);
 
-/// The parameters in the order in which they stand: of several with one name libpq takes the last.
+/// Where the parameters gather, in the order in which they stand: of several with one name libpq takes the last.
 pub(super) struct Parameters {
     pub parameters: Vec<Parameter>,
     /// What is wrong with single ones; the others are good nevertheless.
     pub problems: Vec<String>,
-    /// What may well not be meant.
-    pub warning: Option<&'static str>,
+    /// The parameter before was a secret, or an unknown one that followed a secret: an unknown name may be a piece of
+    /// it.
+    pub after_secret: bool,
+    /// How a secret must be written so that it does not run into what follows.
+    remedy: &'static str,
 }
 
-/// Reads a connection string.
+/// Reads a connection string, in whichever of its two forms it is.
 ///
 /// # Errors
 ///
@@ -32,13 +35,6 @@ pub(super) fn parse(text: &str) -> Result<Parameters, String> {
     if text.contains('\0') {
         return Err("holds a NUL".to_owned());
     }
-    let warning = foreign::unexpanded(text);
-    let parsed = parse_form(text);
-    parsed.map(|parsed| Parameters { warning, ..parsed })
-}
-
-/// In whichever of its two forms it is.
-fn parse_form(text: &str) -> Result<Parameters, String> {
     for scheme in ["postgresql://", "postgres://"] {
         if let Some(rest) = text.strip_prefix(scheme) {
             return parse_url(rest);
@@ -47,34 +43,20 @@ fn parse_form(text: &str) -> Result<Parameters, String> {
     if let Some(problem) = foreign::form(text) {
         return Err(problem);
     }
-    let equals = text.find('=').unwrap_or(text.len());
-    if equals == text.len() || text[..equals].contains("://") {
-        return Err(
+    match text.split_once('=') {
+        Some((key, _)) if !key.contains("://") => parse_pairs(text),
+        _ => Err(
             "is neither a URL that begins with postgres:// or postgresql:// nor key=value pairs"
                 .to_owned(),
-        );
+        ),
     }
-    parse_pairs(text)
 }
 
-/// Where the parameters of a connection string gather.
-pub(super) struct Gatherer {
-    pub gathered: Parameters,
-    /// The parameter before was a secret, or an unknown one that followed a secret: an unknown name may be a piece of
-    /// it.
-    pub after_secret: bool,
-    /// How a secret must be written so that it does not run into what follows.
-    remedy: &'static str,
-}
-
-impl Gatherer {
-    pub fn new(remedy: &'static str) -> Gatherer {
-        Gatherer {
-            gathered: Parameters {
-                parameters: Vec::new(),
-                problems: Vec::new(),
-                warning: None,
-            },
+impl Parameters {
+    pub fn new(remedy: &'static str) -> Parameters {
+        Parameters {
+            parameters: Vec::new(),
+            problems: Vec::new(),
             after_secret: false,
             remedy,
         }
@@ -82,7 +64,7 @@ impl Gatherer {
 
     pub fn add(&mut self, key: &[u8], value: Vec<u8>) {
         let Some(parameter) = parameters::find(key) else {
-            self.gathered.problems.push(self.unknown(key));
+            self.problems.push(self.unknown(key));
             return;
         };
         let key = parameter.key;
@@ -94,11 +76,11 @@ impl Gatherer {
                     true => "require",
                     false => "prefer",
                 };
-                self.gathered.parameters.push(("sslmode", mode.into()));
+                self.parameters.push(("sslmode", mode.into()));
             }
-            Treatment::Used => self.gathered.parameters.push((key, value)),
+            Treatment::Used => self.parameters.push((key, value)),
             Treatment::Refused(why, _) if !value.is_empty() => {
-                self.gathered.problems.push(format!("{key} {why}"))
+                self.problems.push(format!("{key} {why}"));
             }
             Treatment::Refused(..) | Treatment::Ignored => {}
         }
@@ -127,7 +109,7 @@ impl Gatherer {
 fn parse_pairs(text: &str) -> Result<Parameters, String> {
     const REMEDY: &str =
         "a value with a space or a quote in it is written as in password='it\\'s mine'";
-    let mut gatherer = Gatherer::new(REMEDY);
+    let mut found = Parameters::new(REMEDY);
     let mut rest = text.trim_start_matches(is_space);
     while !rest.is_empty() {
         let end = rest.find(|c| c == '=' || is_space(c)).unwrap_or(rest.len());
@@ -136,10 +118,10 @@ fn parse_pairs(text: &str) -> Result<Parameters, String> {
             return Err(format!("a parameter has no \"=\" after its name: {REMEDY}"));
         };
         let (value, after) = pair_value(after.trim_start_matches(is_space))?;
-        gatherer.add(key.as_bytes(), value.into_bytes());
+        found.add(key.as_bytes(), value.into_bytes());
         rest = after.trim_start_matches(is_space);
     }
-    Ok(gatherer.gathered)
+    Ok(found)
 }
 
 /// C's `isspace`.
@@ -149,10 +131,8 @@ fn is_space(c: char) -> bool {
 
 /// The value that `text` begins with, and what follows it.
 fn pair_value(text: &str) -> Result<(String, &str), String> {
-    let (quoted, text) = match text.strip_prefix('\'') {
-        Some(text) => (true, text),
-        None => (false, text),
-    };
+    let inner = text.strip_prefix('\'');
+    let (quoted, text) = (inner.is_some(), inner.unwrap_or(text));
     let mut value = String::new();
     let mut chars = text.chars();
     loop {
@@ -178,40 +158,36 @@ fn parse_url(text: &str) -> Result<Parameters, String> {
     }
     let (credentials, rest) = split_credentials(text)?;
     let (hosts, rest) = split_before(rest, &['/', '?']);
-    let (path, query) = split_before(rest, &['?']);
+    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
 
-    let mut gatherer = Gatherer::new(REMEDY);
+    let mut found = Parameters::new(REMEDY);
     if let Some(credentials) = credentials {
-        let (user, password) = split_before(credentials, &[':']);
-        let password = password.strip_prefix(':').unwrap_or_default();
-        gatherer.add(b"user", decoded("the user name", user)?);
-        gatherer.add(b"password", decoded("the password", password)?);
+        let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
+        found.add(b"user", decoded("the user name", user)?);
+        found.add(b"password", decoded("the password", password)?);
     }
     let (hosts, ports) = split_hosts(hosts)?;
     let database = path.strip_prefix('/').unwrap_or_default();
-    gatherer.add(b"host", hosts);
-    gatherer.add(b"port", ports.into_bytes());
-    gatherer.add(b"dbname", decoded("the database's name", database)?);
-    gatherer.after_secret = false;
-    let pairs = query.strip_prefix('?').unwrap_or_default().split('&');
-    for pair in pairs.filter(|pair| !pair.is_empty()) {
+    found.add(b"host", hosts);
+    found.add(b"port", ports.into_bytes());
+    found.add(b"dbname", decoded("the database's name", database)?);
+    found.after_secret = false;
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let Some((key, value)) = pair.split_once('=') else {
             return Err(format!("a parameter has no \"=\" after its name: {REMEDY}"));
         };
         if value.contains('=') {
             return Err(format!("a parameter has more than one \"=\": {REMEDY}"));
         }
-        let (key, value) = (
-            decoded("a parameter's name", key)?,
-            decoded("a parameter's value", value)?,
-        );
+        let key = decoded("a parameter's name", key)?;
+        let value = decoded("a parameter's value", value)?;
         match (key.as_slice(), value.as_slice()) {
             // JDBC's spelling, which libpq takes too.
-            (b"ssl", b"true") => gatherer.add(b"sslmode", b"require".to_vec()),
-            _ => gatherer.add(&key, value),
+            (b"ssl", b"true") => found.add(b"sslmode", b"require".to_vec()),
+            _ => found.add(&key, value),
         }
     }
-    Ok(gatherer.gathered)
+    Ok(found)
 }
 
 /// Returns what stands before the `@`, if there is one, and what stands behind it.
@@ -220,11 +196,9 @@ fn split_credentials(text: &str) -> Result<(Option<&str>, &str), String> {
     let Some((credentials, rest)) = text.split_once('@') else {
         return Ok((None, text));
     };
-    if let Some((_, character, code)) = [('/', "%2F"), ('?', "%3F")]
-        .iter()
-        .filter_map(|(c, code)| Some((credentials.find(*c)?, c, code)))
-        .min()
-    {
+    if let Some(at) = credentials.find(['/', '?']) {
+        let character = &credentials[at..=at];
+        let code = if character == "/" { "%2F" } else { "%3F" };
         return Err(format!(
             "the user name or password holds an unescaped '{character}', or what follows it an unescaped '@'; \
              write '{character}' as {code} and '@' as %40 {REMEDY}"
@@ -256,12 +230,10 @@ fn split_hosts(text: &str) -> Result<(Vec<u8>, String), String> {
         hosts.push(decoded("the host", host)?);
         ports.push(port.strip_prefix(':').unwrap_or_default());
     }
-    let ports = if ports.iter().all(|port| port.is_empty()) {
-        String::new()
-    } else {
-        ports.join(",")
-    };
-    Ok((hosts.join(&b","[..]), ports))
+    if ports.iter().all(|port| port.is_empty()) {
+        ports.clear();
+    }
+    Ok((hosts.join(&b","[..]), ports.join(",")))
 }
 
 /// Splits before the first of the characters, or at the end.

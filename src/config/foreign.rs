@@ -4,24 +4,20 @@
 /// Whose connection string this is, if it is none of PostgreSQL's.
 pub(super) fn form(text: &str) -> Option<String> {
     let start = text.trim_start();
-    if start.starts_with(['"', '\'', '`', '\u{201c}']) {
-        return Some("begins with a quote: leave out the quotes around it".to_owned());
-    }
-    if start.starts_with("psql ") {
-        return Some(
-            "begins with the word psql: give only the connection string behind it".to_owned(),
-        );
-    }
-    if start.starts_with("DATABASE_URL=") || start.starts_with("export ") {
-        return Some(
-            "begins with the variable's own name: give only what stands behind the first ="
-                .to_owned(),
-        );
-    }
-    if start.len() < text.len() && start.contains("://") {
-        return Some("begins with white space: leave it out".to_owned());
-    }
-    scheme(text).or_else(|| semicolons(text))
+    let problem = if start.starts_with(['"', '\'', '`', '\u{201c}']) {
+        "begins with a quote: leave out the quotes around it"
+    } else if start.starts_with("psql ") {
+        "begins with the word psql: give only the connection string behind it"
+    } else if start.starts_with("DATABASE_URL=") || start.starts_with("export ") {
+        "begins with the variable's own name: give only what stands behind the first ="
+    } else if start.len() < text.len() && start.contains("://") {
+        "begins with white space: leave it out"
+    } else if has_semicolons(text) {
+        "has semicolons between its parameters, which is ADO.NET's form: write host=… port=… dbname=… user=… password=…, with spaces between them"
+    } else {
+        return scheme(text);
+    };
+    Some(problem.to_owned())
 }
 
 fn scheme(text: &str) -> Option<String> {
@@ -33,6 +29,7 @@ fn scheme(text: &str) -> Option<String> {
         return None;
     }
     let lower = scheme.to_ascii_lowercase();
+    let is = |prefix| lower.starts_with(prefix);
     let owner = match lower.as_str() {
         "postgres" | "postgresql" => {
             return Some(format!(
@@ -40,16 +37,14 @@ fn scheme(text: &str) -> Option<String> {
             ));
         }
         "postgis" | "pgsql" | "pgx" | "pgx5" | "pg" | "psql" => "another client's name for",
-        _ if lower.starts_with("jdbc:") => "JDBC's form of",
-        _ if lower.starts_with("r2dbc:") => "R2DBC's form of",
-        _ if lower.starts_with("prisma") => {
+        _ if is("jdbc:") => "JDBC's form of",
+        _ if is("r2dbc:") => "R2DBC's form of",
+        _ if is("prisma") => {
             return Some(format!(
                 "begins with {scheme}://, which is the address of Prisma's proxy: give the URL of the database behind it, postgres://…"
             ));
         }
-        _ if lower.starts_with("postgresql+") || lower.starts_with("postgres+") => {
-            "SQLAlchemy's form of"
-        }
+        _ if is("postgresql+") || is("postgres+") => "SQLAlchemy's form of",
         _ => return None,
     };
     Some(format!(
@@ -58,15 +53,14 @@ fn scheme(text: &str) -> Option<String> {
 }
 
 /// ADO.NET and ODBC put semicolons between their pairs.
-fn semicolons(text: &str) -> Option<String> {
-    let (first, rest) = text.split_once(';')?;
-    let (key, value) = first.split_once('=')?;
+fn has_semicolons(text: &str) -> bool {
+    let (first, rest) = text.split_once(';').unwrap_or_default();
+    let (key, value) = first.split_once('=').unwrap_or_default();
     let names = "server|host|data source|database|driver|dsn|user id|username|port";
     let key = key.trim().to_ascii_lowercase();
-    let known = names.split('|').any(|it| it == key);
-    (known && !value.trim().contains(char::is_whitespace) && (rest.trim().is_empty() || rest.contains('='))).then(|| {
-        "has semicolons between its parameters, which is ADO.NET's form: write host=… port=… dbname=… user=… password=…, with spaces between them".to_owned()
-    })
+    names.split('|').any(|it| it == key)
+        && !value.trim().contains(char::is_whitespace)
+        && (rest.trim().is_empty() || rest.contains('='))
 }
 
 /// The words that there are, and which of them was meant.
@@ -93,100 +87,71 @@ fn meant(word: &str) -> String {
 
 /// What looks as if a shell, or whoever else, should have put a variable's value there.
 pub(super) fn unexpanded(text: &str) -> Option<&'static str> {
-    const WARNING: &str =
-        "holds ${…}, $(…) or {{…}}: if that was to be replaced by a value, it was not";
     let opened = [("${", '}'), ("$(", ')'), ("{{", '}')];
     let is_there = opened.iter().any(|(open, close)| {
         text.split_once(open)
             .is_some_and(|(_, rest)| rest.contains(*close))
     });
-    is_there.then_some(WARNING)
+    is_there
+        .then_some("holds ${…}, $(…) or {{…}}: if that was to be replaced by a value, it was not")
 }
 
 /// Whose parameter this is, and what to do instead.
 pub(super) fn parameter(name: &str) -> Option<&'static str> {
-    if name.starts_with("amp;") {
-        return Some("&amp; is HTML for &: write & alone");
-    }
-    if name.starts_with("x-") {
-        return Some(
-            "it is golang-migrate's: leave it out, and name the history by MIGRATIONS_TABLE",
-        );
-    }
-    let found = PARAMETERS
-        .iter()
-        .find(|(names, _)| names.split('|').any(|it| it == name));
-    found.map(|(_, what)| *what)
+    const PRISMAS: &str =
+        "pgbouncer|connection_limit|pool_timeout|socket_timeout|statement_cache_size";
+    const POOLS: &str = "pool|pool_size|max_overflow|pool_max_conns|pool_min_conns|\
+        pool_max_conn_lifetime|pool_max_conn_idle_time|pool_health_check_period|max_connections|\
+        min_connections|prepared_statements";
+    const GO_DRIVERS: &str = "default_query_exec_mode|statement_cache_capacity|\
+        description_cache_capacity|prefer_simple_protocol|binary_parameters";
+    const JDBCS: &str = "sslfactory|sslhostnameverifier|sslResponseTimeout|ApplicationName|\
+        reWriteBatchedInserts|stringtype";
+    let is_of = |names: &str| names.split('|').any(|it| it == name);
+    Some(match name {
+        "database" | "db" => "did you mean dbname?",
+        "username" | "user_id" | "uid" => "did you mean user?",
+        "passwd" | "pwd" => "did you mean password?",
+        "server" | "hostname" => "did you mean host?",
+        "socket" => "it is dbmate's: write host=DIRECTORY",
+        "schema" => {
+            "it is Prisma's: leave it out, and write MIGRATIONS_TABLE=SCHEMA.bun_migrations for the history, and options=-c%20search_path%3DSCHEMA for the migrations"
+        }
+        _ if is_of(PRISMAS) => "it is Prisma's: leave it out",
+        _ if is_of(POOLS) => {
+            "it is for a pool of connections, of which Lockstep has none: leave it out"
+        }
+        _ if is_of(GO_DRIVERS) => "it is a Go driver's: leave it out",
+        _ if is_of(JDBCS) => "it is JDBC's: leave it out",
+        "timeout" | "dial_timeout" | "connectTimeout" | "connect_timeout_ms"
+        | "connectionTimeout" | "loginTimeout" => {
+            "it is another client's: write connect_timeout, in whole seconds"
+        }
+        "read_timeout" | "write_timeout" | "insecure" => "it is pgdriver's: leave it out",
+        "statement_timeout" => {
+            "it is a setting of the server, which Lockstep makes: write STATEMENT_TIMEOUT_SECONDS"
+        }
+        "lock_timeout" => {
+            "it is a setting of the server, which Lockstep makes: write DDL_LOCK_TIMEOUT_SECONDS"
+        }
+        "timezone" | "TimeZone" | "idle_in_transaction_session_timeout" | "role" => {
+            "it is a setting of the server: write options=-c%20NAME%3DVALUE, or leave it out"
+        }
+        "search_path" | "currentSchema" => {
+            "it is a setting of the server: write options=-c%20search_path%3DSCHEMA, in key=value pairs options='-c search_path=SCHEMA'"
+        }
+        "ssl" => "write sslmode=require, or a stronger one; in a URL ssl=true is that, too",
+        "uselibpqcompat" => "it is node-postgres's: leave it out",
+        "encoding" | "charset" => "leave it out: it is UTF8 in any case",
+        "tty" => "PostgreSQL has no use for it any more: leave it out",
+        "api_key" => "it is for Prisma's proxy: give the URL of the database behind it",
+        _ if name.starts_with("amp;") => "&amp; is HTML for &: write & alone",
+        _ if name.starts_with("x-") => {
+            "it is golang-migrate's: leave it out, and name the history by MIGRATIONS_TABLE"
+        }
+        _ => return None,
+    })
 }
-
-/// Of whose names bars separate several.
-const PARAMETERS: [(&str, &str); 21] = [
-    ("database|db", "did you mean dbname?"),
-    ("username|user_id|uid", "did you mean user?"),
-    ("passwd|pwd", "did you mean password?"),
-    ("server|hostname", "did you mean host?"),
-    ("socket", "it is dbmate's: write host=DIRECTORY"),
-    (
-        "schema",
-        "it is Prisma's: leave it out, and write MIGRATIONS_TABLE=SCHEMA.bun_migrations for the history, and options=-c%20search_path%3DSCHEMA for the migrations",
-    ),
-    (
-        "pgbouncer|connection_limit|pool_timeout|socket_timeout|statement_cache_size",
-        "it is Prisma's: leave it out",
-    ),
-    (
-        "pool|pool_size|max_overflow|pool_max_conns|pool_min_conns|pool_max_conn_lifetime|\
-         pool_max_conn_idle_time|pool_health_check_period|max_connections|min_connections|\
-         prepared_statements",
-        "it is for a pool of connections, of which Lockstep has none: leave it out",
-    ),
-    (
-        "default_query_exec_mode|statement_cache_capacity|description_cache_capacity|\
-         prefer_simple_protocol|binary_parameters",
-        "it is a Go driver's: leave it out",
-    ),
-    (
-        "timeout|dial_timeout|connectTimeout|connect_timeout_ms|connectionTimeout|\
-         loginTimeout",
-        "it is another client's: write connect_timeout, in whole seconds",
-    ),
-    (
-        "read_timeout|write_timeout|insecure",
-        "it is pgdriver's: leave it out",
-    ),
-    (
-        "statement_timeout",
-        "it is a setting of the server, which Lockstep makes: write STATEMENT_TIMEOUT_SECONDS",
-    ),
-    (
-        "lock_timeout",
-        "it is a setting of the server, which Lockstep makes: write DDL_LOCK_TIMEOUT_SECONDS",
-    ),
-    (
-        "timezone|TimeZone|idle_in_transaction_session_timeout|role",
-        "it is a setting of the server: write options=-c%20NAME%3DVALUE, or leave it out",
-    ),
-    (
-        "search_path|currentSchema",
-        "it is a setting of the server: write options=-c%20search_path%3DSCHEMA, in key=value pairs options='-c search_path=SCHEMA'",
-    ),
-    (
-        "ssl",
-        "write sslmode=require, or a stronger one; in a URL ssl=true is that, too",
-    ),
-    (
-        "sslfactory|sslhostnameverifier|sslResponseTimeout|ApplicationName|\
-         reWriteBatchedInserts|stringtype",
-        "it is JDBC's: leave it out",
-    ),
-    ("uselibpqcompat", "it is node-postgres's: leave it out"),
-    ("encoding|charset", "leave it out: it is UTF8 in any case"),
-    ("tty", "PostgreSQL has no use for it any more: leave it out"),
-    (
-        "api_key",
-        "it is for Prisma's proxy: give the URL of the database behind it",
-    ),
-];
 
 #[cfg(test)]
 mod tests {

@@ -25,22 +25,14 @@ pub fn address(environment: &Environment) -> Option<String> {
     let mut text = format!(
         "nothing says where the database is: neither this variable nor {endpoint} nor PGHOST"
     );
-    let empty = all
-        .iter()
-        .filter(|it| environment.variables.contains_key(**it));
+    let variables = &environment.variables;
+    let empty = all.iter().filter(|it| variables.contains_key(**it));
     let empty = empty.map(|name| format!("{name} (which is empty)"));
-    let known: Vec<&str> = variables::all().map(|it| it.name).collect();
-    let others = environment
-        .variables
-        .keys()
-        .filter(|it| !known.contains(&it.as_str()));
-    let others = others.filter(|it| is_near(it)).cloned();
-    let near: Vec<String> = empty.chain(others).take(NAMED).collect();
+    let is_known = |name: &String| variables::all().any(|it| it.name == name);
+    let others = variables.keys().filter(|it| !is_known(it) && is_near(it));
+    let near: Vec<String> = empty.chain(others.cloned()).take(NAMED).collect();
     if !near.is_empty() {
-        text.push_str(&format!(
-            "; these are set, and not read: {}",
-            near.join(", ")
-        ));
+        text += &format!("; these are set, and not read: {}", near.join(", "));
     }
     Some(text)
 }

@@ -16,16 +16,13 @@ pub enum Treatment {
     Used,
     /// Harmless: it is about Kerberos or compression, which we have not.
     Ignored,
-    /// It asks for something that would be wrong to ignore: why, in a connection string and in a variable.
+    /// It asks for something that would be wrong to ignore: why, in a connection string and, if there is one, in a variable.
     Refused(&'static str, &'static str),
 }
 
 use Treatment::{Ignored, Refused, Used};
 
-const NOT_SUPPORTED: Treatment = Refused(
-    "is not supported: leave it out",
-    "is not supported: unset it",
-);
+const NOT_SUPPORTED: Treatment = Refused("is not supported: leave it out", "");
 const REQUIRE_AUTH: Treatment = Refused(
     "is not supported: leave it out; channel_binding=require lets nothing but SCRAM pass",
     "is not supported: unset it; PGCHANNELBINDING=require lets nothing but SCRAM pass",

@@ -1,8 +1,9 @@
 //! libpq's password file: `host:port:database:user:password` a line (PostgreSQL manual, "The Password File").
 
-use std::fs;
 use std::io;
 use std::path::Path;
+
+use super::tls::{Private, read_private};
 
 /// What a line must match. A connection may have several names, as a local one has its socket directory and
 /// `localhost`.
@@ -15,29 +16,14 @@ pub(super) struct Wanted<'a> {
 
 /// Returns the file's text; none if it does not exist or may not be used, which the warning then tells.
 pub(super) fn read(path: &Path, warnings: &mut Vec<String>) -> Option<Vec<u8>> {
-    let ignored = |why: &str| format!("the password file {} is ignored: {why}", path.display());
-    let metadata = match fs::metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-        Err(error) => {
-            warnings.push(ignored(&error.to_string()));
-            return None;
-        }
-    };
-    if !metadata.is_file() {
-        warnings.push(ignored("it is not a plain file"));
-        return None;
+    let read = read_private(path, Private::Passwords);
+    if let Err(why) = &read
+        && why.kind() != io::ErrorKind::NotFound
+    {
+        let path = path.display();
+        warnings.push(format!("the password file {path} is ignored: {why}"));
     }
-    #[cfg(unix)]
-    if std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o077 != 0 {
-        warnings.push(ignored(
-            "group or others have access to it; its mode should be 0600",
-        ));
-        return None;
-    }
-    fs::read(path)
-        .map_err(|error| warnings.push(ignored(&error.to_string())))
-        .ok()
+    read.ok()
 }
 
 /// Returns the password of the first line that matches.
@@ -47,40 +33,29 @@ pub(super) fn find(file: &[u8], wanted: &Wanted<'_>) -> Option<Vec<u8>> {
 }
 
 fn password_of(line: &[u8], wanted: &Wanted<'_>) -> Option<Vec<u8>> {
-    if line.starts_with(b"#") {
+    let fields: Vec<Field> = Fields(line).take(5).collect();
+    let [host, port, database, user, (password, _)] = fields.as_slice() else {
         return None;
-    }
-    let mut fields = Fields(line);
-    let host = fields.next()?;
-    let (port, database, user) = (fields.next()?, fields.next()?, fields.next()?);
-    let matches = wanted.hosts.iter().any(|wanted| host.matches(wanted))
-        && port.matches(&wanted.port.to_string())
-        && database.matches(wanted.database)
-        && user.matches(wanted.user);
-    fields
-        .next()
-        .filter(|_| matches)
-        .map(|password| password.text)
-        .filter(|password| !password.is_empty())
+    };
+    let is = |(text, is_any): &Field, name: &str| *is_any || text == name.as_bytes();
+    let is_meant = wanted.hosts.iter().any(|name| is(host, name))
+        && is(port, &wanted.port.to_string())
+        && is(database, wanted.database)
+        && is(user, wanted.user);
+    let is_one = is_meant && !line.starts_with(b"#") && !password.is_empty();
+    is_one.then(|| password.clone())
 }
 
-struct Field {
-    text: Vec<u8>,
-    /// An asterisk alone, without a backslash.
-    any: bool,
-}
-
-impl Field {
-    fn matches(&self, wanted: &str) -> bool {
-        self.any || self.text == wanted.as_bytes()
-    }
-}
+/// A field's text, unescaped; and whether it is an asterisk alone, without a backslash.
+type Field = (Vec<u8>, bool);
 
 /// What is left of a line.
 struct Fields<'a>(&'a [u8]);
 
-impl Fields<'_> {
-    /// The field up to the next colon that has no backslash before it, unescaped.
+impl Iterator for Fields<'_> {
+    type Item = Field;
+
+    /// The field up to the next colon that has no backslash before it.
     fn next(&mut self) -> Option<Field> {
         if self.0.is_empty() {
             return None;
@@ -94,9 +69,9 @@ impl Fields<'_> {
                 byte => text.push(byte),
             }
         }
-        let any = self.0.starts_with(b"*") && text == b"*";
+        let is_any = self.0.starts_with(b"*") && text == b"*";
         self.0 = rest.as_slice();
-        Some(Field { text, any })
+        Some((text, is_any))
     }
 }
 

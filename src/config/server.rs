@@ -1,6 +1,5 @@
 //! Who the server is: what is given of each parameter, and libpq's defaults for the rest → [`Server`].
 
-use std::ffi::OsStr;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -12,7 +11,7 @@ use super::parameters::{PARAMETERS, Treatment};
 use super::places::{DEFAULT_PORT, PORT_NUMBER, Place, is_host, port_number};
 use super::sources::Layer;
 use super::tls::{Mode, Tls};
-use super::values::shown;
+use super::values::{chosen, shown};
 use super::variables;
 use super::{Inquiry, pgpass};
 use crate::text::words::counted;
@@ -60,16 +59,11 @@ impl fmt::Debug for Server {
 }
 
 impl Inquiry<'_> {
-    /// Says who the server is, or complains.
+    /// Says who the server is, or complains; what is returned after a complaint counts for nothing.
     pub(super) fn server(&mut self) -> Option<Server> {
         let given = self.given_parameters()?;
         let inquiry = self;
-        let resolution = Resolution {
-            inquiry,
-            given,
-            trust_the_system: false,
-        };
-        resolution.server()
+        Resolution { inquiry, given }.server()
     }
 }
 
@@ -77,13 +71,10 @@ impl Inquiry<'_> {
 pub(super) struct Resolution<'r, 'a> {
     pub inquiry: &'r mut Inquiry<'a>,
     pub given: Layer,
-    /// Whoever the system trusts may have signed the server's certificate.
-    pub trust_the_system: bool,
 }
 
 impl Resolution<'_, '_> {
     fn server(mut self) -> Option<Server> {
-        let complaints_before = self.inquiry.complaints.len();
         let places = self.places();
         let user = self.user();
         let database = self.text("dbname").or(user.clone());
@@ -93,14 +84,10 @@ impl Resolution<'_, '_> {
         let connect_timeout = self.connect_timeout();
         let tls = self.tls(places.as_deref());
         let channel_binding = self.channel_binding(&tls, places.as_deref());
-        let target = self.target();
-        let balance = self.balance();
+        let target = self.choice("target_session_attrs", Target::Any, &TARGETS);
+        let balance = self.choice("load_balance_hosts", LoadBalanceHosts::Disable, &BALANCES);
         let options = self.text("options");
         self.judge_what_is_not_used(places.as_deref());
-        self.refuse();
-        if self.inquiry.complaints.len() > complaints_before {
-            return None;
-        }
         let (mut places, user, database) = (places?, user?, database?);
         self.passwords(&mut places, &database, &user);
         Some(Server {
@@ -155,10 +142,8 @@ impl Resolution<'_, '_> {
 
     /// Complains of a value that is none of these, in any case.
     fn accept(&mut self, key: &str, values: &str, accepted: &str) {
-        self.parsed(key, accepted, |text| {
-            let mut values = values.split('|');
-            values.find(|it| it.eq_ignore_ascii_case(text)).map(drop)
-        });
+        let is_one = |text: &str| values.split('|').any(|it| it.eq_ignore_ascii_case(text));
+        self.parsed(key, accepted, |text| is_one(text).then_some(()));
     }
 
     /// Several of the kind, with commas between.
@@ -168,20 +153,17 @@ impl Resolution<'_, '_> {
         accepted: &str,
         parse: impl Fn(&str) -> Option<T>,
     ) -> Option<Vec<T>> {
-        self.parsed(
-            key,
-            &format!("{accepted}, or several with commas"),
-            |text| text.split(',').map(&parse).collect(),
-        )
+        let accepted = format!("{accepted}, or several with commas");
+        self.parsed(key, &accepted, |text| text.split(',').map(&parse).collect())
     }
 
-    pub(super) fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> Option<T> {
-        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-        let expected = super::foreign::one_of(&names, &self.text(key)?);
-        self.parsed(key, &expected, |text| {
-            let choice = choices.iter().find(|(name, _)| *name == text);
-            choice.map(|(_, value)| *value)
-        })
+    pub(super) fn choice<T: Copy>(&mut self, key: &str, default: T, choices: &[(&str, T)]) -> T {
+        let Some(text) = self.text(key) else {
+            return default;
+        };
+        let choice = chosen(&text, choices);
+        let choice = choice.map_err(|expected| self.complain(key, &format!("is not {expected}")));
+        choice.unwrap_or(default)
     }
 
     /// None after a complaint.
@@ -209,17 +191,20 @@ impl Resolution<'_, '_> {
             hosts.extend(addresses.iter().map(IpAddr::to_string));
         }
         let count = hosts.len();
-        if !addresses.is_empty() && addresses.len() != count {
-            let has = match addresses.len() {
-                1 => "1 address".to_owned(),
-                several => format!("{several} addresses"),
-            };
-            self.complain_of_count("hostaddr", &has, count);
-        }
         if ports.len() == 1 {
             ports = vec![ports[0]; count];
-        } else if ports.len() != count {
-            self.complain_of_count("port", &counted(ports.len(), "port"), count);
+        }
+        let mut complain = |key, has: String| {
+            let hosts = counted(count, "host");
+            self.complain(key, &format!("has {has} for {hosts}: give one for each"));
+        };
+        match addresses.len() {
+            given if given == 0 || given == count => {}
+            1 => complain("hostaddr", "1 address".to_owned()),
+            several => complain("hostaddr", format!("{several} addresses")),
+        }
+        if ports.len() != count {
+            complain("port", counted(ports.len(), "port"));
         }
         let places = hosts.into_iter().zip(ports).enumerate();
         let places = places.map(|(index, (name, port))| Place {
@@ -231,19 +216,12 @@ impl Resolution<'_, '_> {
         Some(places.collect())
     }
 
-    fn complain_of_count(&mut self, key: &str, has: &str, hosts: usize) {
-        let hosts = counted(hosts, "host");
-        self.complain(key, &format!("has {has} for {hosts}: give one for each"));
-    }
-
     /// libpq has one socket directory built in. We cannot know which it would be, so we look for the socket itself.
     fn default_host(&self, port: u16) -> String {
         let socket = format!(".s.PGSQL.{port}");
-        let directories = &self.inquiry.environment.socket_directories;
-        let directory = directories
-            .iter()
-            .filter(|directory| directory.join(&socket).exists())
-            .find_map(|it| it.to_str());
+        let directories = self.inquiry.environment.socket_directories.iter();
+        let mut found = directories.filter(|directory| directory.join(&socket).exists());
+        let directory = found.find_map(|it| it.to_str());
         directory.unwrap_or("localhost").to_owned()
     }
 
@@ -253,10 +231,9 @@ impl Resolution<'_, '_> {
         }
         let user = self.inquiry.environment.user.clone();
         if user.is_none() {
-            self.inquiry.complain(
-                &variables::USERNAME.variable,
-                "is needed: no user is given, and the one that runs this has no name",
-            );
+            let problem = "is needed: no user is given, and the one that runs this has no name";
+            self.inquiry
+                .complain(&variables::USERNAME.variable, problem);
         }
         user
     }
@@ -270,14 +247,9 @@ impl Resolution<'_, '_> {
     }
 
     fn channel_binding(&mut self, tls: &Tls, places: Option<&[Place]>) -> ChannelBinding {
-        let bindings = [
-            ("disable", ChannelBinding::Disable),
-            ("prefer", ChannelBinding::Prefer),
-            ("require", ChannelBinding::Require),
-        ];
-        let binding = self.choice("channel_binding", &bindings);
+        let binding = self.choice("channel_binding", ChannelBinding::Prefer, &BINDINGS);
         let by_network = places.is_some_and(|places| !places.iter().all(Place::is_socket));
-        if binding == Some(ChannelBinding::Require) && by_network {
+        if binding == ChannelBinding::Require && by_network {
             if cfg!(not(feature = "tls")) {
                 self.refuse_one("channel_binding", super::tls::WITHOUT_TLS);
             } else if tls.mode == Mode::Disable {
@@ -285,7 +257,7 @@ impl Resolution<'_, '_> {
                 self.refuse_one("channel_binding", problem);
             }
         }
-        binding.unwrap_or(ChannelBinding::Prefer)
+        binding
     }
 
     /// Complains of a parameter in words that do not follow its name.
@@ -293,37 +265,6 @@ impl Resolution<'_, '_> {
         if let Some(given) = self.given.get(key) {
             self.inquiry.complain(given.variable, problem);
         }
-    }
-
-    /// Refuses what would be wrong to ignore. In a connection string the parser does.
-    fn refuse(&mut self) {
-        for parameter in &PARAMETERS {
-            if let Treatment::Refused(_, why) = parameter.treatment {
-                self.refuse_one(parameter.key, why);
-            }
-        }
-    }
-
-    fn target(&mut self) -> Target {
-        let targets = [
-            ("any", Target::Any),
-            ("read-write", Target::ReadWrite),
-            ("read-only", Target::ReadOnly),
-            ("primary", Target::Primary),
-            ("standby", Target::Standby),
-            ("prefer-standby", Target::PreferStandby),
-        ];
-        let target = self.choice("target_session_attrs", &targets);
-        target.unwrap_or(Target::Any)
-    }
-
-    fn balance(&mut self) -> LoadBalanceHosts {
-        let balances = [
-            ("disable", LoadBalanceHosts::Disable),
-            ("random", LoadBalanceHosts::Random),
-        ];
-        let balance = self.choice("load_balance_hosts", &balances);
-        balance.unwrap_or(LoadBalanceHosts::Disable)
     }
 
     /// What changes nothing may have its harmless values, and no others.
@@ -336,7 +277,7 @@ impl Resolution<'_, '_> {
             self.parsed(key, "a whole number", whole);
         }
         let modes = [("disable", false), ("prefer", false), ("require", true)];
-        if self.choice("gssencmode", &modes) == Some(true) {
+        if self.choice("gssencmode", false, &modes) {
             let problem =
                 "GSSAPI encryption was asked for (gssencmode=require), but Lockstep has none";
             self.refuse_one("gssencmode", problem);
@@ -353,28 +294,20 @@ impl Resolution<'_, '_> {
             let problem = "requirepeer is not supported for a socket: leave it out";
             self.refuse_one("requirepeer", problem);
         }
+        // In a connection string the parser refuses them.
+        for parameter in &PARAMETERS {
+            if let Treatment::Refused(_, why) = parameter.treatment {
+                self.refuse_one(parameter.key, why);
+            }
+        }
     }
 
     /// The one that is given is for all places; else each may have its own in the password file.
     fn passwords(&mut self, places: &mut [Place], database: &str, user: &str) {
         let given = self.given.get("password").map(|given| given.value.clone());
-        if given.is_some() {
-            for place in places {
-                place.password.clone_from(&given);
-            }
-            return;
-        }
-        let path = match self.given.get("passfile") {
-            // It came from a variable or from a text, so it is one again.
-            Some(given) => os_string(given.value.clone()).map(PathBuf::from),
-            None => {
-                let home = self.inquiry.environment.home.as_ref();
-                home.map(|home| home.join(".pgpass"))
-            }
-        };
-        let file = path.and_then(|path| pgpass::read(&path, &mut self.inquiry.warnings));
-        let Some(file) = file else {
-            return;
+        let file = match given {
+            Some(_) => None,
+            None => self.password_file(),
         };
         for place in places {
             let local = place.is_socket().then_some("localhost");
@@ -384,21 +317,41 @@ impl Resolution<'_, '_> {
                 database,
                 user,
             };
-            place.password = pgpass::find(&file, &wanted);
+            let found = file.as_ref().and_then(|it| pgpass::find(it, &wanted));
+            place.password = given.clone().or(found);
         }
+    }
+
+    fn password_file(&mut self) -> Option<Vec<u8>> {
+        let path = self.file("passfile", ".pgpass")?;
+        pgpass::read(&path, &mut self.inquiry.warnings)
+    }
+
+    /// The file that the parameter names, or the default one.
+    pub(super) fn file(&self, key: &str, default: &str) -> Option<PathBuf> {
+        let given = self.given.get(key).map(|it| it.value.clone());
+        self.inquiry.environment.file(given, default)
     }
 }
 
-#[cfg(unix)]
-pub(super) fn os_string(bytes: Vec<u8>) -> Option<std::ffi::OsString> {
-    use std::os::unix::ffi::OsStrExt as _;
-    Some(OsStr::from_bytes(&bytes).to_owned())
-}
-
-#[cfg(not(unix))]
-pub(super) fn os_string(bytes: Vec<u8>) -> Option<std::ffi::OsString> {
-    String::from_utf8(bytes).ok().map(Into::into)
-}
+/// The words of the values.
+const TARGETS: [(&str, Target); 6] = [
+    ("any", Target::Any),
+    ("read-write", Target::ReadWrite),
+    ("read-only", Target::ReadOnly),
+    ("primary", Target::Primary),
+    ("standby", Target::Standby),
+    ("prefer-standby", Target::PreferStandby),
+];
+const BALANCES: [(&str, LoadBalanceHosts); 2] = [
+    ("disable", LoadBalanceHosts::Disable),
+    ("random", LoadBalanceHosts::Random),
+];
+const BINDINGS: [(&str, ChannelBinding); 3] = [
+    ("disable", ChannelBinding::Disable),
+    ("prefer", ChannelBinding::Prefer),
+    ("require", ChannelBinding::Require),
+];
 
 /// On one line, whatever the names hold.
 fn description(places: &[Place], database: &str, user: &str) -> String {

@@ -2,10 +2,9 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::conninfo::{Gatherer, Parameters};
-use super::server::os_string;
+use super::conninfo::Parameters;
 use super::{Environment, variables};
 
 /// What the first of the files that has such a section says in it.
@@ -20,28 +19,16 @@ pub(super) fn find(
 ) -> Result<Parameters, String> {
     let mut looked = Vec::new();
     let is_named = file.is_some();
-    let own = match file {
-        Some(path) => os_string(path).map(PathBuf::from),
-        None => environment
-            .home
-            .as_ref()
-            .map(|home| home.join(".pg_service.conf")),
-    };
+    let own = environment.file(file, ".pg_service.conf");
     let directory = environment.get(&variables::SERVICE_DIRECTORY);
     let directory = directory.unwrap_or(variables::SERVICE_DIRECTORY.default.as_ref());
     let system = Path::new(directory).join("pg_service.conf");
-    for (path, must_exist) in own
-        .map(|own| (own, is_named))
-        .into_iter()
-        .chain([(system, false)])
-    {
+    let own = own.map(|own| (own, is_named)).into_iter();
+    for (path, must_exist) in own.chain([(system, false)]) {
         let shown = path.display().to_string();
         let text = match fs::read(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => {
-                looked.push(shown);
-                continue;
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => Vec::new(),
             Err(error) => return Err(format!("cannot read the service file {shown}: {error}")),
         };
         let found = section(&text, service);
@@ -51,30 +38,28 @@ pub(super) fn find(
         }
     }
     let service = String::from_utf8_lossy(service);
-    Err(format!(
-        "there is no service {service:?} in {}",
-        looked.join(" or in ")
-    ))
+    let looked = looked.join(" or in ");
+    Err(format!("there is no service {service:?} in {looked}"))
 }
 
 /// The first section of this name, or which line is wrong, from 1.
 fn section(text: &[u8], name: &[u8]) -> Result<Option<Parameters>, (usize, &'static str)> {
-    let mut gatherer = None;
+    let mut found = None;
     for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
         let line = line.trim_ascii();
         if line.is_empty() || line.starts_with(b"#") {
             continue;
         }
         if let Some(title) = line.strip_prefix(b"[") {
-            if gatherer.is_some() {
+            if found.is_some() {
                 break;
             }
             if title.strip_suffix(b"]") == Some(name) {
-                gatherer = Some(Gatherer::new("a line has one parameter"));
+                found = Some(Parameters::new("a line has one parameter"));
             }
             continue;
         }
-        let Some(gatherer) = &mut gatherer else {
+        let Some(found) = &mut found else {
             continue;
         };
         let wrong = |problem| Err((index + 1, problem));
@@ -88,10 +73,10 @@ fn section(text: &[u8], name: &[u8]) -> Result<Option<Parameters>, (usize, &'sta
         if key == b"service" || key == b"servicefile" {
             return wrong("a service cannot refer to another one");
         }
-        gatherer.add(key, value.to_vec());
-        gatherer.after_secret = false;
+        found.add(key, value.to_vec());
+        found.after_secret = false;
     }
-    Ok(gatherer.map(|it| it.gathered))
+    Ok(found)
 }
 
 #[cfg(test)]

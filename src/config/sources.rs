@@ -7,9 +7,10 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
+use super::conninfo::Parameters;
 use super::parameters::PARAMETERS;
 use super::variables::{self, Variable};
-use super::{Inquiry, conninfo, service};
+use super::{Inquiry, conninfo, foreign, service};
 
 /// A value, and where it stands.
 pub(super) struct Given {
@@ -45,6 +46,13 @@ impl Inquiry<'_> {
         for layer in [service, parts, url] {
             given.extend(layer);
         }
+        // The switch means the system's certificates, unless others are named.
+        let switch = &variables::SSL.variable;
+        let is_on = |it: &Given| it.variable.name == switch.name && it.value == b"verify-full";
+        if given.get("sslmode").is_some_and(is_on) {
+            let system = Given::whole(switch, b"system");
+            given.entry("sslrootcert").or_insert(system);
+        }
         Some(given)
     }
 
@@ -56,45 +64,51 @@ impl Inquiry<'_> {
         };
         let variable = service.variable;
         let file = asked("servicefile").map(|it| it.value.clone());
-        let found = service::find(self.environment, &service.value, file);
-        let found = found
-            .map_err(|problem| self.complain(variable, problem))
-            .ok()?;
+        let mut found = service::find(self.environment, &service.value, file);
+        // Of two lines about one parameter, libpq takes the first.
+        found.iter_mut().for_each(|it| it.parameters.reverse());
+        self.text_layer(variable, found)
+    }
+
+    /// What a text says, after complaints of single parameters; of several with one name the last counts. None after a
+    /// complaint of the whole.
+    fn text_layer(
+        &mut self,
+        variable: &'static Variable,
+        found: Result<Parameters, String>,
+    ) -> Option<Layer> {
+        let complained = found.map_err(|problem| self.complain(variable, problem));
+        let found = complained.ok()?;
         for problem in found.problems {
             self.complain(variable, problem);
         }
-        // Of two lines about one parameter, libpq takes the first.
-        let parameters = found.parameters.into_iter().rev();
-        let given = parameters.filter(|(_, value)| !value.is_empty());
-        let given = given.map(|(key, value)| (key, Given::part(variable, value)));
-        Some(given.collect())
+        let mut layer = Layer::new();
+        for (key, value) in found.parameters {
+            let given = Given {
+                in_string: true,
+                ..Given::whole(variable, &value)
+            };
+            layer.insert(key, given);
+        }
+        layer.retain(|_, it| !it.value.is_empty());
+        Some(layer)
     }
 
     /// The connection string's parameters; none at all if it is unusable.
     fn url_layer(&mut self) -> Option<Layer> {
-        let (variable, text) = match self.value_or_file(&variables::URL, &variables::URL_FILE)? {
-            (_, None) => return Some(Layer::new()),
-            (variable, Some(text)) => (variable, text),
+        let given = self.value_or_file(&variables::URL, &variables::URL_FILE)?;
+        let Some((variable, text)) = given else {
+            return Some(Layer::new());
         };
         let text = String::from_utf8(text).map_err(|_| "is not valid UTF-8".to_owned());
-        let parsed = text
-            .and_then(|text| conninfo::parse(without_line_break(&text)))
-            .map_err(|problem| self.complain(variable, problem))
-            .ok()?;
-        for problem in parsed.problems {
-            self.complain(variable, problem);
-        }
-        if let Some(warning) = parsed.warning {
-            self.warnings.push(format!("{}: {warning}", variable.name));
-        }
-        let mut layer = Layer::new();
-        for (key, value) in parsed.parameters {
-            match value.is_empty() {
-                true => layer.remove(key),
-                false => layer.insert(key, Given::part(variable, value)),
-            };
-        }
-        Some(layer)
+        let parsed = text.and_then(|text| {
+            let parsed = conninfo::parse(without_line_break(&text))?;
+            if let Some(warning) = foreign::unexpanded(&text) {
+                self.warnings.push(format!("{}: {warning}", variable.name));
+            }
+            Ok(parsed)
+        });
+        self.text_layer(variable, parsed)
     }
 
     fn parts_layer(&mut self) -> Layer {
@@ -115,7 +129,7 @@ impl Inquiry<'_> {
             }
         }
         let password = self.value_or_file(&variables::PASSWORD, &variables::PASSWORD_FILE);
-        if let Some((variable, Some(password))) = password {
+        if let Some(Some((variable, password))) = password {
             if password.contains(&0) {
                 self.complain(variable, "holds a NUL, which PostgreSQL cannot take");
             }
@@ -149,35 +163,21 @@ impl Inquiry<'_> {
         &mut self,
         variable: &'static Variable,
         file: &'static Variable,
-    ) -> Option<(&'static Variable, Option<Vec<u8>>)> {
-        let value = self.environment.get(variable);
-        let value = value.map(|value| value.as_encoded_bytes().to_vec());
+    ) -> Option<Option<(&'static Variable, Vec<u8>)>> {
+        let (value, name) = (self.environment.get(variable), variable.name);
         let Some(path) = self.environment.get(file) else {
-            return Some((variable, value));
+            return Some(value.map(|it| (variable, it.as_encoded_bytes().to_vec())));
         };
         let text = match value {
-            Some(_) => Err(format!(
-                "is set, and so is {}: set one of them",
-                variable.name
-            )),
+            Some(_) => Err(format!("is set, and so is {name}: set one of them")),
             None => secret_file(Path::new(path)),
         };
         let text = text.map_err(|problem| self.complain(file, problem)).ok()?;
-        Some((file, Some(text)))
+        Some(Some((file, text)))
     }
 }
 
 impl Given {
-    /// One of a connection string's parameters.
-    fn part(variable: &'static Variable, value: Vec<u8>) -> Given {
-        let in_string = true;
-        Given {
-            variable,
-            in_string,
-            value,
-        }
-    }
-
     /// The value that a variable of its own has.
     fn whole(variable: &'static Variable, value: &[u8]) -> Given {
         Given {
@@ -210,10 +210,9 @@ fn secret_file(path: &Path) -> Result<Vec<u8>, String> {
         text.pop();
         text.pop_if(|byte| *byte == b'\r');
     }
-    if text.is_empty() {
-        Err(format!("{shown} is empty"))
-    } else {
-        Ok(text)
+    match text.is_empty() {
+        true => Err(format!("{shown} is empty")),
+        false => Ok(text),
     }
 }
 

@@ -38,33 +38,31 @@ impl TableName {
 
     /// Reads `table` or `schema.table`; `longest` is the table's, in bytes.
     pub(super) fn parse(text: &str, longest: usize) -> Result<TableName, String> {
-        let problem = || {
+        let parsed = || {
+            let (first, rest) = leading_identifier(text)?;
+            let (schema, name, rest) = match rest.strip_prefix('.') {
+                None => (None, first, rest),
+                Some(rest) => {
+                    let (second, rest) = leading_identifier(rest)?;
+                    (Some(first), second, rest)
+                }
+            };
+            let is_long = |it: &String| it.len() > LONGEST_IDENTIFIER;
+            let is_one =
+                rest.is_empty() && name.len() <= longest && !schema.as_ref().is_some_and(is_long);
+            let setting = text.to_owned();
+            is_one.then_some(TableName {
+                setting,
+                schema,
+                name,
+            })
+        };
+        parsed().ok_or_else(|| {
             format!(
                 "{} is not a table's name: use table or schema.table, each a plain identifier or one in double quotes, \
                  the table's with at most {longest} bytes",
                 shown(text)
             )
-        };
-        let (first, rest) = leading_identifier(text).ok_or_else(problem)?;
-        let (schema, name) = match rest.strip_prefix('.') {
-            None if rest.is_empty() => (None, first),
-            None => return Err(problem()),
-            Some(rest) => match leading_identifier(rest) {
-                Some((second, "")) => (Some(first), second),
-                _ => return Err(problem()),
-            },
-        };
-        if name.len() > longest
-            || schema
-                .as_ref()
-                .is_some_and(|schema| schema.len() > LONGEST_IDENTIFIER)
-        {
-            return Err(problem());
-        }
-        Ok(TableName {
-            setting: text.to_owned(),
-            schema,
-            name,
         })
     }
 }

@@ -454,7 +454,6 @@ fn each_complaint_comes_alone_too() {
 #[cfg(unix)]
 #[test]
 fn what_is_not_utf8_is_named_except_in_passwords() {
-    use std::os::unix::ffi::OsStringExt as _;
     let bytes = || OsString::from_vec(vec![b'a', 0xff]);
     // A path may be any bytes, and what is refused is not looked at.
     let others = [

@@ -7,27 +7,31 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use super::places::Place;
-use super::server::{Resolution, os_string};
-use super::variables;
+use postgres::config::SslNegotiation;
 
-/// How connections by TCP are encrypted.
-#[derive(Clone)]
+use super::places::Place;
+use super::server::Resolution;
+
+/// How connections by TCP are encrypted: not at all, unless it is said.
+#[derive(Clone, Default)]
 pub struct Tls {
     pub mode: Mode,
-    pub negotiation: Negotiation,
+    /// Who says first that the connection is to be encrypted.
+    pub negotiation: SslNegotiation,
     pub roots: Roots,
     /// Certificates that are not good any more.
     pub revoked: Option<Material>,
     pub identity: Option<Identity>,
-    pub demand: Demand,
-    pub introduction: Introduction,
+    pub certificate: CertificateMode,
+    /// The host's name is not told before the connection is encrypted (SNI).
+    pub hides_host: bool,
     pub versions: Versions,
 }
 
 /// libpq's `sslmode`, from the weakest to the strongest.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Mode {
+    #[default]
     Disable,
     /// Only if the server insists.
     Allow,
@@ -40,17 +44,11 @@ pub enum Mode {
     VerifyFull,
 }
 
-/// Who says first that the connection is to be encrypted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Negotiation {
-    Postgres,
-    Direct,
-}
-
 /// Who may have signed the server's certificate.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub enum Roots {
     /// Anybody, even itself.
+    #[default]
     Anybody,
     System,
     File(Material),
@@ -63,22 +61,18 @@ pub struct Identity {
     pub key: Material,
 }
 
-/// Whether a server has to ask for our certificate.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Demand {
-    MayAsk,
-    MustAsk,
+/// libpq's `sslcertmode`: whether our certificate is shown, and whether a server has to ask for it.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub enum CertificateMode {
+    Disable,
+    #[default]
+    Allow,
+    Require,
 }
 
-/// Whether the host's name is told before the connection is encrypted (SNI).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Introduction {
-    Named,
-    Nameless,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub enum Versions {
+    #[default]
     Both,
     Only12,
     Only13,
@@ -91,22 +85,6 @@ pub struct Material {
     pub text: Vec<u8>,
 }
 
-impl Tls {
-    /// For local sockets, and for whoever wants none.
-    fn none() -> Tls {
-        Tls {
-            mode: Mode::Disable,
-            negotiation: Negotiation::Postgres,
-            roots: Roots::Anybody,
-            revoked: None,
-            identity: None,
-            demand: Demand::MayAsk,
-            introduction: Introduction::Named,
-            versions: Versions::Both,
-        }
-    }
-}
-
 /// The words of the values.
 const MODES: [(&str, Mode); 6] = [
     ("disable", Mode::Disable),
@@ -117,14 +95,6 @@ const MODES: [(&str, Mode); 6] = [
     ("verify-full", Mode::VerifyFull),
 ];
 
-/// What one may be set to do about the client's certificate.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum CertificateMode {
-    Disable,
-    Allow,
-    Require,
-}
-
 /// Where there is no TLS in this build, a demand for it is refused.
 pub(super) const WITHOUT_TLS: &str =
     "TLS was asked for, but this build of Lockstep has none: build it with the cargo feature `tls`";
@@ -132,101 +102,74 @@ pub(super) const WITHOUT_TLS: &str =
 impl Resolution<'_, '_> {
     /// Complains of what cannot be kept; what is returned then counts for nothing.
     pub(super) fn tls(&mut self, places: Option<&[Place]>) -> Tls {
-        let negotiations = [
-            ("postgres", Negotiation::Postgres),
-            ("direct", Negotiation::Direct),
-        ];
-        let negotiation = self.choice("sslnegotiation", &negotiations);
-        let certificates = [
-            ("disable", CertificateMode::Disable),
-            ("allow", CertificateMode::Allow),
-            ("require", CertificateMode::Require),
-        ];
-        let certificates = self.choice("sslcertmode", &certificates);
-        let introductions = [("1", Introduction::Named), ("0", Introduction::Nameless)];
-        let introduction = self.choice("sslsni", &introductions);
+        use CertificateMode::{Allow, Disable, Require};
+        use SslNegotiation::{Direct, Postgres};
+        let negotiations = [("postgres", Postgres), ("direct", Direct)];
+        let negotiation = self.choice("sslnegotiation", Postgres, &negotiations);
+        let certificates = [("disable", Disable), ("allow", Allow), ("require", Require)];
+        let mut certificate = self.choice("sslcertmode", Allow, &certificates);
+        let hides_host = self.choice("sslsni", false, &[("1", false), ("0", true)]);
         let versions = self.versions();
         let mode = self.mode();
         if places.is_none_or(|places| places.iter().all(Place::is_socket)) {
-            return Tls::none();
+            return Tls::default();
         }
         if cfg!(not(feature = "tls")) && mode >= Mode::Require {
             self.refuse_one("sslmode", WITHOUT_TLS);
-            return Tls::none();
+            return Tls::default();
         }
-        let mut certificates = certificates.unwrap_or(CertificateMode::Allow);
         let needs = "needs sslmode=require or a stronger one";
-        if mode < Mode::Require && negotiation == Some(Negotiation::Direct) {
+        if mode < Mode::Require && negotiation == Direct {
             self.refuse_one("sslnegotiation", &format!("sslnegotiation=direct {needs}"));
         }
-        if mode < Mode::Require && certificates == CertificateMode::Require {
-            certificates = CertificateMode::Allow;
+        if mode < Mode::Require && certificate == Require {
+            certificate = Allow;
             self.refuse_one("sslcertmode", &format!("sslcertmode=require {needs}"));
         }
-        if mode == Mode::VerifyFull
-            && !self.given.contains_key("host")
-            && self.given.contains_key("hostaddr")
-        {
+        let has = |key: &str| self.given.contains_key(key);
+        if mode == Mode::VerifyFull && !has("host") && has("hostaddr") {
             self.refuse_one("hostaddr", "verify-full needs the name that the certificate is made out to: give the host, too");
         }
         if mode == Mode::Disable || cfg!(not(feature = "tls")) {
             return Tls {
                 mode,
-                ..Tls::none()
+                ..Tls::default()
             };
         }
         Tls {
             mode,
-            negotiation: negotiation.unwrap_or(Negotiation::Postgres),
+            negotiation,
             roots: self.roots(mode),
             revoked: self.revoked(),
-            identity: match certificates {
-                CertificateMode::Disable => None,
-                _ => self.identity(certificates),
-            },
-            demand: match certificates {
-                CertificateMode::Require => Demand::MustAsk,
-                _ => Demand::MayAsk,
-            },
-            introduction: introduction.unwrap_or(Introduction::Named),
+            identity: self.identity(certificate),
+            certificate,
+            hides_host,
             versions,
         }
     }
 
+    fn trusts_the_system(&self) -> bool {
+        let named = self.given.get("sslrootcert");
+        named.is_some_and(|it| it.value == b"system")
+    }
+
     fn mode(&mut self) -> Mode {
-        // The switch means the system's certificates, unless others are named.
-        let switch = variables::SSL.variable.name;
-        let is_switched_on = self
-            .given
-            .get("sslmode")
-            .is_some_and(|it| it.variable.name == switch && it.value == b"verify-full");
-        if is_switched_on && !self.given.contains_key("sslrootcert") {
-            self.trust_the_system = true;
-        }
-        let given = self.given.get("sslrootcert");
-        let by_system = given.is_some_and(|it| it.value == b"system");
-        self.trust_the_system |= by_system;
-        let mode = self.choice("sslmode", &MODES);
-        if by_system && mode.is_some_and(|mode| mode != Mode::VerifyFull) {
+        use Mode::{Prefer, VerifyFull};
+        let by_system = self.trusts_the_system();
+        let default = if by_system { VerifyFull } else { Prefer };
+        let mode = self.choice("sslmode", default, &MODES);
+        if by_system && mode != VerifyFull {
             self.refuse_one("sslmode", "sslrootcert=system needs sslmode=verify-full, which it is without any sslmode: anybody can have a certificate from one of the system's authorities");
         }
-        mode.unwrap_or(if by_system {
-            Mode::VerifyFull
-        } else {
-            Mode::Prefer
-        })
+        mode
     }
 
     fn versions(&mut self) -> Versions {
         const HIGHEST: &str = "ssl_max_protocol_version";
-        let versions = [("tlsv1", 0), ("tlsv1.1", 1), ("tlsv1.2", 2), ("tlsv1.3", 3)];
+        let all = ["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"];
         let mut version = |key| {
-            self.parsed(key, "one of TLSv1, TLSv1.1, TLSv1.2, TLSv1.3", |text| {
-                let text = text.to_ascii_lowercase();
-                versions
-                    .iter()
-                    .find(|(name, _)| *name == text)
-                    .map(|(_, version)| *version)
+            self.parsed(key, &format!("one of {}", all.join(", ")), |text| {
+                all.iter().position(|it| it.eq_ignore_ascii_case(text))
             })
         };
         let (lowest, highest) = (version("ssl_min_protocol_version"), version(HIGHEST));
@@ -241,90 +184,71 @@ impl Resolution<'_, '_> {
     }
 
     fn roots(&mut self, mode: Mode) -> Roots {
-        if self.trust_the_system {
+        if self.trusts_the_system() {
             return Roots::System;
         }
-        let is_named = self.given.contains_key("sslrootcert");
-        let path = self.file("sslrootcert", "root.crt");
-        match path.map(|path| (read(&path), path)) {
-            Some((Ok(material), _)) => return Roots::File(material),
-            Some((Err(error), path)) if is_named || error.kind() != io::ErrorKind::NotFound => {
-                self.unreadable("sslrootcert", &path, &error);
-            }
-            _ if mode >= Mode::VerifyCa => self.refuse_one("sslmode", NO_ROOTS),
+        match self.material("sslrootcert", ".postgresql/root.crt") {
+            Some(Some(material)) => return Roots::File(material),
+            Some(None) if mode >= Mode::VerifyCa => self.refuse_one("sslmode", NO_ROOTS),
             _ => {}
         }
         Roots::Anybody
     }
 
     fn revoked(&mut self) -> Option<Material> {
-        let path = self.file("sslcrl", "root.crl")?;
-        match read(&path) {
-            Ok(material) => return Some(material),
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                self.unreadable("sslcrl", &path, &error);
-            }
-            Err(_) if self.given.contains_key("sslcrl") => self.inquiry.warnings.push(format!(
+        let list = self.material("sslcrl", ".postgresql/root.crl")?;
+        if list.is_none() && self.given.contains_key("sslcrl") {
+            let path = self.file("sslcrl", "")?;
+            self.inquiry.warnings.push(format!(
                 "no certificate is looked up in the revocation list {}: there is no such file",
                 path.display()
-            )),
-            Err(_) => {}
+            ));
         }
-        None
+        list
     }
 
     fn identity(&mut self, mode: CertificateMode) -> Option<Identity> {
-        let path = self.file("sslcert", "postgresql.crt");
-        let certificate = path.map(|path| (read(&path), path));
-        let certificate = match certificate {
-            Some((Ok(certificate), _)) => certificate,
-            Some((Err(error), path)) if error.kind() != io::ErrorKind::NotFound => {
-                self.unreadable("sslcert", &path, &error);
-                return None;
+        if mode == CertificateMode::Disable {
+            return None;
+        }
+        let certificate = self.material("sslcert", ".postgresql/postgresql.crt")?;
+        if certificate.is_none() && mode == CertificateMode::Require {
+            let problem =
+                "sslcertmode=require, but there is no client certificate: name its file by sslcert";
+            self.refuse_one("sslcertmode", problem);
+        }
+        let certificate = certificate?;
+        let path = self.file("sslkey", ".postgresql/postgresql.key")?;
+        let shown = path.display();
+        let problem = match read_private(&path, Private::Key) {
+            Ok(text) if String::from_utf8_lossy(&text).contains("ENCRYPTED") => format!(
+                "is encrypted, which is not supported: \
+                 openssl pkey -in {shown} -out NEW writes it without a password; keep NEW at mode 0600"
+            ),
+            Ok(text) => {
+                let key = Material { path, text };
+                return Some(Identity { certificate, key });
             }
-            _ => {
-                if mode == CertificateMode::Require {
-                    self.refuse_one("sslcertmode", "sslcertmode=require, but there is no client certificate: name its file by sslcert");
-                }
-                return None;
-            }
+            Err(error) => format!("cannot be used: {error}"),
         };
-        let key = self.file("sslkey", "postgresql.key")?;
-        let read = check_key(&key).and_then(|()| read(&key).map_err(|error| error.to_string()));
-        match read {
-            Ok(key) if String::from_utf8_lossy(&key.text).contains("ENCRYPTED") => {
-                let path = key.path.display();
-                self.refuse_file("sslkey", &format!(
-                    "the client's key {path} is encrypted, which is not supported: \
-                     openssl pkey -in {path} -out NEW writes it without a password; keep NEW at mode 0600"
-                ));
-                None
-            }
-            Ok(key) => Some(Identity { certificate, key }),
-            Err(problem) => {
-                let path = key.display();
-                self.refuse_file(
-                    "sslkey",
-                    &format!("the client's key {path} cannot be used: {problem}"),
-                );
+        self.refuse_file("sslkey", &format!("the client's key {shown} {problem}"));
+        None
+    }
+
+    /// What the file holds that the parameter names, or the default one, if it is there; none at all after a complaint.
+    fn material(&mut self, key: &'static str, default: &str) -> Option<Option<Material>> {
+        let Some(path) = self.file(key, default) else {
+            return Some(None);
+        };
+        let must_exist = key == "sslrootcert" && self.given.contains_key(key);
+        match read(&path) {
+            Ok(text) => Some(Some(Material { path, text })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => Some(None),
+            Err(error) => {
+                self.refuse_file(key, &format!("cannot read {}: {error}", path.display()));
                 None
             }
         }
-    }
-
-    /// The file that the parameter names, or the default one.
-    fn file(&mut self, key: &str, default: &str) -> Option<PathBuf> {
-        match self.given.get(key) {
-            Some(given) => Some(PathBuf::from(os_string(given.value.clone())?)),
-            None => {
-                let home = self.inquiry.environment.home.as_ref()?;
-                Some(home.join(".postgresql").join(default))
-            }
-        }
-    }
-
-    fn unreadable(&mut self, key: &'static str, path: &Path, error: &io::Error) {
-        self.refuse_file(key, &format!("cannot read {}: {error}", path.display()));
     }
 
     /// Complains of a file, whether it was named or is the default one.
@@ -340,30 +264,41 @@ impl Resolution<'_, '_> {
 const NO_ROOTS: &str = "the server's certificate is to be verified, but it is not said by whom it may be signed: \
      name a file by sslrootcert, or write sslrootcert=system for the authorities that the system trusts";
 
-fn read(path: &Path) -> io::Result<Material> {
+fn read(path: &Path) -> io::Result<Vec<u8>> {
     /// More than all authorities of the world take; a wrong path, such as a device, must not fill the memory.
     const LARGEST: u64 = 16 * 1024 * 1024;
     let mut text = Vec::new();
     File::open(path)?.take(LARGEST).read_to_end(&mut text)?;
-    Ok(Material {
-        path: path.to_owned(),
-        text,
-    })
+    Ok(text)
 }
 
-/// libpq's rule: nobody but the owner has access to a key; a group may read one that is root's.
-fn check_key(path: &Path) -> Result<(), String> {
-    let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
+/// What libpq reads only if nobody but its owner has access to it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Private {
+    Passwords,
+    /// One that is root's may be read by a group.
+    Key,
+}
+
+/// Reads a plain file to which nobody has access who should not.
+pub(super) fn read_private(path: &Path, what: Private) -> io::Result<Vec<u8>> {
+    let metadata = fs::metadata(path)?;
     if !metadata.is_file() {
-        return Err("it is not a plain file".to_owned());
+        return Err(io::Error::other("it is not a plain file"));
     }
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt as _;
-        let forbidden = if metadata.uid() == 0 { 0o037 } else { 0o077 };
+        const ROOTS: &str = ", or 0640 if it is root's";
+        let (forbidden, or) = match what {
+            Private::Passwords => (0o077, ""),
+            Private::Key if metadata.uid() == 0 => (0o037, ROOTS),
+            Private::Key => (0o077, ROOTS),
+        };
         if metadata.mode() & forbidden != 0 {
-            return Err("group or others have access to it; its mode should be 0600, or 0640 if it is root's".to_owned());
+            let problem = "group or others have access to it; its mode should be 0600";
+            return Err(io::Error::other(format!("{problem}{or}")));
         }
     }
-    Ok(())
+    read(path)
 }

@@ -28,14 +28,16 @@ pub(super) fn boolean(text: &str) -> Result<bool, String> {
 }
 
 pub(super) fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
-    choices
-        .iter()
-        .find(|(name, _)| *name == text)
+    chosen(text, choices).map_err(|expected| format!("{} is not {expected}", shown(text)))
+}
+
+/// The choice of this name, or which there are.
+pub(super) fn chosen<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
+    let choice = choices.iter().find(|(name, _)| *name == text);
+    let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+    choice
         .map(|(_, value)| *value)
-        .ok_or_else(|| {
-            let names = choices.iter().map(|(name, _)| *name).collect::<Vec<_>>();
-            format!("{} is not {}", shown(text), foreign::one_of(&names, text))
-        })
+        .ok_or_else(|| foreign::one_of(&names, text))
 }
 
 pub(super) fn level(text: &str) -> Result<LevelFilter, String> {
@@ -62,13 +64,8 @@ pub(super) fn wait(text: &str) -> Result<Duration, String> {
 /// fraction of a millisecond is rounded up, because zero would mean none.
 pub(super) fn server_timeout(text: &str) -> Result<Duration, String> {
     const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
-    let timeout = seconds(text, LONGEST)?;
-    let odd = timeout.subsec_nanos() % 1_000_000;
-    Ok(if odd == 0 {
-        timeout
-    } else {
-        timeout + Duration::from_nanos(u64::from(1_000_000 - odd))
-    })
+    let milliseconds = seconds(text, LONGEST)?.as_nanos().div_ceil(1_000_000);
+    Ok(Duration::from_millis(milliseconds as u64))
 }
 
 /// A decimal number of seconds, without sign or exponent; what is finer than a nanosecond is rounded up.

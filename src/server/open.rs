@@ -408,7 +408,7 @@ impl Round<'_> {
                 Way::TlsIfOffered => SslMode::Prefer,
                 Way::Tls => SslMode::Require,
             })
-            .ssl_negotiation(tls::negotiation(&server.tls))
+            .ssl_negotiation(server.tls.negotiation)
             .channel_binding(server.channel_binding)
             .application_name(self.application_name)
             .connect_timeout(limit.saturating_sub(HEAD_START))

@@ -19,9 +19,7 @@ mod words;
 
 use std::fmt;
 
-use postgres::config::SslNegotiation;
-
-use crate::config::tls::{Mode, Negotiation, Tls};
+use crate::config::tls::Mode;
 use crate::sql::sqlstate;
 
 #[cfg(not(feature = "tls"))]
@@ -80,13 +78,6 @@ pub fn instead(mode: Mode, way: Way, outcome: Outcome, sqlstate: Option<&str>) -
         (Mode::Prefer, Way::TlsIfOffered, Outcome::Failed) => Some(Way::Plain),
         (Mode::Prefer, Way::TlsIfOffered, Outcome::Encrypted(_)) if is_kept_out => Some(Way::Plain),
         _ => None,
-    }
-}
-
-pub fn negotiation(tls: &Tls) -> SslNegotiation {
-    match tls.negotiation {
-        Negotiation::Postgres => SslNegotiation::Postgres,
-        Negotiation::Direct => SslNegotiation::Direct,
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use postgres::Client;
+use postgres::config::SslNegotiation;
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
@@ -20,7 +21,7 @@ use super::Outcome;
 use super::certificate::Certificate;
 use super::verifier::{Trust, Verifier};
 use super::words::{Fault, is_ours};
-use crate::config::tls::{Demand, Identity, Introduction, Mode, Negotiation, Tls, Versions};
+use crate::config::tls::{CertificateMode, Identity, Mode, Tls, Versions};
 
 /// The protocol's name in the handshake, which PostgreSQL 17 asks for where there is no request before it.
 const ALPN: &[u8] = b"postgresql";
@@ -31,8 +32,8 @@ pub struct Connector {
     base: Arc<ClientConfig>,
     trust: Arc<Trust>,
     identity: Option<Arc<CertifiedKey>>,
-    demand: Demand,
-    negotiation: Negotiation,
+    certificate: CertificateMode,
+    negotiation: SslNegotiation,
     witness: Arc<Witness>,
 }
 
@@ -82,16 +83,16 @@ impl Connector {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(nobody))
             .with_no_client_auth();
-        base.enable_sni = tls.introduction == Introduction::Named;
+        base.enable_sni = !tls.hides_host;
         base.resumption = Resumption::disabled();
-        if tls.negotiation == Negotiation::Direct {
+        if tls.negotiation == SslNegotiation::Direct {
             base.alpn_protocols = vec![ALPN.to_vec()];
         }
         Ok(Some(Connector {
             base: Arc::new(base),
             trust,
             identity: identity.transpose()?.map(Arc::new),
-            demand: tls.demand,
+            certificate: tls.certificate,
             negotiation: tls.negotiation,
             witness: Arc::default(),
         }))
@@ -137,12 +138,12 @@ impl Connector {
         let is_ours = is_ours(&error);
         self.witness.is_unable.store(is_ours, Ordering::Release);
         let words = match (error.kind(), self.negotiation) {
-            (io::ErrorKind::UnexpectedEof, Negotiation::Postgres) => {
+            (io::ErrorKind::UnexpectedEof, SslNegotiation::Postgres) => {
                 "the server ended the connection during the TLS handshake"
             }
             (
                 io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset,
-                Negotiation::Direct,
+                SslNegotiation::Direct,
             ) => {
                 "the server ended the connection when TLS began; sslnegotiation=direct needs PostgreSQL 17 or later"
             }
@@ -154,12 +155,14 @@ impl Connector {
     /// Judges what the handshake has come to.
     pub(super) fn ends(&self, connection: &ClientConnection) -> io::Result<()> {
         let fault = |text: &str| Err(io::Error::other(Fault::from(text.to_owned())));
-        if self.negotiation == Negotiation::Direct && connection.alpn_protocol() != Some(ALPN) {
+        if self.negotiation == SslNegotiation::Direct && connection.alpn_protocol() != Some(ALPN) {
             return fault(
                 "the server does not take TLS without a request before it (sslnegotiation=direct)",
             );
         }
-        if self.demand == Demand::MustAsk && !self.witness.was_asked.load(Ordering::Acquire) {
+        if self.certificate == CertificateMode::Require
+            && !self.witness.was_asked.load(Ordering::Acquire)
+        {
             return fault(
                 "the server did not ask for the client's certificate (sslcertmode=require)",
             );
