@@ -7,7 +7,6 @@
 
 pub mod live;
 
-use std::fmt;
 use std::io::{self, Write as _};
 use std::panic::Location;
 use std::sync::OnceLock;
@@ -16,10 +15,10 @@ use std::time::{Duration, Instant};
 use log::kv::{self, Key, Value, VisitSource, VisitValue};
 use log::{Level, LevelFilter, Metadata, Record};
 use time::OffsetDateTime;
-use time::format_description::BorrowedFormatItem;
-use time::macros::format_description;
+use time::format_description::well_known::Rfc3339;
 
-use crate::text::json;
+use crate::sql::quote::clip;
+use crate::text::json::{self, Json};
 use crate::text::terminal::{self, Layout, Tone, hanging, printable};
 
 /// What the user asked of the log.
@@ -90,9 +89,6 @@ fn is_shown(target: &str, level: Level) -> bool {
 /// Logs a statement that was sent, if the query log is on: `error` is the SQLSTATE and the message.
 #[track_caller]
 pub fn query(verb: &str, duration: Duration, sql: &str, error: Option<(&str, &str)>) {
-    if !query_log_enabled() {
-        return;
-    }
     let sql = shortened(sql);
     let mut fields = vec![
         ("verb", Value::from(verb)),
@@ -161,8 +157,6 @@ fn send(
 
 /// A record as it is written, with the line break at its end.
 fn line(settings: Settings, record: &Record<'_>) -> String {
-    const RFC_3339_SECONDS: &[BorrowedFormatItem<'_>] =
-        format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
     let message = record.args().to_string();
     if let (Format::Text, Layout::Terminal { columns, .. }) = (settings.format, settings.layout) {
         return terminal_text(record, &message, settings.layout, columns);
@@ -170,10 +164,9 @@ fn line(settings: Settings, record: &Record<'_>) -> String {
     if settings.format == Format::Text && record.target() == REPORT {
         return report(&message);
     }
-    // Formatting fails only for a component the value lacks, and this one has them all.
-    let time = OffsetDateTime::now_utc()
-        .format(RFC_3339_SECONDS)
-        .unwrap_or_default();
+    // Formatting fails only for a year that no calendar of ours has.
+    let now = OffsetDateTime::now_utc().truncate_to_second();
+    let time = now.format(&Rfc3339).unwrap_or_default();
     match settings.format {
         Format::Text => text_line(record, &format!("{time} {:<5} ", record.level()), &message),
         Format::Json => json_line(record, &time, &message),
@@ -217,55 +210,43 @@ fn terminal_text(record: &Record<'_>, message: &str, layout: Layout, columns: us
 }
 
 fn json_line(record: &Record<'_>, time: &str, message: &str) -> String {
-    const FIXED_KEYS: [&str; 4] = ["level", "time", "caller", "message"];
-    let mut line = String::from("{\"level\":");
-    json::push_string(&mut line, &record.level().as_str().to_ascii_lowercase());
-    line.push_str(",\"time\":");
-    json::push_string(&mut line, time);
-    line.push_str(",\"caller\":");
-    json::push_string(&mut line, &caller(record));
-    line.push_str(",\"message\":");
-    json::push_string(&mut line, message);
+    let level = record.level().as_str().to_ascii_lowercase();
+    let fixed = ["level", "time", "caller", "message"];
+    let texts = [level.as_str(), time, &caller(record), message].map(json::string);
+    let member = |(key, text): (&str, &String)| format!("\"{key}\":{text}");
+    let mut members: Vec<String> = fixed.into_iter().zip(&texts).map(member).collect();
     for (mut key, value) in fields(record) {
-        if FIXED_KEYS.contains(&key.as_str()) {
+        if fixed.contains(&key.as_str()) {
             key.push('_');
         }
-        line.push(',');
-        json::push_string(&mut line, &key);
-        line.push(':');
-        match value {
-            Field::Bare(literal) => line.push_str(&literal),
-            Field::Text(text) => json::push_string(&mut line, &text),
-        }
+        members.push(format!("{}:{value}", json::string(&key)));
     }
-    line.push_str("}\n");
-    line
+    format!("{{{}}}\n", members.join(","))
 }
 
 /// A message's further lines, and a value of several lines, are indented below the line they belong to.
 fn text_line(record: &Record<'_>, head: &str, message: &str) -> String {
-    let mut line = head.to_owned();
-    let (mut blocks, mut message_lines) = (String::new(), message.lines());
-    push_visible(&mut line, message_lines.next().unwrap_or_default());
+    let mut message = message.lines();
+    let mut line = head.to_owned() + &visible(message.next().unwrap_or_default());
+    let mut blocks = String::new();
     let fields = match record.target() == QUERY {
         true => fields(record),
         false => Vec::new(),
     };
     for (key, value) in fields {
         match value {
-            Field::Bare(literal) => line.push_str(&format!(" {key}={literal}")),
-            Field::Text(text) if text.trim_end().contains('\n') => {
-                blocks.push_str(&format!("\n  {key}:"));
-                push_indented(&mut blocks, text.trim_end().lines(), "    ");
+            Json::Text(text) if text.trim_end().contains('\n') => {
+                let lines = indented(text.trim_end().lines(), "    ");
+                blocks.push_str(&format!("\n  {key}:{lines}"));
             }
-            Field::Text(text) => {
-                line.push_str(&format!(" {key}="));
-                push_text_value(&mut line, text.trim_end_matches(['\r', '\n']));
+            Json::Text(text) => {
+                let text = quoted(text.trim_end_matches(['\r', '\n']));
+                line.push_str(&format!(" {key}={text}"));
             }
+            value => line.push_str(&format!(" {key}={value}")),
         }
     }
-    push_indented(&mut line, message_lines, "  ");
-    line + &blocks + "\n"
+    line + &indented(message, "  ") + &blocks + "\n"
 }
 
 /// Where the record was made, relative to the package.
@@ -275,19 +256,12 @@ fn caller(record: &Record<'_>) -> String {
     format!("{relative}:{}", record.line().unwrap_or(0))
 }
 
-/// A value, ready for both formats.
-enum Field {
-    /// A number, a boolean or null.
-    Bare(String),
-    Text(String),
-}
-
-fn fields(record: &Record<'_>) -> Vec<(String, Field)> {
-    struct Collected(Vec<(String, Field)>);
+fn fields(record: &Record<'_>) -> Vec<(String, Json)> {
+    struct Collected(Vec<(String, Json)>);
 
     impl<'kvs> VisitSource<'kvs> for Collected {
         fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), kv::Error> {
-            let mut field = Field::Bare(String::from("null"));
+            let mut field = Json::null();
             value.visit(&mut field)?;
             self.0.push((key.as_str().to_owned(), field));
             Ok(())
@@ -300,81 +274,52 @@ fn fields(record: &Record<'_>) -> Vec<(String, Field)> {
     collected.0
 }
 
-/// What is not told apart here is text.
-impl<'v> VisitValue<'v> for Field {
+/// What is neither a number nor a boolean nor null is text.
+impl<'v> VisitValue<'v> for Json {
     fn visit_any(&mut self, value: Value<'_>) -> Result<(), kv::Error> {
-        *self = Field::Text(value.to_string());
+        let is_whole = value.to_u64().is_some() || value.to_i64().is_some();
+        *self = match value.to_f64() {
+            _ if is_whole || value.to_bool().is_some() => Json::Literal(value.to_string()),
+            Some(number) if number.is_finite() => Json::Literal(format!("{number:?}")),
+            // JSON has neither NaN nor infinities.
+            Some(_) => Json::null(),
+            None => Json::Text(value.to_string()),
+        };
         Ok(())
     }
 
     fn visit_null(&mut self) -> Result<(), kv::Error> {
-        self.set_bare("null")
-    }
-
-    fn visit_u64(&mut self, value: u64) -> Result<(), kv::Error> {
-        self.set_bare(value)
-    }
-
-    fn visit_i64(&mut self, value: i64) -> Result<(), kv::Error> {
-        self.set_bare(value)
-    }
-
-    fn visit_f64(&mut self, value: f64) -> Result<(), kv::Error> {
-        // JSON has neither NaN nor infinities.
-        match value.is_finite() {
-            true => self.set_bare(format_args!("{value:?}")),
-            false => self.visit_null(),
-        }
-    }
-
-    fn visit_bool(&mut self, value: bool) -> Result<(), kv::Error> {
-        self.set_bare(value)
-    }
-}
-
-impl Field {
-    fn set_bare(&mut self, value: impl fmt::Display) -> Result<(), kv::Error> {
-        *self = Field::Bare(value.to_string());
+        *self = Json::null();
         Ok(())
     }
 }
 
-fn push_indented<'a>(out: &mut String, lines: impl Iterator<Item = &'a str>, indent: &str) {
-    for line in lines {
-        out.push('\n');
-        if !line.is_empty() {
-            out.push_str(indent);
-            push_visible(out, line);
-        }
-    }
+fn indented<'a>(lines: impl Iterator<Item = &'a str>, indent: &str) -> String {
+    let indented = lines.map(|line| match line {
+        "" => "\n".to_owned(),
+        line => format!("\n{indent}{}", visible(line)),
+    });
+    indented.collect()
 }
 
 /// A report's text as it is, lines and all.
 fn report(text: &str) -> String {
-    let mut out = String::from("error: ");
-    for line in text.lines() {
-        push_visible(&mut out, line);
-        out.push('\n');
-    }
-    out
+    let lines = text.lines().map(|line| visible(line) + "\n");
+    format!("error: {}", lines.collect::<String>())
 }
 
-/// Appends text that cannot steer a terminal; tabs do no harm.
-fn push_visible(out: &mut String, text: &str) {
-    for (number, piece) in text.split('\t').enumerate() {
-        if number > 0 {
-            out.push('\t');
-        }
-        out.push_str(&printable(piece));
-    }
+/// The text without what could steer a terminal; tabs do no harm.
+fn visible(text: &str) -> String {
+    let pieces: Vec<_> = text.split('\t').map(printable).collect();
+    pieces.join("\t")
 }
 
 /// In quotes where it would not be told apart from what stands around it.
-fn push_text_value(out: &mut String, text: &str) {
+fn quoted(text: &str) -> String {
     let plain = |c: char| !c.is_whitespace() && !c.is_control() && c != '"' && c != '=';
     match !text.is_empty() && text.chars().all(plain) {
-        true => out.push_str(text),
-        false => out.push_str(&format!("{text:?}")),
+        true => text.to_owned(),
+        false => format!("{text:?}"),
     }
 }
 
@@ -387,14 +332,11 @@ pub fn milliseconds(duration: Duration) -> f64 {
 const QUERY_LOG_BYTES: usize = 8 * 1024;
 
 fn shortened(sql: &str) -> String {
-    if sql.len() <= QUERY_LOG_BYTES {
-        return sql.to_owned();
+    let shown = clip(sql, QUERY_LOG_BYTES);
+    match sql.len() - shown.len() {
+        0 => sql.to_owned(),
+        more => format!("{shown}… ({more} bytes more)"),
     }
-    let mut end = QUERY_LOG_BYTES;
-    while !sql.is_char_boundary(end) {
-        end -= 1;
-    }
-    format!("{}… ({} bytes more)", &sql[..end], sql.len() - end)
 }
 
 #[cfg(test)]

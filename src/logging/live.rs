@@ -33,13 +33,10 @@ pub fn draw(text: &str) {
     // A line that wraps could not be erased. If the terminal is narrower than we think, it cuts the line.
     const NO_WRAP: &str = "\r\x1b[?7l";
     const WRAP: &str = "\x1b[K\x1b[?7h";
-    let mut line = String::from(NO_WRAP);
     // A full line moves the cursor on.
-    let room = columns().map_or(0, |columns| columns - 1);
-    line.push_str(&shortened(text, room));
-    line.push_str(WRAP);
+    let text = shortened(text, columns().map_or(0, |columns| columns - 1));
     DRAWN.store(true, Ordering::SeqCst);
-    write(&line);
+    write(&format!("{NO_WRAP}{text}{WRAP}"));
 }
 
 /// Erases the live line. Nobody may be drawing it any more.

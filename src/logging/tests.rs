@@ -73,8 +73,7 @@ fn json_values_keep_their_types() {
 fn json_escapes_every_control_character_and_stays_one_line() {
     for code in 0..0x250_u32 {
         let c = char::from_u32(code).expect("no surrogate is below U+0250");
-        let mut out = String::new();
-        json::push_string(&mut out, &c.to_string());
+        let out = json::string(&c.to_string());
         assert!(
             !out.chars().any(char::is_control),
             "U+{code:04X} came out as it is"
@@ -90,8 +89,7 @@ fn json_escapes_every_control_character_and_stays_one_line() {
         };
         assert_eq!(out, expected);
     }
-    let mut out = String::new();
-    json::push_string(&mut out, "ไทย 🐘 \u{2028}\u{2029}");
+    let out = json::string("ไทย 🐘 \u{2028}\u{2029}");
     assert_eq!(out, "\"ไทย 🐘 \\u2028\\u2029\"");
     let line = rendered(
         Format::Json,

@@ -41,14 +41,11 @@ pub(super) fn stored_name(written: &str, escape: char) -> String {
     let Some((prefix, quoted)) = written.split_once('"') else {
         return clip(written, NAME_BYTES).to_ascii_lowercase();
     };
-    let unquoted = quoted
-        .strip_suffix('"')
-        .unwrap_or(quoted)
-        .replace("\"\"", "\"");
-    let decoded = if prefix.is_empty() {
-        unquoted
-    } else {
-        decode_unicode(&unquoted, escape)
+    let unquoted = quoted.strip_suffix('"').unwrap_or(quoted);
+    let unquoted = unquoted.replace("\"\"", "\"");
+    let decoded = match prefix {
+        "" => unquoted,
+        _ => decode_unicode(&unquoted, escape),
     };
     clip(&decoded, NAME_BYTES).to_owned()
 }
@@ -89,7 +86,7 @@ fn decode_unicode(text: &str, escape: char) -> String {
 
 /// The longest beginning of whole characters that has at most so many bytes; the server cuts the
 /// same way.
-pub(super) fn clip(text: &str, bytes: usize) -> &str {
+pub fn clip(text: &str, bytes: usize) -> &str {
     let mut end = bytes.min(text.len());
     while !text.is_char_boundary(end) {
         end -= 1;

@@ -2,86 +2,77 @@
 //!
 //! A library would bring a serializer and its derive macros; all we need is a string's escapes and a little indenting.
 
-use std::fmt::Write as _;
+use std::fmt;
 
 /// A JSON value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Json {
-    Null,
-    Bool(bool),
-    Integer(i64),
+    /// A number, a boolean or null, as it is written.
+    Literal(String),
     Text(String),
     List(Vec<Json>),
     Object(Vec<(&'static str, Json)>),
 }
 
+/// A value as one word; what holds others, over several lines.
+impl fmt::Display for Json {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.indented(0))
+    }
+}
+
 impl Json {
-    /// The value as a document for people and programs: indented by two blanks, ended by a line break.
-    pub fn document(&self) -> String {
-        let mut out = String::new();
-        self.write(&mut out, 0);
-        out.push('\n');
-        out
+    pub fn null() -> Json {
+        Json::Literal("null".to_owned())
     }
 
-    fn write(&self, out: &mut String, depth: usize) {
+    /// The value as a document for people and programs: indented by two blanks, ended by a line break.
+    pub fn document(&self) -> String {
+        format!("{self}\n")
+    }
+
+    fn indented(&self, depth: usize) -> String {
         match self {
-            Json::Null => out.push_str("null"),
-            Json::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
-            // Writing to a String cannot fail.
-            Json::Integer(value) => drop(write!(out, "{value}")),
-            Json::Text(text) => push_string(out, text),
+            Json::Literal(literal) => literal.clone(),
+            Json::Text(text) => string(text),
             Json::List(values) => {
-                let entries = values.iter().map(|value| (None, value));
-                write_entries(out, depth, ['[', ']'], entries);
+                let entries = values.iter().map(|value| value.indented(depth + 1));
+                block("[", entries.collect(), "]", depth)
             }
             Json::Object(members) => {
-                let entries = members.iter().map(|(name, value)| (Some(*name), value));
-                write_entries(out, depth, ['{', '}'], entries);
+                let entries = members.iter().map(|(name, value)| {
+                    format!("{}: {}", string(name), value.indented(depth + 1))
+                });
+                block("{", entries.collect(), "}", depth)
             }
         }
     }
 }
 
-fn write_entries<'a>(
-    out: &mut String,
-    depth: usize,
-    [open, close]: [char; 2],
-    entries: impl ExactSizeIterator<Item = (Option<&'static str>, &'a Json)>,
-) {
-    let count = entries.len();
-    out.push(open);
-    for (number, (name, value)) in entries.enumerate() {
-        out.push_str(if number == 0 { "\n" } else { ",\n" });
-        out.push_str(&"  ".repeat(depth + 1));
-        if let Some(name) = name {
-            push_string(out, name);
-            out.push_str(": ");
-        }
-        value.write(out, depth + 1);
+fn block(open: &str, entries: Vec<String>, close: &str, depth: usize) -> String {
+    if entries.is_empty() {
+        return format!("{open}{close}");
     }
-    if count > 0 {
-        out.push('\n');
-        out.push_str(&"  ".repeat(depth));
-    }
-    out.push(close);
+    let (outer, inner) = ("  ".repeat(depth), "  ".repeat(depth + 1));
+    let entries = entries.join(&format!(",\n{inner}"));
+    format!("{open}\n{inner}{entries}\n{outer}{close}")
 }
 
 impl From<bool> for Json {
     fn from(value: bool) -> Json {
-        Json::Bool(value)
+        Json::Literal(value.to_string())
     }
 }
 
 impl From<i64> for Json {
     fn from(value: i64) -> Json {
-        Json::Integer(value)
+        Json::Literal(value.to_string())
     }
 }
 
 impl From<usize> for Json {
-    fn from(count: usize) -> Json {
-        Json::Integer(i64::try_from(count).unwrap_or(i64::MAX))
+    fn from(value: usize) -> Json {
+        Json::Literal(value.to_string())
     }
 }
 
@@ -99,7 +90,7 @@ impl From<String> for Json {
 
 impl<T: Into<Json>> From<Option<T>> for Json {
     fn from(value: Option<T>) -> Json {
-        value.map_or(Json::Null, Into::into)
+        value.map_or_else(Json::null, Into::into)
     }
 }
 
@@ -115,27 +106,22 @@ impl<T: Into<Json>> FromIterator<T> for Json {
     }
 }
 
-/// Appends the text as a JSON string.
+/// The text as a JSON string.
 ///
 /// JSON demands an escape for the characters below U+0020 only. The other control characters could steer a terminal,
 /// and U+2028 and U+2029 end a line for some readers.
-pub fn push_string(out: &mut String, text: &str) {
-    out.push('"');
+pub fn string(text: &str) -> String {
+    let mut out = String::from("\"");
     for c in text.chars() {
         match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
+            '"' | '\\' | '\n' | '\r' | '\t' => out.extend(c.escape_default()),
             c if c.is_control() || c == '\u{2028}' || c == '\u{2029}' => {
-                // Writing to a string does not fail.
-                let _ = write!(out, "\\u{:04x}", u32::from(c));
+                out.push_str(&format!("\\u{:04x}", u32::from(c)));
             }
             c => out.push(c),
         }
     }
-    out.push('"');
+    out + "\""
 }
 
 #[cfg(test)]

@@ -40,21 +40,21 @@ pub enum Tone {
 impl Layout {
     /// The text in the tone's colour, if there are colours.
     pub fn painted(self, text: &str, tone: Tone) -> String {
-        let Layout::Terminal {
-            paint: Paint::Ansi, ..
-        } = self
-        else {
-            return text.to_owned();
-        };
         let code = match tone {
-            Tone::Plain => return text.to_owned(),
+            Tone::Plain => "",
             Tone::Heading => "1",
+            Tone::Faint => "2",
+            Tone::Bad => "31",
             Tone::Good => "32",
             Tone::Notice => "33",
-            Tone::Bad => "31",
-            Tone::Faint => "2",
         };
-        format!("\u{1b}[{code}m{text}\u{1b}[0m")
+        let is_plain = code.is_empty() || text.is_empty();
+        match self {
+            Layout::Terminal { paint, .. } if paint == Paint::Ansi && !is_plain => {
+                format!("\u{1b}[{code}m{text}\u{1b}[0m")
+            }
+            _ => text.to_owned(),
+        }
     }
 
     /// How wide it is, if it has an end.
@@ -137,29 +137,22 @@ impl Table {
 
     /// Appends one line of the table, or several where a cell is wrapped.
     fn line(&self, cells: &[(String, Tone)], widths: &[usize], layout: Layout, out: &mut String) {
-        let parts: Vec<Vec<&str>> = cells
-            .iter()
-            .zip(widths)
-            .map(|((text, _), &width)| wrapped(text, width, 0))
-            .collect();
+        let parts = cells.iter().zip(widths);
+        let parts = parts.map(|((text, _), &width)| wrapped(text, width, 0));
+        let parts: Vec<Vec<&str>> = parts.collect();
         let height = parts.iter().map(Vec::len).max().unwrap_or(0);
         for number in 0..height {
-            let mut blanks = 0;
-            for (at, (part, (_, align))) in parts.iter().zip(&self.columns).enumerate() {
+            let cell = |(at, part): (usize, &Vec<&str>)| {
                 let text = part.get(number).copied().unwrap_or("");
-                let padding = widths[at].saturating_sub(width(text));
-                let (before, after) = match align {
-                    Align::Right => (padding, 0),
-                    Align::Left | Align::Wrapping => (0, padding),
-                };
-                if !text.is_empty() {
-                    out.push_str(&" ".repeat(blanks + before));
-                    out.push_str(&layout.painted(text, cells[at].1));
-                    blanks = after + GAP.len();
-                } else {
-                    blanks += before + after + GAP.len();
+                let blanks = " ".repeat(widths[at].saturating_sub(width(text)));
+                let text = layout.painted(text, cells[at].1);
+                match self.columns[at].1 {
+                    Align::Right => blanks + &text,
+                    Align::Left | Align::Wrapping => text + &blanks,
                 }
-            }
+            };
+            let line: Vec<String> = parts.iter().enumerate().map(cell).collect();
+            out.push_str(line.join(GAP).trim_end());
             out.push('\n');
         }
     }
@@ -175,19 +168,16 @@ fn total(widths: &[usize]) -> usize {
 pub fn labelled(lines: &[(&str, String)], layout: Layout) -> String {
     let indent = lines.iter().map(|(label, _)| width(label)).max();
     let indent = indent.unwrap_or(0) + GAP.len();
+    let columns = layout.columns().unwrap_or(usize::MAX);
+    let room = columns.saturating_sub(indent).max(NARROWEST);
     let mut out = String::new();
     for (label, value) in lines {
         let value = printable(value);
-        let limit = layout.columns().map_or(usize::MAX, |columns| {
-            columns.saturating_sub(indent).max(NARROWEST)
-        });
-        let mut label = *label;
-        for part in wrapped(&value, limit, 0) {
-            out.push_str(&layout.painted(label, Tone::Heading));
-            out.push_str(&" ".repeat(indent - width(label)));
-            out.push_str(part);
-            out.push('\n');
-            label = "";
+        for (number, part) in wrapped(&value, room, 0).iter().enumerate() {
+            let label = if number == 0 { *label } else { "" };
+            let blanks = " ".repeat(indent - width(label));
+            let label = layout.painted(label, Tone::Heading);
+            out.push_str(&format!("{label}{blanks}{part}\n"));
         }
     }
     out
