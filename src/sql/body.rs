@@ -2,7 +2,8 @@
 //! positions in the statement inside it that failed. Pure.
 
 use super::cursor::Cursor;
-use super::lexer::TokenKind;
+use super::lexer::{Lexer, TokenKind};
+use super::place::offset;
 use super::quote::stored_name;
 use super::statements::Statement;
 
@@ -33,19 +34,15 @@ pub fn place_in_body(
         // A function in SQL has one text, and no lines.
         let (query, position) = inside.query.filter(|(query, _)| query.len() > 20)?;
         let (at, _) = text.match_indices(query).next()?;
-        return Some((at + byte_of(query, position), true));
+        return Some((at + offset(query, "", position, false)?, true));
     };
     let exact = inside.query.and_then(|(query, position)| {
-        Some(rest.start + text[rest.clone()].find(query)? + byte_of(query, position))
+        let at = rest.start + text[rest.clone()].find(query)?;
+        Some(at + offset(query, "", position, false)?)
     });
     let line = &text[rest.clone()];
     let indent = line.len() - line.trim_start_matches([' ', '\t']).len();
     Some(exact.map_or((rest.start + indent, false), |at| (at, true)))
-}
-
-fn byte_of(query: &str, position: usize) -> usize {
-    let found = query.char_indices().nth(position.saturating_sub(1));
-    found.map_or(query.len(), |(at, _)| at)
 }
 
 /// The function of a line of context, none for a `DO`, and the line in it. The words are the server's language's, so only
@@ -61,10 +58,9 @@ fn frame(context: &str) -> Option<(Option<String>, usize)> {
             (Some(stored_name(name, '\\')), rest)
         }
     };
-    let digits = rest.trim_start_matches(|it: char| !it.is_ascii_digit());
-    let digits = digits.split(|it: char| !it.is_ascii_digit()).next()?;
-    let line = digits.parse().ok().filter(|it| *it > 0)?;
-    Some((name, line))
+    let mut numbers = rest.split(|it: char| !it.is_ascii_digit());
+    let line = numbers.find(|it| !it.is_empty())?.parse().ok();
+    Some((name, line.filter(|it| *it > 0)?))
 }
 
 /// Where the body is of the function of this name that was created last, or of the `DO` that is the last statement.
@@ -78,31 +74,24 @@ fn body_of(
         let Some(function) = function else {
             return cursor.takes("do");
         };
-        let creates = cursor.takes("create or replace") || cursor.takes("create");
-        let is_routine = cursor.takes("function") || cursor.takes("procedure");
-        creates
-            && is_routine
-            && cursor
-                .parts()
-                .is_some_and(|it| it.last().is_some_and(|it| it == function))
+        let is_routine = cursor.takes_new_routine();
+        let name = cursor.parts().and_then(|mut parts| parts.pop());
+        is_routine && name.as_deref() == Some(function)
     };
     let statement = match function {
         None => statements.last().filter(is_it)?,
         Some(_) => statements.iter().rfind(is_it)?,
     };
     let start = statement.range().start;
-    let mut cursor = Cursor::new(&text[statement.range()]);
-    let mut bodies = Vec::new();
-    while let Some(token) = &cursor.token {
+    let bodies = Lexer::new(&text[statement.range()], 0).filter_map(|token| {
         let opening = match token.kind {
-            TokenKind::Dollar => token.text[1..].find('$').map(|at| at + 2),
-            TokenKind::Literal => token.text.find('\'').map(|at| at + 1),
-            _ => None,
+            TokenKind::Dollar => token.text[1..].find('$')? + 2,
+            TokenKind::Literal => token.text.find('\'')? + 1,
+            _ => return None,
         };
-        bodies.extend(opening.map(|it| start + token.start + it..start + token.end()));
-        cursor.advance();
-    }
-    bodies.into_iter().max_by_key(|body| body.len())
+        Some(start + token.start + opening..start + token.end())
+    });
+    bodies.max_by_key(|body| body.len())
 }
 
 #[cfg(test)]

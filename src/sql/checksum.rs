@@ -42,9 +42,8 @@ impl Checksum {
 
 impl fmt::Display for Checksum {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0
-            .iter()
-            .try_for_each(|byte| write!(formatter, "{byte:02x}"))
+        let mut bytes = self.0.iter();
+        bytes.try_for_each(|byte| write!(formatter, "{byte:02x}"))
     }
 }
 
@@ -56,20 +55,17 @@ impl fmt::Debug for Checksum {
 
 /// Adds a token to the checksum as [`Checksum`] defines it.
 pub(super) fn hash_token(hasher: &mut Sha256, token: &Token<'_>) {
-    match token.kind {
-        TokenKind::Word | TokenKind::Number | TokenKind::Symbol => hash_folded(hasher, token.text),
-        TokenKind::Dollar => hash_quoted(hasher, token.text),
-        TokenKind::QuotedName => {
-            let (prefix, quoted) = token.text.split_at(token.text.find('"').unwrap_or(0));
-            hash_folded(hasher, prefix);
-            hash_quoted(hasher, quoted);
-        }
-        TokenKind::Literal => {
-            let (prefix, quoted) = token.text.split_at(token.text.find('\'').unwrap_or(0));
-            hash_folded(hasher, prefix);
-            hash_literal(hasher, quoted, Quoting::of(prefix));
-        }
+    let quote = match token.kind {
+        TokenKind::Word | TokenKind::Number | TokenKind::Symbol => token.text.len(),
+        TokenKind::QuotedName | TokenKind::Literal => token.text.find(['"', '\'']).unwrap_or(0),
+        TokenKind::Dollar => 0,
         TokenKind::Backslash => return,
+    };
+    let (folded, quoted) = token.text.split_at(quote);
+    hasher.update(folded.to_ascii_lowercase());
+    match token.kind {
+        TokenKind::Literal => hash_literal(hasher, quoted, Quoting::of(folded)),
+        _ => hash_quoted(hasher, quoted),
     }
     hasher.update(b"\0");
 }
@@ -87,23 +83,8 @@ fn hash_literal(hasher: &mut Sha256, literal: &str, quoting: Quoting) {
     }
 }
 
-fn hash_folded(hasher: &mut Sha256, text: &str) {
-    for piece in text.as_bytes().chunks(64) {
-        let mut folded = [0; 64];
-        let folded = &mut folded[..piece.len()];
-        folded.copy_from_slice(piece);
-        folded.make_ascii_lowercase();
-        hasher.update(folded);
-    }
-}
-
 fn hash_quoted(hasher: &mut Sha256, text: &str) {
-    for (index, piece) in text.split("\r\n").enumerate() {
-        if index > 0 {
-            hasher.update(b"\n");
-        }
-        hasher.update(piece);
-    }
+    hasher.update(text.replace("\r\n", "\n"));
 }
 
 #[cfg(test)]

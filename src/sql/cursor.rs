@@ -1,6 +1,7 @@
 //! A place in a statement, and the words that stand there.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::iter;
 
 use super::lexer::{Lexer, Token, TokenKind};
 use super::quote;
@@ -50,8 +51,8 @@ impl<'a> Cursor<'a> {
     }
 
     pub(super) fn at_literal(&self) -> bool {
-        let kind = self.token.as_ref().map(|token| token.kind);
-        matches!(kind, Some(TokenKind::Literal | TokenKind::Dollar))
+        let token = self.token.as_ref();
+        token.is_some_and(|it| matches!(it.kind, TokenKind::Literal | TokenKind::Dollar))
     }
 
     /// Takes these words, all of them or none.
@@ -166,16 +167,17 @@ impl<'a> Cursor<'a> {
 
     /// Takes a table as most commands name it, part for part: `ONLY (t)`, `t *`.
     pub fn table(&mut self) -> Option<Parts> {
-        let in_parens = self.takes("only") && self.symbol("(");
-        let parts = self.parts()?;
-        let _ = self.symbol(if in_parens { ")" } else { "*" });
-        Some(parts)
+        self.perhaps_only(Cursor::parts)
     }
 
     /// Takes a table as `ALTER TABLE` and `CREATE INDEX … ON` name it: `ONLY (t)`, `t *`.
     pub(super) fn relation(&mut self) -> Option<String> {
+        self.perhaps_only(Cursor::qualified_name)
+    }
+
+    fn perhaps_only<T>(&mut self, name: fn(&mut Self) -> Option<T>) -> Option<T> {
         let in_parens = self.takes("only") && self.symbol("(");
-        let name = self.qualified_name()?;
+        let name = name(self)?;
         let _ = self.symbol(if in_parens { ")" } else { "*" });
         Some(name)
     }
@@ -183,7 +185,7 @@ impl<'a> Cursor<'a> {
     /// Goes behind the next of these words outside parentheses; where there is none, stays.
     pub fn seek(&mut self, words: &str) -> bool {
         let before = self.clone();
-        while self.token.is_some() {
+        while !self.is_over() {
             if self.takes(words) {
                 return true;
             }
@@ -204,6 +206,12 @@ impl<'a> Cursor<'a> {
         self.group().is_some()
     }
 
+    /// Takes what begins the definition of a function or a procedure.
+    pub(super) fn takes_new_routine(&mut self) -> bool {
+        self.first_of("create or replace|create").is_some()
+            && self.first_of("function|procedure").is_some()
+    }
+
     /// Takes what is in the parentheses that open here, if any.
     pub fn group(&mut self) -> Option<Cursor<'a>> {
         if !self.at_symbol("(") {
@@ -212,7 +220,11 @@ impl<'a> Cursor<'a> {
         let (text, begin) = (self.lexer.text, self.lexer.at);
         let (mut depth, mut end) = (0, text.len());
         while let Some(token) = self.token.take() {
-            depth = depth_after(depth, &token);
+            depth = match token.text {
+                "(" => depth + 1,
+                ")" => depth - 1,
+                _ => depth,
+            };
             self.advance();
             if depth == 0 {
                 end = token.start;
@@ -224,95 +236,79 @@ impl<'a> Cursor<'a> {
 
     /// What commas outside parentheses and brackets separate, from here on.
     pub fn elements(mut self) -> Vec<Cursor<'a>> {
-        let (mut found, mut depth, mut begin) = (Vec::new(), 0_usize, None);
+        let text = self.lexer.text;
+        let mut begin = self.token.as_ref().map_or(text.len(), |it| it.start);
+        let (mut found, mut depth) = (Vec::new(), 0_usize);
         while let Some(token) = self.token.take() {
             depth = match token.text {
-                "[" => depth + 1,
-                "]" => depth.saturating_sub(1),
-                _ => depth_after(depth, &token),
+                "(" | "[" => depth + 1,
+                ")" | "]" => depth.saturating_sub(1),
+                _ => depth,
             };
             if depth == 0 && token.is_symbol(",") {
-                let begin = begin.take().unwrap_or(token.start);
-                found.push(Cursor::within(self.lexer.text, begin, token.start));
-            } else {
-                begin.get_or_insert(token.start);
+                found.push(Cursor::within(text, begin, token.start));
+                begin = token.end();
             }
             self.advance();
         }
-        let text = self.lexer.text;
-        found.extend(begin.map(|begin| Cursor::within(text, begin, text.len())));
+        let last = Cursor::within(text, begin, text.len());
+        found.extend(Some(last).filter(|it| !it.is_over()));
         found
     }
 
     /// The names directly before a parenthesis, from here on: functions that are called, and types with a length.
-    pub fn calls(mut self) -> Vec<String> {
-        let mut found = Vec::new();
-        while !self.is_over() {
-            match self.name() {
-                Some(name) if self.at_symbol("(") => found.push(name),
-                Some(_) => {}
-                None => self.advance(),
+    pub fn calls(self) -> Vec<String> {
+        let calls = self.names().filter(|(_, is_called)| *is_called);
+        calls.map(|(name, _)| name).collect()
+    }
+
+    /// The names from here on, each with whether a parenthesis follows directly.
+    fn names(mut self) -> impl Iterator<Item = (String, bool)> {
+        iter::from_fn(move || {
+            while !self.is_over() {
+                match self.name() {
+                    Some(name) => return Some((name, self.at_symbol("("))),
+                    None => self.advance(),
+                }
             }
-        }
-        found
+            None
+        })
     }
 
     /// Takes a list of options, `(name value, name = value, name)`, if there is one.
     pub fn options(&mut self) -> Options {
         let elements = self.group().map(Cursor::elements).unwrap_or_default();
-        let mut options = Vec::new();
+        let mut options = HashMap::new();
         for mut option in elements {
             let Some(name) = option.name() else { continue };
             // As defGetBoolean in the server's commands/define.c.
             let mut is_on = true;
             while let Some(value) = option.token.take() {
-                let value = value.text.trim_matches(['\'', '"']);
-                is_on = !["false", "off", "0"]
-                    .iter()
-                    .any(|off| off.eq_ignore_ascii_case(value));
+                let value = value.text.trim_matches(['\'', '"']).to_ascii_lowercase();
+                is_on = !["false", "off", "0"].contains(&value.as_str());
                 option.advance();
             }
-            options.push((name, is_on));
+            options.insert(name, is_on);
         }
         Options(options)
     }
 }
 
 /// Options and whether each is on; of two with one name the last counts.
-pub struct Options(Vec<(String, bool)>);
+pub struct Options(HashMap<String, bool>);
 
 impl Options {
     pub fn get(&self, name: &str) -> Option<bool> {
-        let mut options = self.0.iter().rev();
-        let found = options.find(|(other, _)| other == name);
-        found.map(|&(_, on)| on)
-    }
-}
-
-fn depth_after(depth: usize, token: &Token<'_>) -> usize {
-    if token.is_symbol("(") {
-        depth + 1
-    } else if token.is_symbol(")") {
-        depth.saturating_sub(1)
-    } else {
-        depth
+        self.0.get(name).copied()
     }
 }
 
 /// Every word and quoted identifier of the statement as the server would store it, each once, in
 /// order: among them are the names of all the tables that the statement names.
 pub fn identifiers(statement: &str) -> Vec<String> {
-    let mut cursor = Cursor::new(statement);
     let mut known = HashSet::new();
-    let mut names = Vec::new();
-    while cursor.token.is_some() {
-        match cursor.name() {
-            Some(name) if known.insert(name.clone()) => names.push(name),
-            Some(_) => {}
-            None => cursor.advance(),
-        }
-    }
-    names
+    let names = Cursor::new(statement).names().map(|(name, _)| name);
+    names.filter(|name| known.insert(name.clone())).collect()
 }
 
 #[cfg(test)]

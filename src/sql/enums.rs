@@ -1,7 +1,7 @@
 //! Enum values that are used where they are added.
 
 use super::cursor::Cursor;
-use super::lexer::{Lexer, Token, TokenKind};
+use super::lexer::{Lexer, TokenKind};
 use super::quote;
 use super::statements::Statement;
 
@@ -47,7 +47,7 @@ pub fn added_enum_value(statement: &str) -> Option<(String, String)> {
         return None;
     }
     let _ = cursor.takes("if not exists");
-    Some((type_name, literal_value(&cursor.token?)?))
+    Some((type_name, cursor.literal()?))
 }
 
 /// Returns true if and only if the statement holds the value as a literal, or is a `DO` block that does. `ALTER TYPE`
@@ -62,16 +62,8 @@ fn uses_literal(statement: &str, value: &str) -> bool {
     let mut tokens = Lexer::new(statement, 0);
     tokens.any(|token| match token.kind {
         TokenKind::Dollar if is_block => token.text.contains(&quoted),
-        _ => literal_value(&token).is_some_and(|it| it == value),
+        _ => token.text == quoted,
     })
-}
-
-/// What a plain literal says: `'it''s'`. One with escapes or in several parts is not looked into.
-fn literal_value(token: &Token<'_>) -> Option<String> {
-    if token.kind != TokenKind::Literal {
-        return None;
-    }
-    quote::unquoted_literal(token.text)
 }
 
 #[cfg(test)]

@@ -2,29 +2,15 @@
 
 use super::cursor::Cursor;
 
-/// What stands between `CREATE INDEX CONCURRENTLY` and the columns.
-pub(super) struct IndexHeader {
-    pub(super) index: Option<String>,
-    pub(super) table: String,
-}
-
-impl IndexHeader {
-    pub(super) fn read(cursor: &mut Cursor<'_>) -> Option<Self> {
-        let _ = cursor.takes("if not exists");
-        let index = if cursor.takes("on") {
-            None
-        } else {
-            let name = cursor.name()?;
-            if !cursor.takes("on") {
-                return None;
-            }
-            Some(name)
-        };
-        Some(IndexHeader {
-            index,
-            table: cursor.relation()?,
-        })
+/// Takes what stands between `CREATE INDEX CONCURRENTLY` and the columns: the name, if there is one, and the table.
+pub(super) fn header(cursor: &mut Cursor<'_>) -> Option<(Option<String>, String)> {
+    let _ = cursor.takes("if not exists");
+    if cursor.takes("on") {
+        return Some((None, cursor.relation()?));
     }
+    let name = cursor.name()?;
+    let table = cursor.takes("on").then(|| cursor.relation()).flatten()?;
+    Some((Some(name), table))
 }
 
 /// `CREATE INDEX CONCURRENTLY`, written anew with another name, for another table, and without `CONCURRENTLY` and `IF NOT
@@ -32,21 +18,12 @@ impl IndexHeader {
 /// written as they are to stand there.
 pub fn index_on(statement: &str, name: &str, table: &str) -> Option<String> {
     let mut cursor = Cursor::new(statement);
-    if !cursor.takes("create") {
-        return None;
-    }
-    let unique = if cursor.takes("unique") {
-        "UNIQUE "
-    } else {
-        ""
-    };
-    if !cursor.takes("index concurrently") {
-        return None;
-    }
-    IndexHeader::read(&mut cursor)?;
+    let command = cursor.first_of("CREATE INDEX CONCURRENTLY|CREATE UNIQUE INDEX CONCURRENTLY")?;
+    let command = command.trim_end_matches(" CONCURRENTLY");
+    header(&mut cursor)?;
     let rest = &statement[cursor.token?.start..];
     // It may end in a comment.
-    Some(format!("CREATE {unique}INDEX {name} ON {table} {rest}\n"))
+    Some(format!("{command} {name} ON {table} {rest}\n"))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! How a statement can be run: in a transaction, or alone.
 
 use super::cursor::{Cursor, Parts};
-use super::index::IndexHeader;
+use super::index;
 
 /// How a statement can be run: what the server's `PreventInTransactionBlock` guards, PostgreSQL 15
 /// to 18.
@@ -67,27 +67,40 @@ pub enum ReindexTarget {
     System,
 }
 
-/// Each arm names what in the server's `tcop/utility.c`, or in the command's own file, calls
+/// What never runs in a transaction.
+const ALONE: &str = "vacuum|create database|create tablespace|drop database|drop tablespace|alter system|discard all|\
+     commit prepared|rollback prepared";
+
+/// What does not, in some of its forms.
+const PERHAPS_ALONE: &str = "create index concurrently|create unique index concurrently|create subscription|\
+     drop index concurrently|drop subscription|alter database|alter subscription|alter|reindex|cluster";
+
+/// Each phrase and each arm names what in the server's `tcop/utility.c`, or in the command's own file, calls
 /// `PreventInTransactionBlock`.
 pub(super) fn kind_of(statement: &str) -> Kind {
     let mut cursor = Cursor::new(statement);
-    match cursor.lower_word().as_str() {
-        "create" => create_kind(cursor),
-        "drop" => drop_kind(cursor),
-        "alter" => alter_kind(cursor),
-        "reindex" => reindex_kind(cursor),
-        "cluster" => {
-            let _ = cursor.skip_group() || cursor.takes("verbose");
-            if cursor.token.is_none() {
-                outside(Outside::Other)
-            } else {
-                Kind::MaybeOutside
-            }
-        }
-        "vacuum" => outside(Outside::Other),
-        "discard" if cursor.takes("all") => outside(Outside::Other),
-        "commit" | "rollback" if cursor.takes("prepared") => outside(Outside::Other),
-        _ => Kind::Plain,
+    if cursor.first_of(ALONE).is_some() {
+        return outside(Outside::Other);
+    }
+    match cursor.first_of(PERHAPS_ALONE) {
+        Some("create subscription") => outside_if(creates_slot(cursor)),
+        Some("drop index concurrently") => outside(Outside::DropIndex {
+            indexes: dropped(cursor),
+        }),
+        Some("drop subscription") => Kind::MaybeOutside,
+        Some("alter database") => outside_if(moves_database(cursor)),
+        Some("alter subscription") => outside_if(works_elsewhere(cursor)),
+        Some("alter") => concurrent_detach(cursor).map_or(Kind::Plain, outside),
+        Some("reindex") => reindex_kind(cursor),
+        Some("cluster") => match clustered(cursor) {
+            Some(_) => Kind::MaybeOutside,
+            None => outside(Outside::Other),
+        },
+        Some(_) => match index::header(&mut cursor) {
+            Some((Some(index), table)) => outside(Outside::CreateIndex { index, table }),
+            _ => outside(Outside::Other),
+        },
+        None => Kind::Plain,
     }
 }
 
@@ -102,87 +115,47 @@ fn outside_if(refuses: bool) -> Kind {
     }
 }
 
-fn create_kind(mut cursor: Cursor<'_>) -> Kind {
-    if cursor.takes("database") || cursor.takes("tablespace") {
-        return outside(Outside::Other);
-    }
-    if cursor.takes("subscription") {
-        // Only creating the slot, on the other server, could not be undone.
-        let without_slot = cursor.seek("with") && {
-            let options = cursor.options();
-            options.get("create_slot") == Some(false) || options.get("connect") == Some(false)
-        };
-        return outside_if(!without_slot);
-    }
-    let _ = cursor.takes("unique");
-    if !cursor.takes("index concurrently") {
-        return Kind::Plain;
-    }
-    match IndexHeader::read(&mut cursor) {
-        Some(IndexHeader {
-            index: Some(index),
-            table,
-        }) => outside(Outside::CreateIndex { index, table }),
-        _ => outside(Outside::Other),
-    }
+/// Only creating the slot, on the other server, could not be undone.
+fn creates_slot(mut cursor: Cursor<'_>) -> bool {
+    let _ = cursor.seek("with");
+    let options = cursor.options();
+    let is_off = |option| options.get(option) == Some(false);
+    !is_off("create_slot") && !is_off("connect")
 }
 
-fn drop_kind(mut cursor: Cursor<'_>) -> Kind {
-    if cursor.takes("database") || cursor.takes("tablespace") {
-        return outside(Outside::Other);
-    }
-    if cursor.takes("subscription") {
-        return Kind::MaybeOutside;
-    }
-    if !cursor.takes("index concurrently") {
-        return Kind::Plain;
-    }
+fn dropped(mut cursor: Cursor<'_>) -> Vec<String> {
     let _ = cursor.takes("if exists");
     let mut indexes: Vec<String> = cursor.qualified_name().into_iter().collect();
     while cursor.symbol(",") {
         indexes.extend(cursor.qualified_name());
     }
-    outside(Outside::DropIndex { indexes })
+    indexes
 }
 
-fn alter_kind(mut cursor: Cursor<'_>) -> Kind {
-    if cursor.takes("system") {
-        return outside(Outside::Other);
+fn moves_database(mut cursor: Cursor<'_>) -> bool {
+    let _name = cursor.name();
+    if cursor.takes("set") {
+        return cursor.takes("tablespace");
     }
-    if cursor.takes("database") {
-        let _name = cursor.name();
-        let moves = if cursor.takes("set") {
-            cursor.takes("tablespace")
-        } else {
-            // An option's name, which may be quoted.
-            let _ = cursor.takes("with");
-            cursor.name().as_deref() == Some("tablespace")
-        };
-        return outside_if(moves);
-    }
-    if cursor.takes("subscription") {
-        return alter_subscription_kind(cursor);
-    }
-    concurrent_detach(cursor).map_or(Kind::Plain, outside)
+    // An option's name, which may be quoted.
+    let _ = cursor.takes("with");
+    cursor.name().as_deref() == Some("tablespace")
 }
 
 /// As the manual's page on ALTER SUBSCRIPTION lists them; `failover` is of PostgreSQL 17,
 /// `two_phase` of 18.
-fn alter_subscription_kind(mut cursor: Cursor<'_>) -> Kind {
+fn works_elsewhere(mut cursor: Cursor<'_>) -> bool {
+    const FORMS: &str = "refresh|set publication|add publication|drop publication|set";
     let _name = cursor.name();
-    outside_if(if cursor.takes("refresh") {
-        true
-    } else if cursor
-        .first_of("set publication|add publication|drop publication")
-        .is_some()
-    {
-        !cursor.seek("with") || cursor.options().get("refresh") != Some(false)
-    } else if cursor.takes("set") {
-        let options = cursor.options();
-        options.get("failover").is_some() || options.get("two_phase") == Some(false)
-    } else {
-        false
-    })
+    match cursor.first_of(FORMS) {
+        Some("refresh") => true,
+        Some("set") => {
+            let options = cursor.options();
+            options.get("failover").is_some() || options.get("two_phase") == Some(false)
+        }
+        Some(_) => !cursor.seek("with") || cursor.options().get("refresh") != Some(false),
+        None => false,
+    }
 }
 
 /// `TABLE t DETACH PARTITION p CONCURRENTLY`, after `ALTER`.
@@ -214,29 +187,27 @@ pub fn created_partitioned(statement: &str) -> Option<Parts> {
 /// What a statement rebuilds that cannot run in a transaction if that is partitioned; as written.
 pub fn rebuilt(statement: &str) -> Option<String> {
     let mut cursor = Cursor::new(statement);
-    match cursor.lower_word().as_str() {
+    match cursor.first_of("reindex|cluster")? {
         "reindex" => reindex(cursor)?.name,
-        "cluster" => {
-            let _ = cursor.skip_group() || cursor.takes("verbose");
-            cursor.qualified_name()
-        }
-        _ => None,
+        _ => clustered(cursor),
     }
 }
 
+/// `[(options) | VERBOSE] t`, after `CLUSTER`.
+fn clustered(mut cursor: Cursor<'_>) -> Option<String> {
+    let _ = cursor.skip_group() || cursor.takes("verbose");
+    cursor.qualified_name()
+}
+
 fn reindex_kind(cursor: Cursor<'_>) -> Kind {
-    match reindex(cursor) {
-        Some(Reindex {
-            target,
-            concurrently: true,
-            name,
-        }) => outside(Outside::ReindexConcurrently { target, name }),
-        Some(Reindex {
-            target: ReindexTarget::Index | ReindexTarget::Table,
-            ..
-        }) => Kind::MaybeOutside,
-        Some(_) => outside(Outside::Other),
-        None => Kind::Plain,
+    let Some(reindex) = reindex(cursor) else {
+        return Kind::Plain;
+    };
+    let Reindex { target, name, .. } = reindex;
+    match target {
+        _ if reindex.concurrently => outside(Outside::ReindexConcurrently { target, name }),
+        ReindexTarget::Index | ReindexTarget::Table => Kind::MaybeOutside,
+        _ => outside(Outside::Other),
     }
 }
 
@@ -249,19 +220,16 @@ pub(super) struct Reindex {
 /// `[(options)] TABLE [CONCURRENTLY] t`, after `REINDEX`.
 pub(super) fn reindex(mut cursor: Cursor<'_>) -> Option<Reindex> {
     let option = cursor.options().get("concurrently") == Some(true);
-    let target = [
-        ("index", ReindexTarget::Index),
-        ("table", ReindexTarget::Table),
-        ("schema", ReindexTarget::Schema),
-        ("database", ReindexTarget::Database),
-        ("system", ReindexTarget::System),
-    ]
-    .into_iter()
-    .find_map(|(word, target)| cursor.takes(word).then_some(target))?;
-    let concurrently = cursor.takes("concurrently") || option;
+    let target = match cursor.first_of("index|table|schema|database|system")? {
+        "index" => ReindexTarget::Index,
+        "table" => ReindexTarget::Table,
+        "schema" => ReindexTarget::Schema,
+        "database" => ReindexTarget::Database,
+        _ => ReindexTarget::System,
+    };
     Some(Reindex {
         target,
-        concurrently,
+        concurrently: cursor.takes("concurrently") || option,
         name: cursor.qualified_name(),
     })
 }

@@ -71,11 +71,8 @@ impl<'a> Iterator for Lexer<'a> {
         let start = self.at;
         let bytes = self.text.as_bytes();
         let (kind, end) = match *bytes.get(start)? {
-            b'\'' => (
-                TokenKind::Literal,
-                literal_end(bytes, start, Quoting::Doubled),
-            ),
-            b'"' => (TokenKind::QuotedName, quoted_name_end(bytes, start)),
+            b'\'' => literal(bytes, start, Quoting::Doubled),
+            b'"' => quoted_name(bytes, start),
             b'\\' => (TokenKind::Backslash, line_end(bytes, start)),
             b'$' => self.dollar(start),
             b'0'..=b'9' => (TokenKind::Number, number_end(bytes, start)),
@@ -132,17 +129,12 @@ impl<'a> Lexer<'a> {
         }
         let bytes = self.text.as_bytes();
         let mut end = start + 1;
-        while is_operator_byte(byte_at(bytes, end)) && !starts_comment(bytes, end) {
+        let starts_comment = |at| bytes[at..].starts_with(b"--") || bytes[at..].starts_with(b"/*");
+        while is_operator_byte(byte_at(bytes, end)) && !starts_comment(end) {
             end += 1;
         }
-        let run = &bytes[start..end];
-        let signs = run
-            .iter()
-            .rev()
-            .take_while(|&&byte| byte == b'+' || byte == b'-')
-            .count();
-        let core = &run[..run.len() - signs];
-        if core.iter().any(|byte| b"~!@#^&|`?%".contains(byte)) {
+        let core = self.text[start..end].trim_end_matches(['+', '-']);
+        if core.bytes().any(|byte| b"~!@#^&|`?%".contains(&byte)) {
             return end;
         }
         self.signs_until = end;
@@ -158,9 +150,7 @@ impl<'a> Lexer<'a> {
             return (TokenKind::Number, junk_end(bytes, digits));
         }
         if starts_word(byte_at(bytes, end)) {
-            while is_word_byte(byte_at(bytes, end)) && byte_at(bytes, end) != b'$' {
-                end += 1;
-            }
+            end = row_end(bytes, end, |byte| is_word_byte(byte) && byte != b'$');
         }
         if byte_at(bytes, end) != b'$' {
             return (TokenKind::Symbol, start + 1);
@@ -168,10 +158,8 @@ impl<'a> Lexer<'a> {
         let body = end + 1;
         let tag = &self.text[start..body];
         let close = self.text[body..].find(tag);
-        (
-            TokenKind::Dollar,
-            close.map_or(bytes.len(), |close| body + close + tag.len()),
-        )
+        let end = close.map_or(bytes.len(), |close| body + close + tag.len());
+        (TokenKind::Dollar, end)
     }
 }
 
@@ -202,35 +190,40 @@ fn word(bytes: &[u8], start: usize) -> (TokenKind, usize) {
     let end = word_end(bytes, start);
     let second = byte_at(bytes, start + 1);
     let third = byte_at(bytes, start + 2);
-    let literal = |open, quoting| (TokenKind::Literal, literal_end(bytes, open, quoting));
     match (bytes[start].to_ascii_lowercase(), second, third) {
-        (b'e', b'\'', _) => literal(end, Quoting::Backslash),
-        (b'b' | b'x', b'\'', _) => literal(end, Quoting::Never),
-        (b'n', b'\'', _) => literal(end, Quoting::Doubled),
-        (b'u', b'&', b'\'') => literal(end + 1, Quoting::Doubled),
-        (b'u', b'&', b'"') => (TokenKind::QuotedName, quoted_name_end(bytes, end + 1)),
+        (b'e', b'\'', _) => literal(bytes, end, Quoting::Backslash),
+        (b'b' | b'x', b'\'', _) => literal(bytes, end, Quoting::Never),
+        (b'n', b'\'', _) => literal(bytes, end, Quoting::Doubled),
+        (b'u', b'&', b'\'') => literal(bytes, end + 1, Quoting::Doubled),
+        (b'u', b'&', b'"') => quoted_name(bytes, end + 1),
         _ => (TokenKind::Word, end),
     }
 }
 
-/// The end of a literal whose first quote is at `open`, with all its continuations.
-fn literal_end(bytes: &[u8], open: usize, quoting: Quoting) -> usize {
+/// A literal whose first quote is at `open`, with all its continuations.
+fn literal(bytes: &[u8], open: usize, quoting: Quoting) -> (TokenKind, usize) {
     let mut end = part_end(bytes, open, quoting);
     while let Some(next) = continuation(bytes, end) {
         end = part_end(bytes, next, quoting);
     }
-    end
+    (TokenKind::Literal, end)
 }
 
+fn quoted_name(bytes: &[u8], open: usize) -> (TokenKind, usize) {
+    let end = part_end(bytes, open, Quoting::Doubled);
+    (TokenKind::QuotedName, end)
+}
+
+/// The end of what the quote at `open` begins.
 pub(super) fn part_end(bytes: &[u8], open: usize, quoting: Quoting) -> usize {
-    let mut at = open + 1;
+    let (quote, mut at) = (bytes[open], open + 1);
     while at < bytes.len() {
-        match bytes[at] {
-            b'\\' if quoting == Quoting::Backslash => at += 2,
-            b'\'' if quoting != Quoting::Never && byte_at(bytes, at + 1) == b'\'' => at += 2,
-            b'\'' => return at + 1,
-            _ => at += 1,
-        }
+        at += match bytes[at] {
+            b'\\' if quoting == Quoting::Backslash => 2,
+            byte if byte != quote => 1,
+            _ if quoting != Quoting::Never && byte_at(bytes, at + 1) == quote => 2,
+            _ => return at + 1,
+        };
     }
     bytes.len()
 }
@@ -252,18 +245,6 @@ pub(super) fn continuation(bytes: &[u8], mut at: usize) -> Option<usize> {
         }
         at += 1;
     }
-}
-
-fn quoted_name_end(bytes: &[u8], open: usize) -> usize {
-    let mut at = open + 1;
-    while at < bytes.len() {
-        match (bytes[at], byte_at(bytes, at + 1)) {
-            (b'"', b'"') => at += 2,
-            (b'"', _) => return at + 1,
-            _ => at += 1,
-        }
-    }
-    bytes.len()
 }
 
 /// Letters right behind a number belong to it. The server refuses them as "trailing junk", except
@@ -295,33 +276,30 @@ fn digits_end(bytes: &[u8], at: usize) -> usize {
     end
 }
 
-fn plain_digits_end(bytes: &[u8], mut at: usize) -> usize {
-    while byte_at(bytes, at).is_ascii_digit() {
-        at += 1;
-    }
-    at
+fn plain_digits_end(bytes: &[u8], at: usize) -> usize {
+    row_end(bytes, at, |byte| byte.is_ascii_digit())
 }
 
 fn junk_end(bytes: &[u8], at: usize) -> usize {
-    if starts_word(byte_at(bytes, at)) {
-        word_end(bytes, at)
-    } else {
-        at
+    match starts_word(byte_at(bytes, at)) {
+        true => word_end(bytes, at),
+        false => at,
     }
 }
 
-fn word_end(bytes: &[u8], mut at: usize) -> usize {
-    while is_word_byte(byte_at(bytes, at)) {
-        at += 1;
-    }
-    at
+fn word_end(bytes: &[u8], at: usize) -> usize {
+    row_end(bytes, at, is_word_byte)
 }
 
-pub(super) fn line_end(bytes: &[u8], mut at: usize) -> usize {
-    while at < bytes.len() && bytes[at] != b'\n' && bytes[at] != b'\r' {
-        at += 1;
-    }
-    at
+pub(super) fn line_end(bytes: &[u8], at: usize) -> usize {
+    row_end(bytes, at, |byte| byte != b'\n' && byte != b'\r')
+}
+
+/// The end of a row of bytes that are of a kind; it may have none.
+fn row_end(bytes: &[u8], at: usize, is_of_kind: fn(u8) -> bool) -> usize {
+    let rest = bytes.get(at..).unwrap_or_default();
+    let end = rest.iter().position(|byte| !is_of_kind(*byte));
+    end.map_or(bytes.len(), |length| at + length)
 }
 
 /// The end of a `/* comment */`; comments nest.
@@ -342,13 +320,6 @@ pub(super) fn comment_end(bytes: &[u8], mut at: usize) -> usize {
         }
     }
     bytes.len()
-}
-
-fn starts_comment(bytes: &[u8], at: usize) -> bool {
-    matches!(
-        (byte_at(bytes, at), byte_at(bytes, at + 1)),
-        (b'-', b'-') | (b'/', b'*')
-    )
 }
 
 /// The byte, or zero behind the end: a byte that begins nothing and belongs to nothing.
@@ -377,12 +348,11 @@ pub fn without_comments(statement: &str) -> String {
     let mut bare = String::new();
     let mut end = 0;
     for token in Lexer::new(statement, 0) {
-        let gap = &statement[end..token.start];
-        if !gap.is_empty() {
+        if end < token.start {
             bare.push(' ');
         }
         bare.push_str(token.text);
-        end = token.start + token.text.len();
+        end = token.end();
     }
     bare
 }

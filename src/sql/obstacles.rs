@@ -1,7 +1,7 @@
 //! What cannot be run from a migration file, and why.
 
 use super::cursor::{Cursor, Parts};
-use super::index::IndexHeader;
+use super::index;
 
 /// Something that cannot be run from a migration file.
 #[derive(Debug, PartialEq, Eq)]
@@ -65,28 +65,27 @@ pub enum Partitioned {
 
 /// Returns why the statement, whatever else the file holds, cannot be run from it.
 pub(super) fn obstacle_in(statement: &str) -> Option<ObstacleKind> {
+    const COMMANDS: &str = "BEGIN|START TRANSACTION|COMMIT|END|ABORT|ROLLBACK|PREPARE TRANSACTION|SET|COPY|\
+         CREATE INDEX CONCURRENTLY|CREATE UNIQUE INDEX CONCURRENTLY";
     let mut cursor = Cursor::new(statement);
-    let control = match cursor.lower_word().as_str() {
-        "begin" => "BEGIN",
-        "start" if cursor.takes("transaction") => "START TRANSACTION",
-        "commit" if !cursor.takes("prepared") => "COMMIT",
-        "end" => "END",
-        "abort" => "ABORT",
-        "rollback" if !cursor.takes("prepared") => {
+    let command = cursor.first_of(COMMANDS)?;
+    let is_obstacle = match command {
+        "COMMIT" => !cursor.takes("prepared"),
+        "ROLLBACK" => {
             let _ = cursor.takes("work") || cursor.takes("transaction");
-            if cursor.takes("to") {
-                return None;
-            }
-            "ROLLBACK"
+            !cursor.takes("to") && !cursor.takes("prepared")
         }
         // PREPARE transaction AS … prepares a statement of that name.
-        "prepare" if cursor.takes("transaction") && cursor.at_literal() => "PREPARE TRANSACTION",
-        "set" => return changes_transaction(cursor).then_some(ObstacleKind::SetTransaction),
-        "copy" => return copy_obstacle(cursor),
-        "create" => return unnamed_index(cursor),
-        _ => return None,
+        "PREPARE TRANSACTION" => cursor.at_literal(),
+        "SET" => return changes_transaction(cursor).then_some(ObstacleKind::SetTransaction),
+        "COPY" => return copy_obstacle(cursor),
+        _ if command.starts_with("CREATE") => {
+            let is_unnamed = index::header(&mut cursor)?.0.is_none();
+            return is_unnamed.then_some(ObstacleKind::UnnamedConcurrentIndex);
+        }
+        _ => true,
     };
-    Some(ObstacleKind::TransactionControl(control))
+    is_obstacle.then_some(ObstacleKind::TransactionControl(command))
 }
 
 /// Returns true if and only if what follows `SET` would change how the transaction sees the database, which PostgreSQL
@@ -94,33 +93,18 @@ pub(super) fn obstacle_in(statement: &str) -> Option<ObstacleKind> {
 fn changes_transaction(mut cursor: Cursor<'_>) -> bool {
     let _ = cursor.takes("local") || cursor.takes("session");
     if cursor.takes("transaction") {
-        let mut harmless = cursor.clone();
-        let reads_committed = harmless.takes("isolation level read committed");
-        let _ = reads_committed && harmless.symbol(",");
-        let _ = harmless.takes("read write");
-        return harmless.token.is_some();
+        let _ = cursor.takes("isolation level read committed") && cursor.symbol(",");
+        let _ = cursor.takes("read write");
+        return !cursor.is_over();
     }
-    let names = [
-        "transaction_isolation",
-        "transaction_read_only",
-        "transaction_deferrable",
-    ];
-    names.iter().any(|name| cursor.takes(name))
+    let names = "transaction_isolation|transaction_read_only|transaction_deferrable";
+    cursor.first_of(names).is_some()
 }
 
 /// The table that a statement creates, or the first that it drops. Temporary ones do not count.
 pub fn created_or_dropped_table(statement: &str) -> Option<Parts> {
     let mut cursor = Cursor::new(statement);
-    match cursor.lower_word().as_str() {
-        "create" => {
-            let _ = cursor.takes("unlogged");
-        }
-        "drop" => {}
-        _ => return None,
-    }
-    if !cursor.takes("table") {
-        return None;
-    }
+    cursor.first_of("create table|create unlogged table|drop table")?;
     let _ = cursor.takes("if not exists") || cursor.takes("if exists");
     cursor.parts()
 }
@@ -131,27 +115,12 @@ fn copy_obstacle(mut cursor: Cursor<'_>) -> Option<ObstacleKind> {
         cursor.qualified_name()?;
         cursor.skip_group();
     }
-    let obstacle = if cursor.takes("from") {
-        ObstacleKind::CopyFromStdin
-    } else if cursor.takes("to") {
-        ObstacleKind::CopyToStdout
-    } else {
-        return None;
+    let obstacle = match cursor.first_of("from|to")? {
+        "from" => ObstacleKind::CopyFromStdin,
+        _ => ObstacleKind::CopyToStdout,
     };
     // The server takes either word for either direction.
     (cursor.takes("stdin") || cursor.takes("stdout")).then_some(obstacle)
-}
-
-fn unnamed_index(mut cursor: Cursor<'_>) -> Option<ObstacleKind> {
-    let _ = cursor.takes("unique");
-    if !cursor.takes("index concurrently") {
-        return None;
-    }
-    let header = IndexHeader::read(&mut cursor)?;
-    header
-        .index
-        .is_none()
-        .then_some(ObstacleKind::UnnamedConcurrentIndex)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use super::quote::clip;
 use crate::text::terminal::columns_of;
 
 /// A place in a migration file.
@@ -35,13 +36,10 @@ impl Place {
         if precision == Precision::EndOfFile {
             offset = text.trim_end().len();
         }
-        while !text.is_char_boundary(offset) {
-            offset -= 1;
-        }
+        offset = clip(text, offset).len();
         let start = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
-        let end = text[offset..]
-            .find('\n')
-            .map_or(text.len(), |newline| offset + newline);
+        let newline = text[offset..].find('\n');
+        let end = newline.map_or(text.len(), |newline| offset + newline);
         Place {
             line: text[..start].matches('\n').count() + 1,
             column: text[start..offset].chars().count() + 1,
@@ -89,34 +87,24 @@ impl Place {
         if self.text.chars().count() > WINDOW {
             from = (self.column - 1).saturating_sub(WINDOW / 2);
             let window: String = self.text.chars().skip(from).take(WINDOW).collect();
-            let tail = if self.text.chars().nth(from + WINDOW).is_some() {
-                "…"
-            } else {
-                ""
-            };
             let head = if from > 0 { "…" } else { "" };
+            let is_cut = self.text.chars().nth(from + WINDOW).is_some();
+            let tail = if is_cut { "…" } else { "" };
             shown = Cow::Owned(format!("{head}{window}{tail}"));
             from = from.saturating_sub(head.chars().count());
         }
         let number = self.line.to_string();
-        let mut excerpt = format!("  {number} | {shown}");
-        if self.precision != Precision::Statement {
-            let before = self.column - 1 - from;
-            let blank: String = shown
-                .chars()
-                .take(before)
-                .map(|c| match c {
-                    '\t' => "\t".to_owned(),
-                    c => " ".repeat(columns_of(c)),
-                })
-                .collect();
-            excerpt.push_str(&format!(
-                "\n  {:width$} | {blank}^",
-                "",
-                width = number.len()
-            ));
+        let excerpt = format!("  {number} | {shown}");
+        if self.precision == Precision::Statement {
+            return excerpt;
         }
-        excerpt
+        let before = shown.chars().take(self.column - 1 - from);
+        let blanks = before.map(|c| match c {
+            '\t' => "\t".to_owned(),
+            c => " ".repeat(columns_of(c)),
+        });
+        let (blanks, width) = (blanks.collect::<String>(), number.len());
+        format!("{excerpt}\n  {:width$} | {blanks}^", "")
     }
 }
 

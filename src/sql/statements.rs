@@ -1,5 +1,6 @@
 //! Tokens → statements, split where psql splits them (`psqlscan.l`), and the checksum on the way.
 
+use std::mem;
 use std::ops::Range;
 
 use sha2::{Digest, Sha256};
@@ -18,9 +19,6 @@ use super::verb::verb;
 const PSQL_WORD_BYTES: usize = 40;
 
 /// Reads a migration file.
-///
-/// Offsets of statements are 32 bits wide: the server takes no message above 1 GiB, so a longer
-/// text is no migration.
 pub fn parse(text: &str) -> Script {
     Splitter::new(text).run()
 }
@@ -52,11 +50,13 @@ impl Script {
     pub fn unwrapped(mut self, text: &str) -> Script {
         let is_control = |it: &&Obstacle| matches!(it.kind, ObstacleKind::TransactionControl(_));
         let controls = self.obstacles.iter().filter(is_control).count();
-        let range = |of: Option<&Statement>, is: fn(&str) -> bool| {
-            of.map(Statement::range).filter(|it| is(&text[it.clone()]))
+        let range = |of: Option<&Statement>, phrases: &str| {
+            let range = of?.range();
+            let mut cursor = Cursor::new(&text[range.clone()]);
+            (cursor.first_of(phrases).is_some() && cursor.is_over()).then_some(range)
         };
-        let first = range(self.statements.first(), is_plain_begin);
-        let last = range(self.statements.last(), is_plain_commit);
+        let first = range(self.statements.first(), PLAIN_BEGINS);
+        let last = range(self.statements.last(), PLAIN_COMMITS);
         let runs_alone = |it: &Statement| matches!(it.kind, Kind::Outside(_));
         let is_wrapped = last.is_some() && controls == 1 + usize::from(first.is_some());
         let is_all = self.statements.len() == controls;
@@ -72,35 +72,16 @@ impl Script {
     }
 }
 
-/// `BEGIN`, `BEGIN WORK`, `BEGIN TRANSACTION` or `START TRANSACTION`, and nothing behind it.
-fn is_plain_begin(statement: &str) -> bool {
-    let mut cursor = Cursor::new(statement);
-    let begins = match cursor.lower_word().as_str() {
-        "begin" => {
-            let _ = cursor.takes("work") || cursor.takes("transaction");
-            true
-        }
-        "start" => cursor.takes("transaction"),
-        _ => false,
-    };
-    begins && cursor.token.is_none()
-}
-
-/// `COMMIT` or `END`, with `WORK` or `TRANSACTION`, and nothing behind it.
-fn is_plain_commit(statement: &str) -> bool {
-    let mut cursor = Cursor::new(statement);
-    let ends = matches!(cursor.lower_word().as_str(), "commit" | "end");
-    let _ = cursor.takes("work") || cursor.takes("transaction");
-    ends && cursor.token.is_none()
-}
+const PLAIN_BEGINS: &str = "begin work|begin transaction|begin|start transaction";
+const PLAIN_COMMITS: &str = "commit work|commit transaction|commit|end work|end transaction|end";
 
 /// One statement: where it stands, and its kind.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Statement {
     /// Byte offset of the first token.
-    pub start: u32,
+    pub start: usize,
     /// Byte offset of its semicolon; if the text ends without one, of the end of its last token.
-    pub end: u32,
+    pub end: usize,
     /// How it can be run.
     pub kind: Kind,
 }
@@ -108,7 +89,7 @@ pub struct Statement {
 impl Statement {
     /// The bytes of the text that are this statement.
     pub fn range(&self) -> Range<usize> {
-        self.start as usize..self.end as usize
+        self.start..self.end
     }
 }
 
@@ -129,11 +110,7 @@ struct Splitter<'a> {
 
 impl<'a> Splitter<'a> {
     fn new(text: &'a str) -> Self {
-        let begin = if text.starts_with('\u{feff}') {
-            '\u{feff}'.len_utf8()
-        } else {
-            0
-        };
+        let begin = text.len() - text.strip_prefix('\u{feff}').unwrap_or(text).len();
         Splitter {
             text,
             begin,
@@ -151,17 +128,11 @@ impl<'a> Splitter<'a> {
             self.comments(behind..token.start);
             if token.kind == TokenKind::Backslash {
                 self.psql_line(&token);
-            } else if token.is_symbol(";")
-                && self
-                    .open
-                    .as_ref()
-                    .is_none_or(OpenStatement::ends_at_semicolon)
-            {
+            } else if token.is_symbol(";") && self.ends_at_semicolon() {
                 self.end_statement(token.start);
             } else {
-                self.open
-                    .get_or_insert_with(|| OpenStatement::new(token.start))
-                    .take(&token);
+                let open = || OpenStatement::new(self.text, token.start);
+                self.open.get_or_insert_with(open).take(&token);
                 self.template(&token);
                 hash_token(&mut self.hasher, &token);
             }
@@ -178,6 +149,12 @@ impl<'a> Splitter<'a> {
         script.statements.shrink_to_fit();
         script.checksum = Checksum(self.hasher.finalize().into());
         script
+    }
+
+    /// Returns true if and only if a semicolon here ends a statement, or stands behind one.
+    fn ends_at_semicolon(&self) -> bool {
+        let open = self.open.as_ref();
+        open.is_none_or(|open| open.parens == 0 && open.bodies == 0)
     }
 
     /// Reads the comments between two tokens.
@@ -210,9 +187,8 @@ impl<'a> Splitter<'a> {
                 return;
             }
             Some(Annotation::Down) => {
-                self.script
-                    .down_part
-                    .get_or_insert(Box::new((offset, shown)));
+                let part = Box::new((offset, shown));
+                self.script.down_part.get_or_insert(part);
                 return;
             }
             Some(Annotation::NoTransaction) if ours => ObstacleKind::LateAnnotation(shown),
@@ -229,12 +205,9 @@ impl<'a> Splitter<'a> {
 
     /// `{{` is no SQL, but what many tools fill in.
     fn template(&mut self, token: &Token<'_>) {
-        let rest = &self.text[token.start..];
-        let known = |it: &Obstacle| it.kind == ObstacleKind::Template;
-        if token.is_symbol("{")
-            && rest.starts_with("{{")
-            && !self.script.obstacles.iter().any(known)
-        {
+        let is_one = token.is_symbol("{") && self.text[token.start..].starts_with("{{");
+        let is_template = |it: &Obstacle| it.kind == ObstacleKind::Template;
+        if is_one && !self.script.obstacles.iter().any(is_template) {
             self.obstruct(token.start, ObstacleKind::Template);
         }
     }
@@ -249,16 +222,15 @@ impl<'a> Splitter<'a> {
                 .push(Checksum(hasher.finalize().into()));
         }
         let statement = &self.text[open.start..end];
-        let obstacle = obstacle_in(statement);
-        if obstacle == Some(ObstacleKind::CopyFromStdin) {
-            self.skip_copy_data();
-        }
-        if let Some(kind) = obstacle {
+        if let Some(kind) = obstacle_in(statement) {
+            if kind == ObstacleKind::CopyFromStdin {
+                self.skip_copy_data();
+            }
             self.obstruct(open.start, kind);
         }
         self.script.statements.push(Statement {
-            start: offset(open.start),
-            end: offset(end),
+            start: open.start,
+            end,
             kind: kind_of(statement),
         });
     }
@@ -270,16 +242,12 @@ impl<'a> Splitter<'a> {
             return;
         }
         let rest = &self.text[self.lexer.at..];
-        let end = rest
-            .match_indices("\\.")
-            .map(|(at, mark)| (at, at + mark.len()))
-            .find(|&(start, end)| {
-                let after = &rest[end..];
-                rest[..start].ends_with('\n')
-                    && (after.is_empty() || after.starts_with('\n') || after.starts_with("\r\n"))
-            });
-        match end {
-            Some((_, end)) => self.lexer.at += end,
+        let is_line = |(at, mark): &(usize, &str)| {
+            let after = &rest[at + mark.len()..];
+            rest[..*at].ends_with('\n') && matches!(after.lines().next(), None | Some(""))
+        };
+        match rest.match_indices("\\.").find(is_line) {
+            Some((at, mark)) => self.lexer.at += at + mark.len(),
             None => self.no_more_copy_data = true,
         }
     }
@@ -305,19 +273,12 @@ impl<'a> Splitter<'a> {
             return;
         }
         let statements = self.script.statements.iter();
-        let alone = statements.filter(|it| matches!(it.kind, Kind::Outside(_)));
-        let obstacles = alone.map(|it| Obstacle {
-            offset: it.start as usize,
-            kind: ObstacleKind::SharedFile {
-                command: verb(&self.text[it.range()]),
-            },
-        });
-        self.script.obstacles.extend(obstacles);
+        for alone in statements.filter(|it| matches!(it.kind, Kind::Outside(_))) {
+            let (offset, command) = (alone.start, verb(&self.text[alone.range()]));
+            let kind = ObstacleKind::SharedFile { command };
+            self.script.obstacles.push(Obstacle { offset, kind });
+        }
     }
-}
-
-fn offset(at: usize) -> u32 {
-    u32::try_from(at).unwrap_or(u32::MAX)
 }
 
 /// A statement whose end is not yet seen. Its semicolon is the first one outside parentheses and
@@ -327,20 +288,9 @@ struct OpenStatement {
     /// The end of its last token so far.
     end: usize,
     parens: usize,
-    opening: Opening,
+    is_routine: bool,
     bodies: usize,
     previous: Previous,
-}
-
-/// How far the statement has matched `CREATE [OR REPLACE] FUNCTION|PROCEDURE`.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Opening {
-    Nothing,
-    Create,
-    CreateOr,
-    CreateOrReplace,
-    Routine,
-    SomethingElse,
 }
 
 /// The token before this one, as far as it matters.
@@ -355,20 +305,15 @@ enum Previous {
 }
 
 impl OpenStatement {
-    fn new(start: usize) -> Self {
-        let (opening, previous) = (Opening::Nothing, Previous::Other);
+    fn new(text: &str, start: usize) -> Self {
         OpenStatement {
             start,
             end: start,
             parens: 0,
-            opening,
+            is_routine: Cursor::new(&text[start..]).takes_new_routine(),
             bodies: 0,
-            previous,
+            previous: Previous::Other,
         }
-    }
-
-    fn ends_at_semicolon(&self) -> bool {
-        self.parens == 0 && self.bodies == 0
     }
 
     fn take(&mut self, token: &Token<'_>) {
@@ -378,26 +323,13 @@ impl OpenStatement {
         } else if token.is_symbol(")") {
             self.parens = self.parens.saturating_sub(1);
         }
-        self.opening = match self.opening {
-            Opening::Nothing if token.is_word("create") => Opening::Create,
-            Opening::Create if token.is_word("or") => Opening::CreateOr,
-            Opening::CreateOr if token.is_word("replace") => Opening::CreateOrReplace,
-            Opening::Create | Opening::CreateOrReplace
-                if token.is_word("function") || token.is_word("procedure") =>
-            {
-                Opening::Routine
-            }
-            Opening::Routine => Opening::Routine,
-            _ => Opening::SomethingElse,
-        };
-        if self.opening == Opening::Routine && self.parens == 0 {
+        if self.is_routine && self.parens == 0 {
             self.follow_body(token);
         }
     }
 
     fn follow_body(&mut self, token: &Token<'_>) {
-        let was = self.previous;
-        self.previous = Previous::Other;
+        let was = mem::replace(&mut self.previous, Previous::Other);
         if token.is_word("begin") {
             self.previous = Previous::Begin;
         } else if token.is_word("atomic") && was == Previous::Begin {

@@ -14,14 +14,10 @@ pub fn verb(statement: &str) -> String {
         return phrase.to_owned();
     }
     match cursor.upper_word() {
-        Some(first) if first == "REINDEX" => {
-            let concurrently = reindex(cursor).is_some_and(|reindex| reindex.concurrently);
-            if concurrently {
-                "REINDEX CONCURRENTLY".to_owned()
-            } else {
-                first
-            }
-        }
+        Some(first) if first == "REINDEX" => match reindex(cursor) {
+            Some(reindex) if reindex.concurrently => "REINDEX CONCURRENTLY".to_owned(),
+            _ => first,
+        },
         Some(first) if ["CREATE", "ALTER", "DROP"].contains(&first.as_str()) => {
             object_verb(&first, cursor)
         }
@@ -50,11 +46,10 @@ fn object_verb(first: &str, mut cursor: Cursor<'_>) -> String {
         return "DETACH PARTITION CONCURRENTLY".to_owned();
     }
     while first == "CREATE" && cursor.first_of(CREATE_MODIFIERS).is_some() {}
-    match cursor.first_of(OBJECT_PHRASES) {
-        Some(phrase) => format!("{first} {phrase}"),
-        None => cursor
-            .upper_word()
-            .map_or(first.to_owned(), |object| format!("{first} {object}")),
+    let phrase = cursor.first_of(OBJECT_PHRASES).map(str::to_owned);
+    match phrase.or_else(|| cursor.upper_word()) {
+        Some(object) => format!("{first} {object}"),
+        None => first.to_owned(),
     }
 }
 
