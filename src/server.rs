@@ -12,3 +12,8 @@ pub mod ticker;
 #[cfg_attr(not(feature = "tls"), allow(dead_code))]
 mod tls;
 pub mod wait;
+
+/// What lies behind an error of the client library, the nearest cause first.
+fn causes(error: &postgres::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(std::error::Error::source(error), |it| it.source())
+}

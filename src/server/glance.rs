@@ -5,12 +5,13 @@
 //! runs, again and again. Nothing waits for it: while there is no answer, nothing is known. If there is no connection to
 //! be had, nothing is shown and nothing fails.
 
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use postgres::SimpleQueryRow;
 
 use super::message::{Message, Slot};
-use super::session::{Call, Destination};
+use super::session::{Destination, Event, ask_aside, log_statements};
 
 /// A statement that takes longer is looked at.
 const FIRST_AFTER: Duration = Duration::from_secs(2);
@@ -38,7 +39,8 @@ pub struct Glance {
     /// The statement that is looked at, by the time at which it began.
     of: Option<Instant>,
     due: Instant,
-    call: Option<Call>,
+    /// What is being asked, and since when.
+    asking: Option<(Receiver<Event>, Instant)>,
     seen: Seen,
 }
 
@@ -58,7 +60,7 @@ impl Glance {
             read,
             of: None,
             due: Instant::now(),
-            call: None,
+            asking: None,
             seen: Seen::default(),
         }
     }
@@ -70,18 +72,34 @@ impl Glance {
             self.of = Some(of);
             self.due = of + FIRST_AFTER;
             // What has not been answered was asked about another statement.
-            self.call = None;
+            self.asking = None;
             self.seen = Seen::default();
         }
-        if self.call.is_none() && now >= self.due {
-            self.call = Some(Call::begin(self.destination.again(), self.message.text()));
+        if self.asking.is_none() && now >= self.due {
+            let answers = ask_aside(self.destination.again(), self.message.text());
+            self.asking = Some((answers, now));
         }
-        if let Some(answer) = self.call.as_mut().and_then(Call::answer) {
-            let row = answer.as_ref().and_then(|it| it.row(self.asked));
-            self.seen = row.map(self.read).unwrap_or_default();
-            self.call = None;
+        if let Some(seen) = self.answer() {
+            self.seen = seen;
+            self.asking = None;
             self.due = now + ((now - of) / 10).clamp(PAUSES.0, PAUSES.1);
         }
         &self.seen
+    }
+
+    /// None as long as there may be an answer yet.
+    fn answer(&self) -> Option<Seen> {
+        let (answers, asked) = self.asking.as_ref()?;
+        let answer = loop {
+            match answers.try_recv() {
+                Ok(Event::Answer(answer)) => break answer,
+                Ok(_) => {}
+                Err(TryRecvError::Disconnected) => return Some(Seen::default()),
+                Err(TryRecvError::Empty) => return None,
+            }
+        };
+        log_statements(self.message.text(), asked.elapsed(), answer.as_ref().err());
+        let row = answer.as_ref().ok().and_then(|it| it.row(self.asked));
+        Some(row.map(self.read).unwrap_or_default())
     }
 }

@@ -12,13 +12,7 @@ pub struct Message {
 
 /// Which statement of a message: what reads its answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Slot(usize);
-
-impl Slot {
-    pub(super) fn number(self) -> usize {
-        self.0
-    }
-}
+pub struct Slot(pub(super) usize);
 
 /// What a transaction may do. The isolation level is always written out, whatever the role's default is: see `lock`.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,9 +42,7 @@ impl Message {
             Access::Read => "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY",
             Access::Snapshot => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
         });
-        settings.statements(|statement| {
-            message.add(statement);
-        });
+        message.extend(&settings.statements());
         message
     }
 
@@ -68,9 +60,7 @@ impl Message {
     pub fn behind(first: &[impl fmt::Display], settings: &Settings) -> Message {
         let mut message = Message::empty();
         message.extend(first);
-        settings.timeouts(|statement| {
-            message.add(statement);
-        });
+        message.extend(&settings.timeouts());
         message
     }
 
@@ -86,19 +76,17 @@ impl Message {
 
     /// Adds one statement, which has no semicolon at its end.
     pub fn add(&mut self, statement: impl fmt::Display) -> Slot {
-        use fmt::Write as _;
         let separator = if self.statements == 0 { "" } else { "; " };
-        // Writing to a string does not fail.
-        let _ = write!(self.text, "{separator}{statement}");
+        self.text.push_str(&format!("{separator}{statement}"));
         self.statements += 1;
         Slot(self.statements - 1)
     }
 
     /// Adds statements whose answers nobody reads.
     pub fn extend(&mut self, statements: &[impl fmt::Display]) {
-        statements.iter().for_each(|it| {
-            self.add(it);
-        });
+        for statement in statements {
+            self.add(statement);
+        }
     }
 
     pub fn text(&self) -> &str {

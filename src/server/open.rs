@@ -15,9 +15,13 @@ use std::time::{Duration, Instant};
 use log::{debug, info, warn};
 use postgres::config::{LoadBalanceHosts, SslMode};
 
-use super::message::Message;
-use super::session::{Answer, Destination, Moment, Session, Trouble, log_statements, reason};
-use super::tls::{self, Connector, Outcome, Way};
+use super::causes;
+use super::message::{Message, Slot};
+use super::session::{
+    Answer, Destination, Event, Listener, Patience, Request, Session, Trouble, log_statements,
+    reason,
+};
+use super::tls::{self, Connector, Outcome};
 use super::wait::Wait;
 use crate::config::tls::Mode;
 use crate::config::{Place, Server, Target};
@@ -57,11 +61,7 @@ pub fn open(
     first_message: &Message,
     wait: &mut Wait,
 ) -> Result<(Session, Result<Answer, Trouble>), Error> {
-    let cannot = |cause| Error::CannotConnect {
-        server: server.description.clone(),
-        cause,
-    };
-    let connector = Connector::new(&server.tls).map_err(cannot)?;
+    let connector = Connector::new(&server.tls).map_err(|cause| cannot_connect(server, cause))?;
     loop {
         let round = Round {
             server,
@@ -73,16 +73,8 @@ pub fn open(
             causes: Vec::new(),
         };
         let cause = match round.run()? {
-            Verdict::Opened(session, answer) => return Ok((*session, answer)),
-            Verdict::NotYet(cause) => cause,
-            Verdict::Never(cause) => return Err(cannot(cause)),
-            Verdict::Rejected(cause, hint) => {
-                return Err(Error::Rejected {
-                    server: server.description.clone(),
-                    cause,
-                    hint,
-                });
-            }
+            Ok(opened) => return Ok(opened),
+            Err(cause) => cause,
         };
         if wait.is_over() {
             return Err(Error::Unreachable {
@@ -96,24 +88,16 @@ pub fn open(
     }
 }
 
-/// What came of one try.
-enum Verdict {
-    Opened(Box<Session>, Result<Answer, Trouble>),
-    /// Worth another try.
-    NotYet(String),
-    /// No try will ever succeed, for a reason that is not the server's.
-    Never(String),
-    /// The server's last word: why, and what may help.
-    Rejected(String, Option<String>),
-}
+/// What came of one try: a session, and what the server answered to its first message; or why another try is worth it.
+type Tried = Result<(Session, Result<Answer, Trouble>), String>;
 
 /// What came of one address.
 enum Step {
-    End(Verdict),
+    End(Tried),
     /// Why it was nothing.
     GoOn(String),
     /// The same address once more, in another way.
-    Instead(Way, String),
+    Instead(SslMode, String),
 }
 
 /// One try at all places.
@@ -130,42 +114,36 @@ struct Round<'a> {
 }
 
 impl Round<'_> {
-    fn run(mut self) -> Result<Verdict, Error> {
+    fn run(mut self) -> Result<Tried, Error> {
         let passes: &[Target] = match self.server.target {
             Target::PreferStandby => &[Target::Standby, Target::Any],
             target => &[target],
         };
         for target in passes {
             for place in shuffled(self.server.places.iter().collect(), self.server.balance) {
-                if let Some(verdict) = self.place(place, *target)? {
-                    return Ok(verdict);
+                if let Some(end) = self.place(place, *target)? {
+                    return Ok(end);
                 }
             }
         }
         self.causes.dedup();
-        Ok(Verdict::NotYet(self.causes.join("; ")))
+        Ok(Err(self.causes.join("; ")))
     }
 
     /// None: on to the next.
-    fn place(&mut self, place: &Place, target: Target) -> Result<Option<Verdict>, Error> {
-        let addresses = match self.addresses(place)? {
-            Ok(addresses) => addresses,
-            Err(cause) => {
-                self.note(place, cause);
-                return Ok(None);
-            }
-        };
+    fn place(&mut self, place: &Place, target: Target) -> Result<Option<Tried>, Error> {
+        let addresses = self.addresses(place)?;
         let first = tls::first_way(self.server.tls.mode, place.is_socket());
         let mut ways: VecDeque<_> = addresses.into_iter().map(|it| (it, first)).collect();
         while let Some((address, way)) = ways.pop_front() {
             match self.address(place, address, way, target)? {
-                Step::End(verdict) => return Ok(Some(verdict)),
+                Step::End(end) => return Ok(Some(end)),
                 Step::GoOn(cause) => self.note(place, cause),
                 Step::Instead(other, cause) => {
-                    if other == Way::Plain {
+                    if other == SslMode::Disable {
+                        let mode = tls::word(self.server.tls.mode);
                         warn!(
-                            "the connection to {place} will not be encrypted, as {} allows: {cause}",
-                            tls::word(self.server.tls.mode)
+                            "the connection to {place} will not be encrypted, as {mode} allows: {cause}"
                         );
                     }
                     ways.push_front((address, other));
@@ -183,32 +161,30 @@ impl Round<'_> {
         });
     }
 
-    /// A socket has one address, which is none.
-    fn addresses(&mut self, place: &Place) -> Result<Result<Vec<Option<IpAddr>>, String>, Error> {
+    /// A socket has one address, which is none; a name that is not resolved has none at all.
+    fn addresses(&mut self, place: &Place) -> Result<Vec<Option<IpAddr>>, Error> {
         let known = place.address.or_else(|| place.name.parse().ok());
         if place.is_socket() || known.is_some() {
-            return Ok(Ok(vec![known]));
+            return Ok(vec![known]);
         }
-        let mut session = self.thread();
-        let limit = self.limit();
-        let moment = moment(self.wait, self.server, limit, "no name server answers");
-        let found = session.look_up(&place.name, place.port, moment)?;
-        let why = match found {
-            Some(Ok(addresses)) => {
-                self.session = Some(session);
-                let addresses = shuffled(addresses, self.server.balance).into_iter();
-                return Ok(Ok(addresses.map(Some).collect()));
-            }
-            Some(Err(error)) => {
-                self.session = Some(session);
-                unresolved(&error)
-            }
-            None => format!("no name server answers within {}", duration(limit)),
+        let (mut session, limit) = (self.thread(), self.limit());
+        let request = Request::LookUp {
+            name: place.name.clone(),
+            port: place.port,
         };
-        Ok(Err(format!(
-            "the name {} is not resolved: {why}",
-            place.name
-        )))
+        let why = "no name server answers";
+        let cause = match self.step(&mut session, request, limit, why)? {
+            Some(Event::Located(Ok(addresses))) => {
+                self.session = Some(session);
+                let addresses = shuffled(addresses, self.server.balance);
+                return Ok(addresses.into_iter().map(Some).collect());
+            }
+            Some(Event::Located(Err(error))) => unresolved(&error),
+            _ => format!("{why} within {}", duration(limit)),
+        };
+        let cause = format!("the name {} is not resolved: {cause}", place.name);
+        self.note(place, cause);
+        Ok(Vec::new())
     }
 
     /// The one that came to nothing, or a new one.
@@ -230,34 +206,49 @@ impl Round<'_> {
         }
     }
 
+    /// One step of connecting: none if it takes longer than that. Says after a while what it waits for.
+    fn step(
+        &mut self,
+        session: &mut Session,
+        request: Request,
+        limit: Duration,
+        why: &str,
+    ) -> Result<Option<Event>, Error> {
+        let mut aloud = Aloud {
+            wait: self.wait,
+            why: format!("the database at {}: {why}", self.server.description),
+            since: Instant::now(),
+        };
+        match session.exchange(request, Patience::AtMost(limit), &mut aloud) {
+            Ok(event) => Ok(Some(event)),
+            Err(trouble @ Trouble::Stopped(_)) => {
+                Err(trouble.while_doing("while connecting to the database; nothing was changed"))
+            }
+            Err(_) => Ok(None),
+        }
+    }
+
     fn address(
         &mut self,
         place: &Place,
         address: Option<IpAddr>,
-        way: Way,
+        way: SslMode,
         target: Target,
     ) -> Result<Step, Error> {
-        let limit = self.limit();
-        let mut session = self.thread();
-        let connector = self
-            .connector
-            .filter(|_| way != Way::Plain)
-            .map(Connector::afresh);
-        let witness = connector.as_ref().map(Connector::witness);
+        let (mut session, limit) = (self.thread(), self.limit());
+        let tls = self.connector.filter(|_| way != SslMode::Disable);
+        let tls = tls.map(Connector::afresh);
+        let connector = tls.clone();
         let client = self.client(place, address, way, limit);
-        let destination = Destination {
-            client,
-            tls: connector,
-        };
-        let moment = moment(self.wait, self.server, limit, "the server does not answer");
-        let dialled = session.dial(destination, moment)?;
-        let outcome = witness.map_or(Outcome::Plain, |it| it.outcome());
+        let request = Request::Dial(Box::new(Destination { client, tls }));
+        let dialled = self.step(&mut session, request, limit, "the server does not answer")?;
+        let outcome = connector.map_or(Outcome::Plain, |it| it.outcome());
         match dialled {
-            Some(Ok(())) => {}
-            Some(Err(error)) => {
+            Some(Event::Dialled(Err(error))) => {
                 self.session = Some(session);
-                return Ok(self.refusal(&error, way, outcome));
+                return self.refusal(&error, way, outcome);
             }
+            Some(_) => {}
             None => return Ok(Step::GoOn(unanswered(limit))),
         }
         self.tell(place, address, outcome);
@@ -265,7 +256,11 @@ impl Round<'_> {
             session.close();
             return Ok(Step::GoOn(cause));
         }
-        self.first_answer(session).map(Step::End)
+        let answer = self.first_answer(&mut session, self.first_message)?;
+        Ok(match answer {
+            Err(Trouble::Lost(cause)) => Step::End(Err(cause)),
+            answer => Step::End(Ok((session, answer))),
+        })
     }
 
     /// Whoever wanted encryption, if it can be had, hears that it could not.
@@ -273,31 +268,30 @@ impl Round<'_> {
         let mode = self.server.tls.mode;
         let is_far = address.is_some_and(|address| !address.is_loopback());
         match outcome {
-            Outcome::Plain if is_far && mode != Mode::Disable => {
-                info!(
-                    "the connection to {place} is not encrypted, as {} allows",
-                    tls::word(mode)
-                );
+            Outcome::Encrypted(version) => debug!("connected to {place}: {version}"),
+            _ if is_far && mode != Mode::Disable => {
+                let mode = tls::word(mode);
+                info!("the connection to {place} is not encrypted, as {mode} allows");
             }
-            _ => debug!("connected to {place}: {outcome}"),
+            _ => debug!("connected to {place}: not encrypted"),
         }
     }
 
-    /// Sends the first message.
-    fn first_answer(&mut self, mut session: Session) -> Result<Verdict, Error> {
+    /// What a connection answers to one of its first messages.
+    fn first_answer(
+        &mut self,
+        session: &mut Session,
+        message: &str,
+    ) -> Result<Result<Answer, Trouble>, Error> {
         let started = Instant::now();
         let limit = self.at_most(FIRST_ANSWER_TIMEOUT);
-        let why = "the server accepts connections but does not answer";
-        let moment = moment(self.wait, self.server, limit, why);
-        let answer = session.first_answer(self.first_message, moment)?;
-        let Some(answer) = answer else {
-            return Ok(Verdict::NotYet(unanswered(limit)));
+        let request = Request::Ask(message.to_owned());
+        let answer = match self.step(session, request, limit, UNANSWERED)? {
+            Some(Event::Answer(answer)) => answer,
+            _ => Err(Trouble::Lost(unanswered(limit))),
         };
-        log_statements(self.first_message, started.elapsed(), answer.as_ref().err());
-        Ok(match answer {
-            Err(Trouble::Lost(cause)) => Verdict::NotYet(cause),
-            answer => Verdict::Opened(Box::new(session), answer),
-        })
+        log_statements(message, started.elapsed(), answer.as_ref().err());
+        Ok(answer)
     }
 
     /// What is wrong with the server, if it is not of the kind that is wanted.
@@ -308,26 +302,13 @@ impl Round<'_> {
     ) -> Result<Option<String>, Error> {
         let (query, wanted, otherwise) = match target {
             Target::Any | Target::PreferStandby => return Ok(None),
-            Target::ReadWrite => (
-                "SHOW transaction_read_only",
-                "off",
-                "it cannot be written to",
-            ),
-            Target::ReadOnly => ("SHOW transaction_read_only", "on", "it can be written to"),
+            Target::ReadWrite => (READ_ONLY, "off", "it cannot be written to"),
+            Target::ReadOnly => (READ_ONLY, "on", "it can be written to"),
             Target::Primary => (IN_RECOVERY, "off", "it is a standby"),
             Target::Standby => (IN_RECOVERY, "on", "it is a primary"),
         };
-        let started = Instant::now();
-        let limit = self.at_most(FIRST_ANSWER_TIMEOUT);
-        let why = "the server accepts connections but does not answer";
-        let moment = moment(self.wait, self.server, limit, why);
-        let answer = session.first_answer(query, moment)?;
-        let Some(answer) = answer else {
-            return Ok(Some(unanswered(limit)));
-        };
-        log_statements(query, started.elapsed(), answer.as_ref().err());
-        Ok(match answer {
-            Ok(answer) if answer.first_value() == Some(wanted) => None,
+        Ok(match self.first_answer(session, query)? {
+            Ok(answer) if answer.row(Slot(0)).and_then(|it| it.get(0)) == Some(wanted) => None,
             Ok(_) => Some(format!(
                 "{otherwise}, and target_session_attrs asks for another one"
             )),
@@ -336,17 +317,22 @@ impl Round<'_> {
     }
 
     /// What to do about a server that will not have us, or that we will not have.
-    fn refusal(&self, error: &postgres::Error, way: Way, outcome: Outcome) -> Step {
+    fn refusal(
+        &self,
+        error: &postgres::Error,
+        way: SslMode,
+        outcome: Outcome,
+    ) -> Result<Step, Error> {
         let mode = self.server.tls.mode;
         let cause = reason(error);
         let db = error.as_db_error();
         if let Some(other) = tls::instead(mode, way, outcome, db.map(|db| db.code().code())) {
-            return Step::Instead(other, cause);
+            return Ok(Step::Instead(other, cause));
         }
         if let Some(db) = db {
             let code = db.code().code();
             if code == sqlstate::CANNOT_CONNECT_NOW {
-                return Step::GoOn(cause);
+                return Ok(Step::GoOn(cause));
             }
             let has_network = self.server.places.iter().any(|it| !it.is_socket());
             let hint = match code {
@@ -361,10 +347,14 @@ impl Round<'_> {
             // Invalid authorization, no such database, one that takes no connections, no right to connect, a setting that
             // does not exist: a person has to act. All else may pass: shutting down, too many clients, and whatever a
             // pooler has to say.
-            return Step::End(match code.get(..2) {
-                Some("28" | "3D" | "42" | "22" | "0A" | "55") => Verdict::Rejected(cause, hint),
-                _ => Verdict::NotYet(cause),
-            });
+            return match code.get(..2) {
+                Some("28" | "3D" | "42" | "22" | "0A" | "55") => Err(Error::Rejected {
+                    server: self.server.description.clone(),
+                    cause,
+                    hint,
+                }),
+                _ => Ok(Step::End(Err(cause))),
+            };
         }
         // What is neither the network's nor the server's is ours: a password that is missing, a certificate that is not
         // good.
@@ -374,9 +364,10 @@ impl Round<'_> {
             }
             _ => cause,
         };
-        match tls::fault(error).is_none() && (is_networks(error) || error.is_closed()) {
-            true => Step::GoOn(cause),
-            false => Step::End(Verdict::Never(cause)),
+        let is_networks = causes(error).any(|it| it.is::<io::Error>());
+        match tls::fault(error).is_none() && (is_networks || error.is_closed()) {
+            true => Ok(Step::GoOn(cause)),
+            false => Err(cannot_connect(self.server, cause)),
         }
     }
 
@@ -386,7 +377,7 @@ impl Round<'_> {
         &self,
         place: &Place,
         address: Option<IpAddr>,
-        way: Way,
+        way: SslMode,
         limit: Duration,
     ) -> postgres::Config {
         let server = self.server;
@@ -403,11 +394,7 @@ impl Round<'_> {
             client.options(options);
         }
         client
-            .ssl_mode(match way {
-                Way::Plain => SslMode::Disable,
-                Way::TlsIfOffered => SslMode::Prefer,
-                Way::Tls => SslMode::Require,
-            })
+            .ssl_mode(way)
             .ssl_negotiation(server.tls.negotiation)
             .channel_binding(server.channel_binding)
             .application_name(self.application_name)
@@ -430,6 +417,7 @@ fn createdb(server: &Server) -> String {
     format!("{command} -U {} {}", server.user, server.database)
 }
 
+const READ_ONLY: &str = "SHOW transaction_read_only";
 const IN_RECOVERY: &str =
     "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'on' ELSE 'off' END";
 
@@ -444,47 +432,39 @@ fn unresolved(error: &io::Error) -> String {
     }
 }
 
+const UNANSWERED: &str = "the server accepts connections but does not answer";
+
 fn unanswered(limit: Duration) -> String {
-    let limit = duration(limit);
-    format!("the server accepts connections but does not answer within {limit}")
+    format!("{UNANSWERED} within {}", duration(limit))
 }
 
-fn is_networks(error: &postgres::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        if inner.is::<io::Error>() {
-            return true;
-        }
-        source = inner.source();
+fn cannot_connect(server: &Server, cause: String) -> Error {
+    Error::CannotConnect {
+        server: server.description.clone(),
+        cause,
     }
-    false
 }
 
 /// In the order in which they are to be tried.
 fn shuffled<T>(mut items: Vec<T>, balance: LoadBalanceHosts) -> Vec<T> {
     if balance == LoadBalanceHosts::Random {
-        for end in (1..items.len()).rev() {
-            let random = RandomState::new().hash_one(end);
-            items.swap(end, (random % (end as u64 + 1)) as usize);
-        }
+        items.sort_by_cached_key(|_| RandomState::new().hash_one(()));
     }
     items
 }
 
-/// Gives a step its time, and says after a while what it waits for.
-fn moment<'a>(wait: &'a mut Wait, server: &'a Server, limit: Duration, why: &'a str) -> Moment<'a> {
-    let started = Instant::now();
-    let tick = move || {
-        let signals = wait.signals();
-        signals.check("while connecting to the database; nothing was changed")?;
-        if started.elapsed() > SILENCE {
-            wait.say_meanwhile(|| format!("the database at {}: {why}", server.description));
+/// Says that nothing has happened yet.
+struct Aloud<'a> {
+    wait: &'a mut Wait,
+    why: String,
+    since: Instant,
+}
+
+impl Listener for Aloud<'_> {
+    fn tick(&mut self) {
+        if self.since.elapsed() > SILENCE {
+            self.wait.say_meanwhile(|| self.why.clone());
         }
-        Ok(())
-    };
-    Moment {
-        deadline: started + limit,
-        tick: Box::new(tick),
     }
 }
 
@@ -496,15 +476,10 @@ pub fn application_name(server: &Server) -> String {
     // The server would replace what is not printable ASCII, and nobody would find the session by its name.
     let given = server.application_name.as_deref().unwrap_or(ours).chars();
     let printable = given.filter(|it| it.is_ascii_graphic() || *it == ' ');
-    let mut name: String = printable.take(24).collect();
+    let name: String = printable.take(24).collect();
     let tail = format!("/{}", std::process::id());
-    name.push(' ');
     let host = whoami::hostname().unwrap_or_else(|_| "localhost".to_owned());
-    for character in host.chars().filter(char::is_ascii_graphic) {
-        if name.len() + 1 + tail.len() > LIMIT {
-            break;
-        }
-        name.push(character);
-    }
-    name + &tail
+    let room = LIMIT - name.len() - " ".len() - tail.len();
+    let host = host.chars().filter(char::is_ascii_graphic).take(room);
+    format!("{name} {}{tail}", host.collect::<String>())
 }

@@ -15,8 +15,9 @@
 //! [`super::settings`].
 
 use std::io;
+use std::mem;
 use std::net::{IpAddr, ToSocketAddrs as _};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,7 @@ use log::debug;
 use postgres::error::{DbError, Severity};
 use postgres::{Client, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
+use super::causes;
 use super::glance::{Glance, Seen};
 use super::message::{Access, Message, Slot};
 use super::settings::{self, Settings};
@@ -80,54 +82,25 @@ impl Line {
     }
 }
 
-/// One question, over a connection of its own, which nobody waits for.
-pub(super) struct Call {
-    events: Receiver<Event>,
-    text: String,
-    begun: Instant,
-}
-
-impl Call {
-    pub(super) fn begin(destination: Destination, text: &str) -> Call {
-        let Line { requests, events } = Line::new();
-        let (text, rows) = (text.to_owned(), Rows::Kept);
-        let begun = Instant::now();
-        let question = Request::Ask {
-            text: text.clone(),
-            rows,
-        };
-        // If the thread is gone, there will be no answer. When it has done both, it hangs up.
-        let _ = requests.send(Request::Dial(Box::new(destination)));
-        let _ = requests.send(question);
-        Call {
-            events,
-            text,
-            begun,
-        }
-    }
-
-    /// What there is by now: nothing yet, an answer, or none that will ever come.
-    pub(super) fn answer(&mut self) -> Option<Option<Answer>> {
-        loop {
-            match self.events.try_recv() {
-                Ok(Event::Answer(answer)) => {
-                    let answer = answer.map(Answer::of).map_err(Trouble::from);
-                    log_statements(&self.text, self.begun.elapsed(), answer.as_ref().err());
-                    return Some(answer.ok());
-                }
-                Ok(Event::Notice(_) | Event::Located(_) | Event::Dialled(_)) => {}
-                Err(TryRecvError::Disconnected) => return Some(None),
-                Err(TryRecvError::Empty) => return None,
-            }
-        }
-    }
+/// Asks one question over a connection of its own, which nobody waits for.
+pub(super) fn ask_aside(destination: Destination, text: &str) -> Receiver<Event> {
+    let Line { requests, events } = Line::new();
+    // If the thread is gone, there will be no answer. When it has done both, it hangs up.
+    let _ = requests.send(Request::Dial(Box::new(destination)));
+    let _ = requests.send(Request::Ask(text.to_owned()));
+    events
 }
 
 /// What a connection's thread is asked for.
-enum Request {
-    LookUp { name: String, port: u16 },
+pub(super) enum Request {
+    LookUp {
+        name: String,
+        port: u16,
+    },
     Dial(Box<Destination>),
-    Ask { text: String, rows: Rows },
+    Ask(String),
+    /// Like `Ask`, but the rows are dropped: however many there are, they take no memory.
+    Run(String),
 }
 
 /// Whom to connect to, by which address, and how.
@@ -147,47 +120,33 @@ impl Destination {
     }
 }
 
-/// What becomes of the rows that a message returns.
-enum Rows {
-    Kept,
-    /// However many there are, they take no memory.
-    Dropped,
-}
-
 /// What a connection's thread tells.
-enum Event {
+pub(super) enum Event {
     Located(io::Result<Vec<IpAddr>>),
     Dialled(Result<(), postgres::Error>),
     Notice(Box<DbError>),
-    Answer(Result<Vec<SimpleQueryMessage>, postgres::Error>),
-}
-
-/// How long a step of connecting may take, and what is done meanwhile.
-pub(super) struct Moment<'a> {
-    pub deadline: Instant,
-    pub tick: Box<dyn FnMut() -> Result<(), Error> + 'a>,
+    Answer(Result<Answer, Trouble>),
 }
 
 /// Hears what happens while an answer is awaited.
 pub trait Listener {
-    /// The server said something.
-    fn notice(&mut self, notice: &DbError);
+    /// The server said something: of a statement of our own, which knows what it does.
+    fn notice(&mut self, notice: &DbError) {
+        debug!(sqlstate = notice.code().code(); "{}: {}", notice.severity(), notice.message());
+    }
+
     /// Time passes.
     fn tick(&mut self) {}
 }
 
-/// For statements of our own, which know what they do.
+/// Hears nothing but what the server says.
 pub struct Quiet;
 
-impl Listener for Quiet {
-    fn notice(&mut self, notice: &DbError) {
-        debug!(sqlstate = notice.code().code(); "{}: {}", notice.severity(), notice.message());
-    }
-}
+impl Listener for Quiet {}
 
 /// For how long an answer is awaited.
 #[derive(Clone, Copy)]
-enum Patience {
+pub(super) enum Patience {
     /// So long, or until a signal comes.
     AtMost(Duration),
     /// As long as it takes, or until a signal comes.
@@ -237,17 +196,13 @@ impl Trouble {
 
 impl From<postgres::Error> for Trouble {
     fn from(error: postgres::Error) -> Trouble {
-        match error.as_db_error() {
+        let db = error.as_db_error();
+        match (db, db.and_then(DbError::parsed_severity)) {
             // FATAL and PANIC end the session, whatever their SQLSTATE.
-            Some(db)
-                if !matches!(
-                    db.parsed_severity(),
-                    Some(Severity::Fatal | Severity::Panic)
-                ) =>
-            {
-                Trouble::Sql(Box::new(db.clone()))
+            (_, Some(Severity::Fatal | Severity::Panic)) | (None, _) => {
+                Trouble::Lost(reason(&error))
             }
-            _ => Trouble::Lost(reason(&error)),
+            (Some(db), _) => Trouble::Sql(Box::new(db.clone())),
         }
     }
 }
@@ -260,16 +215,10 @@ pub(super) fn reason(error: &postgres::Error) -> String {
     if let Some(fault) = tls::fault(error) {
         return fault;
     }
-    let mut causes = Vec::new();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        causes.push(cause.to_string());
-        source = cause.source();
-    }
-    if causes.is_empty() {
-        error.to_string()
-    } else {
-        causes.join(": ")
+    let causes: Vec<String> = causes(error).map(ToString::to_string).collect();
+    match causes.is_empty() {
+        true => error.to_string(),
+        false => causes.join(": "),
     }
 }
 
@@ -278,37 +227,25 @@ pub struct Answer(Vec<Vec<SimpleQueryRow>>);
 
 impl Answer {
     fn of(messages: Vec<SimpleQueryMessage>) -> Answer {
-        let mut results = vec![Vec::new()];
+        let (mut results, mut rows) = (Vec::new(), Vec::new());
         for message in messages {
             match message {
-                SimpleQueryMessage::Row(row) => {
-                    if let Some(last) = results.last_mut() {
-                        last.push(row);
-                    }
-                }
-                SimpleQueryMessage::CommandComplete(_) => results.push(Vec::new()),
+                SimpleQueryMessage::Row(row) => rows.push(row),
+                SimpleQueryMessage::CommandComplete(_) => results.push(mem::take(&mut rows)),
                 _ => {}
             }
         }
-        results.pop();
         Answer(results)
     }
 
     /// What a statement returned; nothing, if it has not been answered.
     pub fn rows(&self, of: Slot) -> &[SimpleQueryRow] {
-        self.0.get(of.number()).map_or(&[], Vec::as_slice)
+        self.0.get(of.0).map_or(&[], Vec::as_slice)
     }
 
     /// Like [`Answer::rows`], to keep.
     pub fn into_rows(mut self, of: Slot) -> Vec<SimpleQueryRow> {
-        let rows = self.0.get_mut(of.number());
-        rows.map_or(Vec::new(), std::mem::take)
-    }
-
-    /// The first column of the first row of all.
-    pub fn first_value(&self) -> Option<&str> {
-        let row = self.0.iter().flatten().next()?;
-        row.try_get(0).ok().flatten()
+        self.0.get_mut(of.0).map(mem::take).unwrap_or_default()
     }
 
     /// The first row of what a statement returned.
@@ -325,74 +262,6 @@ impl Session {
             destination: None,
             signals: signals.clone(),
         }
-    }
-
-    /// The addresses of a host; none if they are not known by the deadline.
-    pub(super) fn look_up(
-        &mut self,
-        name: &str,
-        port: u16,
-        moment: Moment<'_>,
-    ) -> Result<Option<io::Result<Vec<IpAddr>>>, Error> {
-        let name = name.to_owned();
-        let event = self.begin(Request::LookUp { name, port }, moment)?;
-        Ok(match event {
-            Some(Event::Located(addresses)) => Some(addresses),
-            _ => None,
-        })
-    }
-
-    /// Connects; none if that takes until the deadline.
-    pub(super) fn dial(
-        &mut self,
-        destination: Destination,
-        moment: Moment<'_>,
-    ) -> Result<Option<Result<(), postgres::Error>>, Error> {
-        self.destination = Some(Box::new(destination.again()));
-        let event = self.begin(Request::Dial(Box::new(destination)), moment)?;
-        Ok(match event {
-            Some(Event::Dialled(outcome)) => Some(outcome),
-            _ => None,
-        })
-    }
-
-    /// The answer to one of a connection's first messages; none if there is none by the deadline.
-    pub(super) fn first_answer(
-        &mut self,
-        message: &str,
-        moment: Moment<'_>,
-    ) -> Result<Option<Result<Answer, Trouble>>, Error> {
-        let text = message.to_owned();
-        let rows = Rows::Kept;
-        let event = self.begin(Request::Ask { text, rows }, moment)?;
-        Ok(match event {
-            Some(Event::Answer(answer)) => Some(answer.map(Answer::of).map_err(Trouble::from)),
-            _ => None,
-        })
-    }
-
-    /// One step of connecting. A session whose deadline passes is left.
-    ///
-    /// # Errors
-    ///
-    /// What `tick` says.
-    fn begin(&mut self, request: Request, mut moment: Moment<'_>) -> Result<Option<Event>, Error> {
-        let Some(line) = &self.line else {
-            return Ok(None);
-        };
-        if line.requests.send(request).is_err() {
-            return Ok(None);
-        }
-        while Instant::now() < moment.deadline {
-            match line.events.recv_timeout(TICK) {
-                Ok(Event::Notice(notice)) => Quiet.notice(&notice),
-                Ok(event) => return Ok(Some(event)),
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => (moment.tick)()?,
-            }
-        }
-        self.line = None;
-        Ok(None)
     }
 
     /// Looks at what this session executes, by another connection to the same place, which asks this query.
@@ -439,16 +308,15 @@ impl Session {
         doing: &str,
         wait: &mut Wait,
     ) -> Result<(), Error> {
-        let Trouble::Sql(error) = &trouble else {
-            return Err(trouble.while_doing(doing));
-        };
-        let cause = SqlError::from(&**error);
-        if cause.sqlstate != sqlstate::LOCK_NOT_AVAILABLE {
+        match &trouble {
+            Trouble::Sql(error) if error.code().code() == sqlstate::LOCK_NOT_AVAILABLE => {
+                return self.roll_back_and_wait(SqlError::from(&**error), doing, wait);
+            }
             // The first error is the one that counts.
-            let _ = self.roll_back();
-            return Err(trouble.while_doing(doing));
+            Trouble::Sql(_) => drop(self.roll_back()),
+            _ => {}
         }
-        self.roll_back_and_wait(cause, doing, wait)
+        Err(trouble.while_doing(doing))
     }
 
     /// Rolls back because of a lock, and waits a little, aloud.
@@ -517,19 +385,14 @@ impl Session {
         text: String,
         listener: &mut dyn Listener,
     ) -> Result<(), Trouble> {
-        let rows = Rows::Dropped;
-        let request = Request::Ask { text, rows };
-        self.exchange(request, Patience::Endless, listener)
+        self.answer(Request::Run(text), Patience::Endless, listener)
             .map(drop)
     }
 
     /// Asks for a sign of life. It fails no transaction and takes no snapshot.
     pub fn ping(&mut self) -> Result<(), Trouble> {
-        let request = Request::Ask {
-            text: String::new(),
-            rows: Rows::Kept,
-        };
-        self.exchange(request, Patience::AtMost(PING_TIMEOUT), &mut Quiet)
+        let nothing = Request::Ask(String::new());
+        self.answer(nothing, Patience::AtMost(PING_TIMEOUT), &mut Quiet)
             .map(drop)
     }
 
@@ -537,65 +400,64 @@ impl Session {
     /// first statement.
     fn ours(&mut self, message: &str, patience: Patience) -> Result<Answer, Trouble> {
         let sent = Instant::now();
-        let request = Request::Ask {
-            text: message.to_owned(),
-            rows: Rows::Kept,
-        };
-        let answer = self.exchange(request, patience, &mut Quiet);
+        let answer = self.answer(Request::Ask(message.to_owned()), patience, &mut Quiet);
         log_statements(message, sent.elapsed(), answer.as_ref().err());
         answer
     }
 
-    fn exchange(
+    fn answer(
         &mut self,
         request: Request,
         patience: Patience,
         listener: &mut dyn Listener,
     ) -> Result<Answer, Trouble> {
+        match self.exchange(request, patience, listener)? {
+            Event::Answer(answer) => answer,
+            _ => Err(Trouble::Unexpected),
+        }
+    }
+
+    /// Sends a request, and returns what it comes to. A session whose patience ends is left.
+    pub(super) fn exchange(
+        &mut self,
+        request: Request,
+        patience: Patience,
+        listener: &mut dyn Listener,
+    ) -> Result<Event, Trouble> {
+        if let Request::Dial(destination) = &request {
+            self.destination = Some(Box::new(destination.again()));
+        }
         let started = Instant::now();
         let line = self.line.as_ref().ok_or_else(gone)?;
         line.requests.send(request).map_err(|_| gone())?;
-        loop {
+        let trouble = loop {
             match line.events.recv_timeout(TICK) {
-                Ok(Event::Answer(answer)) => {
-                    return answer.map(Answer::of).map_err(Trouble::from);
-                }
                 Ok(Event::Notice(notice)) => listener.notice(&notice),
-                Ok(Event::Located(_) | Event::Dialled(_)) => {}
+                Ok(event) => return Ok(event),
                 Err(RecvTimeoutError::Disconnected) => return Err(gone()),
                 Err(RecvTimeoutError::Timeout) => {}
             }
             listener.tick();
             let waited = started.elapsed();
-            let signal = self.signals.received();
-            let trouble = match (patience, signal) {
-                (Patience::Endless, _) => None,
-                (_, Some(signal)) if waited > SIGNAL_PATIENCE => Some(Trouble::Stopped(signal)),
-                (Patience::AtMost(limit), _) if waited > limit => Some(Trouble::Lost(format!(
-                    "no answer within {}",
-                    duration(limit)
-                ))),
-                _ => None,
-            };
-            if let Some(trouble) = trouble {
-                self.line = None;
-                return Err(trouble);
+            match (patience, self.signals.received()) {
+                (Patience::Endless, _) => {}
+                (_, Some(signal)) if waited > SIGNAL_PATIENCE => break Trouble::Stopped(signal),
+                (Patience::AtMost(limit), _) if waited > limit => {
+                    break Trouble::Lost(format!("no answer within {}", duration(limit)));
+                }
+                _ => {}
             }
-        }
+        };
+        self.line = None;
+        Err(trouble)
     }
 
     /// Says good-bye to the server; a failure here is of no interest any more.
     pub fn close(mut self) {
-        let Some(line) = self.line.take() else {
-            return;
-        };
-        drop(line.requests);
-        let deadline = Instant::now() + FAREWELL;
-        // The thread tells nothing more, and lets go of its channel when it is done.
-        while Instant::now() < deadline {
-            if let Err(RecvTimeoutError::Disconnected) = line.events.recv_timeout(TICK) {
-                break;
-            }
+        if let Some(line) = self.line.take() {
+            drop(line.requests);
+            // The thread tells nothing more but a late notice, and lets go of its channel when it is done.
+            while line.events.recv_timeout(FAREWELL).is_ok() {}
         }
     }
 }
@@ -610,10 +472,16 @@ fn serve(asked: &Receiver<Request>, teller: &Sender<Event>) {
             Request::Dial(destination) => Event::Dialled(
                 dial(*destination, teller.clone()).map(|connected| client = Some(connected)),
             ),
-            Request::Ask { text, rows } => match &mut client {
-                Some(client) => Event::Answer(answer(client, &text, rows)),
-                None => break,
-            },
+            Request::Ask(text) => {
+                let Some(client) = &mut client else { break };
+                let answer = client.simple_query(&text).map(Answer::of);
+                Event::Answer(answer.map_err(Trouble::from))
+            }
+            Request::Run(text) => {
+                let Some(client) = &mut client else { break };
+                let answer = client.batch_execute(&text).map(|()| Answer(Vec::new()));
+                Event::Answer(answer.map_err(Trouble::from))
+            }
         };
         if teller.send(event).is_err() {
             break;
@@ -625,12 +493,9 @@ fn serve(asked: &Receiver<Request>, teller: &Sender<Event>) {
 
 /// The client library would start a thread for this.
 fn look_up(name: &str, port: u16) -> io::Result<Vec<IpAddr>> {
-    let mut addresses: Vec<IpAddr> = Vec::new();
-    for address in (name, port).to_socket_addrs()? {
-        if !addresses.contains(&address.ip()) {
-            addresses.push(address.ip());
-        }
-    }
+    let found = (name, port).to_socket_addrs()?;
+    let mut addresses: Vec<IpAddr> = found.map(|it| it.ip()).collect();
+    addresses.dedup();
     Ok(addresses)
 }
 
@@ -643,17 +508,6 @@ fn dial(destination: Destination, teller: Sender<Event>) -> Result<Client, postg
     match tls {
         Some(connector) => connector.dial(&client),
         None => client.connect(NoTls),
-    }
-}
-
-fn answer(
-    client: &mut Client,
-    text: &str,
-    rows: Rows,
-) -> Result<Vec<SimpleQueryMessage>, postgres::Error> {
-    match rows {
-        Rows::Kept => client.simple_query(text),
-        Rows::Dropped => client.batch_execute(text).map(|()| Vec::new()),
     }
 }
 

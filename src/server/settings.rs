@@ -93,54 +93,52 @@ impl Settings {
         }
     }
 
-    /// Hands over the statements that make the settings, one by one.
-    pub fn statements(&self, mut add: impl FnMut(&str)) {
-        if self.names == Names::Catalog {
-            add("SET LOCAL search_path TO pg_catalog, pg_temp");
-        }
-        self.timeouts(&mut add);
+    /// The statements that make the settings.
+    pub fn statements(&self) -> Vec<String> {
         // An orphan of ours ends soon after its client, also if the cable is cut.
-        for setting in [
+        let mut set = vec![
             "tcp_keepalives_idle TO 5",
             "tcp_keepalives_interval TO 2",
             "tcp_keepalives_count TO 3",
             "tcp_user_timeout TO 10000",
-        ] {
-            add(&format!("SET LOCAL {setting}"));
+        ];
+        if self.names == Names::Catalog {
+            set.push("search_path TO pg_catalog, pg_temp");
         }
         if self.span == Span::Idle {
-            add("SET LOCAL idle_in_transaction_session_timeout TO 0");
+            set.push("idle_in_transaction_session_timeout TO 0");
         }
-        match self.dialect {
-            Some(dialect) => {
-                if dialect.transaction_timeout {
-                    add("SET LOCAL transaction_timeout TO 0");
-                }
-                if dialect.check_interval {
-                    add("SET LOCAL client_connection_check_interval TO '1s'");
-                }
-            }
-            None => add(&format!(
+        if self.dialect.is_some_and(|it| it.transaction_timeout) {
+            set.push("transaction_timeout TO 0");
+        }
+        if self.dialect.is_some_and(|it| it.check_interval) {
+            set.push("client_connection_check_interval TO '1s'");
+        }
+        let mut statements = self.timeouts().to_vec();
+        statements.extend(set.iter().map(|it| format!("SET LOCAL {it}")));
+        if self.dialect.is_none() {
+            statements.push(format!(
                 "SELECT pg_catalog.set_config(n, v, true) FROM (VALUES ('transaction_timeout', '0'), \
                  ('client_connection_check_interval', {CHECK_INTERVAL})) s(n, v) \
                  WHERE pg_catalog.current_setting(n, true) IS NOT NULL"
-            )),
+            ));
         }
+        statements
     }
 
     /// What a file may have changed that a statement of ours behind it minds.
-    pub fn timeouts(&self, mut add: impl FnMut(&str)) {
+    pub fn timeouts(&self) -> [String; 3] {
         let (lock, statement) = (self.lock_timeout, self.statement_timeout);
-        add(&format!("SET LOCAL lock_timeout TO {}", lock.as_millis()));
-        add(&format!(
-            "SET LOCAL statement_timeout TO {}",
-            statement.as_millis()
-        ));
-        add(match self.commit {
-            Commit::Durable => "SET LOCAL synchronous_commit TO on",
-            Commit::Local => "SET LOCAL synchronous_commit TO local",
-            Commit::Deferred => "SET LOCAL synchronous_commit TO off",
-        });
+        let commit = match self.commit {
+            Commit::Durable => "on",
+            Commit::Local => "local",
+            Commit::Deferred => "off",
+        };
+        [
+            format!("SET LOCAL lock_timeout TO {}", lock.as_millis()),
+            format!("SET LOCAL statement_timeout TO {}", statement.as_millis()),
+            format!("SET LOCAL synchronous_commit TO {commit}"),
+        ]
     }
 }
 

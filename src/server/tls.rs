@@ -17,7 +17,7 @@ mod verifier;
 #[cfg(feature = "tls")]
 mod words;
 
-use std::fmt;
+use postgres::config::SslMode;
 
 use crate::config::tls::Mode;
 use crate::sql::sqlstate;
@@ -28,14 +28,6 @@ pub use absent::{Connector, fault};
 pub use connector::Connector;
 #[cfg(feature = "tls")]
 pub use words::fault;
-
-/// How a connection is tried.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Way {
-    Plain,
-    TlsIfOffered,
-    Tls,
-}
 
 /// How far TLS came.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,37 +40,33 @@ pub enum Outcome {
     Encrypted(&'static str),
 }
 
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Outcome::Plain => f.write_str("not encrypted"),
-            Outcome::Failed | Outcome::Unable => f.write_str("not encrypted, and not connected"),
-            Outcome::Encrypted(version) => f.write_str(version),
-        }
-    }
-}
-
-/// A local socket is never encrypted, whatever the mode.
-pub fn first_way(mode: Mode, is_socket: bool) -> Way {
+/// How a connection is tried at first. A local socket is never encrypted, whatever the mode.
+pub fn first_way(mode: Mode, is_socket: bool) -> SslMode {
     match mode {
-        _ if is_socket || cfg!(not(feature = "tls")) => Way::Plain,
-        Mode::Disable | Mode::Allow => Way::Plain,
-        Mode::Prefer => Way::TlsIfOffered,
-        Mode::Require | Mode::VerifyCa | Mode::VerifyFull => Way::Tls,
+        _ if is_socket || cfg!(not(feature = "tls")) => SslMode::Disable,
+        Mode::Disable | Mode::Allow => SslMode::Disable,
+        Mode::Prefer => SslMode::Prefer,
+        Mode::Require | Mode::VerifyCa | Mode::VerifyFull => SslMode::Require,
     }
 }
 
 /// What to try after a failure: libpq's two weaker modes take what they can get. `sqlstate` is the server's, if it
 /// answered. Two things are stricter than libpq: a wrong password is not tried again in clear, nor is what libpq may be
 /// able to encrypt.
-pub fn instead(mode: Mode, way: Way, outcome: Outcome, sqlstate: Option<&str>) -> Option<Way> {
+pub fn instead(
+    mode: Mode,
+    way: SslMode,
+    outcome: Outcome,
+    sqlstate: Option<&str>,
+) -> Option<SslMode> {
     let is_kept_out = sqlstate == Some(sqlstate::INVALID_AUTHORIZATION);
-    match (mode, way, outcome) {
-        (Mode::Allow, Way::Plain, _) if is_kept_out && cfg!(feature = "tls") => Some(Way::Tls),
-        (Mode::Prefer, Way::TlsIfOffered, Outcome::Failed) => Some(Way::Plain),
-        (Mode::Prefer, Way::TlsIfOffered, Outcome::Encrypted(_)) if is_kept_out => Some(Way::Plain),
-        _ => None,
-    }
+    let other = match (mode, way, outcome) {
+        (Mode::Allow, SslMode::Disable, _) if is_kept_out => SslMode::Require,
+        (Mode::Prefer, SslMode::Prefer, Outcome::Failed) => SslMode::Disable,
+        (Mode::Prefer, SslMode::Prefer, Outcome::Encrypted(_)) if is_kept_out => SslMode::Disable,
+        _ => return None,
+    };
+    Some(other).filter(|_| cfg!(feature = "tls"))
 }
 
 /// The two modes that may end in clear, as a user writes them.
@@ -113,7 +101,7 @@ mod tests {
         let mut found = Vec::new();
         for mode in modes {
             let way = first_way(mode, false);
-            assert_eq!(first_way(mode, true), Way::Plain);
+            assert_eq!(first_way(mode, true), SslMode::Disable);
             for outcome in outcomes {
                 for state in states {
                     if let Some(other) = instead(mode, way, outcome, state) {
@@ -125,10 +113,11 @@ mod tests {
             }
         }
         let mut expected: Vec<_> = outcomes
-            .map(|outcome| (Mode::Allow, outcome, Some("28000"), Way::Tls))
+            .map(|outcome| (Mode::Allow, outcome, Some("28000"), SslMode::Require))
             .into();
-        expected.extend(states.map(|state| (Mode::Prefer, Outcome::Failed, state, Way::Plain)));
-        expected.push((Mode::Prefer, outcomes[2], Some("28000"), Way::Plain));
+        expected
+            .extend(states.map(|state| (Mode::Prefer, Outcome::Failed, state, SslMode::Disable)));
+        expected.push((Mode::Prefer, outcomes[2], Some("28000"), SslMode::Disable));
         if cfg!(feature = "tls") {
             assert_eq!(found, expected);
         } else {

@@ -103,32 +103,23 @@ impl Wait {
         }
         let awaited: Awaited = awaited().into();
         let said = self.said.replace((Instant::now(), awaited.clone()));
-        let said = said
-            .map(|(_, said)| said)
-            .filter(|it| it.whom == awaited.whom);
+        let said = said.map(|(_, said)| said);
+        let said = said.filter(|it| it.whom == awaited.whom);
         let (waited, remaining) = (self.elapsed(), self.remaining());
         let left = duration(Duration::from_secs(remaining.as_secs_f64().ceil() as u64));
         let told = |now: &str| match now {
             "" => String::new(),
             now => format!(": {now}"),
         };
+        let still = |now| format!("still waiting, gives up in {left}{}", told(now));
         let text = match (said, columns) {
             (None, _) => {
                 let Awaited { whom, now } = &awaited;
                 format!("waiting for {whom}{}; gives up in {left}", told(now))
             }
-            (Some(_), Some(_)) => {
-                let now = told(&awaited.now);
-                live::draw(&format!("still waiting, gives up in {left}{now}"));
-                return;
-            }
-            (Some(said), None) if self.is_regular => {
-                let now = Some(awaited.now.as_str()).filter(|it| *it != said.now);
-                format!(
-                    "still waiting, gives up in {left}{}",
-                    told(now.unwrap_or_default())
-                )
-            }
+            (Some(_), Some(_)) => return live::draw(&still(&awaited.now)),
+            (Some(said), None) if self.is_regular && said.now == awaited.now => still(""),
+            (Some(_), None) if self.is_regular => still(&awaited.now),
             (Some(_), None) => return,
         };
         info!(
@@ -152,10 +143,8 @@ impl Wait {
     /// [`Error::Stopped`] as soon as a signal comes.
     pub fn pause(&self, longest: Duration) -> Result<(), Error> {
         let random = RandomState::new().hash_one(self.started) % 1024;
-        let nap = longest
-            .mul_f64(0.5 + random as f64 / 2048.0)
-            .min(self.remaining());
-        self.pause_until(Instant::now() + nap, || false)
+        let nap = longest.mul_f64(0.5 + random as f64 / 2048.0);
+        self.pause_until(Instant::now() + nap.min(self.remaining()), || false)
     }
 
     /// Sleeps until `end`, or until `done` says so, which is asked every few milliseconds.

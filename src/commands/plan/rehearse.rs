@@ -152,9 +152,7 @@ impl Rehearsal<'_> {
         self.check_constraints(migration)?;
         // What it leaves behind in the session is gone before the next one, as rule 8 has it.
         let mut reset = Message::behind(&settings::reset(&self.first.runner), &self.settings);
-        self.settings.statements(|it| {
-            reset.add(it);
-        });
+        reset.extend(&self.settings.statements());
         self.ours(reset, "resetting the session between two files")?;
         Ok(all)
     }

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use sha2::Digest as _;
+use time::{Date, Month, OffsetDateTime};
 
 /// One element of DER.
 struct Element<'a> {
@@ -29,10 +30,8 @@ impl<'a> Iterator for Elements<'a> {
             0..=0x7f => (usize::from(first), after),
             0x81..=0x83 => {
                 let (bytes, after) = after.split_at_checked(usize::from(first & 0x7f))?;
-                let length = bytes
-                    .iter()
-                    .fold(0, |sum, byte| sum << 8 | usize::from(*byte));
-                (length, after)
+                let joined = |sum, byte: &u8| sum << 8 | usize::from(*byte);
+                (bytes.iter().fold(0, joined), after)
             }
             _ => return None,
         };
@@ -70,9 +69,8 @@ pub struct Certificate<'a> {
     pub is_plain: bool,
     pub issuer: &'a [u8],
     pub subject: &'a [u8],
-    /// In seconds since 1970.
-    pub not_before: i64,
-    pub not_after: i64,
+    pub not_before: OffsetDateTime,
+    pub not_after: OffsetDateTime,
     /// The `SubjectPublicKeyInfo`.
     pub key: &'a [u8],
     /// The content of the `AlgorithmIdentifier` of the signature.
@@ -111,8 +109,8 @@ impl<'a> Certificate<'a> {
             is_plain,
             issuer,
             subject,
-            not_before: seconds(&validity.next()?)?,
-            not_after: seconds(&validity.next()?)?,
+            not_before: moment(&validity.next()?)?,
+            not_after: moment(&validity.next()?)?,
             key,
             algorithm,
             signature,
@@ -176,26 +174,21 @@ fn common_name(name: &[u8]) -> Option<&str> {
     names.last()
 }
 
-/// UTCTime or GeneralizedTime → seconds since 1970.
-fn seconds(time: &Element<'_>) -> Option<i64> {
+/// Reads a UTCTime or a GeneralizedTime.
+fn moment(time: &Element<'_>) -> Option<OffsetDateTime> {
     let text = std::str::from_utf8(time.content).ok()?.strip_suffix('Z')?;
-    let digits = if time.tag == UTC_TIME { 2 } else { 4 };
-    let (year, rest) = text.split_at_checked(digits)?;
-    let year: i64 = year.parse().ok()?;
-    let year = match (time.tag, year) {
-        (UTC_TIME, 50..) => year + 1900,
-        (UTC_TIME, _) => year + 2000,
-        _ => year,
+    let century = match time.tag {
+        UTC_TIME if text < "50" => "20",
+        UTC_TIME => "19",
+        _ => "",
     };
-    let part = |index: usize| rest.get(index * 2..index * 2 + 2)?.parse::<i64>().ok();
-    let (month, day) = (part(0)?, part(1)?);
-    // Counted from March, so that a leap day is a year's last.
-    let (year, month) = match month {
-        ..=2 => (year - 1, month + 9),
-        _ => (year, month - 3),
-    };
-    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
-    Some((days - 719_468) * 86_400 + part(2)? * 3600 + part(3)? * 60 + part(4)?)
+    let text = format!("{century}{text}");
+    let part = |at: usize| text.get(at..at + 2)?.parse::<u8>().ok();
+    let year = text.get(..4)?.parse().ok()?;
+    let month = Month::try_from(part(4)?).ok()?;
+    let date = Date::from_calendar_date(year, month, part(6)?).ok()?;
+    let moment = date.with_hms(part(8)?, part(10)?, part(12)?).ok()?;
+    Some(moment.assume_utc())
 }
 
 /// What binds a password's proof to the connection (RFC 5929, `tls-server-end-point`): the hash of the certificate, by
@@ -210,16 +203,13 @@ pub fn end_point(der: &[u8]) -> Option<Vec<u8>> {
     let last = match (oid.strip_prefix(&RSA), oid.strip_prefix(&ECDSA)) {
         // PSS names its hash in its parameters; SHA-1, if it does not.
         (Some([10]), _) => {
-            let mut hashes = algorithm
-                .0
-                .windows(9)
-                .filter_map(|it| it.strip_prefix(&SHA2));
-            hashes.next().map_or(1, |it| it[0])
+            let mut parts = algorithm.0.windows(9);
+            let hash = parts.find_map(|it| it.strip_prefix(&SHA2));
+            hash.map_or(1, |it| it[0])
         }
-        (Some([4 | 5 | 11]), _) | (_, Some([1])) => 1,
+        (Some([4 | 5 | 11]), _) | (_, Some([1] | [3, 2])) => 1,
         (Some([12]), _) | (_, Some([3, 3])) => 2,
         (Some([13]), _) | (_, Some([3, 4])) => 3,
-        (_, Some([3, 2])) => 1,
         _ => return None,
     };
     Some(match last {

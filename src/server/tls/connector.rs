@@ -19,7 +19,7 @@ use rustls::{
 
 use super::Outcome;
 use super::certificate::Certificate;
-use super::verifier::{Trust, Verifier};
+use super::verifier::{Trust, Verifier, entries};
 use super::words::{Fault, is_ours};
 use crate::config::tls::{CertificateMode, Identity, Mode, Tls, Versions};
 
@@ -39,22 +39,11 @@ pub struct Connector {
 
 /// How far a connection came: the client library does not tell.
 #[derive(Default, Debug)]
-pub struct Witness {
+struct Witness {
     has_begun: AtomicBool,
     was_asked: AtomicBool,
     is_unable: AtomicBool,
     version: OnceLock<&'static str>,
-}
-
-impl Witness {
-    pub fn outcome(&self) -> Outcome {
-        match self.version.get() {
-            Some(version) => Outcome::Encrypted(version),
-            None if self.is_unable.load(Ordering::Acquire) => Outcome::Unable,
-            None if self.has_begun.load(Ordering::Acquire) => Outcome::Failed,
-            None => Outcome::Plain,
-        }
-    }
 }
 
 impl Connector {
@@ -69,7 +58,7 @@ impl Connector {
         }
         let provider = Arc::new(ring::default_provider());
         let identity = tls.identity.as_ref().map(|it| certified(it, &provider));
-        let trust = Arc::new(Trust::new(tls, &provider)?);
+        let trust = Arc::new(Trust::new(tls, provider.signature_verification_algorithms)?);
         let versions: &[&SupportedProtocolVersion] = match tls.versions {
             Versions::Both => rustls::DEFAULT_VERSIONS,
             Versions::Only12 => &[&rustls::version::TLS12],
@@ -106,8 +95,15 @@ impl Connector {
         }
     }
 
-    pub fn witness(&self) -> Arc<Witness> {
-        Arc::clone(&self.witness)
+    /// How far this connection has come.
+    pub fn outcome(&self) -> Outcome {
+        let witness = &self.witness;
+        match witness.version.get() {
+            Some(version) => Outcome::Encrypted(version),
+            None if witness.is_unable.load(Ordering::Acquire) => Outcome::Unable,
+            None if witness.has_begun.load(Ordering::Acquire) => Outcome::Failed,
+            None => Outcome::Plain,
+        }
     }
 
     pub fn dial(self, client: &postgres::Config) -> Result<Client, postgres::Error> {
@@ -121,7 +117,7 @@ impl Connector {
         config.dangerous().set_certificate_verifier(verifier);
         config.client_auth_cert_resolver = Arc::new(Shown {
             identity: self.identity.clone(),
-            witness: self.witness(),
+            witness: Arc::clone(&self.witness),
         });
         let nameless = || ServerName::from(Ipv4Addr::UNSPECIFIED);
         let name = ServerName::try_from(host.to_owned());
@@ -203,19 +199,13 @@ impl ResolvesClientCert for Shown {
 }
 
 fn certified(identity: &Identity, provider: &CryptoProvider) -> Result<CertifiedKey, String> {
-    let (certificate, key) = (
-        identity.certificate.path.display(),
-        identity.key.path.display(),
-    );
-    let chain: Result<Vec<_>, _> =
-        CertificateDer::pem_slice_iter(&identity.certificate.text).collect();
-    let chain =
-        chain.map_err(|error| format!("the client's certificate {certificate}: {error}"))?;
-    let first = chain.first().and_then(|first| Certificate::read(first));
-    let first = first.ok_or_else(|| {
-        format!("the client's certificate {certificate}: there is no certificate in the file")
-    })?;
-    let text = &identity.key.text;
+    let Identity { certificate, key } = identity;
+    let chain: Vec<CertificateDer<'_>> =
+        entries(certificate, "the client's certificate", "certificate")?;
+    let (certificate, text, key) = (certificate.path.display(), &key.text, key.path.display());
+    let first = Certificate::read(&chain[0]);
+    let first =
+        first.ok_or_else(|| format!("the client's certificate {certificate} cannot be read"))?;
     let der = PrivateKeyDer::from_pem_slice(text).ok();
     let der = der.or_else(|| PrivateKeyDer::try_from(text.clone()).ok());
     let der = der.ok_or_else(|| {
@@ -224,13 +214,10 @@ fn certified(identity: &Identity, provider: &CryptoProvider) -> Result<Certified
     let loaded = provider.key_provider.load_private_key(der).map_err(|_| {
         format!("the client's key {key} is of a kind that Lockstep cannot use: RSA, P-256, P-384 and Ed25519 are those it can")
     })?;
-    if loaded
-        .public_key()
-        .is_some_and(|public| public.as_ref() != first.key)
-    {
-        return Err(format!(
+    match loaded.public_key() {
+        Some(public) if public.as_ref() != first.key => Err(format!(
             "the client's key {key} does not belong to the certificate {certificate}"
-        ));
+        )),
+        _ => Ok(CertifiedKey::new(chain, loaded)),
     }
-    Ok(CertifiedKey::new(chain, loaded))
 }

@@ -6,21 +6,22 @@
 //! and the rest is done here. The signature of the handshake is checked in every mode: without it whoever shows a
 //! certificate need not own it.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{
-    CryptoProvider, verify_tls12_signature, verify_tls13_signature,
+    WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
     verify_tls13_signature_with_raw_key,
 };
-use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{
-    CertificateDer, CertificateRevocationListDer, ServerName, SubjectPublicKeyInfoDer, TrustAnchor,
-    UnixTime,
+    CertificateDer, CertificateRevocationListDer, ServerName, SignatureVerificationAlgorithm,
+    SubjectPublicKeyInfoDer, TrustAnchor, UnixTime,
 };
 use rustls::{CertificateError, DigitallySignedStruct, OtherError, SignatureScheme};
+use time::OffsetDateTime;
 use webpki::{
     CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList,
     RawPublicKeyEntity, RevocationOptionsBuilder, anchor_from_trusted_cert,
@@ -31,8 +32,9 @@ use super::words::Fault;
 use crate::config::tls::{Material, Mode, Roots, Tls};
 
 /// Whom to trust.
+#[derive(Debug)]
 pub struct Trust {
-    provider: Arc<CryptoProvider>,
+    supported: WebPkiSupportedAlgorithms,
     /// None: anybody.
     store: Option<Store>,
     crls: Vec<CertRevocationList<'static>>,
@@ -42,6 +44,7 @@ pub struct Trust {
 }
 
 /// The certificates of a root file, or the system's.
+#[derive(Debug)]
 struct Store {
     all: Vec<CertificateDer<'static>>,
     roots: Vec<Root>,
@@ -51,64 +54,56 @@ struct Store {
     place: String,
 }
 
+#[derive(Debug)]
 struct Root {
     anchor: TrustAnchor<'static>,
     subject: Vec<u8>,
     key: SubjectPublicKeyInfoDer<'static>,
-    not_before: i64,
-    not_after: i64,
+    not_before: OffsetDateTime,
+    not_after: OffsetDateTime,
 }
 
 impl Trust {
-    pub fn new(tls: &Tls, provider: &Arc<CryptoProvider>) -> Result<Trust, String> {
+    pub fn new(tls: &Tls, supported: WebPkiSupportedAlgorithms) -> Result<Trust, String> {
         let crls = tls.revoked.as_ref().map(crls).transpose()?;
+        let crl_file = tls.revoked.as_ref().map(|it| it.path.display().to_string());
         Ok(Trust {
-            provider: Arc::clone(provider),
+            supported,
             store: match &tls.roots {
                 Roots::Anybody => None,
                 Roots::System => Some(Store::of_the_system()?),
-                Roots::File(file) => Some(Store::of_file(file)?),
+                Roots::File(file) => Some(Store::of(
+                    entries(file, "the root certificates", "certificate")?,
+                    file.path.display().to_string(),
+                )),
             },
             crls: crls.unwrap_or_default(),
-            crl_file: tls
-                .revoked
-                .as_ref()
-                .map_or_else(String::new, |it| it.path.display().to_string()),
+            crl_file: crl_file.unwrap_or_default(),
             checks_name: tls.mode == Mode::VerifyFull,
         })
     }
 }
 
+/// What a PEM file holds of one thing, of which it is to hold some. In messages the file is `called` so.
+pub fn entries<T: PemObject>(file: &Material, called: &str, thing: &str) -> Result<Vec<T>, String> {
+    let entries: Result<Vec<T>, _> = T::pem_slice_iter(&file.text).collect();
+    let problem = match entries {
+        Ok(entries) if !entries.is_empty() => return Ok(entries),
+        Ok(_) => format!("there is no {thing} in the file"),
+        Err(error) => error.to_string(),
+    };
+    Err(format!("{called} {}: {problem}", file.path.display()))
+}
+
 fn crls(file: &Material) -> Result<Vec<CertRevocationList<'static>>, String> {
-    let wrong =
-        |error: &dyn fmt::Display| format!("the revocation list {}: {error}", file.path.display());
-    let mut lists = Vec::new();
-    for list in CertificateRevocationListDer::pem_slice_iter(&file.text) {
-        let list = list.map_err(|error| wrong(&error))?;
-        let list = OwnedCertRevocationList::from_der(&list).map_err(|error| wrong(&error))?;
-        lists.push(list.into());
-    }
-    match lists.is_empty() {
-        true => Err(wrong(&"there is no list in the file")),
-        false => Ok(lists),
-    }
+    const CALLED: &str = "the revocation list";
+    let lists = entries(file, CALLED, "list")?.into_iter();
+    let read = |list: CertificateRevocationListDer<'_>| OwnedCertRevocationList::from_der(&list);
+    let lists: Result<Vec<_>, _> = lists.map(|list| read(list).map(Into::into)).collect();
+    lists.map_err(|error| format!("{CALLED} {}: {error}", file.path.display()))
 }
 
 impl Store {
-    fn of_file(file: &Material) -> Result<Store, String> {
-        let place = file.path.display().to_string();
-        let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&file.text).collect();
-        let all = all.map_err(|error| format!("the root certificates {place}: {error}"))?;
-        let store = Store::of(all, place);
-        match store.all.is_empty() {
-            true => Err(format!(
-                "the root certificates {}: there is no certificate in the file",
-                store.place
-            )),
-            false => Ok(store),
-        }
-    }
-
     fn of_the_system() -> Result<Store, String> {
         let found = rustls_native_certs::load_native_certs();
         let store = Store::of(found.certs, "the system's root certificates".to_owned());
@@ -153,17 +148,10 @@ impl Store {
 }
 
 /// The check for one host.
+#[derive(Debug)]
 pub struct Verifier {
     trust: Arc<Trust>,
     host: String,
-}
-
-impl fmt::Debug for Verifier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verifier")
-            .field("host", &self.host)
-            .finish_non_exhaustive()
-    }
 }
 
 impl Verifier {
@@ -212,10 +200,9 @@ impl Verifier {
             let words = "is of X.509 version 1, and cannot be looked up in a revocation list";
             return Err(words.to_owned().into());
         }
-        let algorithms = self.trust.provider.signature_verification_algorithms.all;
-        let mut algorithms = algorithms
-            .iter()
-            .filter(|it| it.signature_alg_id().as_ref() == shape.algorithm);
+        let algorithms = self.trust.supported.all.iter();
+        let mut algorithms =
+            algorithms.filter(|it| it.signature_alg_id().as_ref() == shape.algorithm);
         let is_signed = algorithms.any(|algorithm| {
             let mut issuers = store.valid(now).filter(|root| root.subject == shape.issuer);
             issuers.any(|issuer| {
@@ -246,17 +233,10 @@ impl Verifier {
         let revocation = RevocationOptionsBuilder::new(&crls).ok();
         let revocation =
             revocation.map(|it| it.with_expiration_policy(ExpirationPolicy::Enforce).build());
-        EndEntityCert::try_from(leaf)?
-            .verify_for_usage(
-                trust.provider.signature_verification_algorithms.all,
-                &anchors,
-                &between,
-                now,
-                KeyUsage::server_auth(),
-                revocation,
-                None,
-            )
-            .map(drop)
+        let leaf = EndEntityCert::try_from(leaf)?;
+        let (supported, usage) = (trust.supported.all, KeyUsage::server_auth());
+        leaf.verify_for_usage(supported, &anchors, &between, now, usage, revocation, None)?;
+        Ok(())
     }
 
     /// What is wrong, in words that follow "the server's certificate".
@@ -264,15 +244,14 @@ impl Verifier {
         let (place, crl) = (&store.place, &self.trust.crl_file);
         let issuer = shape.issuer_name().unwrap_or("somebody without a name");
         let words = match error {
-            webpki::Error::UnknownIssuer if shape.is_self_issued() => {
-                format!("is signed by itself, and is not among {place}")
+            webpki::Error::UnknownIssuer | webpki::Error::CaUsedAsEndEntity
+                if shape.is_self_issued() =>
+            {
+                format!("is signed by itself, and is not among {place}: put it there, or make one that is signed by an authority")
             }
             webpki::Error::UnknownIssuer => {
                 format!("is signed by {issuer:?}, from where nothing leads to a root that is good now among {place}")
             }
-            webpki::Error::CaUsedAsEndEntity if shape.is_self_issued() => format!(
-                "is signed by itself, and is not among {place}: put it there, or make one that is signed by an authority"
-            ),
             webpki::Error::CaUsedAsEndEntity => {
                 "is an authority's (CA:TRUE), not a server's: make one with basicConstraints=CA:FALSE".to_owned()
             }
@@ -300,32 +279,28 @@ impl Verifier {
 
 impl Store {
     fn valid(&self, now: UnixTime) -> impl Iterator<Item = &Root> {
-        let now = now.as_secs() as i64;
-        self.roots
-            .iter()
-            .filter(move |root| (root.not_before..=root.not_after).contains(&now))
+        let now = moment(now);
+        let roots = self.roots.iter();
+        roots.filter(move |root| (root.not_before..=root.not_after).contains(&now))
     }
 }
 
 fn in_time(shape: &Certificate<'_>, now: UnixTime) -> Result<(), String> {
-    let now = now.as_secs() as i64;
-    let day = |seconds| {
-        let moment = time::OffsetDateTime::from_unix_timestamp(seconds);
-        moment.map_or_else(
-            |_| "an impossible day".to_owned(),
-            |it| it.date().to_string(),
-        )
-    };
-    if now > shape.not_after {
-        return Err(format!("has expired on {}", day(shape.not_after)));
+    let (now, first, last) = (moment(now), shape.not_before, shape.not_after);
+    if now > last {
+        return Err(format!("has expired on {}", last.date()));
     }
-    if now < shape.not_before {
+    if now < first {
+        let day = first.date();
         return Err(format!(
-            "is not good before {}; is this machine's clock right?",
-            day(shape.not_before)
+            "is not good before {day}; is this machine's clock right?"
         ));
     }
     Ok(())
+}
+
+fn moment(time: UnixTime) -> OffsetDateTime {
+    OffsetDateTime::UNIX_EPOCH + Duration::from_secs(time.as_secs())
 }
 
 /// libpq's rule: the common name counts if there is no alternative name of the host's kind.
@@ -341,10 +316,10 @@ fn check_name(names: &Names<'_>, host: &str) -> Result<(), String> {
     if is_named || common.is_some_and(|name| fits(name, host)) {
         return Ok(());
     }
-    let hosts = names.hosts.iter().map(|name| format!("{name:?}"));
+    let hosts = names.hosts.iter().copied().chain(common);
+    let hosts = hosts.map(|name| format!("{name:?}"));
     let addresses = names.addresses.iter().map(ToString::to_string);
-    let mut all: Vec<String> = hosts.chain(addresses).collect();
-    all.extend(common.map(|name| format!("{name:?}")));
+    let all: Vec<String> = hosts.chain(addresses).collect();
     let all = match all.is_empty() {
         true => "nobody".to_owned(),
         false => all.join(", "),
@@ -384,10 +359,8 @@ impl ServerCertVerifier for Verifier {
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let checked = self.check(leaf, between, now);
-        checked
-            .map(|()| ServerCertVerified::assertion())
-            .map_err(bad)
+        self.check(leaf, between, now).map_err(bad)?;
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -396,23 +369,18 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let supported = &self.trust.provider.signature_verification_algorithms;
+        let supported = &self.trust.supported;
         let Some(key) = plain_key(cert) else {
             return verify_tls12_signature(message, cert, signed, supported);
         };
         let key = RawPublicKeyEntity::try_from(&key)
             .map_err(|_| bad("has a key that cannot be read".to_owned().into()))?;
-        let mapped = supported
-            .mapping
-            .iter()
-            .find(|(scheme, _)| *scheme == signed.scheme);
-        let algorithms = mapped
-            .map(|(_, algorithms)| *algorithms)
-            .unwrap_or_default();
-        let mut verified = algorithms
-            .iter()
-            .map(|it| key.verify_signature(*it, message, signed.signature()));
-        match verified.any(|it| it.is_ok()) {
+        let mut mapped = supported.mapping.iter().filter(|it| it.0 == signed.scheme);
+        let verifies = |algorithm: &&dyn SignatureVerificationAlgorithm| {
+            let verified = key.verify_signature(*algorithm, message, signed.signature());
+            verified.is_ok()
+        };
+        match mapped.any(|it| it.1.iter().any(verifies)) {
             true => Ok(HandshakeSignatureValid::assertion()),
             false => Err(CertificateError::BadSignature.into()),
         }
@@ -424,7 +392,7 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let supported = &self.trust.provider.signature_verification_algorithms;
+        let supported = &self.trust.supported;
         match plain_key(cert) {
             Some(key) => verify_tls13_signature_with_raw_key(message, &key, signed, supported),
             None => verify_tls13_signature(message, cert, signed, supported),
@@ -432,10 +400,7 @@ impl ServerCertVerifier for Verifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.trust
-            .provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.trust.supported.supported_schemes()
     }
 }
 

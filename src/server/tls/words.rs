@@ -6,6 +6,8 @@ use std::io;
 
 use rustls::{AlertDescription, CertificateError};
 
+use crate::server::causes;
+
 /// What is wrong with a certificate, in our own words.
 #[derive(Debug)]
 pub struct Fault {
@@ -38,18 +40,11 @@ const NOTHING_IN_COMMON: &str = "the server and Lockstep have no way of encrypti
 /// What TLS has against the server, or the server against us by TLS's own means; no try will change it. None if the error
 /// is another one.
 pub fn fault(error: &postgres::Error) -> Option<String> {
-    let mut source = Error::source(error);
-    while let Some(inner) = source {
+    causes(error).find_map(|cause| {
         // What an io::Error was made of does not count as its source.
-        let hidden = inner
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::get_ref);
-        if let Some(words) = hidden.and_then(|hidden| of(hidden)).or_else(|| of(inner)) {
-            return Some(words);
-        }
-        source = inner.source();
-    }
-    None
+        let hidden = cause.downcast_ref().and_then(io::Error::get_ref);
+        hidden.and_then(|hidden| of(hidden)).or_else(|| of(cause))
+    })
 }
 
 /// Whether a handshake failed for want of something that Lockstep lacks and libpq may have.
