@@ -33,10 +33,9 @@ use crate::logging::{self, Format};
 use crate::migration::{Direction, History, Migration, Version};
 use crate::plan;
 use crate::plan::doubt::{COLUMNS, Trial};
-use crate::server::progress::{Reached, Watch};
+use crate::server::progress::Watch;
 use crate::server::session::Trouble;
 use crate::server::settings::{Settings, Span};
-use crate::server::ticker::Ticker;
 use crate::server::wait::Wait;
 use crate::signals::Signals;
 use crate::sql::place::{Place, Precision};
@@ -144,8 +143,7 @@ impl Run<'_> {
             };
             log!(level, version = version.as_str(), name, number, of; "{number}/{of} {doing} {name}");
             let started = Instant::now();
-            let ticker = Ticker::start(migration, number, of, glance.as_mut());
-            let mut watch = Watch::new(migration, ticker, self.signals);
+            let mut watch = Watch::start(migration, (number, of), glance.as_mut(), self.signals);
             let step = self.migrate(locked, migration, &mut watch)?;
             drop(watch);
             if step == Step::DoneByOthers {
@@ -602,10 +600,7 @@ impl FailedFile<'_> {
 
     /// The statement that failed, from 0.
     fn statement(&self) -> Option<usize> {
-        match self.failed.reached {
-            Reached::Statement(number) => Some(number),
-            Reached::Nothing => None,
-        }
+        self.failed.reached
     }
 
     /// With which markers the file is worth another try, if it is.
@@ -615,10 +610,8 @@ impl FailedFile<'_> {
         }
         match (self.failed.reached, marking) {
             // None of the file has run yet: the error may come from where we put the markers.
-            (Reached::Nothing, Marking::Usual | Marking::Dense(_)) => Some(Marking::None),
-            (Reached::Statement(number), Marking::Usual)
-                if self.failed.cause.position().is_none() =>
-            {
+            (None, Marking::Usual | Marking::Dense(_)) => Some(Marking::None),
+            (Some(number), Marking::Usual) if self.failed.cause.position().is_none() => {
                 let stretch: Range<usize> = message::stretch(migration, number);
                 (stretch.len() > 1).then_some(Marking::Dense(stretch))
             }

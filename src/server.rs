@@ -7,7 +7,6 @@ pub mod open;
 pub mod progress;
 pub mod session;
 pub mod settings;
-pub mod ticker;
 // What nothing uses without TLS.
 #[cfg_attr(not(feature = "tls"), allow(dead_code))]
 mod tls;

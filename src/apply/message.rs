@@ -6,7 +6,7 @@ use std::ops::Range;
 use postgres::error::{DbError, ErrorPosition};
 
 use crate::migration::Migration;
-use crate::server::progress::{Part, Reached};
+use crate::server::progress::Part;
 use crate::sql;
 use crate::sql::place::{Place, Precision, offset};
 use crate::sql::quote::literal;
@@ -147,7 +147,7 @@ impl<'a> FileMessage<'a> {
     pub fn place(
         &self,
         error: &DbError,
-        reached: Reached,
+        reached: Option<usize>,
         (part, prefix): (usize, &str),
         counts_bytes: bool,
     ) -> Option<Place> {
@@ -161,10 +161,10 @@ impl<'a> FileMessage<'a> {
         }
         let statements = &self.migration.script.statements;
         let number = match reached {
-            Reached::Statement(number) => number,
+            Some(number) => number,
             // One statement needs no marker.
-            Reached::Nothing if statements.len() == 1 => 0,
-            Reached::Nothing => return None,
+            None if statements.len() == 1 => 0,
+            None => return None,
         };
         let start = statements.get(number)?.range().start;
         Some(Place::of(text, start, Precision::Statement))

@@ -41,7 +41,7 @@ use crate::lock::Locked;
 use crate::lock::fence::{Expected, Fault, Leave};
 use crate::migration::{Interrupted, Migration};
 use crate::server::blocker;
-use crate::server::progress::{Followed, Frame, Reached, Watch};
+use crate::server::progress::{Part, Watch};
 use crate::server::session::{Quiet, Trouble};
 use crate::server::settings::{LOCK_TIMEOUT, Settings};
 use crate::server::wait::Wait;
@@ -396,14 +396,14 @@ impl Alone<'_, '_, '_> {
     fn execute(&mut self, leave: &Leave) -> Result<Option<Box<DbError>>, Error> {
         self.log_older_transactions()?;
         let message = format!("{}{}", self.comment(), self.text());
-        self.watch.begin(Followed {
-            token: self.locked.token(),
-            marked: None,
+        let part = Part {
             statement: Some(self.number),
-            frame: Frame::default(),
-        });
+            ..Part::default()
+        };
+        let nothing_else = (String::new(), String::new());
+        self.watch.begin(self.locked.token(), &part, nothing_else);
         let outcome = self.locked.alone(leave, &self.sets, message, self.watch);
-        let _: Reached = self.watch.end(outcome.as_ref().err());
+        let _ = self.watch.end(outcome.as_ref().err());
         match outcome {
             Ok(()) => Ok(None),
             Err(Trouble::Sql(cause)) => Ok(Some(cause)),

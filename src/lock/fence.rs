@@ -9,7 +9,7 @@ use crate::history::guard::{self, WORK_KEY, key};
 use crate::history::record::{self, Done, Started};
 use crate::migration::{Migration, Version};
 use crate::server::message::{Access, Message};
-use crate::server::progress::{Followed, Frame, Part, Reached, Watch};
+use crate::server::progress::{Part, Watch};
 use crate::server::session::{Listener, Trouble};
 use crate::server::settings::{self, Settings};
 use crate::server::wait::Wait;
@@ -72,7 +72,7 @@ pub struct Failed {
     pub part: usize,
     /// What we had put before that part's own text.
     pub prefix: String,
-    pub reached: Reached,
+    pub reached: Option<usize>,
 }
 
 /// What a failed transaction asks of whoever sent it.
@@ -425,16 +425,8 @@ impl<'a> Fenced<'a> {
                 Some(_) => format!("\n;{}; {KEEP_STRINGS}", self.still_fenced()),
             };
             let text = format!("{prefix}{}{suffix}", part.text);
-            drop(part.text);
-            watch.begin(Followed {
-                token: self.locked.token,
-                marked: part.marked,
-                statement: part.statement,
-                frame: Frame {
-                    before: prefix.clone(),
-                    after: suffix,
-                },
-            });
+            watch.begin(self.locked.token, &part, (prefix.clone(), suffix));
+            drop(part);
             let outcome = self.locked.work.execute_patiently(text, watch);
             let reached = watch.end(outcome.as_ref().err());
             match outcome {
@@ -456,7 +448,7 @@ impl<'a> Fenced<'a> {
         cause: postgres::error::DbError,
         part: usize,
         prefix: String,
-        reached: Reached,
+        reached: Option<usize>,
     ) -> Ran {
         let ours = guard::raised(&cause, self.locked.token);
         let reset = settings::reset(&self.locked.runner);

@@ -1,51 +1,77 @@
 //! A migration while it runs: what the server says of it, and what we say meanwhile.
 //!
 //! A *marker* is an INFO message with an SQLSTATE of our own, which reaches us whatever `client_min_messages` is. It tells
-//! which statement of the file is about to run. Notices and warnings go into the log as they arrive. Between them the
-//! [`Ticker`] says how long it has been.
+//! which statement of the file is about to run. Notices and warnings go into the log as they arrive. Between them it is
+//! said what runs, what of it, and for how long.
+//!
+//! On a terminal one line is rewritten. Elsewhere, where every line stays, little is said: a first time after five seconds
+//! of a statement, then after twice as long each, up to once a minute. Once a signal has come, a terminal has no line that
+//! is rewritten either: a second signal ends the process at once, and would leave it there.
 
 use std::ops::Range;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use log::{Level, debug, log};
+use log::{Level, debug, info, log};
 use postgres::error::{DbError, Severity};
 
+use super::glance::{Glance, Seen};
 use super::session::{Listener, Trouble};
-use super::ticker::{Now, Ticker};
+use crate::files::name;
 use crate::logging;
+use crate::logging::live;
 use crate::migration::Migration;
 use crate::signals::Signals;
 use crate::sql;
 use crate::sql::sqlstate::MARKER;
+use crate::text::terminal::shortened;
+use crate::text::words::duration;
+
+/// How often the line is rewritten.
+const TICK: Duration = Duration::from_millis(250);
+
+/// A statement that takes longer is shown in the live line, with its time.
+const SHOWN_AFTER: Duration = Duration::from_secs(2);
+
+/// A statement that takes longer is told of in the log.
+const TOLD_AFTER: Duration = Duration::from_secs(5);
+
+/// The longest silence of the log about a statement that runs.
+const LONGEST_SILENCE: Duration = Duration::from_secs(60);
+
+/// So much of a name is always shown.
+const NAMED: usize = 20;
 
 /// Who listens while a migration runs.
 pub struct Watch<'a> {
     migration: &'a Migration,
-    version: String,
-    ticker: Ticker<'a>,
-    signals: Signals,
+    /// Which of how many.
+    position: String,
+    /// By which it is known what takes long.
+    glance: Option<&'a mut Glance>,
+    signals: &'a Signals,
     /// What a message of the migration's does, while there is one.
     running: Option<Running>,
+    ticked: Instant,
+    reminder: Reminder,
+    /// The statement that was told to be blocked, by its beginning.
+    blocked: Option<Instant>,
+    /// Whether it was said why nothing seems to happen after a signal.
+    is_explained: bool,
 }
 
 /// A message that is being run.
 struct Running {
     /// What a marker's message begins with.
     signature: String,
-    /// Which statements the markers tell of, counted from 0.
-    statements: Range<usize>,
-    frame: Frame,
+    /// The statement behind the last one that has a marker, counted from 0.
+    behind: usize,
+    /// What the message holds before the file's own text, and after it.
+    frame: (String, String),
     stage: Stage,
-    verb: String,
     since: Instant,
-    reached: Reached,
-}
-
-/// What a message holds beside the file's own text.
-#[derive(Clone, Default)]
-pub struct Frame {
-    pub before: String,
-    pub after: String,
+    /// The statement, counted from 0, that was about to run when the last marker arrived; one past the last means that all
+    /// had run.
+    reached: Option<usize>,
 }
 
 /// The part of a message that is running.
@@ -57,15 +83,6 @@ enum Stage {
     /// All of the file, which nothing tells apart.
     Whole,
     After,
-}
-
-/// How far a migration's message came.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reached {
-    /// No marker arrived.
-    Nothing,
-    /// This statement, counted from 0, was about to run; one past the last means that all had run.
-    Statement(usize),
 }
 
 /// A part of a file, which is sent as one message.
@@ -80,26 +97,29 @@ pub struct Part {
     pub statement: Option<usize>,
 }
 
-/// How a message of a migration's can be followed.
-pub struct Followed {
-    /// This run's token, by which its markers are known.
-    pub token: i64,
-    /// The statements that have markers; none if nothing has.
-    pub marked: Option<Range<usize>>,
-    /// The one statement that it runs.
-    pub statement: Option<usize>,
-    pub frame: Frame,
-}
-
 impl<'a> Watch<'a> {
-    pub fn new(migration: &'a Migration, ticker: Ticker<'a>, signals: &Signals) -> Watch<'a> {
-        Watch {
+    /// For the `number`th migration of `of`, which begins now.
+    pub fn start(
+        migration: &'a Migration,
+        (number, of): (usize, usize),
+        glance: Option<&'a mut Glance>,
+        signals: &'a Signals,
+    ) -> Watch<'a> {
+        let watch = Watch {
             migration,
-            version: migration.version.to_string(),
-            ticker,
-            signals: signals.clone(),
+            position: format!("{number}/{of}"),
+            glance,
+            signals,
             running: None,
+            ticked: Instant::now(),
+            reminder: Reminder::new(),
+            blocked: None,
+            is_explained: false,
+        };
+        if let Some(columns) = live::columns() {
+            live::draw(&watch.line(&Seen::default(), columns));
         }
+        watch
     }
 
     /// The name of the migration's file.
@@ -107,116 +127,181 @@ impl<'a> Watch<'a> {
         &self.migration.file_name
     }
 
-    /// From now on notices belong to this message.
-    pub fn begin(&mut self, followed: Followed) {
-        let script = &self.migration.script;
-        let one = followed
-            .statement
-            .or((script.statements.len() == 1).then_some(0));
-        let text = one.and_then(|it| script.statements.get(it));
-        let text = text.map_or(self.migration.text.as_str(), |it| {
-            &self.migration.text[it.range()]
-        });
-        let (stage, verb) = match (&followed.marked, followed.statement) {
-            (Some(_), _) => (Stage::Before, "BEGIN".to_owned()),
-            (None, Some(number)) => (Stage::Statements(number), sql::verb(text)),
-            (None, None) => (Stage::Whole, sql::verb(text)),
-        };
+    /// From now on notices belong to the message of this part, whose markers are known by the run's token. The frame is what
+    /// it holds before the file's own text, and after it.
+    pub fn begin(&mut self, token: i64, part: &Part, frame: (String, String)) {
+        let is_single = self.migration.script.statements.len() == 1;
         self.running = Some(Running {
-            signature: format!("{} ", followed.token),
-            statements: followed.marked.unwrap_or(0..0),
-            frame: followed.frame,
-            stage,
-            verb,
+            signature: format!("{token} "),
+            behind: part.marked.as_ref().map_or(0, |it| it.end),
+            frame,
+            stage: match (&part.marked, part.statement) {
+                (Some(_), _) => Stage::Before,
+                (None, Some(number)) => Stage::Statements(number),
+                (None, None) if is_single => Stage::Statements(0),
+                (None, None) => Stage::Whole,
+            },
             since: Instant::now(),
-            reached: Reached::Nothing,
+            reached: None,
         });
     }
 
-    /// The message is over; returns how far it came.
-    pub fn end(&mut self, trouble: Option<&Trouble>) -> Reached {
-        let Some(running) = self.running.take() else {
-            return Reached::Nothing;
-        };
-        self.tell(&running, trouble.map(Trouble::words));
+    /// The message is over. Returns the statement, counted from 0, that was about to run when its last marker arrived; one
+    /// past the last means that all had run.
+    pub fn end(&mut self, trouble: Option<&Trouble>) -> Option<usize> {
+        let running = self.running.take()?;
+        running.tell(self.migration, trouble.map(Trouble::words));
         running.reached
     }
 
     fn marker(&mut self, message: &str) {
-        let Some(mut running) = self.running.take() else {
+        let Some(running) = &mut self.running else {
             return;
         };
-        self.tell(&running, None);
+        running.tell(self.migration, None);
         running.since = Instant::now();
-        if let Ok(next) = message.parse::<usize>() {
-            running.reached = Reached::Statement(next);
-            let (of, all) = (
-                running.statements.end,
-                self.migration.script.statements.len(),
-            );
-            running.stage = match next < of {
-                true => Stage::Statements(next),
-                false => Stage::After,
-            };
-            running.verb = match self.migration.script.statements.get(next) {
-                Some(statement) if next < of => sql::verb(&self.migration.text[statement.range()]),
-                _ => "COMMIT".to_owned(),
-            };
-            if next < of {
-                let (name, verb) = (&self.migration.file_name, &running.verb);
-                debug!(version = self.version.as_str(); "{name}: statement {}/{all}: {verb}", next + 1);
-            }
-        }
-        self.running = Some(running);
-    }
-
-    /// Tells the query log what the part took that is over.
-    fn tell(&self, running: &Running, error: Option<(&str, &str)>) {
-        if !logging::query_log_enabled() {
+        let Ok(next) = message.parse::<usize>() else {
             return;
-        }
-        let took = running.since.elapsed();
-        let sql = match running.stage {
-            Stage::Before => running.frame.before.as_str(),
-            Stage::After => running.frame.after.as_str(),
-            Stage::Whole => self.migration.text.as_str(),
-            Stage::Statements(number) => match self.migration.script.statements.get(number) {
-                Some(statement) => &self.migration.text[statement.range()],
-                None => return,
-            },
         };
-        logging::query(&running.verb, took, sql, error);
+        running.reached = Some(next);
+        running.stage = Stage::After;
+        if next < running.behind {
+            running.stage = Stage::Statements(next);
+            let verb = running.verb(self.migration);
+            let all = self.migration.script.statements.len();
+            debug!(version:% = self.migration.version; "{}: statement {}/{all}: {verb}", self.file_name(), next + 1);
+        }
     }
 
     fn say(&self, notice: &DbError) {
-        let (version, sqlstate) = (self.version.as_str(), notice.code().code());
         let level = match notice.parsed_severity() {
             Some(Severity::Warning) => Level::Warn,
             Some(Severity::Debug | Severity::Log) => Level::Debug,
             _ => Level::Info,
         };
-        let detail = notice
-            .detail()
-            .map(|detail| format!(" ({detail})"))
-            .unwrap_or_default();
+        let detail = notice.detail().map(|detail| format!(" ({detail})"));
         let (severity, message) = (notice.severity(), notice.message());
-        log!(level, version, sqlstate; "{}: {severity}: {message}{detail}", self.migration.file_name);
+        log!(
+            level, version:% = self.migration.version, sqlstate = notice.code().code();
+            "{}: {severity}: {message}{}", self.file_name(), detail.unwrap_or_default()
+        );
     }
 }
 
-/// What of the migration is running.
-fn now<'r>(running: &'r Running, migration: &Migration) -> Now<'r> {
-    let of = migration.script.statements.len();
-    let statement = match running.stage {
-        Stage::Statements(number) => Some(number + 1),
-        Stage::Whole if of == 1 => Some(1),
-        Stage::Before | Stage::After | Stage::Whole => None,
-    };
-    Now {
-        statement,
-        of,
-        verb: &running.verb,
-        since: running.since,
+/// As time passes.
+impl Watch<'_> {
+    /// Says why nothing seems to happen after a signal.
+    fn explain(&mut self) {
+        if let Some(signal) = self.signals.received().filter(|_| !self.is_explained) {
+            self.is_explained = true;
+            live::clear();
+            info!(
+                version:% = self.migration.version;
+                "{signal}: stopping when {} {} is done; a second signal stops at once", self.position, self.name()
+            );
+        }
+    }
+
+    /// What is known of what runs, by a look from beside it, and whether that it is blocked is news.
+    fn look(&mut self) -> (Seen, bool) {
+        let since = self.running.as_ref().map(|it| it.since);
+        let seen = match (since, &mut self.glance) {
+            (Some(since), Some(glance)) => glance.look(since).clone(),
+            _ => Seen::default(),
+        };
+        let blocked = seen.blocked_by.as_ref().and(since);
+        let is_news = blocked.is_some() && self.blocked != blocked;
+        self.blocked = blocked.or(self.blocked);
+        (seen, is_news)
+    }
+
+    fn remind(&self, running: &Running, seen: &Seen) {
+        info!(
+            version:% = self.migration.version, statement = running.statement().map(|it| it + 1),
+            of = self.migration.script.statements.len(), verb = running.verb(self.migration).as_str(),
+            running_ms = running.since.elapsed().as_millis() as u64;
+            "{} {} is still running: {}", self.position, self.name(), self.described(running, seen)
+        );
+    }
+
+    fn name(&self) -> &str {
+        name::bare(&self.migration.file_name)
+    }
+
+    /// The live line: at most one column less than there are, because a full line moves the cursor on.
+    fn line(&self, seen: &Seen, columns: usize) -> String {
+        let rest = match &self.running {
+            Some(running) if running.since.elapsed() >= SHOWN_AFTER => {
+                format!(": {}", self.described(running, seen))
+            }
+            _ => " …".to_owned(),
+        };
+        let position = format!("{} ", self.position);
+        fitted(&position, self.name(), &rest, columns - 1)
+    }
+
+    fn described(&self, running: &Running, seen: &Seen) -> String {
+        let time = duration(Duration::from_secs(running.since.elapsed().as_secs()));
+        let (verb, of) = (
+            running.verb(self.migration),
+            self.migration.script.statements.len(),
+        );
+        let mut text = format!("{verb}, for {time}");
+        if let Some(number) = running.statement().filter(|_| of > 1) {
+            text = format!("statement {}/{of}, {text}", number + 1);
+        }
+        if let Some(session) = &seen.blocked_by {
+            text.push_str(&format!(", blocked by {session}"));
+        }
+        if let Some(progress) = &seen.progress {
+            text.push_str(&format!(", {progress}"));
+        }
+        text
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        live::clear();
+    }
+}
+
+impl Running {
+    /// The statement that runs, or the first of a stretch, counted from 0.
+    fn statement(&self) -> Option<usize> {
+        match self.stage {
+            Stage::Statements(number) => Some(number),
+            Stage::Before | Stage::Whole | Stage::After => None,
+        }
+    }
+
+    /// What is being run.
+    fn text<'r>(&'r self, migration: &'r Migration) -> &'r str {
+        match self.stage {
+            Stage::Before => &self.frame.0,
+            Stage::Statements(number) => {
+                let statement = migration.script.statements.get(number);
+                statement.map_or("", |it| &migration.text[it.range()])
+            }
+            Stage::Whole => &migration.text,
+            Stage::After => &self.frame.1,
+        }
+    }
+
+    fn verb(&self, migration: &Migration) -> String {
+        match self.stage {
+            // The checks before it are nothing that anybody waits for.
+            Stage::After => "COMMIT".to_owned(),
+            _ => sql::verb(self.text(migration)),
+        }
+    }
+
+    /// Tells the query log what the part took that is over.
+    fn tell(&self, migration: &Migration, error: Option<(&str, &str)>) {
+        if logging::query_log_enabled() {
+            let (verb, text) = (self.verb(migration), self.text(migration));
+            logging::query(&verb, self.since.elapsed(), text, error);
+        }
     }
 }
 
@@ -231,7 +316,106 @@ impl Listener for Watch<'_> {
     }
 
     fn tick(&mut self) {
-        let now = self.running.as_ref().map(|it| now(it, self.migration));
-        self.ticker.tick(now.as_ref(), &self.signals);
+        if self.ticked.elapsed() < TICK {
+            return;
+        }
+        self.ticked = Instant::now();
+        self.explain();
+        let (seen, is_news) = self.look();
+        let columns = live::columns();
+        if let Some(columns) = columns.filter(|_| !self.is_explained) {
+            live::draw(&self.line(&seen, columns));
+        } else if let Some(running) = &self.running
+            && (self.reminder.is_due(running.since, running.since.elapsed())
+                || is_news && columns.is_none())
+        {
+            self.remind(running, &seen);
+        }
+    }
+}
+
+/// When a statement that runs is to be told of.
+struct Reminder {
+    since: Option<Instant>,
+    due: Duration,
+}
+
+impl Reminder {
+    fn new() -> Reminder {
+        Reminder {
+            since: None,
+            due: TOLD_AFTER,
+        }
+    }
+
+    /// Returns true if and only if the statement that began at `since` and has run for `elapsed` is to be told of now.
+    fn is_due(&mut self, since: Instant, elapsed: Duration) -> bool {
+        if self.since != Some(since) {
+            *self = Reminder::new();
+            self.since = Some(since);
+        }
+        let is_due = elapsed >= self.due;
+        // A machine that slept does not make up for what it has missed.
+        while elapsed >= self.due {
+            self.due += self.due.min(LONGEST_SILENCE);
+        }
+        is_due
+    }
+}
+
+/// The three in so many columns, at the cost of the name's middle first, as far as it can be told from others without.
+fn fitted(before: &str, name: &str, after: &str, columns: usize) -> String {
+    let length = |text: &str| text.chars().count();
+    let room = columns.saturating_sub(length(before) + length(after));
+    let room = room.max(NAMED);
+    let name = match length(name) > room {
+        false => name.to_owned(),
+        true => {
+            let kept = room.saturating_sub(1);
+            let head = name.chars().take(kept - kept / 2);
+            let tail = name.chars().skip(length(name) - kept / 2);
+            head.chain(['…']).chain(tail).collect()
+        }
+    };
+    shortened(&format!("{before}{name}{after}"), columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_long_statement_is_told_of_ever_more_rarely_down_to_once_a_minute() {
+        let start = Instant::now();
+        let mut reminder = Reminder::new();
+        let told: Vec<u64> = (0..400)
+            .filter(|at| reminder.is_due(start, secs(*at)))
+            .collect();
+        assert_eq!(told, [5, 10, 20, 40, 80, 140, 200, 260, 320, 380]);
+        // The next statement begins anew, and what was slept through is not made up for.
+        let next = start + secs(1);
+        assert!(!reminder.is_due(next, secs(4)));
+        assert!(reminder.is_due(next, secs(100)));
+        assert!(!reminder.is_due(next, secs(101)));
+    }
+
+    #[test]
+    fn a_line_fits_whatever_it_holds() {
+        let after = ": statement 2/3, CREATE INDEX, for 12 s";
+        let short = fitted("[3/13] ", "20230320161721_add_ip", after, 79);
+        assert_eq!(short, format!("[3/13] 20230320161721_add_ip{after}"));
+        let long = format!("20230320161721_{}", "x".repeat(200));
+        let cut = fitted("[3/13] ", &long, after, 79);
+        assert_eq!(cut.chars().count(), 79);
+        assert!(cut.starts_with("[3/13] 202303201617") && cut.ends_with(&format!("x{after}")));
+        assert!(cut.contains("…x"));
+        for columns in 2..79 {
+            let line = fitted("[3/13] ", &long, after, columns);
+            assert_eq!(line.chars().count(), columns, "{line}");
+        }
     }
 }
