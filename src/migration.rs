@@ -144,6 +144,27 @@ pub struct Migration {
     pub script: Script,
 }
 
+impl Migration {
+    /// The statements' texts.
+    pub fn statements(&self) -> impl Iterator<Item = &str> {
+        let statements = self.script.statements.iter();
+        statements.map(|it| &self.text[it.range()])
+    }
+
+    /// The text of the statement with this number, counted from 0.
+    pub fn statement(&self, number: usize) -> Option<&str> {
+        let statement = self.script.statements.get(number)?;
+        Some(&self.text[statement.range()])
+    }
+
+    /// The checksum of the first statements, of a file that runs outside a transaction; of the whole file, if there are none.
+    pub fn checksum_of(&self, count: usize) -> Checksum {
+        let last = count.checked_sub(1);
+        let checksum = last.and_then(|it| self.script.checksums.get(it));
+        *checksum.unwrap_or(&self.script.checksum)
+    }
+}
+
 /// What a version is, judged by the files and the history.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum State {
@@ -177,6 +198,11 @@ impl State {
         State::Ahead,
         State::Archived,
     ];
+
+    /// Returns true if and only if it is to be run, if nothing forbids it.
+    pub fn is_to_run(self) -> bool {
+        matches!(self, State::Pending | State::OutOfOrder)
+    }
 
     pub fn name(self) -> &'static str {
         match self {
@@ -261,8 +287,7 @@ impl History {
     /// An id that every record which is made from now on exceeds: the newest record's, unless the sequence lags behind it,
     /// as it does where records were written with ids of their own.
     pub fn newest_id(&self) -> i64 {
-        let newest = self.newest_record;
-        match (newest, self.last_id) {
+        match (self.newest_record, self.last_id) {
             (None, last) => last.unwrap_or(0),
             (Some(newest), Some(last)) if last >= newest => newest,
             (Some(_), _) => i64::MIN,

@@ -50,6 +50,13 @@ pub struct Entry<'a> {
     pub renamed_from: Option<Version>,
 }
 
+impl Entry<'_> {
+    fn rename(&mut self, from: Version) {
+        self.state = State::Renamed;
+        self.renamed_from = Some(from);
+    }
+}
+
 /// Tells of every version on disk and in the history what it is, in the order of the versions. `migrations` must be
 /// sorted by version.
 pub fn classify<'a>(migrations: &'a [Migration], history: &History) -> Vec<Entry<'a>> {
@@ -58,8 +65,9 @@ pub fn classify<'a>(migrations: &'a [Migration], history: &History) -> Vec<Entry
     let newest_applied = applied.keys().next_back().copied();
     let of_file = |migration: &'a Migration| {
         let version = migration.version;
-        let state = match applied.get(&version) {
-            Some(applied) => of_applied(migration, applied),
+        let state = match applied.get(&version).map(|it| it.checksum) {
+            Some(Some(recorded)) if recorded != migration.script.checksum => State::Modified,
+            Some(_) => State::Applied,
             None if Some(version) < newest_applied => State::OutOfOrder,
             None => State::Pending,
         };
@@ -71,12 +79,9 @@ pub fn classify<'a>(migrations: &'a [Migration], history: &History) -> Vec<Entry
             renamed_from: None,
         }
     };
-    let mut entries: Vec<Entry<'a>> = migrations.iter().map(of_file).collect();
-    entries.extend(
-        applied
-            .keys()
-            .filter_map(|&version| without_file(migrations, version)),
-    );
+    let gone = applied.keys();
+    let gone = gone.filter_map(|&version| without_file(migrations, version));
+    let mut entries: Vec<Entry<'a>> = migrations.iter().map(of_file).chain(gone).collect();
     entries.sort_by_key(|entry| entry.version);
     find_renamed(&mut entries, &applied);
     find_shortened(&mut entries, history);
@@ -87,48 +92,33 @@ pub fn classify<'a>(migrations: &'a [Migration], history: &History) -> Vec<Entry
 /// not two. A file without a statement could be any.
 fn find_renamed(entries: &mut Vec<Entry<'_>>, applied: &BTreeMap<Version, &Applied>) {
     let gone = entries.iter().filter(|it| it.migration.is_none());
-    let mut gone: Vec<&Applied> = gone
-        .filter_map(|it| applied.get(&it.version).copied())
-        .collect();
+    let gone = gone.filter_map(|it| applied.get(&it.version).copied());
+    let mut gone: Vec<&Applied> = gone.collect();
     let mut moved = BTreeSet::new();
-    for entry in entries.iter_mut() {
-        let is_new = matches!(entry.state, State::Pending | State::OutOfOrder);
-        let Some(migration) = entry.migration.filter(|_| is_new && !entry.is_unfinished) else {
+    for entry in entries.iter_mut().filter(|it| !it.is_unfinished) {
+        let script = entry.migration.map(|it| &it.script);
+        let Some(script) = script.filter(|it| !it.statements.is_empty()) else {
             continue;
         };
-        let script = &migration.script;
         let is_same = |it: &&Applied| it.checksum == Some(script.checksum);
         let same = gone.iter().position(is_same);
-        let Some(at) = same.filter(|_| !script.statements.is_empty()) else {
-            continue;
-        };
-        let from = gone.remove(at).version;
-        entry.state = State::Renamed;
-        entry.renamed_from = Some(from);
-        moved.insert(from);
+        if let Some(at) = same.filter(|_| entry.state.is_to_run()) {
+            let from = gone.remove(at).version;
+            entry.rename(from);
+            moved.insert(from);
+        }
     }
     entries.retain(|it| !moved.contains(&it.version));
 }
 
 /// A file that is not recorded, and whose version is with fewer digits, was renamed for us.
 fn find_shortened(entries: &mut [Entry<'_>], history: &History) {
-    let short: Vec<Version> = (history.foreign.iter())
-        .filter_map(|it| Version::short(it))
-        .collect();
-    for entry in entries {
-        let is_new = matches!(entry.state, State::Pending | State::OutOfOrder);
-        let is_this = |it: &&Version| is_new && it.is_short_for(entry.version);
-        if let Some(from) = short.iter().find(is_this) {
-            entry.state = State::Renamed;
-            entry.renamed_from = Some(*from);
+    let short = history.foreign.iter().filter_map(|it| Version::short(it));
+    let short: Vec<Version> = short.collect();
+    for entry in entries.iter_mut().filter(|it| it.state.is_to_run()) {
+        if let Some(from) = short.iter().find(|it| it.is_short_for(entry.version)) {
+            entry.rename(*from);
         }
-    }
-}
-
-fn of_applied(migration: &Migration, applied: &Applied) -> State {
-    match applied.checksum {
-        Some(recorded) if recorded != migration.script.checksum => State::Modified,
-        _ => State::Applied,
     }
 }
 
@@ -174,10 +164,10 @@ pub fn make<'a>(
     let divergences = divergences(&entries, rules.order);
     let pending: Vec<&'a Migration> = pending(&entries).collect();
     let mut taken = known_versions(migrations, history);
-    let obstructions: Vec<Obstruction> = pending
-        .iter()
-        .flat_map(|it| obstructions_of_up_file(it, &rules.own_tables, &mut taken))
-        .collect();
+    let files = pending.iter();
+    let obstructions =
+        files.flat_map(|it| obstructions_of_up_file(it, &rules.own_tables, &mut taken));
+    let obstructions: Vec<Obstruction> = obstructions.collect();
     let (divergences, tolerated) = match rules.policy {
         DivergencePolicy::Refuse => (divergences, Vec::new()),
         DivergencePolicy::Warn => (Vec::new(), divergences),
@@ -190,8 +180,8 @@ pub fn make<'a>(
     }
 
     let versions = |state: State| {
-        let those = entries.iter().filter(|it| it.state == state);
-        those.map(|it| it.version).collect()
+        let entries = entries.iter().filter(|it| it.state == state);
+        entries.map(|it| it.version).collect()
     };
     Ok(Plan {
         out_of_order: versions(State::OutOfOrder),
@@ -203,8 +193,7 @@ pub fn make<'a>(
 
 /// What is to be run, in order, if nothing forbids it.
 pub fn pending<'a>(entries: &[Entry<'a>]) -> impl Iterator<Item = &'a Migration> {
-    let to_run = [State::Pending, State::OutOfOrder];
-    let entries = entries.iter().filter(move |it| to_run.contains(&it.state));
+    let entries = entries.iter().filter(|it| it.state.is_to_run());
     entries.filter_map(|it| it.migration)
 }
 
@@ -231,9 +220,8 @@ pub fn known_versions<'a>(
     history: &History,
 ) -> BTreeSet<Version> {
     let files = migrations.into_iter().map(|it| it.version);
-    files
-        .chain(history.applied.iter().map(|it| it.version))
-        .collect()
+    let applied = history.applied.iter().map(|it| it.version);
+    files.chain(applied).collect()
 }
 
 /// Everything in a file that cannot be run from a file.
@@ -266,17 +254,17 @@ pub fn obstructions_of_up_file(
         let kind = ObstacleKind::DownPart(comment.clone());
         found.push(obstruction(migration, *offset, kind));
     }
-    let statements = migration.script.statements.iter();
-    found.extend(statements.filter_map(|it| {
-        let name = sql::created_or_dropped_table(&migration.text[it.range()])?;
+    let statements = (migration.script.statements.iter()).zip(migration.statements());
+    found.extend(statements.filter_map(|(it, text)| {
+        let name = sql::created_or_dropped_table(text)?;
         let (table, schema) = name.split_last()?;
         let is = |own: &&TableName| {
             let own_schema = own.schema.as_deref().unwrap_or("public");
             own.name == *table && schema.last().is_none_or(|it| it == own_schema)
         };
-        let is_ours = own_tables.iter().any(is);
+        own_tables.iter().find(|it| is(it))?;
         let kind = ObstacleKind::OwnTable(table.clone());
-        is_ours.then(|| obstruction(migration, it.range().start, kind))
+        Some(obstruction(migration, it.range().start, kind))
     }));
     found.sort_by_key(|it| (it.line, it.column));
     let shares = |it: &Obstruction| matches!(it.kind, ObstacleKind::SharedFile { .. });

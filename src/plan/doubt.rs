@@ -105,18 +105,16 @@ pub const COLUMNS: [&str; 4] = ["code", "words", "place", "again"];
 impl<'a> Trial<'a> {
     /// In the parts that bun makes transactions of. None if the file is not to be tried.
     pub fn by_part(migration: &'a Migration) -> Option<Trial<'a>> {
-        let all = migration.script.statements.iter();
-        if migration.file_name.ends_with(".tx.up.sql") {
-            return Trial::of(migration, vec![all.collect()]);
-        }
-        let of = |part: Range<usize>| {
-            let inside = |it: &&Statement| part.contains(&it.range().start);
-            all.clone().filter(inside).collect()
+        let whole = 0..migration.text.len();
+        let parts = match migration.file_name.ends_with(".tx.up.sql") {
+            true => vec![whole],
+            false => parts(&migration.text),
         };
-        Trial::of(
-            migration,
-            parts(&migration.text).into_iter().map(of).collect(),
-        )
+        let of = |part: Range<usize>| {
+            let all = migration.script.statements.iter();
+            all.filter(|it| part.contains(&it.range().start)).collect()
+        };
+        Trial::of(migration, parts.into_iter().map(of).collect())
     }
 
     /// Statement by statement. None if the file is not to be tried.
@@ -134,9 +132,8 @@ impl<'a> Trial<'a> {
     /// The statements that try it, in a transaction that is rolled back; the last returns what is judged.
     pub fn statements(&self) -> [String; 2] {
         let parts = (1..).zip(&self.parts);
-        let blocks: String = parts
-            .map(|(number, it)| try_part(self.migration, number, it))
-            .collect();
+        let blocks = parts.map(|(number, it)| try_part(self.migration, number, it));
+        let blocks: String = blocks.collect();
         // Once the timeout has passed there is no other, so that part is the last.
         let block = format!(
             "DECLARE
@@ -186,10 +183,8 @@ impl<'a> Trial<'a> {
 }
 
 fn try_part(migration: &Migration, number: usize, statements: &[&Statement]) -> String {
-    let texts = statements
-        .iter()
-        .map(|it| escape_literal(&stand_in(migration, it)));
-    let texts: Vec<String> = texts.collect();
+    let text = |it: &&Statement| escape_literal(&stand_in(migration, it));
+    let texts: Vec<String> = statements.iter().map(text).collect();
     format!(
         "
     IF NOT is_over THEN

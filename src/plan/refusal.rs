@@ -83,25 +83,24 @@ impl fmt::Display for Objection {
 impl fmt::Display for Divergence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}: ", self.version, self.state)?;
-        let file = self.file.as_deref().unwrap_or("no file");
+        if let Some(file) = &self.file {
+            write!(f, "{file}: ")?;
+        }
         match (self.state, self.renamed_from) {
-            (_, Some(from)) => write!(f, "{file}: applied as {from}, whose file is gone"),
+            (_, Some(from)) => write!(f, "applied as {from}, whose file is gone"),
             (State::Missing, _) => f.write_str("applied, but its file is gone"),
             (State::OutOfOrder, _) => {
-                write!(
-                    f,
-                    "{file}: older than what is applied (MIGRATION_ORDER=strict)"
-                )
+                f.write_str("older than what is applied (MIGRATION_ORDER=strict)")
             }
-            _ => write!(f, "{file}: edited after it was applied"),
+            _ => f.write_str("edited after it was applied"),
         }
     }
 }
 
 impl fmt::Display for Obstruction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}: ", self.file, self.line, self.column)?;
-        self.kind.fmt(f)
+        let (line, column) = (self.line, self.column);
+        write!(f, "{}:{line}:{column}: {}", self.file, self.kind)
     }
 }
 

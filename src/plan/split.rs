@@ -58,13 +58,10 @@ impl fmt::Display for Remedy {
                 "remove lock_timeout and statement_timeout: a statement outside a transaction runs without them; \
                  if it needs another setting, {MARKER}"
             ),
-            Remedy::Split(split) => {
-                write!(f, "{split}")?;
-                write!(
-                    f,
-                    "\n  hint: or leave it one file, whose statements run one by one, each exactly once: {MARKER}"
-                )
-            }
+            Remedy::Split(split) => write!(
+                f,
+                "{split}\n  hint: or leave it one file, whose statements run one by one, each exactly once: {MARKER}"
+            ),
         }
     }
 }
@@ -73,11 +70,9 @@ impl fmt::Display for Remedy {
 /// between them stay together. The versions of the new files are added to `taken`.
 fn by_kind(migration: &Migration, taken: &mut BTreeSet<Version>) -> Option<Split> {
     let statements = &migration.script.statements;
-    let is_alone = |statement: &Statement| matches!(statement.kind, Kind::Outside(_));
-    let groups: Vec<&[Statement]> = statements
-        .chunk_by(|a, b| !is_alone(a) && !is_alone(b))
-        .collect();
-    split(migration, &groups, taken)
+    let is_alone = |it: &Statement| matches!(it.kind, Kind::Outside(_));
+    let groups = statements.chunk_by(|a, b| !is_alone(a) && !is_alone(b));
+    split(migration, &groups.collect::<Vec<_>>(), taken)
 }
 
 /// How a file is to be split before the statement of this number, counted from 0.
@@ -94,10 +89,8 @@ pub fn before(
 /// literal may be something else.
 pub fn enum_warning(migration: &Migration, taken: &mut BTreeSet<Version>) -> Option<String> {
     let statements = &migration.script.statements;
-    let found = match migration.script.no_transaction {
-        true => None,
-        false => sql::enum_use(&migration.text, statements),
-    }?;
+    let found = sql::enum_use(&migration.text, statements);
+    let found = found.filter(|_| !migration.script.no_transaction)?;
     let line = |number: usize| {
         let start = statements[number].range().start;
         Place::of(&migration.text, start, Precision::Statement).line
@@ -164,10 +157,8 @@ fn versions(
 
 /// The commands, if there are few.
 fn holds(migration: &Migration, statements: &[Statement]) -> String {
-    let commands: Vec<String> = statements
-        .iter()
-        .map(|it| sql::verb(&migration.text[it.range()]))
-        .collect();
+    let verb = |it: &Statement| sql::verb(&migration.text[it.range()]);
+    let commands: Vec<String> = statements.iter().map(verb).collect();
     match commands.len() {
         0..=3 => commands.join(", "),
         count => format!("{} and {} more", commands[0], count - 1),
@@ -177,15 +168,16 @@ fn holds(migration: &Migration, statements: &[Statement]) -> String {
 impl fmt::Display for Split {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "split {} into, in this order:", self.file)?;
-        self.parts
-            .iter()
-            .try_for_each(|part| write!(f, "\n    {}: {}", part.file_name, part.holds))?;
-        self.behind.iter().try_for_each(|it| {
-            write!(
+        for part in &self.parts {
+            write!(f, "\n    {}: {}", part.file_name, part.holds)?;
+        }
+        match self.behind {
+            None => Ok(()),
+            Some(it) => write!(
                 f,
                 "\n    (all but the first then run after {it}, which has no room before it)"
-            )
-        })
+            ),
+        }
     }
 }
 
