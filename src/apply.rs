@@ -12,35 +12,32 @@ mod explain;
 mod message;
 pub mod outside;
 
-use std::collections::BTreeSet;
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use log::{Level, debug, info, log, warn};
 
 pub use self::blockers::blockers;
-pub use self::explain::in_body;
-use self::explain::{name_invisible, own_tables_gone, without_our_words};
-use self::message::{FileMessage, Marker, Marking};
+pub use self::explain::in_statement;
+use self::explain::{in_body, name_invisible, own_tables_gone, without_our_words};
+use self::message::{FileMessage, Marking};
 use crate::config::Config;
 use crate::error::{Before, Error, Failure, FailureOutcome, SqlError};
 use crate::files::name;
 use crate::history::Tables;
 use crate::history::record::Started;
 use crate::lock::Locked;
-use crate::lock::fence::{Expected, Failed, Fault, Fenced, Ran, Verdict};
+use crate::lock::fence::{Expected, Failed, Fault, Fenced};
 use crate::logging::{self, Format};
-use crate::migration::{Direction, History, Migration, Version};
+use crate::migration::{Direction, History, Migration};
 use crate::plan;
 use crate::plan::doubt::{COLUMNS, Trial};
 use crate::server::progress::Watch;
-use crate::server::session::Trouble;
 use crate::server::settings::{Settings, Span};
 use crate::server::wait::Wait;
 use crate::signals::Signals;
 use crate::sql::place::{Place, Precision};
 use crate::sql::quote::literal;
-use crate::sql::{self, Kind, sqlstate};
+use crate::sql::{self, Kind, Outside, sqlstate};
 use crate::text::words::duration;
 
 /// How long a migration that met a locked table pauses before it is tried again, at most. Readers and writers that
@@ -56,8 +53,7 @@ struct Run<'a> {
     /// Whether the server counts positions in bytes.
     counts_bytes: bool,
     history: &'a History,
-    /// The versions that no new file may have.
-    taken: BTreeSet<Version>,
+    migrations: &'a [&'a Migration],
     /// How many migrations this run has applied, or rolled back.
     done: usize,
     /// Of the column for their names.
@@ -89,13 +85,27 @@ impl Way {
     }
 }
 
-/// What became of a migration.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Step {
+/// One migration, while it is run.
+struct Current<'r> {
+    run: &'r Run<'r>,
+    locked: &'r mut Locked,
+    migration: &'r Migration,
+    watch: Watch<'r>,
+    /// The statement that is run, counted from 0, of a file whose statements run one by one.
+    number: usize,
+    /// The settings that the file made before it: each statement begins in a clean session.
+    sets: Vec<String>,
+    /// Whether this run has noted in the journal that it starts the migration: then that has no record.
+    is_noted: bool,
+}
+
+/// What came of a file, or of a statement of it, in a transaction.
+enum Attempt<'a> {
     Done,
-    /// Somebody else recorded it, or took its record away, while the row was ours: a bun that lives, and whose own row
-    /// was deleted under its feet.
-    DoneByOthers,
+    /// A lock, a deadlock or a serialization failure is in the way of this text: worth another try.
+    Locked(SqlError, &'a str),
+    /// The server will not run it in a transaction.
+    NeedsNoTransaction,
 }
 
 /// Runs the files in the order given, each with its record, or with the deletion of it; returns how many were done.
@@ -117,57 +127,62 @@ pub fn run(
         way,
         counts_bytes,
         history,
-        taken: plan::known_versions(migrations.iter().copied(), history),
+        migrations,
         done: 0,
         width: widest(migrations.iter().copied()),
     };
-    run.all(locked, migrations)
-}
-
-impl Run<'_> {
-    /// Runs the files one after the other and returns how many were done.
-    fn all(&mut self, locked: &mut Locked, migrations: &[&Migration]) -> Result<usize, Error> {
-        let (of, doing) = (migrations.len(), self.way.doing());
-        let mut glance = locked.glance();
-        for (number, migration) in migrations.iter().enumerate() {
-            let number = number + 1;
-            self.signals.check(&match self.way {
-                Way::Up { .. } => format!("{} of {of} pending migrations were applied", self.done),
-                Way::Down => format!("{} of {of} migrations were rolled back", self.done),
-            })?;
-            let (version, name) = (migration.version.to_string(), migration.file_name.as_str());
-            // A person sees what takes long by other lines.
-            let level = match logging::format() {
-                Format::Json => Level::Info,
-                Format::Text => Level::Debug,
-            };
-            log!(level, version = version.as_str(), name, number, of; "{number}/{of} {doing} {name}");
-            let started = Instant::now();
-            let mut watch = Watch::start(migration, (number, of), glance.as_mut(), self.signals);
-            let step = self.migrate(locked, migration, &mut watch)?;
-            drop(watch);
-            if step == Step::DoneByOthers {
-                let what = match self.way {
+    let (of, doing) = (migrations.len(), way.doing());
+    let mut glance = locked.glance();
+    for (number, migration) in (1..).zip(migrations) {
+        signals.check(&match way {
+            Way::Up { .. } => format!("{} of {of} pending migrations were applied", run.done),
+            Way::Down => format!("{} of {of} migrations were rolled back", run.done),
+        })?;
+        let (version, name) = (migration.version.to_string(), migration.file_name.as_str());
+        // A person sees what takes long by other lines.
+        let level = match logging::format() {
+            Format::Json => Level::Info,
+            Format::Text => Level::Debug,
+        };
+        log!(level, version = version.as_str(), name, number, of; "{number}/{of} {doing} {name}");
+        let started = Instant::now();
+        let current = Current {
+            run: &run,
+            locked: &mut *locked,
+            migration,
+            watch: Watch::start(migration, (number, of), glance.as_mut(), signals),
+            number: 0,
+            sets: Vec::new(),
+            is_noted: false,
+        };
+        match current.migrate() {
+            Ok(()) => {
+                run.done += 1;
+                run.tell(migration, number, started.elapsed());
+            }
+            Err(Fault::DoneByOthers) => {
+                let what = match way {
                     Way::Up { .. } => "recorded",
                     Way::Down => "rolled back, or recorded anew,",
                 };
                 warn!(version = version.as_str(), name; "{number}/{of} {name} was {what} by somebody else meanwhile");
-                continue;
             }
-            self.done += 1;
-            self.tell(migration, number, of, started.elapsed());
+            Err(Fault::Refused(cause)) => return Err(not_taken(locked.tables(), name, cause)),
+            Err(Fault::Error(error)) => return Err(error.after(run.before())),
         }
-        Ok(self.done)
     }
+    Ok(run.done)
+}
 
+impl Run<'_> {
     /// Says that a migration is done.
-    fn tell(&self, migration: &Migration, number: usize, of: usize, took: Duration) {
+    fn tell(&self, migration: &Migration, number: usize, took: Duration) {
         let (version, name) = (migration.version.to_string(), migration.file_name.as_str());
         let group = match self.way {
             Way::Up { group } => Some(group),
             Way::Down => self.history.record(migration.version).map(|it| it.group),
         };
-        let done = self.way.direction().done();
+        let (of, done) = (self.migrations.len(), self.way.direction().done());
         let empty = match migration.script.statements.is_empty() {
             true => ", no statement",
             false => "",
@@ -189,202 +204,18 @@ impl Run<'_> {
         }
     }
 
-    /// Runs one migration, in a transaction or outside, and again while a lock is in the way.
-    fn migrate(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
-        watch: &mut Watch<'_>,
-    ) -> Result<Step, Error> {
-        let mut wait = Wait::new(self.signals, self.config.ddl_lock_retry);
-        if let Some(step) = self.outside(locked, migration, watch).settle_unfinished()? {
-            return Ok(step);
-        }
-        let script = &migration.script;
-        if script.no_transaction && !script.statements.is_empty() {
-            return self.outside(locked, migration, watch).run_each(&mut wait);
-        }
-        if let [statement] = script.statements.as_slice()
-            && let Kind::Outside(statement) = &statement.kind
-        {
-            let expected = self.expected(migration.version);
-            let mut alone = self.outside(locked, migration, watch);
-            return alone.run(Some(statement), expected, &mut wait);
-        }
-        loop {
-            let error = match self.attempt(locked, migration, watch)? {
-                Attempt::Done(step) => return Ok(step),
-                Attempt::NeedsNoTransaction => {
-                    let expected = self.expected(migration.version);
-                    let mut alone = self.outside(locked, migration, watch);
-                    return alone.run(None, expected, &mut wait);
-                }
-                Attempt::Locked(error) => error,
-            };
-            let blockers = self.blockers(locked, migration, &error)?;
-            let cause = Box::new(error.cause());
-            if wait.is_over() {
-                return Err(Error::TableWait {
-                    doing: migration.path.display().to_string(),
-                    cause,
-                    blockers,
-                    waited: wait.elapsed(),
-                    before: Some(self.before()),
-                });
-            }
-            wait.say(|| {
-                let blockers = if blockers.is_empty() {
-                    "somebody who holds it no more".into()
-                } else {
-                    blockers.join("; ")
-                };
-                format!(
-                    "a lock: {}: {cause}: blocked by {blockers}; rolled back, trying again",
-                    migration.file_name
-                )
-            });
-            locked.pause(&mut wait, RETRY_PAUSE)?;
-        }
-    }
-
-    /// Sends the migration; again without markers if it did not come as far as the first of them, so that a mistake of our
-    /// lexer cannot break a file that PostgreSQL would take; and again with more of them, if one statement of several may
-    /// be the one that failed.
-    fn attempt<'m>(
-        &self,
-        locked: &mut Locked,
-        migration: &'m Migration,
-        watch: &mut Watch<'_>,
-    ) -> Result<Attempt<'m>, Error> {
-        let has_markers = migration.script.statements.len() > 1 || logging::query_log_enabled();
-        let mut marking = match has_markers {
-            true => Marking::Usual,
-            false => Marking::None,
-        };
-        let failed = loop {
-            let failed = match self.send(locked, migration, &marking, watch)? {
-                Ok(()) => return Ok(Attempt::Done(Step::Done)),
-                Err(failed) => failed,
-            };
-            marking = match failed.next_marking(migration, &marking) {
-                Some(next) => next,
-                None => break failed,
-            };
-            debug!("{}: once more, with other markers", migration.file_name);
-        };
-        let single = migration.script.statements.len() == 1;
-        match failed.failed.verdict() {
-            Verdict::DoneByOthers => Ok(Attempt::Done(Step::DoneByOthers)),
-            Verdict::LockLost => Err(locked.lost()),
-            Verdict::TryAgain => Ok(Attempt::Locked(failed)),
-            Verdict::NotInTransaction if single => Ok(Attempt::NeedsNoTransaction),
-            Verdict::NotInTransaction | Verdict::Refused => {
-                if let Some(error) = self.fault_of_tables(locked, migration, &failed.failed) {
-                    return Err(error);
-                }
-                let outcome = match failed.failed.ours {
-                    Some(sqlstate::TRANSACTION_ENDED) => FailureOutcome::TransactionEnded,
-                    _ => FailureOutcome::RolledBack,
-                };
-                let at_end = failed.is_at_end(migration, locked)?;
-                let mut error = self.failure(migration, &failed, at_end, outcome);
-                if let Error::Migration(failure) = &mut error
-                    && failed.statement().unwrap_or(0) == 0
-                    && self.is_there(locked, migration, &failure.cause)
-                {
-                    let hint = format!(
-                        "Its work is there. If it ran without a record, as after bun's rollback of a group: lockstep baseline {}",
-                        migration.version
-                    );
-                    failure.cause.hint = Some(hint);
-                }
-                Err(error)
-            }
-        }
-    }
-
-    fn send<'m>(
-        &self,
-        locked: &mut Locked,
-        migration: &'m Migration,
-        marking: &Marking,
-        watch: &mut Watch<'_>,
-    ) -> Result<Result<(), Box<FailedFile<'m>>>, Error> {
-        let marker = Marker {
-            token: locked.token(),
-            runner: locked.runner().to_owned(),
-        };
-        let message = FileMessage::new(migration, marking, marker);
-        let parts = message.parts();
-        let settings = Settings {
+    /// The settings of a transaction of the user's statements.
+    fn settings(&self) -> Settings {
+        Settings {
             lock_timeout: self.config.ddl_lock_timeout,
             statement_timeout: self.config.statement_timeout,
-            span: match parts.len() {
-                1 => Span::Message,
-                _ => Span::Idle,
-            },
             ..Settings::default()
-        };
-        let expected = self.expected(migration.version);
-        let mut fenced = locked.transaction(&expected, settings);
-        self.settle_record(&mut fenced, migration, Started::WithTransaction);
-        let name = &migration.file_name;
-        let (doing, done) = (self.way.doing(), self.way.direction().done());
-        match fenced.run(parts, watch) {
-            Ran::Committed => Ok(Ok(())),
-            Ran::Failed(failed) => {
-                let history = locked.tables().history.clone();
-                Ok(Err(Box::new(FailedFile {
-                    message,
-                    failed: *failed,
-                    history,
-                })))
-            }
-            Ran::NotReset(trouble) => Err(trouble.while_doing(&format!(
-                "resetting the session after {name}, which was {done}"
-            ))),
-            Ran::Lost(Trouble::Lost(cause)) => Err(Error::ConnectionLost {
-                doing: format!("{doing} {name}, which may or may not be committed"),
-                cause,
-            }),
-            Ran::Lost(trouble) => Err(trouble.while_doing(&format!("{doing} {name}"))),
         }
     }
 
-    /// What the history must say of the migration before it is run. What an earlier run started outside a transaction, in
-    /// either direction, has no record.
-    fn expected(&self, version: Version) -> Expected {
-        match (self.way, self.history.record(version)) {
-            (Way::Down, Some(record)) => Expected::Record(version, record.id),
-            _ => Expected::NoneOf(vec![version]),
-        }
-    }
-
-    /// The error, if history and journal do not take what is to be written of the migration without its file either: a
-    /// trigger on them, a view in their place, a sequence at its end. The file is not to blame then.
-    fn fault_of_tables(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
-        failed: &Failed,
-    ) -> Option<Error> {
-        let is_ours = matches!(
-            failed.ours,
-            None | Some(sqlstate::NOT_RECORDED | sqlstate::STILL_RECORDED)
-        );
-        if !is_ours || failed.cause.position().is_some() {
-            return None;
-        }
-        let expected = self.expected(migration.version);
-        let mut fenced = locked.transaction(&expected, Settings::default());
-        self.settle_record(&mut fenced, migration, Started::WithTransaction);
-        let mut wait = Wait::new(self.signals, Duration::ZERO);
-        match fenced.try_out("trying the record", &mut wait) {
-            Err(Fault::Refused(cause)) => {
-                Some(not_taken(locked.tables(), &migration.file_name, cause))
-            }
-            _ => None,
-        }
+    /// The wait for whoever has a lock on what a transaction needs.
+    fn lock_retry(&self) -> Wait {
+        Wait::new(self.signals, self.config.ddl_lock_retry)
     }
 
     /// Makes history and journal say what has become of the migration.
@@ -394,119 +225,296 @@ impl Run<'_> {
             Way::Down => fenced.erase(migration.version, &self.history.ids(migration.version)),
         }
     }
+}
 
-    fn failure(
-        &self,
-        migration: &Migration,
-        error: &FailedFile<'_>,
-        at_end: bool,
-        outcome: FailureOutcome,
-    ) -> Error {
-        let number = error.statement().unwrap_or(0);
-        let place = error.place(self.counts_bytes);
-        let place = place.filter(|it| !at_end || it.precision != Precision::Statement);
-        let mut place = place.map(|it| in_body(it, migration, number, &error.failed.cause));
-        let mut statement = statement_label(migration, error.statement());
-        let mut cause = error.cause();
-        if cause.sqlstate == sqlstate::SYNTAX_ERROR {
-            cause.message = without_our_words(&cause.message, place.as_ref());
+impl<'r> Current<'r> {
+    /// Runs the migration, in a transaction or outside.
+    fn migrate(mut self) -> Result<(), Fault> {
+        let mut wait = self.run.lock_retry();
+        if self.settle_unfinished()? {
+            return Ok(());
         }
-        if cause.sqlstate == sqlstate::ACTIVE_SQL_TRANSACTION {
-            cause.hint = Some(
-                "It cannot run in a transaction: give it a file of its own, or put `-- lockstep: no-transaction` on the \
-                 file's first line."
-                    .to_owned(),
-            );
+        let script = &self.migration.script;
+        let statements = script.statements.as_slice();
+        if script.no_transaction && !statements.is_empty() {
+            return self.run_each(&mut wait);
+        }
+        match statements.first().map(|it| &it.kind) {
+            Some(Kind::Outside(statement)) if statements.len() == 1 => {
+                self.run_outside(statement, &mut wait)
+            }
+            _ => self.run_inside(Self::attempt_file, &mut wait),
+        }
+    }
+
+    /// Runs the file or a statement of it in a transaction, and again while a lock is in the way; outside, if the server
+    /// wants that.
+    fn run_inside(
+        &mut self,
+        attempt: fn(&mut Self) -> Result<Attempt<'r>, Fault>,
+        wait: &mut Wait,
+    ) -> Result<(), Fault> {
+        loop {
+            match attempt(self)? {
+                Attempt::Done => return Ok(()),
+                Attempt::NeedsNoTransaction => return self.run_outside(&Outside::Other, wait),
+                Attempt::Locked(cause, text) => self.try_again(text, &self.path(), cause, wait)?,
+            }
+        }
+    }
+
+    /// Sends the file; again without markers if it did not come as far as the first of them, so that a mistake of our lexer
+    /// cannot break a file that PostgreSQL would take; and again with more of them, if one statement of several may be the
+    /// one that failed.
+    fn attempt_file(&mut self) -> Result<Attempt<'r>, Fault> {
+        let migration = self.migration;
+        let of = migration.script.statements.len();
+        let mut marking = match of > 1 || logging::query_log_enabled() {
+            true => Marking::Usual,
+            false => Marking::None,
+        };
+        loop {
+            let (token, runner) = (self.locked.token(), self.locked.runner());
+            let message = FileMessage::new(migration, &marking, token, runner);
+            let Err(failed) = self.send(&message)? else {
+                return Ok(Attempt::Done);
+            };
+            if let Some(next) = next_marking(&failed, migration, &marking) {
+                debug!("{}: once more, with other markers", migration.file_name);
+                marking = next;
+            } else if failed.may_pass() {
+                let statement = failed.reached.and_then(|it| migration.statement(it));
+                let text = statement.unwrap_or(&migration.text);
+                return Ok(Attempt::Locked(failed.error, text));
+            } else if failed.needs_no_transaction() && of == 1 {
+                return Ok(Attempt::NeedsNoTransaction);
+            } else {
+                return Err(self.refusal(&message, *failed)?);
+            }
+        }
+    }
+
+    fn send(&mut self, message: &FileMessage<'_>) -> Result<Result<(), Box<Failed>>, Fault> {
+        let (run, parts) = (self.run, message.parts());
+        let settings = Settings {
+            span: match parts.len() {
+                1 => Span::Message,
+                _ => Span::Idle,
+            },
+            ..run.settings()
+        };
+        let doing = format!("{} {}", run.way.doing(), self.name());
+        let mut fenced = self.locked.transaction(&self.expected(), settings);
+        run.settle_record(&mut fenced, self.migration, Started::WithTransaction);
+        fenced.run(parts, &doing, &mut self.watch)
+    }
+
+    fn name(&self) -> &'r str {
+        &self.migration.file_name
+    }
+
+    fn path(&self) -> String {
+        self.migration.path.display().to_string()
+    }
+
+    /// What the history must say of the migration before its next step. What was started outside a transaction, in either
+    /// direction, has no record.
+    fn expected(&self) -> Expected {
+        let version = self.migration.version;
+        match (self.run.way, self.run.history.record(version)) {
+            (Way::Down, Some(record)) if !self.is_noted => Expected::Record(version, record.id),
+            _ => Expected::NoneOf(vec![version]),
+        }
+    }
+
+    /// Fails if history and journal do not take what is to be written of the migration without its file either: a trigger on
+    /// them, a view in their place, a sequence at its end. The file is not to blame then.
+    fn try_record(&mut self, failed: &Failed) -> Result<(), Fault> {
+        let is_about_record = matches!(
+            failed.ours,
+            None | Some(sqlstate::NOT_RECORDED | sqlstate::STILL_RECORDED)
+        );
+        if !is_about_record || failed.cause.position().is_some() {
+            return Ok(());
+        }
+        let (run, expected) = (self.run, self.expected());
+        let mut fenced = self.locked.transaction(&expected, Settings::default());
+        run.settle_record(&mut fenced, self.migration, Started::WithTransaction);
+        let mut once = Wait::new(run.signals, Duration::ZERO);
+        match fenced.try_out("trying the record", &mut once) {
+            Err(Fault::Refused(cause)) => Err(Fault::Refused(cause)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The error of a file that the server refused and rolled back.
+    fn refusal(&mut self, message: &FileMessage<'_>, failed: Failed) -> Result<Fault, Fault> {
+        self.try_record(&failed)?;
+        let (migration, at_end) = (self.migration, self.is_at_end(&failed)?);
+        let (mut statement, first) = (failed.reached, failed.reached.unwrap_or(0) == 0);
+        let place = message.place(&failed, self.run.counts_bytes);
+        let place = place.filter(|it| !at_end || it.precision != Precision::Statement);
+        let number = statement.unwrap_or(0);
+        let mut place = place.map(|it| in_body(it, migration, number, &failed.cause));
+        let mut cause = failed.error;
+        match cause.sqlstate.as_str() {
+            sqlstate::SYNTAX_ERROR => {
+                cause.message = without_our_words(&cause.message, place.as_ref());
+            }
+            sqlstate::ACTIVE_SQL_TRANSACTION => {
+                let hint = "It cannot run in a transaction: give it a file of its own, or put `-- lockstep: no-transaction` \
+                            on the file's first line.";
+                cause.hint = Some(hint.to_owned());
+            }
+            sqlstate::UNSAFE_NEW_ENUM_VALUE_USAGE => {
+                cause.hint = self.enum_hint(statement).or(cause.hint);
+            }
+            _ => {}
         }
         name_invisible(&mut cause, place.as_ref());
         if at_end {
-            cause.context = cause.context.or(Some(
-                "at the end of the file, where its deferred constraints are checked".to_owned(),
-            ));
+            let context = "at the end of the file, where its deferred constraints are checked";
+            cause.context = cause.context.or(Some(context.to_owned()));
         }
-        if cause.sqlstate == sqlstate::UNSAFE_NEW_ENUM_VALUE_USAGE {
-            let hint = self.enum_hint(migration, error.statement());
-            cause.hint = hint.or(cause.hint);
-        }
-        if error.is_about_our_tables(place.as_ref()) {
+        if is_about_our_tables(&cause, place.as_ref()) {
             cause = own_tables_gone(cause);
             (place, statement) = (None, None);
         }
-        Error::Migration(Box::new(Failure {
-            file: migration.path.display().to_string(),
+        if first && self.is_there(&cause) {
+            cause.hint = Some(format!(
+                "Its work is there. If it ran without a record, as after bun's rollback of a group: lockstep baseline {}",
+                migration.version
+            ));
+        }
+        let outcome = match failed.ours {
+            Some(sqlstate::TRANSACTION_ENDED) => FailureOutcome::TransactionEnded,
+            _ => FailureOutcome::RolledBack,
+        };
+        Ok(self.failure(cause, place, statement, outcome))
+    }
+
+    /// The error of the migration, at this place and in the statement of this number. A rollback that an earlier run began
+    /// has taken its record back already.
+    fn failure(
+        &self,
+        cause: SqlError,
+        place: Option<Place>,
+        statement: Option<usize>,
+        outcome: FailureOutcome,
+    ) -> Fault {
+        use FailureOutcome::{NotBegun, OutsideTransaction, Partly, RolledBack};
+        let (run, migration) = (self.run, self.migration);
+        let is_begun = run.way == Way::Down && run.history.record(migration.version).is_none();
+        let outcome = match outcome {
+            OutsideTransaction { .. } if self.number > 0 => Partly { done: self.number },
+            RolledBack | NotBegun if is_begun => OutsideTransaction { left: false },
+            outcome => outcome,
+        };
+        Fault::from(Error::Migration(Box::new(Failure {
+            file: self.path(),
             place,
-            statement,
-            outcome: self.outcome(migration, outcome),
+            statement: statement_label(migration, statement),
+            outcome,
             cause,
-            before: self.before(),
-        }))
+            before: run.before(),
+        })))
     }
 
     /// Whether the file failed because all of its work is there, as far as a trial of it tells.
-    fn is_there(&self, locked: &mut Locked, migration: &Migration, cause: &SqlError) -> bool {
+    fn is_there(&mut self, cause: &SqlError) -> bool {
         const THERE: [&str; 3] = [
             sqlstate::DUPLICATE_TABLE,
             sqlstate::DUPLICATE_COLUMN,
             sqlstate::DUPLICATE_OBJECT,
         ];
-        let is_up = self.way != Way::Down && THERE.contains(&cause.sqlstate.as_str());
-        let Some(trial) = Trial::by_statement(migration).filter(|_| is_up) else {
+        let is_up = self.run.way != Way::Down && THERE.contains(&cause.sqlstate.as_str());
+        let Some(trial) = Trial::by_statement(self.migration).filter(|_| is_up) else {
             return false;
         };
-        let doing = format!("trying whether {} ran", migration.file_name);
-        let mut once = Wait::new(self.signals, Duration::ZERO);
-        let tried = locked.try_out(Settings::of_trial(), &trial.statements(), &doing, &mut once);
+        let doing = format!("trying whether {} ran", self.name());
+        let mut once = Wait::new(self.run.signals, Duration::ZERO);
+        let (settings, statements) = (Settings::of_trial(), trial.statements());
+        let tried = self
+            .locked
+            .try_out(settings, &statements, &doing, &mut once);
         let rows = tried.unwrap_or_default();
         let columns = rows.iter();
         trial.is_there(columns.map(|row| COLUMNS.map(|it| row.get(it).unwrap_or_default())))
     }
 
-    /// What a failure leaves. A rollback that an earlier run began has taken its record back already.
-    fn outcome(&self, migration: &Migration, of_this_run: FailureOutcome) -> FailureOutcome {
-        let is_begun = self.way == Way::Down && self.history.record(migration.version).is_none();
-        match of_this_run {
-            FailureOutcome::RolledBack | FailureOutcome::NotBegun if is_begun => {
-                FailureOutcome::OutsideTransaction { left: false }
-            }
-            outcome => outcome,
-        }
+    /// Whether all of the file's statements had run, and a deferred constraint failed behind them. A lone statement has no
+    /// marker behind it, so the constraint is looked up.
+    fn is_at_end(&mut self, failed: &Failed) -> Result<bool, Error> {
+        let of = self.migration.script.statements.len();
+        let error = &failed.cause;
+        let names = (error.constraint(), error.table(), error.schema());
+        let (None, 1, (Some(constraint), Some(table), Some(schema))) = (failed.reached, of, names)
+        else {
+            return Ok(failed.reached == Some(of));
+        };
+        let query = format!(
+            "SELECT FROM pg_constraint WHERE condeferred AND conname = {} \
+             AND conrelid = to_regclass(format('%I.%I', {}::text, {}::text))",
+            literal(constraint),
+            literal(schema),
+            literal(table)
+        );
+        let doing = "asking about the constraint that failed";
+        Ok(!self.locked.ask(&query, doing)?.is_empty())
     }
 
     /// What to do about an enum value that was used in the transaction that added it, in this statement.
-    fn enum_hint(&self, migration: &Migration, statement: Option<usize>) -> Option<String> {
-        let split = plan::split::before(migration, statement?, &mut self.taken.clone())?;
+    fn enum_hint(&self, statement: Option<usize>) -> Option<String> {
+        let files = self.run.migrations.iter().copied();
+        let mut taken = plan::known_versions(files, self.run.history);
+        let split = plan::split::before(self.migration, statement?, &mut taken)?;
         Some(format!(
             "A new enum value must be committed before it is used, and each file is one transaction: {split}"
         ))
     }
 
-    fn blockers(
-        &self,
-        locked: &mut Locked,
-        migration: &Migration,
-        error: &FailedFile<'_>,
-    ) -> Result<Vec<String>, Error> {
-        let text = match error
-            .statement()
-            .and_then(|number| migration.script.statements.get(number))
-        {
-            Some(statement) => &migration.text[statement.range()],
-            None => migration.text.as_str(),
-        };
-        blockers(text, locked.guard_pid(), |query| locked.ask(query))
+    /// Waits a little before this text, which met a lock, is tried again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TableWait`] at the deadline.
+    fn try_again(
+        &mut self,
+        text: &str,
+        doing: &str,
+        cause: SqlError,
+        wait: &mut Wait,
+    ) -> Result<(), Error> {
+        let guard = self.locked.guard_pid();
+        let blockers = blockers(text, guard, |query, doing| self.locked.ask(query, doing))?;
+        let cause = Box::new(cause);
+        if wait.is_over() {
+            return Err(Error::TableWait {
+                doing: doing.to_owned(),
+                cause,
+                blockers,
+                waited: wait.elapsed(),
+                before: None,
+            });
+        }
+        wait.say(|| {
+            let blockers = match blockers.as_slice() {
+                [] => "somebody who holds it no more".to_owned(),
+                some => some.join("; "),
+            };
+            let name = self.name();
+            format!("a lock: {name}: {cause}: blocked by {blockers}; trying again")
+        });
+        self.locked.pause(wait, RETRY_PAUSE)
     }
 }
 
 /// The error of history and journal that do not take what is written of a migration.
 fn not_taken(tables: &Tables, name: &str, mut cause: Box<SqlError>) -> Error {
     (cause.query, cause.context) = (None, None);
-    Error::Database {
-        doing: format!(
-            "recording {name} in {} and {}",
-            tables.history, tables.journal
-        ),
-        cause,
-    }
+    let (history, journal) = (&tables.history, &tables.journal);
+    let doing = format!("recording {name} in {history} and {journal}");
+    Error::Database { doing, cause }
 }
 
 /// The width of a column that has room for the name of each of these.
@@ -523,99 +531,30 @@ pub fn named(migration: &Migration, width: usize) -> String {
 
 /// Which statement of the file this is, counted from 0, if there are several.
 pub fn statement_label(migration: &Migration, number: Option<usize>) -> Option<String> {
-    let of = migration.script.statements.len();
-    let statement = migration.script.statements.get(number?)?;
-    (of > 1).then(|| {
-        format!(
-            "statement {} of {of}: {}",
-            number.unwrap_or(0) + 1,
-            sql::verb(&migration.text[statement.range()])
-        )
-    })
+    let (of, number) = (migration.script.statements.len(), number?);
+    let verb = sql::verb(migration.statement(number)?);
+    (of > 1).then(|| format!("statement {} of {of}: {verb}", number + 1))
 }
 
-enum Attempt<'a> {
-    Done(Step),
-    /// A lock, a deadlock or a serialization failure is in the way: worth another try.
-    Locked(Box<FailedFile<'a>>),
-    /// The server refused to run the file's only statement in a transaction.
-    NeedsNoTransaction,
+/// Returns true if and only if what we put behind the file failed because it did not find what it names.
+fn is_about_our_tables(cause: &SqlError, place: Option<&Place>) -> bool {
+    let is_behind = place.is_some_and(|it| it.precision == Precision::EndOfFile);
+    let code = cause.sqlstate.as_str();
+    is_behind && (code.starts_with("42") || code == "3F000") && code != sqlstate::SYNTAX_ERROR
 }
 
-/// A file that the server refused and rolled back.
-struct FailedFile<'a> {
-    message: FileMessage<'a>,
-    failed: Failed,
-    /// The history's name, for words.
-    history: String,
-}
-
-impl FailedFile<'_> {
-    fn code(&self) -> &str {
-        self.failed.cause.code().code()
+/// With which markers a file that failed is worth another try, if it is.
+fn next_marking(failed: &Failed, migration: &Migration, marking: &Marking) -> Option<Marking> {
+    if failed.ours.is_some() || failed.error.sqlstate == sqlstate::LOCK_NOT_AVAILABLE {
+        return None;
     }
-
-    fn cause(&self) -> SqlError {
-        self.failed.error(&self.history)
-    }
-
-    fn place(&self, counts_bytes: bool) -> Option<Place> {
-        if self.failed.ours.is_some() {
-            return None;
+    match (failed.reached, marking) {
+        // None of the file has run yet: the error may come from where we put the markers.
+        (None, Marking::Usual | Marking::Dense(_)) => Some(Marking::None),
+        (Some(number), Marking::Usual) if failed.cause.position().is_none() => {
+            let stretch = message::stretch(migration, number);
+            (stretch.len() > 1).then_some(Marking::Dense(stretch))
         }
-        let sent = (self.failed.part, self.failed.prefix.as_str());
-        let (cause, reached) = (&self.failed.cause, self.failed.reached);
-        self.message.place(cause, reached, sent, counts_bytes)
-    }
-
-    /// Returns true if and only if what we put behind the file failed because it did not find what it names.
-    fn is_about_our_tables(&self, place: Option<&Place>) -> bool {
-        let is_behind = place.is_some_and(|it| it.precision == Precision::EndOfFile);
-        let code = self.code();
-        is_behind && (code.starts_with("42") || code == "3F000") && code != sqlstate::SYNTAX_ERROR
-    }
-
-    /// Whether all of the file's statements had run, and a deferred constraint failed behind them. A lone statement has no
-    /// marker behind it, so the constraint is looked up.
-    fn is_at_end(&self, migration: &Migration, locked: &mut Locked) -> Result<bool, Error> {
-        let of = migration.script.statements.len();
-        let error = &self.failed.cause;
-        let names = (error.constraint(), error.table(), error.schema());
-        let (None, 1, (Some(constraint), Some(table), Some(schema))) =
-            (self.statement(), of, names)
-        else {
-            return Ok(self.statement() == Some(of));
-        };
-        let query = format!(
-            "SELECT FROM pg_constraint WHERE condeferred AND conname = {} \
-             AND conrelid = to_regclass(format('%I.%I', {}::text, {}::text))",
-            literal(constraint),
-            literal(schema),
-            literal(table)
-        );
-        let rows = locked.ask(&query);
-        let rows = rows.map_err(|it| it.while_doing("asking about the constraint that failed"))?;
-        Ok(!rows.is_empty())
-    }
-
-    /// The statement that failed, from 0.
-    fn statement(&self) -> Option<usize> {
-        self.failed.reached
-    }
-
-    /// With which markers the file is worth another try, if it is.
-    fn next_marking(&self, migration: &Migration, marking: &Marking) -> Option<Marking> {
-        if self.failed.ours.is_some() || self.code() == sqlstate::LOCK_NOT_AVAILABLE {
-            return None;
-        }
-        match (self.failed.reached, marking) {
-            // None of the file has run yet: the error may come from where we put the markers.
-            (None, Marking::Usual | Marking::Dense(_)) => Some(Marking::None),
-            (Some(number), Marking::Usual) if self.failed.cause.position().is_none() => {
-                let stretch: Range<usize> = message::stretch(migration, number);
-                (stretch.len() > 1).then_some(Marking::Dense(stretch))
-            }
-            _ => None,
-        }
+        _ => None,
     }
 }

@@ -12,7 +12,7 @@ pub mod guard;
 pub mod record;
 pub mod tables;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 use postgres::SimpleQueryRow;
@@ -96,18 +96,17 @@ impl Observation {
     ///
     /// [`Error::HistoryElsewhere`].
     pub fn refuse_if_lost(&self, config: &Config, migrations: &[Migration]) -> Result<(), Error> {
-        let has = |it: Version| {
-            migrations
-                .binary_search_by_key(&it, |it| it.version)
-                .is_ok()
-        };
-        let is_file = |name: &String| Version::parse(name).is_some_and(has);
+        if self.history_table.is_some() {
+            return Ok(());
+        }
+        let versions: BTreeSet<Version> = migrations.iter().map(|it| it.version).collect();
+        let is_file = |name: &String| Version::parse(name).is_some_and(|it| versions.contains(&it));
         let places = self.elsewhere.iter();
         let places = places.filter(|(_, names)| names.iter().any(is_file));
         let places: Vec<String> = places.map(|(place, _)| place.clone()).collect();
-        match self.history_table.is_none() && !places.is_empty() {
-            false => Ok(()),
-            true => Err(Error::HistoryElsewhere {
+        match places.is_empty() {
+            true => Ok(()),
+            false => Err(Error::HistoryElsewhere {
                 table: config.history_table.name.clone(),
                 search_path: self.search_path.clone(),
                 places,
@@ -134,17 +133,8 @@ pub struct Observe {
 }
 
 impl Observe {
-    /// All that a plan is made from. One snapshot for all of it: bun's row and its history must be of the same moment.
-    pub fn new(config: &Config) -> Observe {
-        Observe::columns(config, Columns::ToPlan)
-    }
-
-    /// Like [`Observe::new`], with all that [`Observe::records`] reads.
-    pub fn in_detail(config: &Config) -> Observe {
-        Observe::columns(config, Columns::InDetail)
-    }
-
-    fn columns(config: &Config, columns: Columns) -> Observe {
+    /// One snapshot for all of it: bun's row and its history must be of the same moment.
+    pub fn new(config: &Config, columns: Columns) -> Observe {
         let settings = Settings {
             lock_timeout: LOCK_TIMEOUT,
             ..Settings::default()
@@ -155,37 +145,30 @@ impl Observe {
         Observe { message, look }
     }
 
-    /// The answer to the message, which is sent again while one of the tables is locked.
+    /// What the answer to the message tells, which is sent again while one of the tables is locked; and the answer itself.
     ///
     /// # Errors
     ///
     /// [`Error::TableWait`] if somebody keeps a table locked against readers until the wait is over; it names who.
+    /// [`Error::Rejected`] if the tables are another program's, or if rows may be hidden from our role: all would seem
+    /// pending. [`Error::UnexpectedAnswer`].
     pub fn read(
         &self,
         config: &Config,
         session: &mut Session,
         mut answer: Result<Answer, Trouble>,
         wait: &mut Wait,
-    ) -> Result<Answer, Error> {
-        loop {
+    ) -> Result<(Observation, Answer), Error> {
+        let answer = loop {
             match answer {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => break answer,
                 Err(trouble) => session
                     .after_lock_timeout(trouble, READING, wait)
                     .map_err(|error| blamed(config, session, error))?,
             }
             answer = session.send(&self.message);
-        }
-    }
-
-    /// What the answer tells.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Rejected`] if the tables are another program's, or if rows may be hidden from our role: all would seem
-    /// pending. [`Error::UnexpectedAnswer`].
-    pub fn observation(&self, config: &Config, answer: &Answer) -> Result<Observation, Error> {
-        let observed = self.look.observed(answer);
+        };
+        let observed = self.look.observed(&answer);
         let observed = observed.ok_or_else(|| Trouble::Unexpected.while_doing(READING))?;
         let (cause, hint) = match (&observed.shapeless, &observed.hidden) {
             (Some(lacks), _) => (
@@ -199,7 +182,7 @@ impl Observe {
                 ),
                 "run as the tables' owner, or give the role BYPASSRLS, or switch row-level security off",
             ),
-            (None, None) => return Ok(observed),
+            (None, None) => return Ok((observed, answer)),
         };
         Err(Error::Rejected {
             server: config.server.description.clone(),
@@ -215,10 +198,9 @@ impl Observe {
 ///
 /// Like [`Observe::read`].
 pub fn look(config: &Config, session: &mut Session, wait: &mut Wait) -> Result<Observation, Error> {
-    let observe = Observe::new(config);
+    let observe = Observe::new(config, Columns::ToPlan);
     let answer = session.send(&observe.message);
-    let answer = observe.read(config, session, answer, wait)?;
-    observe.observation(config, &answer)
+    Ok(observe.read(config, session, answer, wait)?.0)
 }
 
 /// The error with the sessions that keep readers out of our tables, as far as they can be found; or with the rights that
@@ -269,16 +251,14 @@ impl Look {
         let fact = answer.row(self.facts)?;
         let flag = |name: &str| fact.get(name) == Some("t");
         let text = |name: &str| fact.get(name).map(str::to_owned);
-        let (locks, history_table) = (text("locks"), text("history"));
         let mut history = read_history(answer.rows(self.records), answer.rows(self.interrupted));
         history.last_id = number(fact, "last_id");
-        let tables = match (history_table.clone(), text("journal"), locks.clone()) {
-            (Some(history), Some(journal), Some(locks)) => Some(Tables {
-                history,
-                journal,
-                locks,
-            }),
-            _ => None,
+        let tables = || {
+            Some(Tables {
+                history: text("history")?,
+                journal: text("journal")?,
+                locks: text("locks")?,
+            })
         };
         Some(Observation {
             database: text("database")?,
@@ -287,9 +267,9 @@ impl Look {
             in_recovery: flag("in_recovery"),
             counts_bytes: fact.get("encoding") == Some("SQL_ASCII"),
             standard_strings: fact.get("standard_strings") == Some("on"),
-            tables,
-            locks,
-            history_table,
+            tables: tables(),
+            locks: text("locks"),
+            history_table: text("history"),
             history,
             lock_row: number(fact, "lock_row"),
             is_ownerless: flag("is_ownerless"),
@@ -311,8 +291,7 @@ fn elsewhere(rows: &[SimpleQueryRow]) -> BTreeMap<String, Vec<String>> {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for row in rows {
         if let (Some(place), Some(name)) = (row.get("place"), row.get("name")) {
-            let names = found.entry(place.to_owned()).or_default();
-            names.push(name.to_owned());
+            (found.entry(place.to_owned()).or_default()).push(name.to_owned());
         }
     }
     found
@@ -372,15 +351,15 @@ pub struct Record {
 }
 
 impl Observe {
-    /// What the answer to [`Observe::in_detail`] tells of each version that is recorded, or started and not finished.
+    /// What the answer tells, if it is [`Columns::InDetail`], of each version that is recorded, or started and not finished.
     pub fn records(&self, answer: &Answer) -> BTreeMap<Version, Record> {
         let read = |row: &SimpleQueryRow, version: &str| {
             // Not every row has every column: what is not finished has no group, say.
             let text = |name: &str| {
-                let value = row.try_get(name).ok().flatten();
+                let value = row.try_get(name).ok()?;
                 value.filter(|it| !it.is_empty()).map(str::to_owned)
             };
-            let number = |name: &str| text(name).and_then(|it| it.parse().ok());
+            let number = |name: &str| text(name)?.parse().ok();
             let record = Record {
                 applied_at: text("applied_at"),
                 group: number("group_id"),
@@ -392,12 +371,10 @@ impl Observe {
             };
             Some((Version::parse(&text(version)?)?, record))
         };
-        let (recorded, started) = (
-            answer.rows(self.look.records),
-            answer.rows(self.look.interrupted),
-        );
-        let recorded = recorded.iter().filter_map(|row| read(row, "name"));
-        let started = started.iter().filter_map(|row| read(row, "version"));
+        let recorded = answer.rows(self.look.records).iter();
+        let started = answer.rows(self.look.interrupted).iter();
+        let recorded = recorded.filter_map(|row| read(row, "name"));
+        let started = started.filter_map(|row| read(row, "version"));
         recorded.chain(started).collect()
     }
 }

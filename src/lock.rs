@@ -83,9 +83,9 @@ use crate::history::guard::{GUARD_KEY, guard_lock, key};
 use crate::history::{self, Observation, Tables};
 use crate::migration::History;
 use crate::server::glance::Glance;
-use crate::server::message::{Access, Message, Slot};
+use crate::server::message::{Access, Message};
 use crate::server::open;
-use crate::server::session::{Answer, Session, Trouble};
+use crate::server::session::{Session, Trouble};
 use crate::server::settings::{self, Dialect, Settings, Span};
 use crate::server::wait::{Awaited, Wait};
 
@@ -131,7 +131,7 @@ pub struct Locked {
 pub enum Acquired {
     Locked(Box<Locked>, History),
     /// While we waited, somebody else did all there was to do.
-    NothingLeft(Box<Session>),
+    NothingLeft,
     /// There was no second connection to be had, for this reason; the first has been given back.
     NoConnection(String),
     /// Another runner has the lock, and no second connection: ours has been given back for it.
@@ -160,10 +160,12 @@ pub fn acquire(
             break tried.pid;
         }
         if settled(&history::look(config, &mut guard, wait)?)? {
-            return Ok(Acquired::NothingLeft(Box::new(guard)));
+            guard.close();
+            return Ok(Acquired::NothingLeft);
         }
         if wait.is_over() {
-            let holder = describe_holder(&mut guard, &tables)?;
+            let holder = holder::find(&mut guard, Some(&tables))?;
+            let holder = holder.map_or("it has just ended".to_owned(), |it| it.to_string());
             let waited = wait.elapsed();
             return Err(Error::RunnerWait { holder, waited });
         }
@@ -213,22 +215,9 @@ struct Tried {
 }
 
 /// Tries the guard, once. If it is granted, it is ours as long as this session's transaction lasts; else there is no
-/// transaction any more.
+/// transaction any more. The statement never blocks, and never fails while the history table is there.
 fn try_guard(guard: &mut Session, tables: &Tables, dialect: Dialect) -> Result<Tried, Error> {
     let doing = "taking the migration lock";
-    let (message, asked) = guard_message(tables, dialect);
-    let answer = guard.send(&message).map_err(|it| it.while_doing(doing))?;
-    let tried = read_guard(&answer, asked).ok_or_else(|| Trouble::Unexpected.while_doing(doing))?;
-    if !tried.is_granted {
-        guard
-            .roll_back()
-            .map_err(|trouble| trouble.while_doing(doing))?;
-    }
-    Ok(tried)
-}
-
-/// Never blocks, and never fails while the history table is there.
-fn guard_message(tables: &Tables, dialect: Dialect) -> (Message, Slot) {
     let settings = Settings {
         span: Span::Idle,
         ..Settings::of_catalog()
@@ -244,16 +233,20 @@ fn guard_message(tables: &Tables, dialect: Dialect) -> (Message, Slot) {
          FROM (SELECT pg_try_advisory_xact_lock({GUARD_KEY}, {key}) AS granted) t",
         guard_lock("g", &key)
     ));
-    (message, asked)
-}
-
-fn read_guard(answer: &Answer, asked: Slot) -> Option<Tried> {
-    let row: &SimpleQueryRow = answer.row(asked)?;
-    Some(Tried {
-        pid: row.get("pid")?.parse().ok()?,
-        is_granted: row.get("granted")? == "t",
-        holder_is_alone: row.get("alone")? == "t",
-    })
+    let answer = guard.send(&message).map_err(|it| it.while_doing(doing))?;
+    let read = |row: &SimpleQueryRow| {
+        Some(Tried {
+            pid: row.get("pid")?.parse().ok()?,
+            is_granted: row.get("granted")? == "t",
+            holder_is_alone: row.get("alone")? == "t",
+        })
+    };
+    let tried = answer.row(asked).and_then(read);
+    let tried = tried.ok_or_else(|| Trouble::Unexpected.while_doing(doing))?;
+    if !tried.is_granted {
+        guard.roll_back().map_err(|it| it.while_doing(doing))?;
+    }
+    Ok(tried)
 }
 
 /// Ends the guard's transaction, and with it the lock, and closes its session. Behind a pooler the session alone would
@@ -268,7 +261,7 @@ fn release_guard(mut guard: Session) {
 /// Says who is in the way, when it is time to say something.
 fn say_holder(session: &mut Session, tables: &Tables, wait: &mut Wait) -> Result<(), Error> {
     let mut found = Ok(());
-    wait.say(|| match holder::find(session, tables) {
+    wait.say(|| match holder::find(session, Some(tables)) {
         Ok(Some(holder)) => Awaited {
             whom: format!("another runner: {}", holder.who()),
             now: holder.now(),
@@ -282,11 +275,6 @@ fn say_holder(session: &mut Session, tables: &Tables, wait: &mut Wait) -> Result
     found
 }
 
-fn describe_holder(session: &mut Session, tables: &Tables) -> Result<String, Error> {
-    let holder = holder::find(session, tables)?;
-    Ok(holder.map_or("it has just ended".to_owned(), |it| it.to_string()))
-}
-
 /// Who is at work or may be, in words: a runner, or whoever left a row of bun's; none if nobody is.
 ///
 /// # Errors
@@ -297,10 +285,8 @@ pub fn at_work(session: &mut Session, observation: &Observation) -> Result<Optio
         let (id, locks) = (row.id, row.locks);
         return Ok(Some(format!("bun, alive or dead: row {id} of {locks}")));
     }
-    match &observation.tables {
-        Some(tables) => Ok(holder::find(session, tables)?.map(|it| it.to_string())),
-        None => Ok(None),
-    }
+    let holder = holder::find(session, observation.tables.as_ref())?;
+    Ok(holder.map(|it| it.to_string()))
 }
 
 impl Locked {
@@ -308,9 +294,10 @@ impl Locked {
     ///
     /// # Errors
     ///
-    /// What the connection meets.
-    pub fn ask(&mut self, query: &str) -> Result<Vec<SimpleQueryRow>, Trouble> {
-        self.work.ask(query)
+    /// What the connection meets, while doing this.
+    pub fn ask(&mut self, query: &str, doing: &str) -> Result<Vec<SimpleQueryRow>, Error> {
+        let rows = self.work.ask(query);
+        rows.map_err(|trouble| trouble.while_doing(doing))
     }
 
     /// The sessions of other programs: first as they were when the lock was taken, which costs no round trip.
@@ -321,7 +308,7 @@ impl Locked {
     pub fn strangers(&mut self) -> Result<Vec<Stranger>, Error> {
         match self.strangers.take() {
             Some(strangers) => Ok(strangers),
-            None => strangers(|query| self.ask(query)),
+            None => strangers(&mut self.work),
         }
     }
 
@@ -329,13 +316,15 @@ impl Locked {
     ///
     /// # Errors
     ///
-    /// What the connection meets.
+    /// Like [`Locked::ask`].
     pub fn ask_as_set(
         &mut self,
         sets: &[String],
         query: &str,
-    ) -> Result<Vec<SimpleQueryRow>, Trouble> {
-        self.work.ask_as_set(sets, query)
+        doing: &str,
+    ) -> Result<Vec<SimpleQueryRow>, Error> {
+        let rows = self.work.ask_as_set(sets, query);
+        rows.map_err(|trouble| trouble.while_doing(doing))
     }
 
     /// Tries something out, in a transaction that is rolled back, and again while a lock is in the way. Returns the rows of
@@ -352,14 +341,12 @@ impl Locked {
         wait: &mut Wait,
     ) -> Result<Vec<SimpleQueryRow>, Error> {
         let mut message = Message::begin(Access::Write, &settings.on(self.dialect));
-        let slots = statements.iter().map(|it| message.add(it)).last();
+        let last = statements.iter().map(|it| message.add(it)).last();
         message.add("ROLLBACK");
         message.extend(&settings::reset(&self.runner));
         loop {
             match self.work.send(&message) {
-                Ok(answer) => {
-                    return Ok(slots.map_or(Vec::new(), |slot| answer.into_rows(slot)));
-                }
+                Ok(answer) => return Ok(last.map_or(Vec::new(), |it| answer.into_rows(it))),
                 Err(trouble) => self.work.after_lock_timeout(trouble, doing, wait)?,
             }
         }
@@ -371,9 +358,8 @@ impl Locked {
     ///
     /// [`Error::ConnectionLost`] if it does not.
     pub fn ping_guard(&mut self) -> Result<(), Error> {
-        self.guard
-            .ping()
-            .map_err(|trouble| trouble.while_doing("asking the guard for a sign of life"))
+        let pong = self.guard.ping();
+        pong.map_err(|it| it.while_doing("asking the guard for a sign of life"))
     }
 
     /// A turn of waiting that holds the lock. Those who wait for the end of the guard's transaction may be what is waited
@@ -396,10 +382,8 @@ impl Locked {
              WHERE NOT w.granted AND g.pid = {}",
             self.guard_pid
         );
-        let waiting = self.ask(&waiting);
-        let waiting =
-            waiting.map_err(|it| it.while_doing("looking for who waits for the guard"))?;
-        if waiting.is_empty() {
+        let doing = "looking for who waits for the guard";
+        if self.ask(&waiting, doing)?.is_empty() {
             return Ok(());
         }
         let rolled_back = self.guard.roll_back();

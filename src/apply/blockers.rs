@@ -6,7 +6,6 @@
 
 use crate::error::Error;
 use crate::server::blocker;
-use crate::server::session::Trouble;
 use crate::sql;
 use crate::sql::quote::literal;
 use postgres::SimpleQueryRow;
@@ -20,7 +19,7 @@ use postgres::SimpleQueryRow;
 pub fn blockers(
     text: &str,
     guard: i32,
-    ask: impl FnOnce(&str) -> Result<Vec<SimpleQueryRow>, Trouble>,
+    ask: impl FnOnce(&str, &str) -> Result<Vec<SimpleQueryRow>, Error>,
 ) -> Result<Vec<String>, Error> {
     let names = sql::identifiers(text);
     let names: Vec<String> = names.iter().map(|name| literal(name)).collect();
@@ -52,12 +51,11 @@ pub fn blockers(
         words = blocker::words(),
         from = blocker::FROM,
     );
-    let rows = ask(&query).map_err(|trouble| trouble.while_doing("asking who is in the way"))?;
+    let rows = ask(&query, "asking who is in the way")?;
     let words = |row: &SimpleQueryRow| {
-        let perhaps = if row.get("perhaps") == Some("t") {
-            "perhaps "
-        } else {
-            ""
+        let perhaps = match row.get("perhaps") {
+            Some("t") => "perhaps ",
+            _ => "",
         };
         Some(format!("{perhaps}{}", row.get("blocker")?))
     };

@@ -7,9 +7,31 @@ use crate::migration::Migration;
 use crate::sql::place::{Place, Precision};
 use crate::sql::{self, Inside, sqlstate};
 
+/// The place of the error of a statement that was sent by itself: at this byte of it, if the server names one.
+pub fn in_statement(
+    migration: &Migration,
+    number: usize,
+    offset: Option<usize>,
+    error: &DbError,
+) -> Place {
+    let start = migration.script.statements.get(number);
+    let start = start.map_or(0, |it| it.range().start);
+    let (at, precision) = match offset {
+        Some(offset) => (start + offset, Precision::Exact),
+        None => (start, Precision::Statement),
+    };
+    let place = Place::of(&migration.text, at, precision);
+    in_body(place, migration, number, error)
+}
+
 /// The place itself, or a better one: where the server names no character of the file, but a line of a body in it, or
 /// quotes a name.
-pub fn in_body(place: Place, migration: &Migration, number: usize, error: &DbError) -> Place {
+pub(super) fn in_body(
+    place: Place,
+    migration: &Migration,
+    number: usize,
+    error: &DbError,
+) -> Place {
     if place.precision != Precision::Statement {
         return place;
     }

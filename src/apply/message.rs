@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use postgres::error::{DbError, ErrorPosition};
 
+use crate::lock::fence::Failed;
 use crate::migration::Migration;
 use crate::server::progress::Part;
 use crate::sql;
@@ -29,7 +30,10 @@ const SMALL_BYTES: usize = 1024;
 /// How a file is cut into parts, and marked. A part is made when it is sent: a file in memory is enough.
 pub struct FileMessage<'a> {
     migration: &'a Migration,
-    marker: Marker,
+    /// This run's, by which a marker is known from a notice of the file's.
+    token: i64,
+    /// The session's application name. A statement's number is appended to it, for others to see.
+    runner: String,
     /// The statements that have a marker, in order.
     marked: Vec<usize>,
     /// The statement that each part begins with.
@@ -55,18 +59,14 @@ pub enum Marking {
     Dense(Range<usize>),
 }
 
-/// What markers tell beside the number of the statement that comes next.
-pub struct Marker {
-    /// This run's, by which a marker is known from a notice of the file's.
-    pub token: i64,
-    /// The session's application name. The number is appended to it, for others to see.
-    pub runner: String,
-}
-
 impl<'a> FileMessage<'a> {
-    pub fn new(migration: &'a Migration, marking: &Marking, marker: Marker) -> FileMessage<'a> {
+    pub fn new(
+        migration: &'a Migration,
+        marking: &Marking,
+        token: i64,
+        runner: &str,
+    ) -> FileMessage<'a> {
         let marked = marked(migration, marking);
-        let mut marks = marked.iter().peekable();
         let mut cuts = vec![0];
         let (mut from, mut markers) = (0, 0);
         for (number, statement) in migration.script.statements.iter().enumerate() {
@@ -76,13 +76,14 @@ impl<'a> FileMessage<'a> {
                 cuts.push(number);
                 (from, markers) = (range.start, 0);
             }
-            if marks.next_if(|it| **it == number).is_some() {
+            if marked.binary_search(&number).is_ok() {
                 markers += MARKER_BYTES;
             }
         }
         FileMessage {
             migration,
-            marker,
+            token,
+            runner: runner.to_owned(),
             marked,
             cuts,
         }
@@ -113,17 +114,17 @@ impl<'a> FileMessage<'a> {
         };
         if !self.marked.is_empty() {
             part.marked = Some(first..behind);
-            for number in first..behind {
+            let statements = statements.iter().enumerate();
+            for (number, statement) in statements.take(behind).skip(first) {
                 if number == first || self.marked.binary_search(&number).is_ok() {
-                    let start = statements[number].range().start;
+                    let start = statement.range().start;
                     push(&mut part, from..start);
                     from = start;
-                    let marker = self.marker.before_statement(number, statements.len());
-                    part.text.push_str(&marker);
+                    part.text.push_str(&self.marker_before(number));
                 }
             }
             if next.is_none() {
-                part.end_marker = self.marker.text(statements.len(), "");
+                part.end_marker = self.marker(behind, "");
             }
         }
         push(&mut part, from..end);
@@ -142,51 +143,64 @@ impl<'a> FileMessage<'a> {
         (part, pieces)
     }
 
-    /// The place in the file that an error is about: where the server says, else where the statement begins that was
-    /// running. `prefix` is what was sent before the part's own text.
-    pub fn place(
-        &self,
-        error: &DbError,
-        reached: Option<usize>,
-        (part, prefix): (usize, &str),
-        counts_bytes: bool,
-    ) -> Option<Place> {
-        let text = &self.migration.text;
-        if let Some(ErrorPosition::Original(position)) = error.position() {
-            return match self.in_file(part, prefix, *position as usize, counts_bytes) {
-                Found::Before => None,
-                Found::At(offset) => Some(Place::of(text, offset, Precision::Exact)),
-                Found::Behind => Some(Place::of(text, text.len(), Precision::EndOfFile)),
-            };
-        }
-        let statements = &self.migration.script.statements;
-        let number = match reached {
-            Some(number) => number,
-            // One statement needs no marker.
-            None if statements.len() == 1 => 0,
-            None => return None,
-        };
-        let start = statements.get(number)?.range().start;
-        Some(Place::of(text, start, Precision::Statement))
+    fn marker_before(&self, number: usize) -> String {
+        let of = self.migration.script.statements.len();
+        let name = literal(&format!("{} {}/{of}", self.runner, number + 1));
+        let show = format!("PERFORM pg_catalog.set_config('application_name', {name}, true);");
+        self.marker(number, &show)
     }
 
-    /// Finds the byte of the file that a position of the server's means: counted from 1, in characters, or, where
-    /// `counts_bytes`, in bytes.
-    fn in_file(&self, number: usize, prefix: &str, position: usize, counts_bytes: bool) -> Found {
+    /// Tells that the statement of this number comes next. INFO reaches the client whatever `client_min_messages` is.
+    fn marker(&self, number: usize, besides: &str) -> String {
+        let token = self.token;
+        format!(
+            "DO LANGUAGE plpgsql $lockstep$BEGIN {besides}\
+             RAISE INFO USING ERRCODE = '{MARKER}', MESSAGE = '{token} {number}';END$lockstep$;"
+        )
+    }
+
+    /// The place in the file that an error is about: where the server says, else where the statement begins that was
+    /// running. None if a statement of ours raised the error.
+    pub fn place(&self, failed: &Failed, counts_bytes: bool) -> Option<Place> {
+        if failed.ours.is_some() {
+            return None;
+        }
+        let text = &self.migration.text;
+        if let Some(ErrorPosition::Original(position)) = failed.cause.position() {
+            let sent = (failed.part, failed.prefix.as_str());
+            let (at, precision) = self.in_file(sent, *position as usize, counts_bytes)?;
+            return Some(Place::of(text, at, precision));
+        }
+        let statements = &self.migration.script.statements;
+        // One statement needs no marker.
+        let lone = (statements.len() == 1).then_some(0);
+        let statement = statements.get(failed.reached.or(lone)?)?;
+        Some(Place::of(
+            text,
+            statement.range().start,
+            Precision::Statement,
+        ))
+    }
+
+    /// Finds the byte of the file that a position of the server's means, behind what was sent before the part: counted from
+    /// 1, in characters, or, where `counts_bytes`, in bytes. None if it lies before the file.
+    fn in_file(
+        &self,
+        (number, prefix): (usize, &str),
+        position: usize,
+        counts_bytes: bool,
+    ) -> Option<(usize, Precision)> {
         let (part, pieces) = self.part(number);
-        let Some(offset) = offset(&part.text, prefix, position, counts_bytes) else {
-            return Found::Before;
-        };
+        let offset = offset(&part.text, prefix, position, counts_bytes)?;
         if offset >= part.text.len() && number + 1 == self.cuts.len() {
-            return Found::Behind;
+            return Some((self.migration.text.len(), Precision::EndOfFile));
         }
-        match pieces.iter().rfind(|piece| piece.at <= offset) {
+        let at = match pieces.iter().rfind(|piece| piece.at <= offset) {
             // In a marker: it is about the statement behind it.
-            Some(piece) => Found::At((piece.file.start + offset - piece.at).min(piece.file.end)),
-            None => pieces
-                .first()
-                .map_or(Found::Before, |it| Found::At(it.file.start)),
-        }
+            Some(piece) => (piece.file.start + offset - piece.at).min(piece.file.end),
+            None => pieces.first()?.file.start,
+        };
+        Some((at, Precision::Exact))
     }
 }
 
@@ -198,13 +212,6 @@ pub fn offset_of(text: &str, prefix: &str, error: &DbError, counts_bytes: bool) 
     }
 }
 
-#[derive(Debug)]
-enum Found {
-    Before,
-    At(usize),
-    Behind,
-}
-
 /// The statements that have a marker, in order.
 fn marked(migration: &Migration, marking: &Marking) -> Vec<usize> {
     let dense = match marking {
@@ -213,22 +220,18 @@ fn marked(migration: &Migration, marking: &Marking) -> Vec<usize> {
         Marking::Dense(range) => range.clone(),
     };
     let mut small_in_a_row = 0;
-    let mut marked = Vec::new();
-    for (number, statement) in migration.script.statements.iter().enumerate() {
-        let text = &migration.text[statement.range()];
-        small_in_a_row = if is_small(text) {
-            small_in_a_row + 1
-        } else {
-            0
+    let is_marked = |(number, text): (usize, &str)| {
+        small_in_a_row = match is_small(text) {
+            true => small_in_a_row + 1,
+            false => 0,
         };
         let is_marked = small_in_a_row <= EACH_MARKED
             || (small_in_a_row - EACH_MARKED - 1).is_multiple_of(STRETCH)
             || dense.contains(&number);
-        if is_marked {
-            marked.push(number);
-        }
-    }
-    marked
+        is_marked.then_some(number)
+    };
+    let statements = migration.statements().enumerate();
+    statements.filter_map(is_marked).collect()
 }
 
 /// The statements that share the marker of this one, itself included.
@@ -246,23 +249,6 @@ fn is_small(statement: &str) -> bool {
     let names = sql::identifiers(statement);
     let has = |name: &str| names.iter().any(|it| it == name);
     has("values") && !has("select")
-}
-
-impl Marker {
-    fn before_statement(&self, number: usize, of: usize) -> String {
-        let name = literal(&format!("{} {}/{of}", self.runner, number + 1));
-        let show = format!("PERFORM pg_catalog.set_config('application_name', {name}, true);");
-        self.text(number, &show)
-    }
-
-    /// INFO reaches the client whatever `client_min_messages` is.
-    fn text(&self, number: usize, besides: &str) -> String {
-        let token = self.token;
-        format!(
-            "DO LANGUAGE plpgsql $lockstep$BEGIN {besides}\
-             RAISE INFO USING ERRCODE = '{MARKER}', MESSAGE = '{token} {number}';END$lockstep$;"
-        )
-    }
 }
 
 #[cfg(test)]
@@ -283,11 +269,7 @@ mod tests {
     }
 
     fn message<'a>(migration: &'a Migration, marking: &Marking) -> FileMessage<'a> {
-        let marker = Marker {
-            token: -1,
-            runner: "ไทย".to_owned(),
-        };
-        FileMessage::new(migration, marking, marker)
+        FileMessage::new(migration, marking, -1, "ไทย")
     }
 
     fn texts(message: &FileMessage<'_>) -> Vec<String> {
@@ -324,10 +306,10 @@ mod tests {
                     let (part, at) = holds(&number).expect("a piece");
                     assert_eq!(part[at..].chars().next(), text[offset..].chars().next());
                     let characters = PREFIX.chars().count() + part[..at].chars().count() + 1;
-                    let found = message.in_file(number, PREFIX, characters, false);
-                    assert!(matches!(found, Found::At(found) if found == offset));
-                    let found = message.in_file(number, PREFIX, PREFIX.len() + at + 1, true);
-                    assert!(matches!(found, Found::At(found) if found == offset));
+                    let found = message.in_file((number, PREFIX), characters, false);
+                    assert_eq!(found, Some((offset, Precision::Exact)));
+                    let found = message.in_file((number, PREFIX), PREFIX.len() + at + 1, true);
+                    assert_eq!(found, Some((offset, Precision::Exact)));
                 }
             }
         }
@@ -342,12 +324,12 @@ mod tests {
             let at = sent.find(needle).expect("it is there");
             PREFIX.chars().count() + sent[..at].chars().count() + 1
         };
-        let found = |position| message.in_file(0, PREFIX, position, false);
-        assert!(matches!(found(1), Found::Before));
-        assert!(matches!(found(1_000_000), Found::Behind));
+        let found = |position| message.in_file((0, PREFIX), position, false);
+        assert_eq!(found(1), None);
+        assert_eq!(found(1_000_000), Some((18, Precision::EndOfFile)));
         // A marker is about the statement behind it.
-        assert!(matches!(found(position("'-1 1'")), Found::At(10)));
-        assert!(matches!(found(position("'-1 0'")), Found::At(0)));
+        assert_eq!(found(position("'-1 1'")), Some((10, Precision::Exact)));
+        assert_eq!(found(position("'-1 0'")), Some((0, Precision::Exact)));
     }
 
     #[test]

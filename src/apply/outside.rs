@@ -34,18 +34,18 @@ use log::{info, warn};
 use postgres::error::DbError;
 
 use self::definition::Comparison;
-use self::find::{Found, NO_OID, Relation, index_query};
-use super::{Run, Step, Way};
-use crate::error::{Error, Failure, FailureOutcome, SqlError};
-use crate::lock::Locked;
+use self::find::{Found, NO_OID, index_query};
+use super::explain::{in_statement, name_invisible};
+use super::message::offset_of;
+use super::{Current, Way};
+use crate::error::{Error, FailureOutcome, SqlError};
 use crate::lock::fence::{Expected, Fault, Leave};
-use crate::migration::{Interrupted, Migration};
+use crate::migration::Interrupted;
 use crate::server::blocker;
-use crate::server::progress::{Part, Watch};
+use crate::server::progress::Part;
 use crate::server::session::{Quiet, Trouble};
 use crate::server::settings::{LOCK_TIMEOUT, Settings};
 use crate::server::wait::Wait;
-use crate::sql::place::{Place, Precision};
 use crate::sql::quote::literal;
 use crate::sql::{self, Kind, Outside, ReindexTarget, sqlstate};
 
@@ -63,104 +63,55 @@ fn settings() -> Settings {
     }
 }
 
-/// A migration that is run outside a transaction.
-pub(super) struct Alone<'r, 'a, 'w> {
-    run: &'r Run<'a>,
-    locked: &'r mut Locked,
-    migration: &'r Migration,
-    watch: &'r mut Watch<'w>,
-    /// The statement that is run, counted from 0.
-    number: usize,
-    /// The settings that the file made before it: each statement begins in a clean session.
-    sets: Vec<String>,
-}
-
-impl<'a> Run<'a> {
-    pub(super) fn outside<'r, 'w>(
-        &'r self,
-        locked: &'r mut Locked,
-        migration: &'r Migration,
-        watch: &'r mut Watch<'w>,
-    ) -> Alone<'r, 'a, 'w> {
-        Alone {
-            run: self,
-            locked,
-            migration,
-            watch,
-            number: 0,
-            sets: Vec::new(),
-        }
+impl<'r> Current<'r> {
+    /// What an earlier run has left unfinished of the migration.
+    fn unfinished(&self) -> Option<&'r Interrupted> {
+        let mut interrupted = self.run.history.interrupted.iter();
+        interrupted.find(|it| it.version == self.migration.version)
     }
 
-    fn unfinished(&self, migration: &Migration) -> Option<&Interrupted> {
-        let mut interrupted = self.history.interrupted.iter();
-        interrupted.find(|it| it.version == migration.version)
-    }
-}
-
-/// What becomes of a fenced transaction of our own: it has committed, or the migration needs no more.
-enum Written<T> {
-    Committed(T),
-    NoMore(Step),
-}
-
-impl Alone<'_, '_, '_> {
     /// Runs one statement outside a transaction: the file's only one, or one of a file that its author wants outside.
-    /// `statement` is what the lexer knows of it; none if only the server knew that it cannot run inside.
-    pub(super) fn run(
+    pub(super) fn run_outside(
         &mut self,
-        statement: Option<&Outside>,
-        mut expected: Expected,
+        statement: &Outside,
         wait: &mut Wait,
-    ) -> Result<Step, Error> {
-        let unfinished = self.run.unfinished(self.migration);
+    ) -> Result<(), Fault> {
+        let unfinished = self.unfinished();
         let unfinished = unfinished.filter(|it| it.had_started(self.number));
         // Whether what is there complete is of this statement.
         let mut is_ours = unfinished.is_some_and(|it| self.may_be_work_of(it));
         // Whether what is there half done can be of this statement.
         let mut was_started = unfinished.is_some();
-        if let Some(statement) = statement {
-            self.refuse_partitioned(statement)?;
-        }
+        self.refuse_partitioned(statement)?;
         loop {
             let found = self.look(statement, was_started)?;
             // A start is noted only for work that is not there yet. So whoever finds the note and the work knows that
             // the one did the other.
-            let note = (found != Found::Done).then(|| {
-                let notable = notable(&self.text(), statement);
-                notable.or_else(|| Some(String::new()))
-            });
-            let expected_now = expected.clone();
-            if note.is_some() {
-                expected = self.unrecorded();
-            }
-            let leave = match self.begin(note, &expected_now)? {
-                Written::Committed(leave) => leave,
-                Written::NoMore(step) => return Ok(step),
-            };
+            let text = notable(self.text(), statement);
+            let leave = self.begin((found != Found::Done).then_some(Some(text.as_str())))?;
             match (found, statement) {
                 (Found::Done, _) if is_ours => {
                     info!("{}: the earlier run had done its work", self.name());
-                    return self.finish(statement, &expected);
+                    return self.finish(statement);
                 }
-                (Found::InvalidIndex, Some(Outside::CreateIndex { index, table, .. })) => {
+                (Found::InvalidIndex, Outside::CreateIndex { index, table }) => {
                     self.drop_index(&leave, index, table)?;
                     continue;
                 }
-                (Found::PendingDetach, Some(Outside::DetachPartition { table, partition }))
+                (Found::PendingDetach, Outside::DetachPartition { table, partition })
                     if was_started =>
                 {
                     self.finalize_detach(&leave, table, partition)?;
-                    return self.finish(statement, &expected);
+                    return self.finish(statement);
                 }
                 _ => {}
             }
             self.locked.ping_guard()?;
             let Some(error) = self.execute(&leave)? else {
-                return self.finish(statement, &expected);
+                return self.finish(statement);
             };
             if !may_pass(&error) {
-                let outcome = match expected {
+                let outcome = match self.expected() {
                     // Nothing was noted, so the record of what was to be rolled back stands.
                     Expected::Record(..) => FailureOutcome::RolledBack,
                     Expected::NoneOf(_) => FailureOutcome::OutsideTransaction {
@@ -171,35 +122,21 @@ impl Alone<'_, '_, '_> {
             }
             // What this leaves is what an interruption leaves.
             (was_started, is_ours) = (true, true);
-            let doing = self.migration.path.display().to_string();
-            self.try_again(&doing, SqlError::from(&*error), wait)?;
-            if let Some(statement) = statement {
-                self.remove_reindexed(&leave, statement)?;
-            }
+            let cause = SqlError::from(&*error);
+            self.try_again(self.text(), &self.path(), cause, wait)?;
+            self.remove_reindexed(&leave, statement)?;
         }
     }
 
-    fn name(&self) -> &str {
-        &self.migration.file_name
-    }
-
     /// The statement's text.
-    fn text(&self) -> String {
-        let statement = self.migration.script.statements.get(self.number);
-        statement.map_or(String::new(), |it| {
-            self.migration.text[it.range()].to_owned()
-        })
-    }
-
-    /// What a migration that was begun must find in the history.
-    fn unrecorded(&self) -> Expected {
-        Expected::NoneOf(vec![self.migration.version])
+    fn text(&self) -> &'r str {
+        self.migration.statement(self.number).unwrap_or_default()
     }
 
     /// Asks the catalog, waits while another session builds the index, and refuses an index that is in the way.
-    fn look(&mut self, statement: Option<&Outside>, was_started: bool) -> Result<Found, Error> {
-        let Some(Outside::CreateIndex { index, table, .. }) = statement else {
-            return self.find(&self.text(), statement);
+    fn look(&mut self, statement: &Outside, was_started: bool) -> Result<Found, Fault> {
+        let Outside::CreateIndex { index, table } = statement else {
+            return Ok(self.find(self.text(), statement)?);
         };
         let found = self.built_index(index, table)?;
         match found {
@@ -211,60 +148,50 @@ impl Alone<'_, '_, '_> {
     }
 
     /// If an earlier run started this migration outside a transaction and did not finish it: waits until its session has
-    /// ended, and removes what it left, whatever the file says now. Returns a step if the migration needs no more.
-    pub(super) fn settle_unfinished(mut self) -> Result<Option<Step>, Error> {
-        let Some(unfinished) = self.run.unfinished(self.migration) else {
-            return Ok(None);
+    /// ended, and removes what it left, whatever the file says now. Returns true if and only if the migration is done.
+    pub(super) fn settle_unfinished(&mut self) -> Result<bool, Fault> {
+        let Some(unfinished) = self.unfinished() else {
+            return Ok(false);
         };
         let runner = &unfinished.runner;
         let version = self.migration.version.to_string();
         info!(version = version.as_str(); "{}: an earlier run did not finish it ({runner})", self.name());
         self.wait_for_session(runner)?;
         self.sets = steps::settings_before(self.migration, unfinished.done.unwrap_or(0));
-        if let Some(step) = self.remove_leftovers(unfinished)? {
-            return Ok(Some(step));
-        }
+        self.remove_leftovers(unfinished)?;
         match (self.run.way, unfinished.rollback) {
             (Way::Up { .. }, Some(_)) => self.settle_rollback(unfinished),
-            _ => Ok(None),
+            _ => Ok(false),
         }
     }
 
     /// Removes what an unfinished run of this migration has left, whatever the file says now: the INVALID index that it
-    /// was building, or the copies that a rebuild makes. Returns a step if the migration needs no more.
-    fn remove_leftovers(&mut self, unfinished: &Interrupted) -> Result<Option<Step>, Error> {
+    /// was building, or the copies that a rebuild makes.
+    fn remove_leftovers(&mut self, unfinished: &Interrupted) -> Result<(), Fault> {
         let text = unfinished.statement.as_deref().unwrap_or_default();
-        let Some(statement) = only_statement(text) else {
-            return Ok(None);
-        };
-        match &statement {
-            Outside::CreateIndex { index, table, .. } => {
-                if self.built_index(index, table)? != Found::InvalidIndex {
-                    return Ok(None);
+        match only_statement(text) {
+            Some(Outside::CreateIndex { index, table }) => {
+                if self.built_index(&index, &table)? != Found::InvalidIndex {
+                    return Ok(());
                 }
-                let comparison = self.compare(text, index, table)?;
-                if !matches!(comparison, Comparison::Same) {
+                if !matches!(self.compare(text, &index, &table)?, Comparison::Same) {
                     // If it is still in the way, that is an error soon.
                     warn!(
                         "{}: the INVALID index \"{index}\" on {table} cannot be proved to be what the earlier run left; \
                          it stays",
                         self.name()
                     );
-                    return Ok(None);
+                    return Ok(());
                 }
+                let leave = self.begin(None)?;
+                Ok(self.drop_index(&leave, &index, &table)?)
             }
-            Outside::ReindexConcurrently { .. } => {}
-            _ => return Ok(None),
+            Some(reindex @ Outside::ReindexConcurrently { .. }) => {
+                let leave = self.begin(None)?;
+                Ok(self.remove_reindexed(&leave, &reindex)?)
+            }
+            _ => Ok(()),
         }
-        let leave = match self.begin(None, &self.unrecorded())? {
-            Written::Committed(leave) => leave,
-            Written::NoMore(step) => return Ok(Some(step)),
-        };
-        match &statement {
-            Outside::CreateIndex { index, table, .. } => self.drop_index(&leave, index, table)?,
-            reindex => self.remove_reindexed(&leave, reindex)?,
-        }
-        Ok(None)
     }
 
     /// Removes the copies that a `REINDEX … CONCURRENTLY` has left; there is nothing to remove of other statements.
@@ -272,16 +199,12 @@ impl Alone<'_, '_, '_> {
         let Outside::ReindexConcurrently { target, name } = statement else {
             return Ok(());
         };
-        let query = self.leftovers(*target, name.as_deref().unwrap_or_default())?;
+        let query = self.leftovers(*target, name.as_deref())?;
         let doing = format!("looking for what {} left", self.name());
         let mut wait = Wait::new(self.run.signals, self.run.config.lock_wait);
         loop {
-            let rows = self
-                .locked
-                .ask(&query)
-                .map_err(|trouble| trouble.while_doing(&doing))?;
             let mut busy = None;
-            for row in &rows {
+            for row in self.locked.ask(&query, &doing)? {
                 let name = row.get("name").unwrap_or_default();
                 match row.get("busy") {
                     Some("f") => self.drop_leftover(leave, name)?,
@@ -296,99 +219,66 @@ impl Alone<'_, '_, '_> {
     }
 
     /// The query for the copies that the rebuilding of this has left.
-    fn leftovers(&mut self, target: ReindexTarget, name: &str) -> Result<String, Error> {
+    fn leftovers(&mut self, target: ReindexTarget, name: Option<&str>) -> Result<String, Error> {
+        let name = name.unwrap_or_default();
         let relation = match target {
             ReindexTarget::Table | ReindexTarget::Index => self.oid_of(name)?,
-            ReindexTarget::Schema | ReindexTarget::Database | ReindexTarget::System => {
-                NO_OID.to_owned()
-            }
+            _ => NO_OID.to_owned(),
         };
         Ok(leftovers::query(target, &relation, name))
     }
 
     /// Whether the statement, which has failed, has left something for the next run to finish or to remove.
-    fn has_left(&mut self, statement: Option<&Outside>) -> Result<bool, Error> {
-        if let Some(Outside::ReindexConcurrently { target, name }) = statement {
-            let query = self.leftovers(*target, name.as_deref().unwrap_or_default())?;
-            let rows = self.locked.ask(&query);
-            let rows = rows.map_err(|trouble| trouble.while_doing("looking for what is left"))?;
+    fn has_left(&mut self, statement: &Outside) -> Result<bool, Error> {
+        if let Outside::ReindexConcurrently { target, name } = statement {
+            let query = self.leftovers(*target, name.as_deref())?;
+            let rows = self.locked.ask(&query, "looking for what is left")?;
             return Ok(!rows.is_empty());
         }
-        let found = self.find(&self.text(), statement)?;
         Ok(matches!(
-            found,
+            self.find(self.text(), statement)?,
             Found::InvalidIndex | Found::IndexInTheMaking | Found::PendingDetach
         ))
     }
 
     /// Makes sure, in a fenced transaction, that the lock and the guard are ours, and notes the start in the journal if
     /// that is to be noted, with the statement if that is to be, too.
-    fn begin(
-        &mut self,
-        note: Option<Option<String>>,
-        expected: &Expected,
-    ) -> Result<Written<Leave>, Error> {
+    fn begin(&mut self, note: Option<Option<&str>>) -> Result<Leave, Fault> {
+        let (run, migration) = (self.run, self.migration);
         let doing = format!("noting the start of {}", self.name());
-        let mut wait = Wait::new(self.run.signals, self.run.config.ddl_lock_retry);
-        let mut fenced = self.locked.transaction(expected, settings());
+        let mut fenced = self.locked.transaction(&self.expected(), settings());
         if let Some(text) = note {
-            let done = steps::done(self.migration, self.number);
-            self.run
-                .note(&mut fenced, self.migration, done, text.as_deref());
+            run.note(&mut fenced, migration, self.number, text);
         }
-        let outcome = fenced.commit_to_run_alone(&doing, &mut wait);
-        self.written(outcome, None)
+        let leave = fenced.commit_to_run_alone(&doing, &mut run.lock_retry())?;
+        self.is_noted |= note.is_some();
+        Ok(leave)
     }
 
     /// Checks what was built, and records it.
-    fn finish(&mut self, statement: Option<&Outside>, expected: &Expected) -> Result<Step, Error> {
+    fn finish(&mut self, statement: &Outside) -> Result<(), Fault> {
         let doing = format!("recording {}", self.name());
         let built = match statement {
-            Some(Outside::CreateIndex { index, table, .. }) => {
-                Some((index, table, self.oid_of(table)?))
-            }
+            Outside::CreateIndex { index, table } => Some((index, table, self.oid_of(table)?)),
             _ => None,
         };
-        let mut wait = Wait::new(self.run.signals, self.run.config.ddl_lock_retry);
-        let mut fenced = self.locked.transaction(expected, settings());
+        let mut fenced = self.locked.transaction(&self.expected(), settings());
         steps::settle(self.run, &mut fenced, self.migration, self.number);
         if let Some((index, _, oid)) = &built {
-            fenced.refuse_if(
-                format!(
-                    "NOT EXISTS (SELECT FROM ({}) q WHERE q.found = 'done')",
-                    index_query(index, oid)
-                ),
-                sqlstate::INVALID_INDEX,
-            );
+            let query = index_query(index, oid);
+            let is_not = format!("NOT EXISTS (SELECT FROM ({query}) q WHERE q.found = 'done')");
+            fenced.refuse_if(is_not, sqlstate::INVALID_INDEX);
         }
-        let outcome = fenced.commit(&doing, &mut wait);
-        let built = built.map(|(index, table, _)| format!("index \"{index}\" on {table}"));
-        Ok(match self.written(outcome, built)? {
-            Written::Committed(()) => Step::Done,
-            Written::NoMore(step) => step,
-        })
-    }
-
-    /// What became of a fenced transaction; `built` is what an index that is not valid is called.
-    fn written<T>(
-        &self,
-        outcome: Result<T, Fault>,
-        built: Option<String>,
-    ) -> Result<Written<T>, Error> {
-        match outcome {
-            Ok(value) => Ok(Written::Committed(value)),
-            Err(Fault::DoneByOthers) => Ok(Written::NoMore(Step::DoneByOthers)),
-            Err(Fault::Error(error)) => Err(error.after(self.run.before())),
-            Err(Fault::Refused(mut cause)) if cause.sqlstate == sqlstate::INVALID_INDEX => {
-                if let Some(built) = built {
-                    cause.message = format!("{built} is INVALID, or is not on that table");
-                }
+        match (fenced.commit(&doing, &mut self.run.lock_retry()), built) {
+            (Err(Fault::Refused(mut cause)), Some((index, table, _)))
+                if cause.sqlstate == sqlstate::INVALID_INDEX =>
+            {
+                cause.message =
+                    format!("index \"{index}\" on {table} is INVALID, or is not on that table");
                 let outcome = FailureOutcome::OutsideTransaction { left: true };
-                Err(self.failure(*cause, None, outcome))
+                Err(self.failure(*cause, None, None, outcome))
             }
-            Err(Fault::Refused(cause)) => {
-                Err(super::not_taken(self.locked.tables(), self.name(), cause))
-            }
+            (outcome, _) => outcome,
         }
     }
 
@@ -400,10 +290,10 @@ impl Alone<'_, '_, '_> {
             statement: Some(self.number),
             ..Part::default()
         };
-        let nothing_else = (String::new(), String::new());
-        self.watch.begin(self.locked.token(), &part, nothing_else);
-        let outcome = self.locked.alone(leave, &self.sets, message, self.watch);
-        let _ = self.watch.end(outcome.as_ref().err());
+        let watch = &mut self.watch;
+        watch.begin(self.locked.token(), &part, (String::new(), String::new()));
+        let outcome = self.locked.alone(leave, &self.sets, message, watch);
+        self.watch.end(outcome.as_ref().err());
         match outcome {
             Ok(()) => Ok(None),
             Err(Trouble::Sql(cause)) => Ok(Some(cause)),
@@ -420,38 +310,30 @@ impl Alone<'_, '_, '_> {
     }
 
     /// The error of the statement itself, whose text was sent behind `prefix`.
-    fn statement_failure(&self, error: &DbError, prefix: &str, outcome: FailureOutcome) -> Error {
-        let start = self.migration.script.statements.get(self.number);
-        let start = start.map_or(0, |it| it.range().start);
-        let counts_bytes = self.run.counts_bytes;
-        let offset = super::message::offset_of(&self.text(), prefix, error, counts_bytes);
-        let (offset, precision) = match offset {
-            Some(offset) => (start + offset, Precision::Exact),
-            None => (start, Precision::Statement),
-        };
-        let place = Place::of(&self.migration.text, offset, precision);
-        let place = super::explain::in_body(place, self.migration, self.number, error);
+    fn statement_failure(&self, error: &DbError, prefix: &str, outcome: FailureOutcome) -> Fault {
+        let (migration, number) = (self.migration, self.number);
+        let offset = offset_of(self.text(), prefix, error, self.run.counts_bytes);
+        let place = in_statement(migration, number, offset, error);
         let mut cause = SqlError::from(error);
-        super::explain::name_invisible(&mut cause, Some(&place));
-        self.failure(cause, Some(place), outcome)
+        name_invisible(&mut cause, Some(&place));
+        self.failure(cause, Some(place), Some(number), outcome)
     }
 
-    fn failure(&self, cause: SqlError, place: Option<Place>, outcome: FailureOutcome) -> Error {
-        let label = place.as_ref().map(|_| self.number);
-        Error::Migration(Box::new(Failure {
-            file: self.migration.path.display().to_string(),
-            place,
-            cause,
-            statement: label
-                .and_then(|number| super::statement_label(self.migration, Some(number))),
-            outcome: match outcome {
-                FailureOutcome::OutsideTransaction { .. } if self.number > 0 => {
-                    FailureOutcome::Partly { done: self.number }
-                }
-                outcome => self.run.outcome(self.migration, outcome),
-            },
-            before: self.run.before(),
-        }))
+    /// The error of a migration that is not begun, or goes neither on nor back.
+    fn refuse(
+        &self,
+        code: &str,
+        message: String,
+        detail: Option<String>,
+        hint: Option<String>,
+    ) -> Fault {
+        let cause = SqlError {
+            message,
+            detail,
+            hint,
+            ..SqlError::ours(code, "")
+        };
+        self.failure(cause, None, None, FailureOutcome::NotBegun)
     }
 
     /// CONCURRENTLY waits, without a deadline, for every transaction that is older than it, whoever has it. Whoever wonders
@@ -469,8 +351,7 @@ impl Alone<'_, '_, '_> {
             blocker::FROM,
             self.locked.guard_pid()
         );
-        let rows = self.locked.ask(&query);
-        let rows = rows.map_err(|trouble| trouble.while_doing("looking for older transactions"))?;
+        let rows = self.locked.ask(&query, "looking for older transactions")?;
         let version = self.migration.version.to_string();
         for holder in rows.iter().filter_map(|row| row.get("holder")) {
             info!(version = version.as_str(); "{} may have to wait for {holder}", self.name());
@@ -484,6 +365,7 @@ impl Alone<'_, '_, '_> {
     fn wait_for_session(&mut self, runner: &str) -> Result<(), Error> {
         let mut wait = Wait::new(self.run.signals, self.run.config.lock_wait);
         loop {
+            // The guard may be another one after each wait.
             let query = format!(
                 "SELECT pid, state, left(query, 60) AS query FROM pg_stat_activity \
                  WHERE datname = current_database() AND application_name = {} AND pid NOT IN (pg_backend_pid(), {}) \
@@ -492,14 +374,11 @@ impl Alone<'_, '_, '_> {
                 self.locked.guard_pid(),
             );
             let doing = "looking for the session of an interrupted run";
-            let rows = self
-                .locked
-                .ask(&query)
-                .map_err(|trouble| trouble.while_doing(doing))?;
+            let rows = self.locked.ask(&query, doing)?;
             let Some(row) = rows.first() else {
                 return Ok(());
             };
-            let pid = row.get("pid").unwrap_or("?").to_owned();
+            let pid = row.get("pid").unwrap_or("?");
             let query = row.get("query").map(sql::verb);
             let query = query.unwrap_or_else(|| "what is not for us to see".to_owned());
             let orphan =
@@ -520,19 +399,19 @@ impl Alone<'_, '_, '_> {
         warn!("{name}: dropping the INVALID index {index} that an unfinished build left");
         let doing = format!("dropping the INVALID index that {name} left");
         let drop = format!("DROP INDEX CONCURRENTLY IF EXISTS {index}");
-        let outcome = self.repair(leave, &drop, &doing);
-        if let Err(Error::Database { cause, .. }) = &outcome
-            && cause.sqlstate == sqlstate::INSUFFICIENT_PRIVILEGE
-            && index.starts_with(TOAST)
-        {
+        match self.repair(leave, &drop, &doing) {
             // The owner of a table may rebuild its TOAST index, and not drop what that left. Another rebuild does not mind.
-            let name = self.name();
-            warn!(
-                "{name}: {index} stays: {cause}; it does no harm, and a superuser may drop it: {drop}"
-            );
-            return Ok(());
+            Err(Error::Database { cause, .. })
+                if cause.sqlstate == sqlstate::INSUFFICIENT_PRIVILEGE
+                    && index.starts_with(TOAST) =>
+            {
+                warn!(
+                    "{name}: {index} stays: {cause}; it does no harm, and a superuser may drop it: {drop}"
+                );
+                Ok(())
+            }
+            outcome => outcome,
         }
-        outcome
     }
 
     fn finalize_detach(
@@ -541,60 +420,35 @@ impl Alone<'_, '_, '_> {
         table: &str,
         partition: &str,
     ) -> Result<(), Error> {
-        let doing = format!("finishing what {} began", self.name());
-        info!(
-            "{}: finishing the detach of {partition} that was begun",
-            self.name()
-        );
+        let name = self.name();
+        info!("{name}: finishing the detach of {partition} that was begun");
         let finalize = format!("ALTER TABLE {table} DETACH PARTITION {partition} FINALIZE");
-        self.repair(leave, &finalize, &doing)
+        self.repair(leave, &finalize, &format!("finishing what {name} began"))
     }
 
     /// Runs a repairing statement under the session settings of the statement that it repairs.
     fn repair(&mut self, leave: &Leave, statement: &str, doing: &str) -> Result<(), Error> {
-        let mut wait = Wait::new(self.run.signals, self.run.config.ddl_lock_retry);
+        let mut wait = self.run.lock_retry();
         loop {
-            match self
-                .locked
-                .alone(leave, &[], statement.to_owned(), &mut Quiet)
-            {
+            let text = statement.to_owned();
+            match self.locked.alone(leave, &[], text, &mut Quiet) {
                 Err(Trouble::Sql(cause)) if may_pass(&cause) => {
-                    self.try_again(doing, SqlError::from(&*cause), &mut wait)?;
+                    self.try_again(statement, doing, SqlError::from(&*cause), &mut wait)?;
                 }
                 outcome => return outcome.map_err(|trouble| trouble.while_doing(doing)),
             }
         }
     }
 
-    /// Waits a little before a statement that met a lock is tried again.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::TableWait`] at the deadline.
-    fn try_again(&mut self, doing: &str, cause: SqlError, wait: &mut Wait) -> Result<(), Error> {
-        let cause = Box::new(cause);
-        if wait.is_over() {
-            return Err(Error::TableWait {
-                doing: doing.to_owned(),
-                cause,
-                blockers: Vec::new(),
-                waited: wait.elapsed(),
-                before: Some(self.run.before()),
-            });
-        }
-        wait.say(|| format!("a lock: {doing}: {cause}; trying again"));
-        self.locked.pause(wait, super::RETRY_PAUSE)
-    }
-
     /// One turn of waiting for another session.
     ///
     /// # Errors
     ///
-    /// [`Error::SessionWait`] at the deadline; what [`Locked::pause`] says.
+    /// [`Error::SessionWait`] at the deadline; what [`crate::lock::Locked::pause`] says.
     fn wait_for(&mut self, session: String, wait: &mut Wait) -> Result<(), Error> {
         if wait.is_over() {
             return Err(Error::SessionWait {
-                doing: self.migration.path.display().to_string(),
+                doing: self.path(),
                 session,
                 waited: wait.elapsed(),
                 before: self.run.before(),
@@ -605,14 +459,13 @@ impl Alone<'_, '_, '_> {
     }
 }
 
-/// The text of a statement, if what it leaves has to be known by that, and no password can be in it. Comments
-/// may hold whatever people write, at any length.
-fn notable(text: &str, statement: Option<&Outside>) -> Option<String> {
-    let is_notable = match statement {
-        None | Some(Outside::Other) => sql::verb(text).starts_with("DROP "),
-        Some(_) => true,
-    };
-    is_notable.then(|| sql::without_comments(text))
+/// The text of a statement, if what it leaves has to be known by that, and no password can be in it; else nothing.
+/// Comments may hold whatever people write, at any length.
+fn notable(text: &str, statement: &Outside) -> String {
+    match statement {
+        Outside::Other if !sql::verb(text).starts_with("DROP ") => String::new(),
+        _ => sql::without_comments(text),
+    }
 }
 
 /// What the lexer knows of a text that is one statement which cannot run in a transaction, or may not.

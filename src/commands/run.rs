@@ -12,7 +12,7 @@ use crate::apply::outside::partitioned;
 use crate::config::{Config, TableName};
 use crate::error::{Before, Error};
 use crate::files;
-use crate::history::{self, Observation, Observe, tables};
+use crate::history::{self, Columns, Observation, Observe, tables};
 use crate::lock::fence::{Expected, Fault, Fenced};
 use crate::lock::row::{create_tables, wait_for_bun};
 use crate::lock::{self, Acquired, Locked};
@@ -51,13 +51,12 @@ pub struct FirstLook {
 pub fn look(config: &Config, signals: &Signals, waited: Option<Wait>) -> Result<FirstLook, Error> {
     let runner = application_name(&config.server);
     let mut patience = Wait::new(signals, config.database_wait);
-    let observe = Observe::new(config);
+    let observe = Observe::new(config, Columns::ToPlan);
     let (mut session, answer) =
         open::open(&config.server, &runner, &observe.message, &mut patience)?;
     let again = waited.is_some();
     let mut wait = waited.unwrap_or_else(|| Wait::new(signals, config.lock_wait));
-    let answer = observe.read(config, &mut session, answer, &mut wait)?;
-    let observation = observe.observation(config, &answer)?;
+    let (observation, _) = observe.read(config, &mut session, answer, &mut wait)?;
     let version = &observation.server_version;
     let major = version.split(|c: char| !c.is_ascii_digit()).next();
     let major = major.and_then(|it| it.parse::<u32>().ok());
@@ -170,8 +169,8 @@ impl Held {
     /// [`Error::Rejected`]; what the connection meets.
     pub fn refuse_unless_erasable(&mut self, config: &Config, why: &str) -> Result<(), Error> {
         let query = tables::lacks_to_erase(self.locked.tables());
-        let rows = self.locked.ask(&query);
-        let rows = rows.map_err(|it| it.while_doing("asking for the rights on the history"))?;
+        let doing = "asking for the rights on the history";
+        let rows = self.locked.ask(&query, doing)?;
         match rows.iter().find_map(|row| row.get("lacks")) {
             Some(lacks) => Err(lacking(config, why, &self.observation.user, lacks)),
             None => Ok(()),
@@ -345,10 +344,7 @@ fn attempt(
                 Err(error) => held.work(|_| Err(error)),
             }
         }
-        Acquired::NothingLeft(session) => {
-            session.close();
-            Ok(Some(Obtained::NothingLeft))
-        }
+        Acquired::NothingLeft => Ok(Some(Obtained::NothingLeft)),
         Acquired::NoConnection(cause) => {
             let waited = patience.elapsed();
             let second = format!("a second connection: {cause}");

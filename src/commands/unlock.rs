@@ -136,7 +136,7 @@ fn suspects(session: &mut Session, wait: &Wait) -> Result<(Vec<String>, Vec<Stri
     let patience = Wait::new(wait.signals(), SHORT_TRANSACTION);
     let mut seen: Option<Vec<Stranger>> = None;
     loop {
-        let now = lock::strangers(|query| session.ask(query))?;
+        let now = lock::strangers(session)?;
         let is_busy = |it: &&Stranger| {
             let is_same = |seen: &Stranger| seen.transaction == it.transaction;
             let was_busy = |seen: &Vec<Stranger>| seen.iter().any(is_same);

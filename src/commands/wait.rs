@@ -8,7 +8,7 @@ use super::{Answer, Context};
 use crate::config::Config;
 use crate::error::{BunRow, Error};
 use crate::files;
-use crate::history::{Observation, Observe};
+use crate::history::{Columns, Observation, Observe};
 use crate::migration::Migration;
 use crate::plan::Plan;
 use crate::server::open;
@@ -84,7 +84,7 @@ fn look(
     runner: &str,
     wait: &mut Wait,
 ) -> Result<(Session, Observation), Error> {
-    let observe = Observe::new(config);
+    let observe = Observe::new(config, Columns::ToPlan);
     let (mut open, answer) = match session {
         Some(mut open) => {
             let answer = open.send(&observe.message);
@@ -92,8 +92,7 @@ fn look(
         }
         None => open::open(&config.server, runner, &observe.message, wait)?,
     };
-    let answer = observe.read(config, &mut open, answer, wait)?;
-    let observation = observe.observation(config, &answer)?;
+    let (observation, _) = observe.read(config, &mut open, answer, wait)?;
     Ok((open, observation))
 }
 

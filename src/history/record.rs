@@ -3,7 +3,6 @@
 
 use super::Tables;
 use crate::migration::{Migration, Version};
-use crate::sql::Checksum;
 use crate::sql::quote::literal;
 
 /// The condition under which a row of the history records the version.
@@ -84,17 +83,8 @@ pub fn record_unrun(tables: &Tables, files: &[&Migration], group: i64, runner: &
     )
 }
 
-/// How much of a file that runs outside a transaction is done.
-#[derive(Clone, Copy)]
-pub struct Done {
-    /// How many of its statements.
-    pub count: usize,
-    /// Of those statements; of the whole file, if there are none.
-    pub checksum: Checksum,
-}
-
-/// Statements that note in the journal that a migration is about to run outside a transaction, or goes on to do so, from
-/// its statement with this number on; and the statement itself, if what it leaves has to be known by that. Other
+/// Statements that note in the journal that a migration is about to run outside a transaction, or goes on to do so, when so
+/// many of its statements are done; and the statement itself, if what it leaves has to be known by that. Other
 /// statements are not noted: there may be a password in them.
 ///
 /// An early journal has no columns for the two. It gets them, or, if the table is not our role's to alter, does without:
@@ -103,14 +93,11 @@ pub fn start(
     tables: &Tables,
     migration: &Migration,
     runner: &str,
-    done: Done,
+    done: usize,
     statement: Option<&str>,
-) -> Vec<String> {
+) -> [String; 2] {
     let (journal, version) = (&tables.journal, migration.version);
-    let Done {
-        count: done,
-        checksum,
-    } = done;
+    let checksum = migration.checksum_of(done);
     let note = format!(
         "INSERT INTO {journal} AS j (version, file_name, checksum, started_at, runner) \
          VALUES ('{version}', {file_name}, '{checksum}', clock_timestamp(), {runner}) \
@@ -132,32 +119,25 @@ pub fn start(
         regclass = literal(journal),
         statement = statement.map_or("NULL".to_owned(), literal),
     );
-    vec![
-        note,
-        format!("DO LANGUAGE plpgsql {}", literal(&with_columns)),
-    ]
+    let with_columns = format!("DO LANGUAGE plpgsql {}", literal(&with_columns));
+    [note, with_columns]
 }
 
-/// Statements that take the records of a migration back, and note in the journal that its rollback is about to run
-/// outside a transaction; `note` is [`start`]'s.
-pub fn take_back(
-    tables: &Tables,
-    version: Version,
-    which: &str,
-    group: i64,
-    note: Vec<String>,
-) -> Vec<String> {
-    let mut statements = vec![format!(
+/// The statement that takes records back, which are these rows.
+pub fn take_back(tables: &Tables, which: &str) -> String {
+    format!(
         "DELETE FROM {history} WHERE {which}",
         history = tables.history
-    )];
-    statements.extend(note);
-    statements.push(format!(
+    )
+}
+
+/// The statement that makes of the note of a start that of a rollback, of a migration that was of this group.
+pub fn note_rollback(tables: &Tables, version: Version, group: i64) -> String {
+    format!(
         "UPDATE {journal} SET history_id = {} WHERE version = '{version}'",
         group.saturating_neg(),
         journal = tables.journal
-    ));
-    statements
+    )
 }
 
 /// The statement that records the checksum of a file as it is now.
@@ -172,12 +152,12 @@ pub fn mend(tables: &Tables, migration: &Migration) -> String {
 }
 
 /// Statements that take the record with this id, of the version `from`, along to that of the file.
-pub fn rename(tables: &Tables, migration: &Migration, from: Version, id: i64) -> Vec<String> {
+pub fn rename(tables: &Tables, migration: &Migration, from: Version, id: i64) -> [String; 3] {
     let (to, file_name) = (migration.version, literal(&migration.file_name));
     let Tables {
         history, journal, ..
     } = tables;
-    vec![
+    [
         format!("DELETE FROM {journal} WHERE version = '{to}'"),
         format!("UPDATE {history} SET name = '{to}' WHERE id = {id}"),
         format!(
@@ -187,21 +167,20 @@ pub fn rename(tables: &Tables, migration: &Migration, from: Version, id: i64) ->
 }
 
 /// Statements that leave no trace of a migration in history and journal; `which` are its records.
-pub fn erase(tables: &Tables, version: Version, which: &str) -> Vec<String> {
-    let Tables {
-        history, journal, ..
-    } = tables;
-    vec![
-        format!("DELETE FROM {history} WHERE {which}"),
+pub fn erase(tables: &Tables, version: Version, which: &str) -> [String; 2] {
+    let journal = &tables.journal;
+    [
+        take_back(tables, which),
         format!("DELETE FROM {journal} WHERE version = '{version}'"),
     ]
 }
 
 /// The statement that counts, in the journal, how many of a file's statements are done.
-pub fn count(tables: &Tables, version: Version, done: Done) -> String {
-    let Done { count, checksum } = done;
+pub fn count(tables: &Tables, migration: &Migration, done: usize) -> String {
     format!(
-        "UPDATE {journal} SET done = {count}, checksum = '{checksum}', statement = NULL WHERE version = '{version}'",
+        "UPDATE {journal} SET done = {done}, checksum = '{}', statement = NULL WHERE version = '{}'",
+        migration.checksum_of(done),
+        migration.version,
         journal = tables.journal
     )
 }

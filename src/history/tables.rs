@@ -69,10 +69,8 @@ pub fn create(config: &Config) -> (Message, Look) {
              history_id BIGINT, statement VARCHAR, done BIGINT",
         ),
     ];
-    let blocks: String = tables
-        .iter()
-        .map(|(table, columns)| create_table(table, columns))
-        .collect();
+    let blocks = tables.map(|(table, columns)| create_table(table, columns));
+    let blocks = blocks.concat();
     message.add(format!(
         "DO LANGUAGE plpgsql $lockstep$ BEGIN {blocks} END $lockstep$"
     ));

@@ -3,10 +3,12 @@
 //! What is written in it is added as values; the text, the settings around it, the retries and the reading of what came
 //! of it are here, once. The checks are plain statements, which raise by [`guard::fail`].
 
+use postgres::error::DbError;
+
 use super::Locked;
 use crate::error::{Error, SqlError};
 use crate::history::guard::{self, WORK_KEY, key};
-use crate::history::record::{self, Done, Started};
+use crate::history::record::{self, Started};
 use crate::migration::{Migration, Version};
 use crate::server::message::{Access, Message};
 use crate::server::progress::{Part, Watch};
@@ -42,7 +44,7 @@ pub struct Fenced<'a> {
 /// Leave to run a statement outside a transaction: a fenced transaction has committed, in which G held the guard.
 pub struct Leave(());
 
-/// Why a fenced transaction did not commit.
+/// Why a fenced transaction did not commit, or what several of them do goes no further.
 pub enum Fault {
     /// Somebody else recorded the version, or took its record away, while the row was ours: a bun that lives, and whose
     /// own row was deleted under its feet.
@@ -52,68 +54,45 @@ pub enum Fault {
     Error(Error),
 }
 
-/// What came of a file's transaction.
-pub enum Ran {
-    Committed,
-    /// The server refused it, and rolled it back.
-    Failed(Box<Failed>),
-    /// It is committed, but what the file left in the session could not be reset.
-    NotReset(Trouble),
-    /// Nobody knows.
-    Lost(Trouble),
+impl From<Error> for Fault {
+    fn from(error: Error) -> Fault {
+        Fault::Error(error)
+    }
 }
 
-/// A file's transaction that was rolled back.
+/// A file's transaction that the server refused, and that was rolled back.
 pub struct Failed {
-    pub cause: postgres::error::DbError,
+    pub cause: DbError,
+    /// What the server said, or what it means if a statement of ours raised it.
+    pub error: SqlError,
     /// The SQLSTATE of ours, if one of our own statements raised it.
     pub ours: Option<&'static str>,
     /// The part of the file that was running.
     pub part: usize,
     /// What we had put before that part's own text.
     pub prefix: String,
+    /// The statement that was about to run by then, counted from 0; one past the last means that all had run.
     pub reached: Option<usize>,
 }
 
-/// What a failed transaction asks of whoever sent it.
-pub enum Verdict {
-    DoneByOthers,
-    LockLost,
-    /// A lock, a deadlock or a serialization failure is in the way: worth another try.
-    TryAgain,
-    /// It cannot run in a transaction, or not in one that has written, or it commits by itself.
-    NotInTransaction,
-    Refused,
-}
-
 impl Failed {
-    pub fn verdict(&self) -> Verdict {
-        match (self.ours, self.cause.code().code()) {
-            (Some(sqlstate::ALREADY_RECORDED | sqlstate::NO_LONGER_RECORDED), _) => {
-                Verdict::DoneByOthers
-            }
-            (Some(sqlstate::LOCK_LOST), _) => Verdict::LockLost,
-            (Some(sqlstate::WORK_LOCKED), _)
-            | (
-                None,
-                sqlstate::LOCK_NOT_AVAILABLE
+    /// Returns true if and only if a lock, a deadlock or a serialization failure is in the way: worth another try.
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self.error.sqlstate.as_str(),
+            sqlstate::WORK_LOCKED
+                | sqlstate::LOCK_NOT_AVAILABLE
                 | sqlstate::DEADLOCK_DETECTED
-                | sqlstate::SERIALIZATION_FAILURE,
-            ) => Verdict::TryAgain,
-            (
-                None,
-                sqlstate::ACTIVE_SQL_TRANSACTION | sqlstate::INVALID_TRANSACTION_TERMINATION,
-            ) => Verdict::NotInTransaction,
-            _ => Verdict::Refused,
-        }
+                | sqlstate::SERIALIZATION_FAILURE
+        )
     }
 
-    /// What the server said, or what it means if a statement of ours raised it. `history` is that table's name.
-    pub fn error(&self, history: &str) -> SqlError {
-        match self.ours {
-            Some(code) => SqlError::ours(code, history),
-            None => SqlError::from(&self.cause),
-        }
+    /// Returns true if and only if it cannot run in a transaction, or not in one that has written, or commits by itself.
+    pub fn needs_no_transaction(&self) -> bool {
+        matches!(
+            self.error.sqlstate.as_str(),
+            sqlstate::ACTIVE_SQL_TRANSACTION | sqlstate::INVALID_TRANSACTION_TERMINATION
+        )
     }
 }
 
@@ -254,8 +233,7 @@ impl<'a> Fenced<'a> {
             history = locked.tables.history,
             version = migration.version,
         );
-        self.checks
-            .push((format!("NOT {recorded}"), sqlstate::NOT_RECORDED));
+        self.refuse_if(format!("NOT {recorded}"), sqlstate::NOT_RECORDED);
         self.proof = Some(recorded);
         self.records = true;
     }
@@ -304,9 +282,11 @@ impl<'a> Fenced<'a> {
         self.check_erased(version, &which);
     }
 
-    /// Notes in the journal that the migration is about to run outside a transaction, after what is done.
-    pub fn note(&mut self, migration: &Migration, done: Done, statement: Option<&str>) {
-        let note = self.start(migration, done, statement);
+    /// Notes in the journal that the migration is about to run outside a transaction, when so many of its statements are
+    /// done.
+    pub fn note(&mut self, migration: &Migration, done: usize, statement: Option<&str>) {
+        let session = self.locked.alone_name();
+        let note = record::start(&self.locked.tables, migration, &session, done, statement);
         self.work.extend(note);
     }
 
@@ -315,31 +295,28 @@ impl<'a> Fenced<'a> {
         &mut self,
         migration: &Migration,
         (ids, group): (&[i64], i64),
-        done: Done,
+        done: usize,
         statement: Option<&str>,
     ) {
-        let note = self.start(migration, done, statement);
-        let which = self.locked.all_records(migration.version, ids);
-        let tables = &self.locked.tables;
-        let back = record::take_back(tables, migration.version, &which, group, note);
-        self.work.extend(back);
-        self.check_erased(migration.version, &which);
+        let version = migration.version;
+        let which = self.locked.all_records(version, ids);
+        let take_back = record::take_back(&self.locked.tables, &which);
+        self.work.push(take_back);
+        self.note(migration, done, statement);
+        let rollback = record::note_rollback(&self.locked.tables, version, group);
+        self.work.push(rollback);
+        self.check_erased(version, &which);
     }
 
     /// Counts how many of the migration's statements are done.
-    pub fn count(&mut self, version: Version, done: Done) {
-        let count = record::count(&self.locked.tables, version, done);
+    pub fn count(&mut self, migration: &Migration, done: usize) {
+        let count = record::count(&self.locked.tables, migration, done);
         self.work.push(count);
     }
 
     /// Fails the transaction, with this SQLSTATE of ours, if the condition is true at its end.
     pub fn refuse_if(&mut self, condition: String, code: &'static str) {
         self.checks.push((condition, code));
-    }
-
-    fn start(&self, migration: &Migration, done: Done, statement: Option<&str>) -> Vec<String> {
-        let session = self.locked.alone_name();
-        record::start(&self.locked.tables, migration, &session, done, statement)
     }
 
     fn check_erased(&mut self, version: Version, which: &str) {
@@ -380,26 +357,25 @@ impl<'a> Fenced<'a> {
             let Err(trouble) = self.locked.work.send(&message) else {
                 return Ok(self.locked);
             };
-            let cause = match &trouble {
-                Trouble::Sql(cause) => cause,
-                _ => return Err(Fault::Error(trouble.while_doing(doing))),
+            let Trouble::Sql(cause) = &trouble else {
+                return Err(Fault::Error(trouble.while_doing(doing)));
             };
             let ours = guard::raised(cause, self.locked.token);
-            let lock = match ours {
-                Some(sqlstate::WORK_LOCKED) => Some(SqlError::ours(sqlstate::WORK_LOCKED, "")),
-                None if cause.code().code() == sqlstate::LOCK_NOT_AVAILABLE => {
-                    Some(SqlError::from(&**cause))
+            match self.locked.fault(cause, ours) {
+                Fault::Refused(lock)
+                    if matches!(
+                        lock.sqlstate.as_str(),
+                        sqlstate::WORK_LOCKED | sqlstate::LOCK_NOT_AVAILABLE
+                    ) =>
+                {
+                    self.locked.work.roll_back_and_wait(*lock, doing, wait)?;
                 }
-                _ => None,
-            };
-            if let Some(lock) = lock {
-                let retried = self.locked.work.roll_back_and_wait(lock, doing, wait);
-                retried.map_err(Fault::Error)?;
-                continue;
+                fault => {
+                    let rolled_back = self.locked.work.roll_back();
+                    rolled_back.map_err(|it| it.while_doing(doing))?;
+                    return Err(fault);
+                }
             }
-            let rolled_back = self.locked.work.roll_back();
-            rolled_back.map_err(|it| Fault::Error(it.while_doing(doing)))?;
-            return Err(self.locked.fault(cause, ours));
         }
     }
 
@@ -415,7 +391,17 @@ impl<'a> Fenced<'a> {
     }
 
     /// Runs a file in the transaction, and commits. A file of several parts is as many messages, in one transaction.
-    pub fn run(self, parts: impl IntoIterator<Item = Part>, watch: &mut Watch<'_>) -> Ran {
+    ///
+    /// # Errors
+    ///
+    /// Like [`Fenced::commit`], but what the server refuses is returned as it is. Of a lost connection nobody knows whether
+    /// it committed.
+    pub fn run(
+        self,
+        parts: impl IntoIterator<Item = Part>,
+        doing: &str,
+        watch: &mut Watch<'_>,
+    ) -> Result<Result<(), Box<Failed>>, Fault> {
         let comment = format!("/* lockstep {} */ ", watch.file_name());
         let mut prefix = format!("{comment}{};\n", self.before.text());
         let mut parts = parts.into_iter().enumerate().peekable();
@@ -430,49 +416,55 @@ impl<'a> Fenced<'a> {
             let outcome = self.locked.work.execute_patiently(text, watch);
             let reached = watch.end(outcome.as_ref().err());
             match outcome {
-                Ok(()) => {}
+                Ok(()) => prefix = format!("{comment}{RESTORE_STRINGS};\n"),
                 Err(Trouble::Sql(cause)) => {
-                    return self.failed(*cause, number, prefix, reached);
+                    return self.failed(*cause, (number, prefix, reached), doing);
                 }
-                Err(trouble) => return Ran::Lost(trouble),
+                Err(trouble) => {
+                    let doing = format!("{doing}, which may or may not be committed");
+                    return Err(Fault::Error(trouble.while_doing(&doing)));
+                }
             }
-            prefix = format!("{comment}{RESTORE_STRINGS};\n");
         }
         self.locked.recorded += i64::from(self.records);
-        Ran::Committed
+        Ok(Ok(()))
     }
 
     /// Rolls back, and finds out whether there was anything to: an error behind the commit is one of the reset.
     fn failed(
         self,
-        cause: postgres::error::DbError,
-        part: usize,
-        prefix: String,
-        reached: Option<usize>,
-    ) -> Ran {
+        cause: DbError,
+        (part, prefix, reached): (usize, String, Option<usize>),
+        doing: &str,
+    ) -> Result<Result<(), Box<Failed>>, Fault> {
         let ours = guard::raised(&cause, self.locked.token);
         let reset = settings::reset(&self.locked.runner);
         let mut first = vec!["ROLLBACK".to_owned()];
         first.extend(reset);
         let mut message = Message::behind(&first, &Settings::default());
-        let proven = message.add(format!(
-            "SELECT {} AS proven",
-            self.proof.as_deref().unwrap_or("false")
-        ));
+        let proof = self.proof.as_deref().unwrap_or("false");
+        let proven = message.add(format!("SELECT {proof} AS proven"));
         // The first error is the one that counts: if the connection breaks now, the next message says so.
         if let Ok(answer) = self.locked.work.send(&message)
             && ours.is_none()
             && answer.row(proven).and_then(|row| row.get("proven")) == Some("t")
         {
-            return Ran::NotReset(Trouble::Sql(Box::new(cause)));
+            let doing = format!("resetting the session after {doing}, which is committed");
+            return Err(Fault::Error(
+                Trouble::Sql(Box::new(cause)).while_doing(&doing),
+            ));
         }
-        Ran::Failed(Box::new(Failed {
-            cause,
-            ours,
-            part,
-            prefix,
-            reached,
-        }))
+        match self.locked.fault(&cause, ours) {
+            Fault::Refused(error) => Ok(Err(Box::new(Failed {
+                cause,
+                error: *error,
+                ours,
+                part,
+                prefix,
+                reached,
+            }))),
+            fault => Err(fault),
+        }
     }
 
     /// What follows the file. Its deferred constraints belong to it, so they are checked under its role, its search_path
@@ -533,7 +525,7 @@ const RESTORE_STRINGS: &str = "SELECT pg_catalog.set_config('standard_conforming
     pg_catalog.current_setting('lockstep.strings'), true)";
 
 impl Locked {
-    fn fault(&self, cause: &postgres::error::DbError, ours: Option<&'static str>) -> Fault {
+    fn fault(&self, cause: &DbError, ours: Option<&'static str>) -> Fault {
         match ours {
             Some(sqlstate::LOCK_LOST) => Fault::Error(self.lost()),
             Some(sqlstate::OTHER_SERVER) => Fault::Error(Error::OtherServer),

@@ -10,7 +10,7 @@ use crate::history::Tables;
 use crate::history::guard::{guard_lock, key};
 use crate::server::blocker::{self, age};
 use crate::server::glance::Seen;
-use crate::server::session::{Session, Trouble};
+use crate::server::session::Session;
 use crate::sql;
 
 /// The runner that holds the guard, as far as our role may see it: of other roles' sessions the server shows the
@@ -62,12 +62,15 @@ impl fmt::Display for IndexBuild {
     }
 }
 
-/// Asks who holds the guard; none if nobody does.
+/// Asks who holds the guard; none if nobody does, as nobody can without our tables. On a standby nobody is seen.
 ///
 /// # Errors
 ///
 /// What the connection meets.
-pub fn find(session: &mut Session, tables: &Tables) -> Result<Option<Holder>, Error> {
+pub fn find(session: &mut Session, tables: Option<&Tables>) -> Result<Option<Holder>, Error> {
+    let Some(tables) = tables else {
+        return Ok(None);
+    };
     let rows = session.ask(&query(tables));
     let rows = rows.map_err(|trouble| trouble.while_doing("asking who holds the lock"))?;
     Ok(rows.first().map(read))
@@ -92,10 +95,8 @@ pub struct Stranger {
 /// # Errors
 ///
 /// What the connection meets.
-pub fn strangers(
-    ask: impl FnOnce(&str) -> Result<Vec<SimpleQueryRow>, Trouble>,
-) -> Result<Vec<Stranger>, Error> {
-    let rows = ask(&strangers_query());
+pub fn strangers(session: &mut Session) -> Result<Vec<Stranger>, Error> {
+    let rows = session.ask(&strangers_query());
     let rows = rows.map_err(|trouble| trouble.while_doing("asking who else is connected"))?;
     Ok(rows.iter().map(Stranger::read).collect())
 }
@@ -227,9 +228,8 @@ fn rfc3339(time: &str) -> String {
 
 fn read(row: &SimpleQueryRow) -> Holder {
     let text = |name: &str| {
-        row.get(name)
-            .filter(|value| !value.is_empty())
-            .map(str::to_owned)
+        let text = row.get(name).filter(|it| !it.is_empty());
+        text.map(str::to_owned)
     };
     Holder {
         pid: text("pid").unwrap_or_default(),
@@ -257,31 +257,31 @@ impl Holder {
     /// Who it is.
     pub fn who(&self) -> String {
         let application = self.application.as_deref().map(without_process);
-        let address = self.address.as_ref().map(|it| format!("from {it}"));
         listed([
-            Some(format!("pid {}", self.pid)),
-            application.map(str::to_owned),
-            address,
+            said("pid ", Some(&self.pid)),
+            said("", application),
+            said("from ", self.address.as_ref()),
         ])
     }
 
     /// What it does, and for how long it has.
     pub fn now(&self) -> String {
-        let lasting = |time: &Option<String>| time.as_ref().map(|it| format!("for {it}"));
-        match &self.work {
-            None => listed([lasting(&self.held_for)]),
-            Some(work) => listed([
-                work.migration
-                    .as_deref()
-                    .map(|it| format!("running {}", name::title(it))),
-                work.statement.as_ref().map(|it| format!("statement {it}")),
-                work.sql.as_deref().map(sql::verb),
-                lasting(&work.running_for),
-                work.waits_for.as_ref().map(|it| format!("blocked by {it}")),
-                work.index_build.as_ref().map(IndexBuild::to_string),
-            ]),
-        }
+        let Some(work) = &self.work else {
+            return listed([said("for ", self.held_for.as_ref())]);
+        };
+        listed([
+            said("running ", work.migration.as_deref().map(name::title)),
+            said("statement ", work.statement.as_ref()),
+            said("", work.sql.as_deref().map(sql::verb)),
+            said("for ", work.running_for.as_ref()),
+            said("blocked by ", work.waits_for.as_ref()),
+            said("", work.index_build.as_ref()),
+        ])
     }
+}
+
+fn said(what: &str, value: Option<impl fmt::Display>) -> Option<String> {
+    value.map(|it| format!("{what}{it}"))
 }
 
 fn listed<const N: usize>(parts: [Option<String>; N]) -> String {

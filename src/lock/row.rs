@@ -25,6 +25,14 @@ const ORPHAN_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the release waits for a lock on its own row.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
+fn settings(lock_timeout: Duration, commit: Commit) -> Settings {
+    Settings {
+        lock_timeout,
+        commit,
+        ..Settings::of_catalog()
+    }
+}
+
 /// The message that writes our row, or takes a dead run's over, and reads the history behind it.
 pub(super) struct Write {
     pub message: Message,
@@ -37,12 +45,8 @@ impl Write {
     /// The guard is asserted once the row is written, and so locked: an orphan that asserted it before could take the row
     /// of a successor over, who got the guard in between.
     pub fn new(config: &Config, tables: &Tables, guard_pid: i32, observed: &Observation) -> Write {
-        let settings = Settings {
-            lock_timeout: ORPHAN_TIMEOUT,
-            commit: Commit::Local,
-            ..Settings::of_catalog()
-        };
-        let mut message = Message::begin(Access::Write, &settings.on(observed.dialect));
+        let settings = settings(ORPHAN_TIMEOUT, Commit::Local).on(observed.dialect);
+        let mut message = Message::begin(Access::Write, &settings);
         if !observed.standard_strings {
             // For the session: our lexer relies on it.
             message.add("SET standard_conforming_strings TO on");
@@ -111,12 +115,8 @@ impl Write {
 
 /// The message that deletes our row, with a commit that is on disk when it returns.
 pub(super) fn release(tables: &Tables, table_name: &str, token: i64, dialect: Dialect) -> Message {
-    let settings = Settings {
-        lock_timeout: RELEASE_TIMEOUT,
-        commit: Commit::Durable,
-        ..Settings::of_catalog()
-    };
-    let mut message = Message::begin(Access::Write, &settings.on(dialect));
+    let settings = settings(RELEASE_TIMEOUT, Commit::Durable).on(dialect);
+    let mut message = Message::begin(Access::Write, &settings);
     message.add(format!(
         "DELETE FROM {} WHERE table_name = {} AND id = {token}",
         tables.locks,
@@ -165,11 +165,7 @@ pub fn delete(
     id: i64,
     wait: &mut Wait,
 ) -> Result<bool, Error> {
-    let settings = Settings {
-        lock_timeout: ORPHAN_TIMEOUT,
-        commit: Commit::Local,
-        ..Settings::of_catalog()
-    };
+    let settings = settings(ORPHAN_TIMEOUT, Commit::Local);
     let mut message = Message::begin(Access::Write, &settings);
     let deleted = message.add(format!(
         "DELETE FROM {locks} WHERE table_name = {} AND id = {id} RETURNING id",

@@ -6,11 +6,10 @@ use std::collections::BTreeMap;
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::history::{Observation, Observe, Record};
+use crate::history::{Columns, Observation, Observe, Record};
 use crate::lock::{self, Holder, Stranger};
 use crate::migration::Version;
 use crate::server::open;
-use crate::server::session::Session;
 use crate::server::wait::Wait;
 use crate::signals::Signals;
 
@@ -52,21 +51,19 @@ pub enum LockState {
 /// [`Error::TableWait`] if a table of ours is locked against readers until `MIGRATION_LOCK_WAIT_SECONDS` are over; what
 /// the connection meets.
 pub fn ask(config: &Config, runner: &str, signals: &Signals) -> Result<Facts, Error> {
-    let observe = Observe::in_detail(config);
+    let observe = Observe::new(config, Columns::InDetail);
     let mut patience = Wait::new(signals, config.database_wait);
     let (mut session, answer) =
         open::open(&config.server, runner, &observe.message, &mut patience)?;
     let mut wait = Wait::new(signals, config.lock_wait);
-    let mut answer = observe.read(config, &mut session, answer, &mut wait)?;
+    let (mut observation, mut answer) = observe.read(config, &mut session, answer, &mut wait)?;
     let mut ownerless = None;
     loop {
-        let observation = observe.observation(config, &answer)?;
-        let holder = holder(&mut session, &observation)?;
+        let holder = lock::holder(&mut session, observation.tables.as_ref())?;
         let lock = match (observation.lock_row, holder) {
             (Some(id), waiting) if id > 0 => LockState::Bun {
                 id,
-                suspects: lock::strangers(|query| session.ask(query))?
-                    .iter()
+                suspects: (lock::strangers(&mut session)?.iter())
                     .map(Stranger::to_string)
                     .collect(),
                 waiting,
@@ -77,7 +74,7 @@ pub fn ask(config: &Config, runner: &str, signals: &Signals) -> Result<Facts, Er
             (Some(id), None) if ownerless != Some(id) => {
                 ownerless = Some(id);
                 let again = session.send(&observe.message);
-                answer = observe.read(config, &mut session, again, &mut wait)?;
+                (observation, answer) = observe.read(config, &mut session, again, &mut wait)?;
                 continue;
             }
             (Some(id), None) => LockState::Stale { id },
@@ -89,13 +86,5 @@ pub fn ask(config: &Config, runner: &str, signals: &Signals) -> Result<Facts, Er
             records: observe.records(&answer),
             lock,
         });
-    }
-}
-
-/// Who holds the guard. Without our tables nobody can; on a standby nobody is seen.
-fn holder(session: &mut Session, observation: &Observation) -> Result<Option<Holder>, Error> {
-    match &observation.tables {
-        Some(tables) => lock::holder(session, tables),
-        None => Ok(None),
     }
 }

@@ -7,13 +7,13 @@
 use log::warn;
 
 use super::definition::{self, Comparison};
-use super::{Alone, Found};
-use crate::error::{Error, FailureOutcome, SqlError};
+use super::{Current, Found};
+use crate::error::Error;
+use crate::lock::fence::Fault;
 use crate::server::settings::{LOCK_TIMEOUT, Settings};
-use crate::server::wait::Wait;
 use crate::sql::{quote, sqlstate};
 
-impl Alone<'_, '_, '_> {
+impl Current<'_> {
     /// Compares the index of this name, in the table's schema, with what the statement would build.
     pub(super) fn compare(
         &mut self,
@@ -21,27 +21,24 @@ impl Alone<'_, '_, '_> {
         index: &str,
         table: &str,
     ) -> Result<Comparison, Error> {
-        let settings = Settings {
-            lock_timeout: LOCK_TIMEOUT,
-            ..Settings::default()
-        };
-        let table = self.relation(table)?;
-        let compared = table.and_then(|table| definition::statements(statement, index, &table));
+        let relation = self.relation(table)?;
+        let compared = relation.and_then(|it| definition::statements(statement, index, &it));
         let Some(compared) = compared else {
             return Ok(definition::unknown(
                 "the table is not there, or the statement is not understood",
             ));
         };
         let statements: Vec<String> = self.sets.iter().cloned().chain(compared).collect();
-        let doing = format!(
-            "comparing the index \"{index}\" with that of {}",
-            self.name()
-        );
-        let mut wait = Wait::new(self.run.signals, self.run.config.ddl_lock_retry);
+        let name = self.name();
+        let doing = format!("comparing the index \"{index}\" with that of {name}");
+        let settings = Settings {
+            lock_timeout: LOCK_TIMEOUT,
+            ..Settings::default()
+        };
+        let mut wait = self.run.lock_retry();
         let rows = self
             .locked
-            .try_out(settings, &statements, &doing, &mut wait)
-            .map_err(|error| error.after(self.run.before()))?;
+            .try_out(settings, &statements, &doing, &mut wait)?;
         Ok(definition::read(&rows))
     }
 
@@ -51,41 +48,33 @@ impl Alone<'_, '_, '_> {
         index: &str,
         table: &str,
         was_started: bool,
-    ) -> Result<(), Error> {
+    ) -> Result<(), Fault> {
         let name = self.index_name(index, table)?;
-        let drop =
-            format!("so it is not ours to remove: DROP INDEX CONCURRENTLY {name}; then run again.");
-        let (message, detail, hint) = if was_started {
-            match self.compare(&self.text(), index, table)? {
+        let (what, detail, whose) = match was_started {
+            false => (
+                "was there before, and is INVALID",
+                None,
+                "This migration did not leave it",
+            ),
+            true => match self.compare(self.text(), index, table)? {
                 Comparison::Same => return Ok(()),
                 Comparison::Differs { present, wanted } => (
-                    "is INVALID, and another one than this file builds".to_owned(),
+                    "is INVALID, and another one than this file builds",
                     Some(definitions(&present, &wanted)),
-                    format!("No run of this file left it, {drop}"),
+                    "No run of this file left it",
                 ),
                 Comparison::Unknown { why, present } => (
-                    "is INVALID, and whether this file's statement left it cannot be found out"
-                        .to_owned(),
+                    "is INVALID, and whether this file's statement left it cannot be found out",
                     Some(format!("{why}\nthe index that is there: {present}")),
-                    format!("It may be somebody else's, {drop}"),
+                    "It may be somebody else's",
                 ),
-            }
-        } else {
-            (
-                "was there before, and is INVALID".to_owned(),
-                None,
-                format!("This migration did not leave it, {drop}"),
-            )
+            },
         };
-        let cause = SqlError {
-            sqlstate: sqlstate::INVALID_INDEX.to_owned(),
-            message: format!("index \"{index}\" on {table} {message}"),
-            detail,
-            hint: Some(hint),
-            query: None,
-            context: None,
-        };
-        Err(self.failure(cause, None, FailureOutcome::NotBegun))
+        let message = format!("index \"{index}\" on {table} {what}");
+        let hint = format!(
+            "{whose}, so it is not ours to remove: DROP INDEX CONCURRENTLY {name}; then run again."
+        );
+        Err(self.refuse(sqlstate::INVALID_INDEX, message, detail, Some(hint)))
     }
 
     /// Refuses a valid index under the statement's name that is another one than the statement's.
@@ -94,8 +83,8 @@ impl Alone<'_, '_, '_> {
         index: &str,
         table: &str,
         found: Found,
-    ) -> Result<(), Error> {
-        let statement = &self.text();
+    ) -> Result<(), Fault> {
+        let statement = self.text();
         let (present, wanted) = match self.compare(statement, index, table)? {
             Comparison::Same => return Ok(()),
             Comparison::Differs { present, wanted } => (present, wanted),
@@ -111,27 +100,20 @@ impl Alone<'_, '_, '_> {
                 return Ok(());
             }
         };
-        let name = self.index_name(index, table)?;
-        let cause = SqlError {
-            sqlstate: sqlstate::OTHER_INDEX.to_owned(),
-            message: format!(
-                "index \"{index}\" is there already, and is another one than this file builds"
-            ),
-            detail: Some(definitions(&present, &wanted)),
-            hint: Some(format!(
-                "Give the file's index a name of its own; or, if nobody needs the one that is there: \
-                 DROP INDEX CONCURRENTLY {name}; then run again."
-            )),
-            query: None,
-            context: None,
-        };
-        Err(self.failure(cause, None, FailureOutcome::NotBegun))
+        let message =
+            format!("index \"{index}\" is there already, and is another one than this file builds");
+        let hint = format!(
+            "Give the file's index a name of its own; or, if nobody needs the one that is there: \
+             DROP INDEX CONCURRENTLY {}; then run again.",
+            self.index_name(index, table)?
+        );
+        let detail = definitions(&present, &wanted);
+        Err(self.refuse(sqlstate::OTHER_INDEX, message, Some(detail), Some(hint)))
     }
 
     /// The qualified and quoted name of an index: it lives in its table's schema.
     pub(super) fn index_name(&mut self, index: &str, table: &str) -> Result<String, Error> {
-        let table = self.relation(table)?;
-        Ok(match table {
+        Ok(match self.relation(table)? {
             // Behind a schema, a keyword is a name like any other.
             Some(table) => format!("{}.{}", table.schema, quote::bare_or_quoted(index)),
             None => quote::identifier(index),

@@ -13,7 +13,7 @@
 
 use postgres::SimpleQueryRow;
 
-use super::Relation;
+use super::find::Relation;
 use crate::sql;
 use crate::sql::quote::literal;
 
@@ -32,7 +32,21 @@ pub(super) enum Comparison {
 ///
 /// The statement is read under the role's `search_path`, as when it runs; all else under the catalog's.
 pub(super) fn statements(statement: &str, index: &str, table: &Relation) -> Option<[String; 2]> {
-    let copy = Copy::of(table);
+    // An empty copy of the table: a temporary one, or, where our role may make none, one beside the table, which whoever
+    // may create indexes there may create too. And what its type is called in a definition.
+    let (create, copy, own_type) = match table.may_be_temporary {
+        true => (
+            "CREATE TEMPORARY TABLE",
+            format!("pg_temp.{}", table.name),
+            "pg_temp",
+        ),
+        false => (
+            "CREATE TABLE",
+            format!("{}.{COPY}_table", table.schema),
+            COPY,
+        ),
+    };
+    let original = format!("{}.{}", table.schema, table.name);
     let block = format!(
         "DECLARE
            the_answer pg_catalog.refcursor := '{CURSOR}';
@@ -60,15 +74,15 @@ pub(super) fn statements(statement: &str, index: &str, table: &Relation) -> Opti
                p.definition AS present, w.definition AS wanted
              FROM (SELECT) one LEFT JOIN p ON true LEFT JOIN w ON true;
          END",
-        create_table = literal(&format!("CREATE {} (LIKE {})", copy.created, table.qualified)),
-        create_index = literal(&sql::index_on(statement, COPY, &copy.name)?),
+        create_table = literal(&format!("{create} {copy} (LIKE {original})")),
+        create_index = literal(&sql::index_on(statement, COPY, &copy)?),
         shape = shape("i", "c"),
         index = literal(index),
         table = table.oid,
-        on_copy = literal(&format!("INDEX {COPY} ON {} ", copy.name)),
-        on_table = literal(&format!("{} ", table.qualified)),
-        copy = literal(&copy.name),
-        own_type = literal(copy.own_type),
+        on_copy = literal(&format!("INDEX {COPY} ON {copy} ")),
+        on_table = literal(&format!("{original} ")),
+        copy = literal(&copy),
+        own_type = literal(own_type),
     );
     // The block may hold whatever the statement holds, so a dollar quote could end too soon.
     Some([
@@ -82,37 +96,6 @@ const CURSOR: &str = "lockstep_definitions";
 /// What the index on the copy is called: a name of its own, since the copy may have to stand beside the table.
 const COPY: &str = "lockstep_copy";
 
-/// The empty copy of a table: a temporary one, or, where our role may make none, one beside the table, which whoever
-/// may create indexes there may create too.
-struct Copy {
-    /// As in `CREATE`.
-    created: String,
-    name: String,
-    /// What its type is called in a definition.
-    own_type: &'static str,
-}
-
-impl Copy {
-    fn of(table: &Relation) -> Copy {
-        if table.may_be_temporary {
-            let name = format!("pg_temp.{}", table.name);
-            let (created, own_type) = (format!("TEMPORARY TABLE {name}"), "pg_temp");
-            return Copy {
-                created,
-                name,
-                own_type,
-            };
-        }
-        let name = format!("{}.{COPY}_table", table.schema);
-        let created = format!("TABLE {name}");
-        Copy {
-            created,
-            name,
-            own_type: COPY,
-        }
-    }
-}
-
 /// All that makes an index what it is, as one text; `i` is its row in `pg_index`, `c` that in `pg_class`. It wants a
 /// `search_path` of `pg_catalog`. Columns are written by name, since dropped ones shift their numbers.
 pub(super) fn shape(i: &str, c: &str) -> String {
@@ -124,14 +107,6 @@ pub(super) fn shape(i: &str, c: &str) -> String {
     )
 }
 
-/// Reads what the [`statements`] returned.
-pub(super) fn read(rows: &[SimpleQueryRow]) -> Comparison {
-    match rows.first() {
-        Some(row) => compared(row),
-        None => unknown("the server did not answer"),
-    }
-}
-
 pub(super) fn unknown(why: &str) -> Comparison {
     Comparison::Unknown {
         why: why.to_owned(),
@@ -139,17 +114,19 @@ pub(super) fn unknown(why: &str) -> Comparison {
     }
 }
 
-fn compared(row: &SimpleQueryRow) -> Comparison {
+/// Reads what the [`statements`] returned.
+pub(super) fn read(rows: &[SimpleQueryRow]) -> Comparison {
+    let Some(row) = rows.first() else {
+        return unknown("the server did not answer");
+    };
     let text = |name: &str| row.get(name).unwrap_or("?").to_owned();
+    let (present, wanted) = (text("present"), text("wanted"));
     match (row.get("trouble"), row.get("same")) {
         (Some(why), _) => Comparison::Unknown {
             why: why.to_owned(),
-            present: text("present"),
+            present,
         },
         (None, Some("t")) => Comparison::Same,
-        (None, _) => Comparison::Differs {
-            present: text("present"),
-            wanted: text("wanted"),
-        },
+        (None, _) => Comparison::Differs { present, wanted },
     }
 }

@@ -3,9 +3,8 @@
 use log::debug;
 use postgres::SimpleQueryRow;
 
-use super::{Alone, leftovers};
+use super::{Current, leftovers};
 use crate::error::Error;
-use crate::migration::Migration;
 use crate::server::wait::Wait;
 use crate::sql::quote::literal;
 use crate::sql::{self, Outside};
@@ -34,8 +33,6 @@ pub(super) struct Relation {
     pub(super) schema: String,
     /// Quoted.
     pub(super) name: String,
-    /// Qualified and quoted.
-    pub(super) qualified: String,
     /// Whether our role may create temporary tables beside it.
     pub(super) may_be_temporary: bool,
     /// Whether it is a table with partitions, or the index of one.
@@ -49,7 +46,7 @@ impl Relation {
     pub(super) fn query(name: &str) -> String {
         format!(
             "SELECT c.oid, pg_catalog.quote_ident(n.nspname) AS schema, pg_catalog.quote_ident(c.relname) AS name, \
-               pg_catalog.format('%I.%I', n.nspname, c.relname) AS qualified, c.relkind, \
+               c.relkind, \
                pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMP') AS temporary, \
                EXISTS (SELECT FROM pg_catalog.pg_partitioned_table p WHERE p.partrelid OPERATOR(pg_catalog.=) c.oid \
                  AND p.partdefid OPERATOR(pg_catalog.<>) 0::pg_catalog.oid) AS has_default \
@@ -66,7 +63,6 @@ impl Relation {
             oid: text("oid"),
             schema: text("schema"),
             name: text("name"),
-            qualified: text("qualified"),
             may_be_temporary: row.get("temporary") == Some("t"),
             is_partitioned: matches!(row.get("relkind"), Some("p" | "I")),
             has_default_partition: row.get("has_default") == Some("t"),
@@ -74,48 +70,33 @@ impl Relation {
     }
 }
 
-impl Alone<'_, '_, '_> {
+impl Current<'_> {
     /// Asks the catalog what there is of what the statement is to bring about; `text` is its text.
-    pub(super) fn find(&mut self, text: &str, statement: Option<&Outside>) -> Result<Found, Error> {
+    pub(super) fn find(&mut self, text: &str, statement: &Outside) -> Result<Found, Error> {
         let query = match statement {
-            Some(Outside::CreateIndex { index, table, .. }) => {
-                return self.find_index(index, table);
-            }
-            Some(Outside::DropIndex { indexes, .. }) => {
-                for index in indexes {
-                    let oid = self.oid_of(index)?;
-                    let found = self.ask(&drop_query(&oid))?;
-                    if found != Found::Done {
-                        return Ok(found);
-                    }
-                }
-                return Ok(Found::Done);
-            }
-            Some(Outside::DetachPartition { table, partition }) => format!(
+            Outside::CreateIndex { index, table } => index_query(index, &self.oid_of(table)?),
+            Outside::DropIndex { indexes } => match indexes.as_slice() {
+                [index] => drop_query(&self.oid_of(index)?),
+                // The server takes one only, and says so.
+                _ => return Ok(Found::Nothing),
+            },
+            Outside::DetachPartition { table, partition } => format!(
                 "SELECT COALESCE((SELECT CASE WHEN inhdetachpending THEN 'pending detach' ELSE 'nothing' END \
                    FROM pg_catalog.pg_inherits WHERE inhparent = {} AND inhrelid = {}), 'done') AS found",
                 self.oid_of(table)?,
                 self.oid_of(partition)?,
             ),
-            Some(Outside::Other) => match object_query(text) {
+            Outside::Other => match object_query(text) {
                 Some(query) => query,
                 None => return Ok(Found::Nothing),
             },
-            Some(Outside::ReindexConcurrently { .. }) | None => return Ok(Found::Nothing),
+            Outside::ReindexConcurrently { .. } => return Ok(Found::Nothing),
         };
-        self.ask(&query)
+        self.found(&query)
     }
 
-    pub(super) fn find_index(&mut self, index: &str, table: &str) -> Result<Found, Error> {
-        let table = self.oid_of(table)?;
-        self.ask(&index_query(index, &table))
-    }
-
-    pub(super) fn ask(&mut self, query: &str) -> Result<Found, Error> {
-        let rows = self
-            .locked
-            .ask(query)
-            .map_err(|trouble| trouble.while_doing(&looking_for(self.migration)))?;
+    fn found(&mut self, query: &str) -> Result<Found, Error> {
+        let rows = self.locked.ask(query, &self.looking())?;
         let found = match rows.first().and_then(|row| row.get("found")) {
             Some("done") => Found::Done,
             Some("invalid") => Found::InvalidIndex,
@@ -128,26 +109,29 @@ impl Alone<'_, '_, '_> {
         Ok(found)
     }
 
+    fn looking(&self) -> String {
+        format!("looking at the catalog for {}", self.name())
+    }
+
     /// Finds a table or an index as the statement does.
     pub(super) fn relation(&mut self, name: &str) -> Result<Option<Relation>, Error> {
-        let rows = self
-            .locked
-            .ask_as_set(&self.sets, &Relation::query(name))
-            .map_err(|trouble| trouble.while_doing(&looking_for(self.migration)))?;
+        let (query, doing) = (Relation::query(name), self.looking());
+        let rows = self.locked.ask_as_set(&self.sets, &query, &doing)?;
         Ok(rows.first().map(Relation::read))
     }
 
     /// The oid of a table or an index; [`NO_OID`] if it is not there.
     pub(super) fn oid_of(&mut self, name: &str) -> Result<String, Error> {
         let relation = self.relation(name)?;
-        Ok(relation.map_or(NO_OID.to_owned(), |relation| relation.oid))
+        Ok(relation.map_or(NO_OID.to_owned(), |it| it.oid))
     }
 
     /// Finds the index, once no other session is building it.
     pub(super) fn built_index(&mut self, index: &str, table: &str) -> Result<Found, Error> {
         let mut wait = Wait::new(self.run.signals, self.run.config.lock_wait);
         loop {
-            let found = self.find_index(index, table)?;
+            let query = index_query(index, &self.oid_of(table)?);
+            let found = self.found(&query)?;
             if found != Found::IndexInTheMaking {
                 return Ok(found);
             }
@@ -180,10 +164,6 @@ fn drop_query(oid: &str) -> String {
         "SELECT COALESCE((SELECT CASE WHEN i.indisvalid OR c.relkind = 'I' THEN 'nothing' ELSE 'invalid' END \
            FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indexrelid = {oid}), 'done') AS found"
     )
-}
-
-fn looking_for(migration: &Migration) -> String {
-    format!("looking at the catalog for {}", migration.file_name)
 }
 
 /// What no relation has.

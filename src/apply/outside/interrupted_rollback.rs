@@ -27,44 +27,42 @@
 
 use log::{info, warn};
 
-use super::{Alone, Found, Written, only_statement};
-use crate::apply::{Run, Step, Way};
-use crate::error::{Error, FailureOutcome};
-use crate::history::record::Done;
-use crate::lock::fence::Fenced;
+use super::{Current, Found, only_statement};
+use crate::apply::{Run, Way};
+use crate::lock::fence::{Fault, Fenced};
 use crate::migration::{Interrupted, Migration};
-use crate::sql::{self, Outside};
+use crate::sql::{self, Outside, sqlstate};
 use crate::text::words::counted;
 
 impl Run<'_> {
     /// What a fenced transaction does before the statement runs: it notes the start, and on the way back deletes the
-    /// record. `text` is what is noted of the statement.
+    /// record. So many statements are done; `text` is what is noted of the next one.
     pub(super) fn note(
         &self,
         fenced: &mut Fenced<'_>,
         migration: &Migration,
-        done: Done,
+        done: usize,
         text: Option<&str>,
     ) {
-        if let Way::Up { .. } = self.way {
-            fenced.note(migration, done, text);
-            return;
-        }
-        let begun = || self.unfinished(migration)?.rollback;
-        let recorded = self.history.record(migration.version).map(|it| it.group);
+        let version = migration.version;
+        let Way::Down = self.way else {
+            return fenced.note(migration, done, text);
+        };
+        let mut begun = self.history.interrupted.iter();
+        let begun = || begun.find(|it| it.version == version)?.rollback;
+        let recorded = self.history.record(version).map(|it| it.group);
         let group = recorded.or_else(begun).unwrap_or(0);
-        let ids = self.history.ids(migration.version);
-        fenced.take_back(migration, (&ids, group), done, text);
+        fenced.take_back(migration, (&self.history.ids(version), group), done, text);
     }
 }
 
-impl Alone<'_, '_, '_> {
+impl Current<'_> {
     /// Returns true if and only if the file's work, where all of it is found, can be that of the run which left this
     /// note: because it ran the same text, or because it was rolling back what had been applied.
     pub(super) fn may_be_work_of(&self, noted: &Interrupted) -> bool {
         let same_text = match (&noted.statement, noted.done) {
             (Some(noted), Some(1..)) => {
-                noted.is_empty() || *noted == sql::without_comments(&self.text())
+                noted.is_empty() || *noted == sql::without_comments(self.text())
             }
             _ => noted.checksum == Some(self.migration.script.checksum),
         };
@@ -72,30 +70,27 @@ impl Alone<'_, '_, '_> {
     }
 
     /// On the way up, after a rollback that was begun and not finished, whose session has ended and whose INVALID index
-    /// is gone: finishes what it had begun, or records the migration again if nothing of it has happened. Returns a step
-    /// if the migration needs no more.
-    pub(super) fn settle_rollback(&mut self, noted: &Interrupted) -> Result<Option<Step>, Error> {
+    /// is gone: finishes what it had begun, or records the migration again if nothing of it has happened. Returns true if
+    /// and only if it is recorded.
+    pub(super) fn settle_rollback(&mut self, noted: &Interrupted) -> Result<bool, Fault> {
         if let Some(done) = noted.done.filter(|it| *it > 0) {
             let done = counted(done, "statement");
             let message = format!("its rollback was begun, and {done} of the down file ran");
-            let cause = self.stopped_half_way(message, "Finish the rollback with `lockstep down`.");
-            return Err(self.failure(cause, None, FailureOutcome::NotBegun));
+            let hint = "Finish the rollback with `lockstep down`.".to_owned();
+            return Err(self.refuse(sqlstate::HALF_WAY, message, None, Some(hint)));
         }
         if !noted.had_started(0) {
-            return self.record_again().map(Some);
+            return self.record_again();
         }
         let text = noted.statement.as_deref().unwrap_or_default();
         let Some(statement) = only_statement(text) else {
-            return Ok(None);
+            return Ok(false);
         };
-        let found = self.find(text, Some(&statement))?;
+        let found = self.find(text, &statement)?;
         if let Found::InvalidIndex | Found::PendingDetach = found {
-            let leave = match self.begin(None, &self.unrecorded())? {
-                Written::Committed(leave) => leave,
-                Written::NoMore(step) => return Ok(Some(step)),
-            };
+            let leave = self.begin(None)?;
             match &statement {
-                Outside::DropIndex { indexes, .. } => {
+                Outside::DropIndex { indexes } => {
                     let (name, indexes) = (self.name(), indexes.join(", "));
                     warn!("{name}: dropping the index {indexes}, as its rollback had begun to");
                     let doing = format!("finishing the rollback of {name}");
@@ -108,22 +103,23 @@ impl Alone<'_, '_, '_> {
                 // An INVALID index that is not provably what the rollback built.
                 _ => {}
             }
-            return Ok(None);
+            return Ok(false);
         }
         // What runs outside a transaction tells by itself whether its work is there, and is what the file says.
         if found == Found::Done || only_statement(&self.migration.text).is_some() {
-            return Ok(None);
+            return Ok(false);
         }
-        self.record_again().map(Some)
+        self.record_again()
     }
 
     /// Nothing of the rollback has happened: the migration is as it was.
-    fn record_again(&mut self) -> Result<Step, Error> {
+    fn record_again(&mut self) -> Result<bool, Fault> {
         info!(
             "{}: nothing of its rollback had happened; it is recorded again",
             self.name()
         );
         self.number = self.migration.script.statements.len().saturating_sub(1);
-        self.finish(None, &self.unrecorded())
+        self.finish(&Outside::Other)?;
+        Ok(true)
     }
 }

@@ -39,13 +39,14 @@ const CUT_BYTES: usize = 63 - 3;
 
 /// The condition under which the statement rebuilds the index `s` of the table `t`.
 fn rebuilt(target: ReindexTarget, relation: &str, schema: &str) -> String {
+    let or_part = |oid: &str| {
+        format!(
+            "({oid} = {relation} OR {oid} IN (SELECT relid FROM pg_partition_tree({relation})))"
+        )
+    };
     match target {
-        ReindexTarget::Table => format!(
-            "(t.oid = {relation} OR t.oid IN (SELECT relid FROM pg_partition_tree({relation})))"
-        ),
-        ReindexTarget::Index => format!(
-            "(s.indexrelid = {relation} OR s.indexrelid IN (SELECT relid FROM pg_partition_tree({relation})))"
-        ),
+        ReindexTarget::Table => or_part("t.oid"),
+        ReindexTarget::Index => or_part("s.indexrelid"),
         ReindexTarget::Schema => format!("t.relnamespace = to_regnamespace({})", literal(schema)),
         // That includes the tables of information_schema.
         ReindexTarget::Database => "t.relnamespace <> 'pg_catalog'::regnamespace".to_owned(),

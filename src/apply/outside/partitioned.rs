@@ -6,9 +6,10 @@
 
 use std::collections::BTreeSet;
 
-use super::Alone;
+use super::Current;
 use super::find::Relation;
-use crate::error::{Error, FailureOutcome, SqlError};
+use crate::error::Error;
+use crate::lock::fence::Fault;
 use crate::migration::Migration;
 use crate::plan;
 use crate::plan::refusal::Refusal;
@@ -34,19 +35,8 @@ pub fn refuse(session: &mut Session, pending: &[&Migration]) -> Result<(), Error
         for (what, name) in asked(file, statement) {
             let is_built = matches!(what, Partitioned::Build | Partitioned::Rebuild);
             let is_made = made.contains(&sql::identifiers(&name)) && !path_is_set(&named_before);
-            if is_built && is_made {
-                let kind = ObstacleKind::Partitioned(what, name);
-                obstructions.push(plan::obstruction(file, statement.range().start, kind));
-                continue;
-            }
-            if may_change(&name, &named_before) {
-                continue;
-            }
-            let rows = session.ask_as_set(&[], &Relation::query(&name));
-            let doing = format!("looking at the catalog for {}", file.file_name);
-            let rows = rows.map_err(|trouble| trouble.while_doing(&doing))?;
-            let found = rows.first().map(Relation::read);
-            if found.is_some_and(|it| is_refused(what, &it)) {
+            let is_known = !may_change(&name, &named_before);
+            if is_built && is_made || is_known && is_refused_now(session, file, what, &name)? {
                 let kind = ObstacleKind::Partitioned(what, name);
                 obstructions.push(plan::obstruction(file, statement.range().start, kind));
             }
@@ -81,12 +71,10 @@ fn asked(file: &Migration, statement: &Statement) -> Vec<(Partitioned, String)> 
     match &statement.kind {
         Kind::Outside(what) => asked_outside(what),
         Kind::MaybeOutside if shares_transaction => {
-            let name = sql::rebuilt(&file.text[statement.range()]);
-            name.map(|it| (Partitioned::Rebuild, it))
-                .into_iter()
-                .collect()
+            let name = sql::rebuilt(&file.text[statement.range()]).into_iter();
+            name.map(|it| (Partitioned::Rebuild, it)).collect()
         }
-        Kind::MaybeOutside | Kind::Plain => Vec::new(),
+        _ => Vec::new(),
     }
 }
 
@@ -100,6 +88,19 @@ fn asked_outside(statement: &Outside) -> Vec<(Partitioned, String)> {
         }
         Outside::ReindexConcurrently { .. } | Outside::Other => Vec::new(),
     }
+}
+
+fn is_refused_now(
+    session: &mut Session,
+    file: &Migration,
+    what: Partitioned,
+    name: &str,
+) -> Result<bool, Error> {
+    let rows = session.ask_as_set(&[], &Relation::query(name));
+    let doing = format!("looking at the catalog for {}", file.file_name);
+    let rows = rows.map_err(|trouble| trouble.while_doing(&doing))?;
+    let found = rows.first().map(Relation::read);
+    Ok(found.is_some_and(|it| is_refused(what, &it)))
 }
 
 fn is_refused(what: Partitioned, found: &Relation) -> bool {
@@ -119,17 +120,14 @@ fn path_is_set(named: &BTreeSet<String>) -> bool {
     named.contains("search_path") || named.contains("set_config")
 }
 
-impl Alone<'_, '_, '_> {
+impl Current<'_> {
     /// Refuses a statement outside a transaction whose turn has come.
-    pub(super) fn refuse_partitioned(&mut self, statement: &Outside) -> Result<(), Error> {
+    pub(super) fn refuse_partitioned(&mut self, statement: &Outside) -> Result<(), Fault> {
         for (what, name) in asked_outside(statement) {
             let found = self.relation(&name)?;
             if found.is_some_and(|it| is_refused(what, &it)) {
-                let cause = SqlError {
-                    message: ObstacleKind::Partitioned(what, name).to_string(),
-                    ..SqlError::ours(sqlstate::FEATURE_NOT_SUPPORTED, "")
-                };
-                return Err(self.failure(cause, None, FailureOutcome::NotBegun));
+                let message = ObstacleKind::Partitioned(what, name).to_string();
+                return Err(self.refuse(sqlstate::FEATURE_NOT_SUPPORTED, message, None, None));
             }
         }
         Ok(())

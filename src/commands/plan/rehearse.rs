@@ -65,7 +65,10 @@ pub fn run(
         debug!("rolling back the rehearsal: {trouble:?}");
     }
     if let (Err(Error::TableWait { blockers, .. }), Some(text)) = (&mut outcome, locked_out) {
-        *blockers = apply::blockers(&text, NO_GUARD, |query| session.ask(query))?;
+        *blockers = apply::blockers(&text, NO_GUARD, |query, doing| {
+            let rows = session.ask(query);
+            rows.map_err(|trouble| trouble.while_doing(doing))
+        })?;
     }
     outcome
 }
@@ -287,7 +290,7 @@ impl Rehearsal<'_> {
             }
             _ => Error::Migration(Box::new(Failure {
                 file: migration.path.display().to_string(),
-                place: number.and_then(|it| place(migration, it, cause, counts_bytes)),
+                place: number.map(|it| place(migration, it, cause, counts_bytes)),
                 statement: match number {
                     Some(_) => apply::statement_label(migration, number),
                     None => Some("the file's deferred constraints".to_owned()),
@@ -321,27 +324,15 @@ fn is_refused_by_execute(statement: &str) -> bool {
 }
 
 /// The place in the file: where the server says, else where the statement begins.
-fn place(
-    migration: &Migration,
-    number: usize,
-    cause: &DbError,
-    counts_bytes: bool,
-) -> Option<Place> {
-    let range = migration.script.statements.get(number)?.range();
-    let text = &migration.text[range.clone()];
+fn place(migration: &Migration, number: usize, cause: &DbError, counts_bytes: bool) -> Place {
+    let text = migration.statement(number).unwrap_or_default();
     let position = match cause.position() {
         Some(ErrorPosition::Internal { position, query }) if query == text => Some(*position),
         Some(ErrorPosition::Original(position)) if message_of(text) == text => Some(*position),
         _ => None,
     };
-    let place = match position {
-        Some(position) => {
-            let offset = offset(text, "", position as usize, counts_bytes).unwrap_or(0);
-            Place::of(&migration.text, range.start + offset, Precision::Exact)
-        }
-        None => Place::of(&migration.text, range.start, Precision::Statement),
-    };
-    Some(apply::in_body(place, migration, number, cause))
+    let offset = position.map(|it| offset(text, "", it as usize, counts_bytes).unwrap_or(0));
+    apply::in_statement(migration, number, offset, cause)
 }
 
 /// The user has written neither our block nor the quotation of the statement that it brings along.
