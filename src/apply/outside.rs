@@ -263,13 +263,16 @@ impl<'r> Current<'r> {
             _ => None,
         };
         let mut fenced = self.locked.transaction(&self.expected(), settings());
-        steps::settle(self.run, &mut fenced, self.migration, self.number);
+        let step = (self.number, self.is_noted);
+        steps::settle(self.run, &mut fenced, self.migration, step);
         if let Some((index, _, oid)) = &built {
             let query = index_query(index, oid);
             let is_not = format!("NOT EXISTS (SELECT FROM ({query}) q WHERE q.found = 'done')");
             fenced.refuse_if(is_not, sqlstate::INVALID_INDEX);
         }
-        match (fenced.commit(&doing, &mut self.run.lock_retry()), built) {
+        let outcome = fenced.commit(&doing, &mut self.run.lock_retry());
+        self.is_noted |= outcome.is_ok();
+        match (outcome, built) {
             (Err(Fault::Refused(mut cause)), Some((index, table, _)))
                 if cause.sqlstate == sqlstate::INVALID_INDEX =>
             {

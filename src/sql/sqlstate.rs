@@ -58,7 +58,7 @@ pub const WORK_LOCKED: &str = "LK011";
 pub const HALF_WAY: &str = "LK012";
 
 /// What the statements of a fenced transaction raise, with the words for it.
-pub const OURS: [(&str, &str); 9] = [
+pub const OURS: [(&str, &str); 10] = [
     (TRANSACTION_ENDED, "the file ended its transaction"),
     (ALREADY_RECORDED, "already recorded"),
     (LOCK_LOST, "the migration lock was lost"),
@@ -66,6 +66,7 @@ pub const OURS: [(&str, &str); 9] = [
         OTHER_SERVER,
         "the two connections reached different servers, or the guard is gone",
     ),
+    (INVALID_INDEX, "the index is INVALID"),
     (
         ROW_TAKEN,
         "the file took the row of the migration lock away",

@@ -22,10 +22,17 @@ use crate::server::wait::Wait;
 use crate::sql::{self, Kind, sqlstate};
 use crate::text::words::counted;
 
-/// Counts the statement of this number as done, or makes the record if it is the last.
-pub(super) fn settle(run: &Run<'_>, fenced: &mut Fenced<'_>, migration: &Migration, number: usize) {
+/// Counts the statement of this number as done, or makes the record if it is the last. The start of a file whose first
+/// statement found nothing to do is noted here.
+pub(super) fn settle(
+    run: &Run<'_>,
+    fenced: &mut Fenced<'_>,
+    migration: &Migration,
+    (number, is_noted): (usize, bool),
+) {
     match number + 1 < migration.script.statements.len() {
-        true => fenced.count(migration, number + 1),
+        true if is_noted => fenced.count(migration, number + 1),
+        true => run.note(fenced, migration, number + 1, None),
         false => run.settle_record(fenced, migration, Started::InJournal),
     }
 }
@@ -53,7 +60,7 @@ impl<'r> Current<'r> {
         let statements = &self.migration.script.statements;
         let done = self.done_before()?;
         self.is_noted = done > 0;
-        // A statement outside a transaction is noted by itself.
+        // A statement outside a transaction is noted by itself, or when it is counted.
         if done == 0 && !matches!(statements[0].kind, Kind::Outside(_)) {
             self.begin(Some(None))?;
         }
@@ -103,7 +110,7 @@ impl<'r> Current<'r> {
         };
         let doing = format!("running statement {} of {}", self.number + 1, self.name());
         let mut fenced = self.locked.transaction(&self.expected(), run.settings());
-        settle(run, &mut fenced, self.migration, self.number);
+        settle(run, &mut fenced, self.migration, (self.number, true));
         let Err(failed) = fenced.run([part], &doing, &mut self.watch)? else {
             return Ok(Attempt::Done);
         };

@@ -556,6 +556,20 @@ fn a_valid_index_with_another_definition_is_an_error_that_shows_both() {
     scratch.up().code(0);
 }
 
+/// What an event trigger makes of it, say.
+#[test]
+fn an_index_that_is_not_there_once_it_is_built_is_not_recorded() {
+    let scratch = with_t();
+    scratch.sql(
+        "CREATE FUNCTION away() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN ALTER INDEX t_a_idx RENAME TO other; END';
+         CREATE EVENT TRIGGER away ON ddl_command_end WHEN TAG IN ('CREATE INDEX') EXECUTE FUNCTION away()",
+    );
+    scratch.file(&file(2), "CREATE INDEX CONCURRENTLY t_a_idx ON t (a)");
+    let refused = "on t is INVALID, or is not on that table (SQLSTATE LK005)";
+    scratch.up().code(1).says(refused);
+    assert_eq!(scratch.history(), [version(1)]);
+}
+
 /// The file's words and the server's differ in each, the definitions do not.
 #[test]
 fn the_same_definition_in_other_words_is_the_same() {

@@ -95,6 +95,29 @@ fn a_way_back_of_several_statements_goes_on_where_it_stopped() {
     assert_eq!(scratch.history(), [version(1), version(2)]);
 }
 
+/// The first statement found nothing to do, so it was not noted before it ran.
+#[test]
+fn what_is_done_behind_a_statement_that_had_nothing_to_do_is_not_done_again() {
+    let steps = |what: &str, last: &str| {
+        format!(
+            "{MARKER}DROP INDEX CONCURRENTLY IF EXISTS nothing;\nINSERT INTO ran VALUES ('{what}');\n{last}"
+        )
+    };
+    let scratch = Scratch::with([(file(1), "CREATE TABLE ran (what text)".to_owned())]);
+    let (up, down) = (file(2), file(2).replace(".up.", ".down."));
+    scratch.file(&up, steps("there", "SELECT 1 / 0"));
+    scratch.file(&down, steps("back", "SELECT 1 / 0"));
+    scratch.up().code(1);
+    scratch.file(&up, steps("there", "SELECT 1"));
+    scratch.up().code(0).applied_one(1, 1);
+    scratch.lockstep(&["down", "1"]).run().code(1);
+    assert_eq!(ran(&scratch), ["back", "there"]);
+    scratch.file(&down, steps("back", "SELECT 1"));
+    scratch.lockstep(&["down", "1"]).run().code(0);
+    assert_eq!(ran(&scratch), ["back", "there"]);
+    assert_eq!(scratch.history(), [version(1)]);
+}
+
 /// Each spelling of another tool's for the same wish.
 #[test]
 fn other_tools_markers_are_honoured() {
