@@ -244,16 +244,13 @@ impl<'a> Fenced<'a> {
         let unrun = record::record_unrun(&locked.tables, files, group, &locked.runner);
         self.work.push(unrun);
         // A trigger or a rule may have swallowed some.
-        self.checks.push((
-            format!(
-                "(SELECT count(*) FROM {} h JOIN {} j ON h.id = j.history_id AND h.name = j.version
-                  WHERE h.group_id = {group}) < {}",
-                locked.tables.history,
-                locked.tables.journal,
-                files.len()
-            ),
-            sqlstate::NOT_RECORDED,
-        ));
+        let (history, journal) = (&locked.tables.history, &locked.tables.journal);
+        let fewer = format!(
+            "(SELECT count(*) FROM {history} h JOIN {journal} j ON h.id = j.history_id AND h.name = j.version
+              WHERE h.group_id = {group}) < {}",
+            files.len()
+        );
+        self.refuse_if(fewer, sqlstate::NOT_RECORDED);
     }
 
     /// Records the checksum of the migration's file as it is now.
@@ -268,10 +265,8 @@ impl<'a> Fenced<'a> {
         self.work.extend(rename);
         let history = &self.locked.tables.history;
         let recorded = record::records(migration.version);
-        self.checks.push((
-            format!("NOT EXISTS (SELECT FROM {history} WHERE id = {id} AND {recorded})"),
-            sqlstate::NOT_RECORDED,
-        ));
+        let gone = format!("NOT EXISTS (SELECT FROM {history} WHERE id = {id} AND {recorded})");
+        self.refuse_if(gone, sqlstate::NOT_RECORDED);
     }
 
     /// Leaves no trace of the migration, whose records have these ids.
@@ -325,7 +320,7 @@ impl<'a> Fenced<'a> {
         let journal = &self.locked.tables.journal;
         let noted = format!("EXISTS (SELECT FROM {journal} WHERE version = '{version}')");
         self.proof = Some(format!("NOT {still} AND NOT {noted}"));
-        self.checks.push((still, sqlstate::STILL_RECORDED));
+        self.refuse_if(still, sqlstate::STILL_RECORDED);
     }
 
     /// Commits, and tries again while a lock is in the way.
