@@ -250,8 +250,8 @@ fn a_second_signal_leaves_no_line_half_written() {
     let mut run = on_a_terminal(&scratch).spawn();
     run.wait_for_log("SELECT, for 2 s");
     let pid = scratch.value(
-        "SELECT substring(application_name FROM '/([0-9]+)( .*)?$') FROM pg_stat_activity
-         WHERE datname = current_database() AND application_name LIKE 'lockstep/%' LIMIT 1",
+        "SELECT min(substring(application_name FROM '/([0-9]+)( .*)?$')) FROM pg_stat_activity
+         WHERE datname = current_database() AND application_name LIKE 'lockstep/%'",
     );
     let interrupt = || send_signal("INT", &pid);
     interrupt();
