@@ -33,6 +33,8 @@ pub struct Fenced<'a> {
     settings: Settings,
     before: Message,
     work: Vec<String>,
+    /// The common table expressions that record migrations, together with the check at the end.
+    recording: String,
     /// What must not be true at the end, and the SQLSTATE of ours if it is.
     checks: Vec<(String, &'static str)>,
     /// What is true once it is committed.
@@ -112,26 +114,20 @@ impl Locked {
             lost = self.words(sqlstate::LOCK_LOST),
         )));
         // In a statement of its own, whose snapshot is younger than the locks.
-        let (otherwise, code) = match expected {
-            Expected::NoneOf(versions) => (
-                format!("EXISTS ({})", self.newer(&record::records_one_of(versions))),
-                sqlstate::ALREADY_RECORDED,
-            ),
-            Expected::Record(version, id) => (
-                format!(
-                    "NOT EXISTS (SELECT FROM {} WHERE id OPERATOR(pg_catalog.=) {id} AND {})",
-                    self.tables.history,
-                    record::records(*version)
-                ),
-                sqlstate::NO_LONGER_RECORDED,
-            ),
-        };
-        let words = self.words(code);
-        before.add(guard::fail(&format!("WHEN {otherwise} THEN {words}")));
+        before.add(match expected {
+            Expected::NoneOf(versions) => self.fail_if_newer(&record::records_one_of(versions)),
+            Expected::Record(version, id) => guard::fail(&format!(
+                "WHEN NOT EXISTS (SELECT FROM {} WHERE id OPERATOR(pg_catalog.=) {id} AND {}) THEN {}",
+                self.tables.history,
+                record::records(*version),
+                self.words(sqlstate::NO_LONGER_RECORDED)
+            )),
+        });
         Fenced {
             settings,
             before,
             work: Vec::new(),
+            recording: String::new(),
             checks: Vec::new(),
             proof: None,
             records: false,
@@ -182,14 +178,17 @@ impl Locked {
         )
     }
 
-    /// The query for records that others have made since the history was read: of few more rows, however long the history
-    /// is. The order makes the planner take the index also where nobody has analyzed the table.
-    fn newer(&self, which: &str) -> String {
+    /// The statement that fails if others have made such a record since the history was read: it looks at few more rows,
+    /// however long the history is. That the range has two ends makes the planner take the index also where nobody has
+    /// analyzed the table.
+    fn fail_if_newer(&self, which: &str) -> String {
+        let words = self.words(sqlstate::ALREADY_RECORDED);
         format!(
-            "SELECT FROM (SELECT name FROM {} WHERE id OPERATOR(pg_catalog.>) {} ORDER BY id DESC OFFSET 0) newer \
-             WHERE {which}",
+            "{} FROM {} WHERE id OPERATOR(pg_catalog.>) {} AND id OPERATOR(pg_catalog.<=) {} AND {which}",
+            guard::fail(&format!("WHEN {which} THEN {words}")),
             self.tables.history,
-            self.known()
+            self.known(),
+            i64::MAX
         )
     }
 
@@ -217,40 +216,29 @@ impl<'a> Fenced<'a> {
     /// Records the migration as applied.
     pub fn record(&mut self, migration: &Migration, group: i64, started: Started) {
         let locked = &self.locked;
-        self.work.push(record::record(
-            &locked.tables,
-            migration,
-            group,
-            &locked.runner,
-            started,
-        ));
+        let tables = &locked.tables;
+        self.recording = record::record(tables, migration, group, &locked.runner, started);
         // By its id, which the journal has: the history has no index on the name.
-        let recorded = format!(
-            "(('{version}' OPERATOR(pg_catalog.=) ANY (SELECT name FROM {history} WHERE id OPERATOR(pg_catalog.=) \
-               (SELECT history_id FROM {journal} WHERE version OPERATOR(pg_catalog.=) '{version}' \
-                AND finished_at IS NOT NULL))) IS TRUE)",
-            journal = locked.tables.journal,
-            history = locked.tables.history,
-            version = migration.version,
-        );
-        self.refuse_if(format!("NOT {recorded}"), sqlstate::NOT_RECORDED);
-        self.proof = Some(recorded);
+        self.proof = Some(format!(
+            "EXISTS (SELECT FROM {} WHERE {} AND id OPERATOR(pg_catalog.=) (SELECT history_id FROM {} \
+             WHERE version OPERATOR(pg_catalog.=) '{}' AND finished_at IS NOT NULL))",
+            tables.history,
+            record::records(migration.version),
+            tables.journal,
+            migration.version,
+        ));
+        // A trigger or a rule may have swallowed it.
+        let swallowed = "(SELECT finished_at FROM recorded) IS NULL".to_owned();
+        self.refuse_if(swallowed, sqlstate::NOT_RECORDED);
         self.records = true;
     }
 
     /// Records migrations as applied, without their having run.
     pub fn record_unrun(&mut self, files: &[&Migration], group: i64) {
         let locked = &self.locked;
-        let unrun = record::record_unrun(&locked.tables, files, group, &locked.runner);
-        self.work.push(unrun);
-        // A trigger or a rule may have swallowed some.
-        let (history, journal) = (&locked.tables.history, &locked.tables.journal);
-        let fewer = format!(
-            "(SELECT count(*) FROM {history} h JOIN {journal} j ON h.id = j.history_id AND h.name = j.version
-              WHERE h.group_id = {group}) < {}",
-            files.len()
-        );
-        self.refuse_if(fewer, sqlstate::NOT_RECORDED);
+        self.recording = record::record_unrun(&locked.tables, files, group, &locked.runner);
+        let swallowed = format!("(SELECT count(*) FROM recorded) < {}", files.len());
+        self.refuse_if(swallowed, sqlstate::NOT_RECORDED);
     }
 
     /// Records the checksum of the migration's file as it is now.
@@ -403,7 +391,7 @@ impl<'a> Fenced<'a> {
         while let Some((number, part)) = parts.next() {
             let suffix = match parts.peek() {
                 None => format!("\n;{}{}", part.end_marker, self.after_file().text()),
-                Some(_) => format!("\n;{}; {KEEP_STRINGS}", self.still_fenced()),
+                Some(_) => format!("\n;{}; {KEEP_STRINGS}", self.fail_unless_fenced("")),
             };
             let text = format!("{prefix}{}{suffix}", part.text);
             watch.begin(self.locked.token, &part, (prefix.clone(), suffix));
@@ -483,32 +471,25 @@ impl<'a> Fenced<'a> {
 
     /// The statement that fails unless the transaction is still the one that the fence began, and what it wrote is there.
     fn check(&self) -> String {
-        let mut cases = self.not_fenced();
-        for (condition, code) in &self.checks {
-            let words = self.locked.words(code);
-            cases.push_str(&format!(" WHEN {condition} THEN {words}"));
-        }
-        guard::fail(&cases)
-    }
-
-    fn still_fenced(&self) -> String {
-        guard::fail(&self.not_fenced())
+        let checks = self.checks.iter();
+        let cases = checks.map(|(it, code)| format!(" WHEN {it} THEN {}", self.locked.words(code)));
+        self.recording.clone() + &self.fail_unless_fenced(&cases.collect::<String>())
     }
 
     /// The row lock names the transaction that holds it. A setting of the transaction would do as well, but for files that
     /// say `RESET ALL`. Where the row is there unlocked, as it was, the transaction ended; else the file took the row away.
-    fn not_fenced(&self) -> String {
+    fn fail_unless_fenced(&self, cases: &str) -> String {
         let locked = &self.locked;
-        format!(
-            "WHEN ((SELECT xmax FROM {locks} WHERE {row}) OPERATOR(pg_catalog.=) {this}) IS NOT TRUE \
-             THEN CASE WHEN EXISTS (SELECT FROM {locks} WHERE {row} AND (xmin OPERATOR(pg_catalog.=) {this}) IS NOT TRUE) \
-               THEN {ended} ELSE {taken} END",
-            this = "pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.xid",
-            locks = locked.tables.locks,
-            row = locked.own_row(),
+        let this = "pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.xid";
+        let cases = format!(
+            "WHEN pg_catalog.bool_or(xmax OPERATOR(pg_catalog.=) {this}) IS NOT TRUE \
+             THEN CASE WHEN pg_catalog.bool_or((xmin OPERATOR(pg_catalog.=) {this}) IS NOT TRUE) \
+               THEN {ended} ELSE {taken} END{cases}",
             taken = locked.words(sqlstate::ROW_TAKEN),
             ended = locked.words(sqlstate::TRANSACTION_ENDED),
-        )
+        );
+        let (fail, locks) = (guard::fail(&cases), &locked.tables.locks);
+        format!("{fail} FROM {locks} WHERE {}", locked.own_row())
     }
 }
 
