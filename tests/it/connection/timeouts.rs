@@ -17,7 +17,7 @@ const OURS: [&str; 4] = [
 /// itself has our timeouts.
 const THEIRS: [&str; 4] = [
     "/* lockstep ",
-    "DO LANGUAGE plpgsql $lockstep$",
+    "DO LANGUAGE plpgsql E'BEGIN EXECUTE ",
     "SET CONSTRAINTS ",
     "DROP INDEX CONCURRENTLY IF EXISTS ",
 ];
