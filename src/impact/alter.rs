@@ -23,6 +23,8 @@ const UNDER_INDEX: &str =
 const BOTH_NAMES: &str = "let both names live (a view, or a second column) until all code is new";
 const READS_AND_BLOCKS: &str = "reads all of {} while nobody can write to it";
 const READS_ALL: &str = "reads all of {} while nobody else can read or write it";
+const READS_UNPROVEN: &str =
+    "reads all of {} while nobody else can read or write it, unless a valid CHECK proves it";
 const BUILDS: &str = "builds an index on {} while nobody else can read or write it";
 
 impl Reader<'_> {
@@ -80,13 +82,7 @@ impl Reader<'_> {
         let _ = words.takes("column");
         let column = words.name().unwrap_or_default();
         self.breaks_column(table, &column, BOTH_NAMES);
-        if let Some(relation) = self.world.relations.get_mut(table)
-            && let Some(kept) = relation.columns.remove(&column)
-            && words.takes("to")
-        {
-            let columns = &mut relation.columns;
-            columns.extend(words.name().map(|name| (name, kept)));
-        }
+        self.world.forget_column(table, &column);
     }
 
     fn breaks_column(&mut self, table: &Name, column: &str, safer: &str) {
@@ -156,9 +152,6 @@ impl Reader<'_> {
         let is_meant = |it: &Link| it.table == *table && it.name == constraint;
         let targets = self.world.linked(table, is_meant);
         self.lock_all(targets, Mode::RowShare);
-        for proofs in self.world.proofs(table) {
-            proofs.entry(constraint.clone()).and_modify(|it| *it = true);
-        }
         Mode::ShareUpdateExclusive
     }
 
@@ -199,18 +192,7 @@ impl Reader<'_> {
                 self.warn(Harm::Scan, table, BUILDS, UNDER_INDEX);
             }
             "exclude" => self.warn(Harm::Scan, table, BUILDS, IDLE),
-            "check" | "not null" => {
-                if is_valid {
-                    self.warn(Harm::Scan, table, READS_ALL, NOT_VALID);
-                }
-                if kind == "check"
-                    && let Some(column) = words.group().and_then(not_null_of)
-                    && let Some(known) = self.world.column(table, &column)
-                {
-                    let name = name.unwrap_or_else(|| format!("{}_{column}_check", table.name));
-                    known.proofs.insert(name, is_valid);
-                }
-            }
+            "check" | "not null" if is_valid => self.warn(Harm::Scan, table, READS_ALL, NOT_VALID),
             _ => {}
         }
         Mode::AccessExclusive
@@ -278,16 +260,15 @@ impl Reader<'_> {
             self.type_change(table, &column, words);
         } else if words.takes("set not null") {
             let known = self.world.column(table, &column);
-            if !known.is_some_and(|it| it.proofs.values().any(|is_valid| *is_valid)) {
+            if !known.is_some_and(|it| it.is_not_null) {
                 let column = bare_or_quoted(&column);
                 let safer = format!(
                     "ADD CHECK ({column} IS NOT NULL) NOT VALID; VALIDATE it in a file of its own; then this"
                 );
-                self.warn(Harm::Scan, table, READS_ALL, &safer);
+                self.warn(Harm::Scan, table, READS_UNPROVEN, &safer);
             }
         } else if words.takes("drop not null") {
-            let known = self.world.column(table, &column);
-            known.and_then(|it| it.proofs.remove(""));
+            self.world.forget_proofs(table);
         } else if words.takes("set expression") {
             self.rewrites(table, IDLE);
         } else if words.takes("set") && words.at_symbol("(") {
@@ -299,8 +280,8 @@ impl Reader<'_> {
     /// Foreign keys that the column is part of, at either end, are made anew.
     fn type_change(&mut self, table: &Name, column: &str, mut words: Cursor<'_>) {
         let linked = self.world.linked(table, |it| match it.table == *table {
-            true => it.column == column,
-            false => it.target == *table && it.target_column == column,
+            true => it.columns.iter().any(|it| it == column),
+            false => it.target == *table && it.target_columns.iter().any(|it| it == column),
         });
         self.lock_all(linked, Mode::AccessExclusive);
 
@@ -330,20 +311,16 @@ impl Reader<'_> {
         let name = words.name().unwrap_or_default();
         let is_meant = |it: &Link| match is_constraint {
             true => it.table == *table && it.name == name,
-            false => it.table == *table && it.column == name,
+            false => it.table == *table && it.columns.contains(&name),
         };
         let targets = self.world.linked(table, is_meant);
         self.world.links.retain(|it| !is_meant(it));
         self.lock_all(targets, Mode::AccessExclusive);
         if is_constraint {
-            for proofs in self.world.proofs(table) {
-                proofs.remove(&name);
-            }
+            self.world.forget_proofs(table);
         } else {
             self.breaks_column(table, &name, NEW_CODE_FIRST);
-            if let Some(relation) = self.world.relations.get_mut(table) {
-                relation.columns.remove(&name);
-            }
+            self.world.forget_column(table, &name);
         }
         if cascades {
             let what = "views and tables that depend on it";
@@ -351,12 +328,6 @@ impl Reader<'_> {
         }
         Mode::AccessExclusive
     }
-}
-
-/// The column of `column IS NOT NULL`, if that is all there is.
-fn not_null_of(mut inside: Cursor<'_>) -> Option<String> {
-    let column = inside.name()?;
-    (inside.takes("is not null") && inside.is_over()).then_some(column)
 }
 
 /// Returns true if and only if the expression is the column, or a cast of it to the type.

@@ -85,17 +85,14 @@ impl Reader<'_> {
             self.warn(Harm::BlocksWrites, &target, KEEPS_WRITERS_OUT, SHORT);
         }
         let name = name.unwrap_or_else(|| format!("{}_{}_fkey", table.name, columns.join("_")));
-        let mut target_columns = names(words.group()).into_iter();
-        for column in columns {
-            self.world.links.push(Link {
-                kind: LinkKind::ForeignKey,
-                table: table.clone(),
-                target: target.clone(),
-                name: name.clone(),
-                column,
-                target_column: target_columns.next().unwrap_or_default(),
-            });
-        }
+        self.world.links.push(Link {
+            kind: LinkKind::ForeignKey,
+            table: table.clone(),
+            target,
+            name,
+            columns,
+            target_columns: names(words.group()),
+        });
     }
 
     pub(super) fn link(&mut self, table: &Name, target: Name, kind: LinkKind) {

@@ -48,8 +48,8 @@ pub struct Relation {
 #[derive(Clone, Debug, Default)]
 pub struct Column {
     pub of: Option<Type>,
-    /// Constraints `CHECK (column IS NOT NULL)`, and whether they are valid; without a name, `NOT NULL`.
-    pub proofs: BTreeMap<String, bool>,
+    /// It is `NOT NULL`, or a valid constraint `CHECK (column IS NOT NULL)` proves the same.
+    pub is_not_null: bool,
 }
 
 /// What a table hangs on: another one that it is a part of, or that one of its columns references.
@@ -58,10 +58,10 @@ pub struct Link {
     pub kind: LinkKind,
     pub table: Name,
     pub target: Name,
-    /// The foreign key's name, its column, and what that references; of one that the plan has made, only what it says.
+    /// The foreign key's name, its columns, and what they reference; of one that the plan has made, only what it says.
     pub name: String,
-    pub column: String,
-    pub target_column: String,
+    pub columns: Vec<String>,
+    pub target_columns: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -176,10 +176,19 @@ impl World {
         Some(columns.entry(column.to_owned()).or_default())
     }
 
-    /// The proofs of a table's columns.
-    pub fn proofs(&mut self, table: &Name) -> impl Iterator<Item = &mut BTreeMap<String, bool>> {
+    /// A column has gone, or is called otherwise.
+    pub fn forget_column(&mut self, table: &Name, column: &str) {
+        if let Some(relation) = self.relations.get_mut(table) {
+            relation.columns.remove(column);
+        }
+    }
+
+    /// A constraint has gone that may be what kept NULL out of a column.
+    pub fn forget_proofs(&mut self, table: &Name) {
         let relation = self.relations.get_mut(table).into_iter();
-        relation.flat_map(|it| it.columns.values_mut().map(|it| &mut it.proofs))
+        relation
+            .flat_map(|it| it.columns.values_mut())
+            .for_each(|it| it.is_not_null = false);
     }
 
     /// The tables at the other end of those links that are asked for.

@@ -57,8 +57,7 @@ impl Report<'_> {
             Err(_) => "pending",
         };
         let pending = self.entries.iter().filter_map(|entry| {
-            let is_pending = matches!(entry.state, State::Pending | State::OutOfOrder);
-            let migration = entry.migration.filter(|_| is_pending)?;
+            let migration = entry.migration.filter(|_| entry.state.is_to_run())?;
             Some(Json::Object(vec![
                 ("version", entry.version.to_string().into()),
                 ("file", migration.path.display().to_string().into()),

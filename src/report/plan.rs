@@ -121,16 +121,14 @@ impl<'a> Answer<'a> {
         out
     }
 
-    /// The strongest lock on each table, the strongest first.
+    /// The strongest lock on each table.
     fn locks(&self) -> Vec<String> {
         let mut strongest: BTreeMap<&String, Mode> = BTreeMap::new();
         for (table, mode) in self.statements().flat_map(Statement::locks) {
             let held = strongest.entry(table).or_insert(*mode);
             *held = (*held).max(*mode);
         }
-        let mut locks: Vec<_> = strongest.into_iter().map(|(it, mode)| (mode, it)).collect();
-        locks.sort_by_key(|it| Reverse(it.0));
-        by_mode(locks.into_iter())
+        by_mode(strongest.into_iter())
     }
 
     fn summary(&self) -> String {
@@ -252,7 +250,7 @@ impl Statement {
 
     /// What it locks, and what else is known or not; measured, if it was rehearsed.
     fn facts(&self) -> Vec<String> {
-        let mut facts = by_mode(self.locks().iter().map(|(table, mode)| (*mode, table)));
+        let mut facts = by_mode(self.locks().iter().map(|(table, mode)| (table, *mode)));
         match &self.measured {
             Some(measured) => {
                 let tables: Vec<&String> = measured.rewritten.iter().collect();
@@ -318,19 +316,16 @@ fn beginning(text: &str) -> String {
     line.join(" ").chars().take(LONGEST).collect()
 }
 
-/// One line for each mode, in the order in which they come.
-fn by_mode<'a>(locks: impl Iterator<Item = (Mode, &'a String)>) -> Vec<String> {
-    let mut modes: Vec<(Mode, Vec<&String>)> = Vec::new();
-    for (mode, table) in locks {
-        match modes.iter_mut().find(|it| it.0 == mode) {
-            Some((_, tables)) => tables.push(table),
-            None => modes.push((mode, vec![table])),
-        }
+/// One line for each mode, the strongest first.
+fn by_mode<'a>(locks: impl Iterator<Item = (&'a String, Mode)>) -> Vec<String> {
+    let mut modes: BTreeMap<Reverse<Mode>, Vec<&String>> = BTreeMap::new();
+    for (table, mode) in locks {
+        modes.entry(Reverse(mode)).or_default().push(table);
     }
-    let lines = modes.iter();
-    lines
-        .map(|(mode, tables)| format!("{mode} on {}", folded(tables)))
-        .collect()
+    let line = |(mode, tables): (&Reverse<Mode>, &Vec<&String>)| {
+        format!("{} on {}", mode.0, folded(tables))
+    };
+    modes.iter().map(line).collect()
 }
 
 /// A list of tables, of which so many are named and the others counted.

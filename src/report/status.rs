@@ -400,9 +400,8 @@ fn lock_json(lock: &LockState, seen: &Observation) -> Json {
 
 fn holder_json(holder: &Holder) -> Json {
     let work = holder.work.clone().unwrap_or_default();
-    let statement = work.statement.as_deref().and_then(|it| it.split_once('/'));
-    let statement =
-        statement.and_then(|(k, n)| Some((k.parse::<i64>().ok()?, n.parse::<i64>().ok()?)));
+    let statement = work.statement.as_deref().unwrap_or_default();
+    let (statement, statements) = statement.split_once('/').unwrap_or_default();
     let build = work.index_build.as_ref();
     Json::Object(vec![
         ("pid", number(&holder.pid)),
@@ -411,8 +410,8 @@ fn holder_json(holder: &Holder) -> Json {
         ("since", holder.since.clone().into()),
         ("working_pid", number(&work.pid)),
         ("migration", work.migration.into()),
-        ("statement", statement.map(|it| it.0).into()),
-        ("statements", statement.map(|it| it.1).into()),
+        ("statement", number(statement)),
+        ("statements", number(statements)),
         ("sql", work.sql.into()),
         ("running_since", work.since.into()),
         ("index_build_phase", build.map(|it| it.phase.clone()).into()),

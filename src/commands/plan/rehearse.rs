@@ -8,6 +8,7 @@
 //!
 //! What no transaction takes back stays: a sequence's numbers, and whatever a function does to the world outside.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -246,9 +247,9 @@ impl Rehearsal<'_> {
             }
             table.filenode = filenode;
         }
-        measured
-            .locks
-            .sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        // The tables come by their numbers.
+        measured.locks.sort();
+        measured.locks.sort_by_key(|it| Reverse(it.1));
         Ok(measured)
     }
 
@@ -316,9 +317,7 @@ fn message_of(statement: &str) -> String {
 fn is_refused_by_execute(statement: &str) -> bool {
     match sql::verb(statement).as_str() {
         "SAVEPOINT" | "RELEASE" | "ROLLBACK" => true,
-        "SELECT" | "WITH" => sql::identifiers(statement)
-            .iter()
-            .any(|word| word == "into"),
+        "SELECT" | "WITH" => sql::identifiers(statement).contains(&"into".to_owned()),
         _ => false,
     }
 }
