@@ -81,11 +81,14 @@ impl Reader<'_> {
         }
         let _ = words.takes("column");
         let column = words.name().unwrap_or_default();
-        self.breaks_column(table, &column, BOTH_NAMES);
-        self.world.forget_column(table, &column);
+        self.lose_column(table, &column, BOTH_NAMES);
     }
 
-    fn breaks_column(&mut self, table: &Name, column: &str, safer: &str) {
+    /// A column has gone, or is called otherwise.
+    fn lose_column(&mut self, table: &Name, column: &str, safer: &str) {
+        if let Some(relation) = self.world.relations.get_mut(table) {
+            relation.columns.remove(column);
+        }
         let column = bare_or_quoted(column);
         let message = format!("code that uses column {column} of {{}} fails");
         self.warn(Harm::BreaksOldCode, table, &message, safer);
@@ -163,8 +166,8 @@ impl Reader<'_> {
         if words.at_symbol("(") && !is_view || words.takes("without cluster") {
             return Mode::ShareUpdateExclusive;
         }
-        let copies = words.first_of("logged|unlogged|tablespace|access method");
-        if copies.is_some() {
+        let copies = "logged|unlogged|tablespace|access method";
+        if words.first_of(copies).is_some() {
             self.rewrites(table, IDLE);
         }
         Mode::AccessExclusive
@@ -319,8 +322,7 @@ impl Reader<'_> {
         if is_constraint {
             self.world.forget_proofs(table);
         } else {
-            self.breaks_column(table, &name, NEW_CODE_FIRST);
-            self.world.forget_column(table, &name);
+            self.lose_column(table, &name, NEW_CODE_FIRST);
         }
         if cascades {
             let what = "views and tables that depend on it";

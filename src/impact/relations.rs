@@ -129,10 +129,10 @@ impl Reader<'_> {
         let _ = words.takes("materialized") || words.takes("foreign");
         let kind = words.lower_word();
         let concurrently = words.takes("concurrently");
-        let is_optional = words.takes("if exists");
+        let _ = words.takes("if exists");
         match kind.as_str() {
             "table" | "view" => return self.drop_tables(words, cascades),
-            "index" => return self.drop_indexes(words, concurrently, is_optional),
+            "index" => return self.drop_indexes(words, concurrently),
             "trigger" | "rule" | "policy" => {
                 self.lock_behind("on", words, Mode::AccessExclusive);
                 return;
@@ -162,12 +162,9 @@ impl Reader<'_> {
         }
     }
 
-    fn drop_indexes(&mut self, mut words: Cursor<'_>, concurrently: bool, is_optional: bool) {
+    fn drop_indexes(&mut self, mut words: Cursor<'_>, concurrently: bool) {
         let mode = Mode::AccessExclusive.or_gentle(concurrently);
         for index in words.tables() {
-            if is_optional && self.world.table_of_index(&index).is_none() {
-                continue;
-            }
             if let Some(name) = self.lock_index(&index, mode).filter(|_| !concurrently) {
                 let safer = "DROP INDEX CONCURRENTLY, alone in its file";
                 self.warn(Harm::BlocksReads, &name, KEEPS_ALL_OUT, safer);

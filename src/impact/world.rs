@@ -176,19 +176,12 @@ impl World {
         Some(columns.entry(column.to_owned()).or_default())
     }
 
-    /// A column has gone, or is called otherwise.
-    pub fn forget_column(&mut self, table: &Name, column: &str) {
-        if let Some(relation) = self.relations.get_mut(table) {
-            relation.columns.remove(column);
-        }
-    }
-
     /// A constraint has gone that may be what kept NULL out of a column.
     pub fn forget_proofs(&mut self, table: &Name) {
         let relation = self.relations.get_mut(table).into_iter();
-        relation
-            .flat_map(|it| it.columns.values_mut())
-            .for_each(|it| it.is_not_null = false);
+        for column in relation.flat_map(|it| it.columns.values_mut()) {
+            column.is_not_null = false;
+        }
     }
 
     /// The tables at the other end of those links that are asked for.

@@ -166,11 +166,8 @@ impl Report<'_> {
         let record = self.record(version);
         let at = record.started_at.map(|it| format!(" at {}", time(&it)));
         let by = record.runner.map(|it| format!(" by {it}"));
-        let started = format!(
-            "started{}{}",
-            at.unwrap_or_default(),
-            by.unwrap_or_default()
-        );
+        let (at, by) = (at.unwrap_or_default(), by.unwrap_or_default());
+        let started = format!("started{at}{by}");
         let (what, runs, next) = match interrupted.rollback {
             None => (
                 version.to_string(),
