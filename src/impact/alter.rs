@@ -23,8 +23,6 @@ const UNDER_INDEX: &str =
 const BOTH_NAMES: &str = "let both names live (a view, or a second column) until all code is new";
 const READS_AND_BLOCKS: &str = "reads all of {} while nobody can write to it";
 const READS_ALL: &str = "reads all of {} while nobody else can read or write it";
-const READS_UNPROVEN: &str =
-    "reads all of {} while nobody else can read or write it, unless a valid CHECK proves it";
 const BUILDS: &str = "builds an index on {} while nobody else can read or write it";
 
 impl Reader<'_> {
@@ -155,6 +153,9 @@ impl Reader<'_> {
         let is_meant = |it: &Link| it.table == *table && it.name == constraint;
         let targets = self.world.linked(table, is_meant);
         self.lock_all(targets, Mode::RowShare);
+        for proofs in self.world.proofs(table) {
+            proofs.entry(constraint.clone()).and_modify(|it| *it = true);
+        }
         Mode::ShareUpdateExclusive
     }
 
@@ -195,7 +196,18 @@ impl Reader<'_> {
                 self.warn(Harm::Scan, table, BUILDS, UNDER_INDEX);
             }
             "exclude" => self.warn(Harm::Scan, table, BUILDS, IDLE),
-            "check" | "not null" if is_valid => self.warn(Harm::Scan, table, READS_ALL, NOT_VALID),
+            "check" | "not null" => {
+                if is_valid {
+                    self.warn(Harm::Scan, table, READS_ALL, NOT_VALID);
+                }
+                if kind == "check"
+                    && let Some(column) = words.group().and_then(not_null_of)
+                    && let Some(known) = self.world.column(table, &column)
+                {
+                    let name = name.unwrap_or_else(|| format!("{}_{column}_check", table.name));
+                    known.proofs.insert(name, is_valid);
+                }
+            }
             _ => {}
         }
         Mode::AccessExclusive
@@ -263,15 +275,16 @@ impl Reader<'_> {
             self.type_change(table, &column, words);
         } else if words.takes("set not null") {
             let known = self.world.column(table, &column);
-            if !known.is_some_and(|it| it.is_not_null) {
+            if !known.is_some_and(|it| it.proofs.values().any(|is_valid| *is_valid)) {
                 let column = bare_or_quoted(&column);
                 let safer = format!(
                     "ADD CHECK ({column} IS NOT NULL) NOT VALID; VALIDATE it in a file of its own; then this"
                 );
-                self.warn(Harm::Scan, table, READS_UNPROVEN, &safer);
+                self.warn(Harm::Scan, table, READS_ALL, &safer);
             }
         } else if words.takes("drop not null") {
-            self.world.forget_proofs(table);
+            let known = self.world.column(table, &column);
+            known.and_then(|it| it.proofs.remove(""));
         } else if words.takes("set expression") {
             self.rewrites(table, IDLE);
         } else if words.takes("set") && words.at_symbol("(") {
@@ -320,7 +333,9 @@ impl Reader<'_> {
         self.world.links.retain(|it| !is_meant(it));
         self.lock_all(targets, Mode::AccessExclusive);
         if is_constraint {
-            self.world.forget_proofs(table);
+            for proofs in self.world.proofs(table) {
+                proofs.remove(&name);
+            }
         } else {
             self.lose_column(table, &name, NEW_CODE_FIRST);
         }
@@ -330,6 +345,12 @@ impl Reader<'_> {
         }
         Mode::AccessExclusive
     }
+}
+
+/// The column of `column IS NOT NULL`, if that is all there is.
+fn not_null_of(mut inside: Cursor<'_>) -> Option<String> {
+    let column = inside.name()?;
+    (inside.takes("is not null") && inside.is_over()).then_some(column)
 }
 
 /// Returns true if and only if the expression is the column, or a cast of it to the type.

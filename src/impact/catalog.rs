@@ -153,17 +153,20 @@ fn link(catalog: &mut Catalog, row: &SimpleQueryRow) -> Option<()> {
 }
 
 const COLUMNS: &str = "SELECT a.attrelid AS table, a.attname AS column, format_type(a.atttypid, a.atttypmod) AS type, \
-           a.attnotnull OR EXISTS (SELECT FROM pg_constraint o \
-             WHERE o.conrelid = c.oid AND o.contype = 'c' AND o.conkey = ARRAY[a.attnum] AND o.convalidated \
-               AND pg_get_expr(o.conbin, o.conrelid) = format('(%I IS NOT NULL)', a.attname)) AS is_not_null \
-         FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid WHERE c.relname = {mentioned} AND a.attname = {mentioned} AND a.attnum > 0 AND NOT a.attisdropped \
+           CASE WHEN a.attnotnull THEN '' ELSE o.conname END AS proof, a.attnotnull OR o.convalidated AS valid \
+         FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid LEFT JOIN pg_constraint o \
+           ON o.conrelid = c.oid AND o.contype = 'c' AND o.conkey = ARRAY[a.attnum] \
+             AND pg_get_expr(o.conbin, o.conrelid) = format('(%I IS NOT NULL)', a.attname) \
+         WHERE c.relname = {mentioned} AND a.attname = {mentioned} AND a.attnum > 0 AND NOT a.attisdropped \
            AND c.relkind IN ('r', 'p', 'f')";
 
 fn column(catalog: &mut Catalog, row: &SimpleQueryRow) -> Option<()> {
     let table = catalog.name(row, "table")?;
     let column = catalog.world.column(&table, row.get("column")?)?;
     column.of = Type::read(&mut Cursor::new(row.get("type")?));
-    column.is_not_null = row.get("is_not_null") == Some("t");
+    let proof = text(row, "proof");
+    let proof = proof.map(|name| (name, row.get("valid") == Some("t")));
+    column.proofs.extend(proof);
     Some(())
 }
 

@@ -29,8 +29,6 @@ fn world() -> World {
         of: varchar,
         ..Column::default()
     };
-    let not_null = world.column(&public("a"), "w").expect("a table");
-    not_null.is_not_null = true;
     world.indexes = BTreeMap::from([(public("a_x"), public("a"))]);
     world.links = vec![
         Link {
@@ -336,20 +334,18 @@ fn a_default_rewrites_if_it_differs_from_row_to_row() {
 }
 
 #[test]
-fn set_not_null_is_harmless_where_the_catalog_proves_it() {
-    let set = "ALTER TABLE a ALTER COLUMN w SET NOT NULL";
+fn set_not_null_is_harmless_once_a_check_proves_it() {
+    let (add, validate) = (
+        "ALTER TABLE a ADD CONSTRAINT c CHECK (x IS NOT NULL) NOT VALID",
+        "ALTER TABLE a VALIDATE CONSTRAINT c",
+    );
+    let set = "ALTER TABLE a ALTER COLUMN x SET NOT NULL";
     assert_all(&[
+        (&[set], "a AccessExclusive, ! scan"),
+        (&[add, set], "a AccessExclusive, ! scan"),
+        (&[add, validate, set], "a AccessExclusive"),
         (
-            &["ALTER TABLE a ALTER x SET NOT NULL"],
-            "a AccessExclusive, ! scan",
-        ),
-        (&[set], "a AccessExclusive"),
-        (
-            &["ALTER TABLE a DROP CONSTRAINT c", set],
-            "a AccessExclusive, ! scan",
-        ),
-        (
-            &["ALTER TABLE a ALTER w DROP NOT NULL", set],
+            &[add, validate, "ALTER TABLE a DROP CONSTRAINT c", set],
             "a AccessExclusive, ! scan",
         ),
     ]);

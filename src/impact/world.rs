@@ -48,8 +48,8 @@ pub struct Relation {
 #[derive(Clone, Debug, Default)]
 pub struct Column {
     pub of: Option<Type>,
-    /// It is `NOT NULL`, or a valid constraint `CHECK (column IS NOT NULL)` proves the same.
-    pub is_not_null: bool,
+    /// Constraints `CHECK (column IS NOT NULL)`, and whether they are valid; without a name, `NOT NULL`.
+    pub proofs: BTreeMap<String, bool>,
 }
 
 /// What a table hangs on: another one that it is a part of, or that one of its columns references.
@@ -176,12 +176,10 @@ impl World {
         Some(columns.entry(column.to_owned()).or_default())
     }
 
-    /// A constraint has gone that may be what kept NULL out of a column.
-    pub fn forget_proofs(&mut self, table: &Name) {
+    /// The proofs of a table's columns.
+    pub fn proofs(&mut self, table: &Name) -> impl Iterator<Item = &mut BTreeMap<String, bool>> {
         let relation = self.relations.get_mut(table).into_iter();
-        for column in relation.flat_map(|it| it.columns.values_mut()) {
-            column.is_not_null = false;
-        }
+        relation.flat_map(|it| it.columns.values_mut().map(|it| &mut it.proofs))
     }
 
     /// The tables at the other end of those links that are asked for.
