@@ -17,7 +17,7 @@ use crate::migration::{Direction, State, Version};
 use crate::plan::doubt::Doubt;
 use crate::plan::refusal::{Refusal, WayBack};
 use crate::signals::{Signal, Stopped};
-use crate::text::words::{counted, duration};
+use crate::text::words::{counted, duration, joined};
 
 pub use failure::{Before, Failure, FailureOutcome};
 pub use sql::SqlError;
@@ -146,12 +146,6 @@ pub struct BunRow {
     pub id: i64,
     /// The newest record in the history, which may promise too much.
     pub newest: Option<Version>,
-}
-
-impl From<Refusal> for Error {
-    fn from(it: Refusal) -> Error {
-        Error::Refused(it)
-    }
 }
 
 impl From<WayBack> for Error {
@@ -399,7 +393,7 @@ impl Error {
             ),
             Error::RecordedBeyond { version, newer } => format!(
                 "the history is beyond {version} already; nothing was changed; newer and recorded: {}",
-                listed(newer)
+                joined(newer, ", ")
             ),
             Error::CannotRehearse { statements } => format!(
                 "a rehearsal is one transaction, and what is pending does not fit into one; \
@@ -426,7 +420,7 @@ fn of_no_way_back(why: &WayBack) -> String {
         WayBack::NewerApplied(newer) => format!(
             "the history has changed while down waited: applied meanwhile: {}; nothing was \
              changed\n  hint: look at `lockstep status` before you run it again",
-            listed(newer)
+            joined(newer, ", ")
         ),
     }
 }
@@ -521,11 +515,6 @@ impl fmt::Display for BunRow {
 fn below(lines: impl IntoIterator<Item = impl fmt::Display>) -> String {
     let lines = lines.into_iter();
     lines.map(|line| format!("\n  {line}")).collect()
-}
-
-fn listed(versions: &[Version]) -> String {
-    let versions: Vec<String> = versions.iter().map(Version::to_string).collect();
-    versions.join(", ")
 }
 
 /// The verb behind so many things.

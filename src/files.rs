@@ -54,20 +54,6 @@ pub fn refuse(problems: impl IntoIterator<Item = Problem>) -> Result<(), Vec<Pro
     }
 }
 
-/// What is good, and what is wrong with the rest.
-pub fn separated<T>(
-    results: impl IntoIterator<Item = Result<T, Problem>>,
-) -> (Vec<T>, Vec<Problem>) {
-    let (mut good, mut problems) = (Vec::new(), Vec::new());
-    for result in results {
-        match result {
-            Ok(it) => good.push(it),
-            Err(problem) => problems.push(problem),
-        }
-    }
-    (good, problems)
-}
-
 /// Reads every migration below `directory`, sorted by version.
 ///
 /// # Errors
@@ -92,9 +78,10 @@ pub fn read_with_downs(directory: &Path) -> Result<(Vec<Migration>, Downs), Vec<
     walk.files.into_iter().for_each(|path| search.take(path));
     search.complain_of_names(directory);
     let downs = search.pair_downs();
-    let ups = search.ups.values().map(|files| read_one(files, "up"));
-    let (migrations, mut problems) = separated(ups);
-    problems.append(&mut search.problems);
+    let (ups, mut problems) = (search.ups.values(), search.problems);
+    let read = ups.map(|files| read_one(files, "up"));
+    let good = read.filter_map(|it| it.map_err(|problem| problems.push(problem)).ok());
+    let migrations: Vec<Migration> = good.collect();
     if migrations.is_empty() && problems.is_empty() {
         let none = "holds no migration: YYYYMMDDHHMMSS_name.up.sql is expected here or below";
         problems.push(Problem::new(directory, none));

@@ -11,9 +11,8 @@ mod version;
 use std::fmt;
 use std::iter;
 
-use self::layout::Source;
 use crate::files::import::Found;
-use crate::files::{Problem, name, refuse, separated};
+use crate::files::{Problem, name, refuse};
 use crate::migration::{Direction, Version};
 
 /// The tools whose migrations are understood.
@@ -48,12 +47,6 @@ impl fmt::Display for Tool {
             Tool::Tern => "tern",
         })
     }
-}
-
-/// The names of tools as a person would list them.
-pub fn listed(tools: &[Tool]) -> String {
-    let names: Vec<String> = tools.iter().map(Tool::to_string).collect();
-    names.join(" or ")
 }
 
 /// A directory, understood.
@@ -118,28 +111,25 @@ impl Brought {
 pub fn understand(found: &[Found]) -> Result<Import, Vec<Problem>> {
     let mut left = Vec::new();
     let (tools, sources) = layout::recognise(found, &mut left)?;
-    let problem = |source: &Source<'_>, why: String| Problem::new(&source.up.found.path, why);
-    let (parts, mut problems) = separated(sources.iter().map(|source| {
-        let parts = parts::of(tools[0], source);
-        parts.map_err(|why| problem(source, why))
-    }));
-    let versions = sources.iter().zip(version::versions(&sources));
-    let (versions, unknown) = separated(versions.map(|(source, version)| {
-        let why = "the version cannot be told in 14 digits: rename it";
-        version.ok_or_else(|| problem(source, why.to_owned()))
-    }));
-    problems.extend(unknown);
+    let (mut migrations, mut problems) = (Vec::new(), Vec::new());
+    let versions = version::versions(&sources);
+    for (source, version) in sources.into_iter().zip(versions) {
+        let mut refuse = |why: &str| problems.push(Problem::new(&source.up.found.path, why));
+        let parts = parts::of(tools[0], &source).map_err(|why| refuse(&why));
+        let Some(version) = version else {
+            refuse("the version cannot be told in 14 digits: rename it");
+            continue;
+        };
+        migrations.extend(parts.map(|(up, down)| Brought {
+            version,
+            name: name_for(source.up.name),
+            number: source.up.number,
+            id: source.up.id.to_owned(),
+            up,
+            down,
+        }));
+    }
     refuse(problems)?;
-    let sources = sources.into_iter().zip(parts).zip(versions);
-    let brought = sources.map(|((source, (up, down)), version)| Brought {
-        version,
-        name: name_for(source.up.name),
-        number: source.up.number,
-        id: source.up.id.to_owned(),
-        up,
-        down,
-    });
-    let mut migrations: Vec<Brought> = brought.collect();
     migrations.sort_by_key(|it| it.version);
     let pairs = migrations.windows(2);
     refuse(pairs.filter_map(|pair| misplaced(tools[0], pair)))?;

@@ -434,7 +434,7 @@ pub fn plan_for<'a>(
         policy: config.divergence,
         own_tables: own_tables(config),
     };
-    Ok(plan::make(migrations, history, &rules)?)
+    plan::make(migrations, history, &rules).map_err(Error::Refused)
 }
 
 /// What our own tables are called.

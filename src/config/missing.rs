@@ -4,6 +4,7 @@
 //! no server answers, every retry is in vain, and where one does, it is some other one.
 
 use super::{Environment, variables};
+use crate::text::words::joined;
 
 /// So many variables are named.
 const NAMED: usize = 5;
@@ -30,9 +31,9 @@ pub fn address(environment: &Environment) -> Option<String> {
     let empty = empty.map(|name| format!("{name} (which is empty)"));
     let is_known = |name: &String| variables::all().any(|it| it.name == name);
     let others = variables.keys().filter(|it| !is_known(it) && is_near(it));
-    let near: Vec<String> = empty.chain(others.cloned()).take(NAMED).collect();
+    let near = joined(empty.chain(others.cloned()).take(NAMED), ", ");
     if !near.is_empty() {
-        text += &format!("; these are set, and not read: {}", near.join(", "));
+        text += &format!("; these are set, and not read: {near}");
     }
     Some(text)
 }

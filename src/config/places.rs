@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
+use crate::text::words::is_digits;
+
 /// What libpq takes where no port is given.
 pub(super) const DEFAULT_PORT: u16 = 5432;
 
@@ -74,8 +76,8 @@ pub(super) fn endpoint(text: &str) -> Result<(String, Option<u16>), String> {
 pub(super) const PORT_NUMBER: &str = "a number from 1 to 65535";
 
 pub(super) fn port_number(text: &str) -> Option<u16> {
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|port| digits && *port > 0)
+    let number = text.parse().ok().filter(|port| *port > 0);
+    number.filter(|_| is_digits(text))
 }
 
 /// Returns true if and only if the text can be a host's name or address, or a directory with sockets.

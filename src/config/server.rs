@@ -14,7 +14,7 @@ use super::tls::{Mode, Tls};
 use super::values::{chosen, shown};
 use super::variables;
 use super::{Inquiry, pgpass};
-use crate::text::words::counted;
+use crate::text::words::{counted, joined};
 
 /// The server, the database and the user.
 #[derive(Clone)]
@@ -355,8 +355,7 @@ const BINDINGS: [(&str, ChannelBinding); 3] = [
 
 /// On one line, whatever the names hold.
 fn description(places: &[Place], database: &str, user: &str) -> String {
-    let hosts: Vec<String> = places.iter().map(Place::to_string).collect();
-    let text = format!("{user}@{}/{database}", hosts.join(","));
+    let text = format!("{user}@{}/{database}", joined(places, ","));
     text.chars()
         .map(|c| if c.is_control() { '\u{fffd}' } else { c })
         .collect()

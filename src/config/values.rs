@@ -1,9 +1,11 @@
 //! The values of variables: text → value, or what is wrong with it, in words that follow the variable's name.
 
-use super::foreign;
 use std::time::Duration;
 
 use log::LevelFilter;
+
+use super::foreign;
+use crate::text::words::is_digits;
 
 /// A value that can hold no secret, in quotes and on one line.
 pub(super) fn shown(value: &str) -> String {
@@ -72,9 +74,7 @@ pub(super) fn server_timeout(text: &str) -> Result<Duration, String> {
 fn seconds(text: &str, longest: Duration) -> Result<Duration, String> {
     let parsed = || {
         let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-        let digits =
-            |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-        if !digits(whole) || !digits(fraction) {
+        if !is_digits(whole) || !is_digits(fraction) {
             return None;
         }
         let (fine, finer) = fraction.split_at(fraction.len().min(9));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::new::{refused, write_new};
 use super::walk::Walk;
-use super::{Problem, read_text, refuse, separated};
+use super::{Problem, read_text, refuse};
 use crate::text::terminal::printable;
 
 /// A file of another tool's.
@@ -39,11 +39,11 @@ impl Found {
 pub fn read(directory: &Path) -> Result<Vec<Found>, Vec<Problem>> {
     let root = directory.canonicalize();
     let root = root.map_err(|error| Problem::new(directory, describe(&error)))?;
-    let walk = Walk::new(directory, Some(root.clone()));
-    let files = walk.files.iter();
-    let (mut found, mut problems) = separated(files.map(|path| take(path, directory, &root)));
-    problems.extend(walk.problems);
-    refuse(problems)?;
+    let mut walk = Walk::new(directory, Some(root.clone()));
+    let taken = walk.files.iter().map(|path| take(path, directory, &root));
+    let good = taken.filter_map(|it| it.map_err(|why| walk.problems.push(why)).ok());
+    let mut found: Vec<Found> = good.collect();
+    refuse(walk.problems)?;
     found.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(found)
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::{Import, Tool, layout};
 use crate::migration::Version;
 use crate::sql::quote;
+use crate::text::words::joined;
 
 /// The table of a tool: its name; the column that tells it from another tool's of the same name; and how to ask the table,
 /// `{}`, which migrations it knows, and one of [`Record`]'s words of each.
@@ -83,13 +84,13 @@ pub fn names(tools: &[Tool]) -> Vec<&'static str> {
 
 /// Asks the catalog for the tables that have such names: schema, name and columns.
 pub fn search(tools: &[Tool]) -> String {
-    let names: Vec<String> = names(tools).into_iter().map(quote::literal).collect();
+    let names = names(tools).into_iter().map(quote::literal);
     format!(
         "SELECT n.nspname AS schema, c.relname AS name, ' ' || string_agg(a.attname, ' ') || ' ' AS columns \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid \
          WHERE c.relname IN ({}) AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped \
          GROUP BY n.nspname, c.relname ORDER BY n.nspname, c.relname",
-        names.join(", ")
+        joined(names, ", ")
     )
 }
 

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{Tool, listed, parts};
+use super::{Tool, parts};
 use crate::files::import::Found;
 use crate::files::{Problem, name, refuse};
+use crate::text::words::{is_digits, joined};
 
 /// What is there, as one migration.
 pub(super) struct Source<'a> {
@@ -59,7 +60,7 @@ pub(super) fn recognise<'a>(
     if shapes.len() > 1 {
         let examples = shapes.iter().filter_map(|(_, tools, named)| {
             let path = &named.first()?.found.path;
-            Some(format!("{path} is named as by {}", listed(tools)))
+            Some(format!("{path} is named as by {}", joined(tools, " or ")))
         });
         return Err(of_two_tools(examples));
     }
@@ -159,11 +160,8 @@ fn letters<'a>(file: &'a str, which: &str) -> Option<(&'a str, &'a str)> {
     let rest = file.strip_prefix(|letter| which.contains(letter))?;
     let (stem, _) = rest.rsplit_once('.')?;
     let (version, name) = stem.split_once("__")?;
-    let is_number = |it: &str| !it.is_empty() && it.bytes().all(|byte| byte.is_ascii_digit());
-    version
-        .split(['.', '_'])
-        .all(is_number)
-        .then_some((version, name))
+    let mut numbers = version.split(['.', '_']);
+    numbers.all(is_digits).then_some((version, name))
 }
 
 fn shape(found: &Found) -> Option<(Shape, Named<'_>)> {
@@ -211,9 +209,10 @@ fn shape(found: &Found) -> Option<(Shape, Named<'_>)> {
 }
 
 fn of_two_tools(examples: impl Iterator<Item = String>) -> Vec<Problem> {
-    let examples = examples.collect::<Vec<_>>().join(", ");
-    let problem =
-        format!("it could be that of two tools: {examples}; take away what does not belong here");
+    let problem = format!(
+        "it could be that of two tools: {}; take away what does not belong here",
+        joined(examples, ", ")
+    );
     Problem::new("", problem).into()
 }
 

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use crate::files::Problem;
 use crate::import::history::{self, Place, Verdict};
-use crate::import::{Brought, Import, listed};
+use crate::import::{Brought, Import};
 use crate::plan::Obstruction;
 use crate::text::terminal::{Layout, hanging, paragraph, printable};
-use crate::text::words::counted;
+use crate::text::words::{counted, joined};
 
 /// What is told of an import.
 pub struct Report<'a> {
@@ -37,7 +37,11 @@ impl Report<'_> {
     pub fn text(&self, layout: Layout) -> String {
         let columns = layout.columns().unwrap_or(usize::MAX);
         let import = self.import;
-        let (whose, from, to) = (listed(&import.tools), shown(self.from), shown(self.to));
+        let (whose, from, to) = (
+            joined(&import.tools, " or "),
+            shown(self.from),
+            shown(self.to),
+        );
         let count = counted(import.migrations.len(), "migration");
         let head = match import.is_ours {
             true => format!(
@@ -69,7 +73,7 @@ impl Report<'_> {
     /// What is to be done next.
     fn next(&self) -> Vec<String> {
         let tools = &self.import.tools;
-        let (whose, names) = (listed(tools), history::names(tools).join(" or "));
+        let (whose, names) = (joined(tools, " or "), joined(history::names(tools), " or "));
         let mut next = match self.history {
             Known::NotAsked => vec![
                 format!(
@@ -83,8 +87,7 @@ impl Report<'_> {
                 "{database} has no table {names}: nothing was applied there by {whose}, or under another table's name; if nothing was: lockstep up"
             )],
             Known::Several(places) => {
-                let places: Vec<&str> = places.iter().map(|it| it.table.as_str()).collect();
-                let places = places.join(", ");
+                let places = joined(places.iter().map(|it| &it.table), ", ");
                 vec![format!(
                     "which of these tables counts is for you to say: {places}; then: lockstep baseline VERSION"
                 )]

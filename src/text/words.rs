@@ -1,5 +1,6 @@
-//! Numbers and durations as messages show them.
+//! Numbers, durations and lists as messages show them.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 /// A number of things as messages show it: `1 migration`, `13 migrations`.
@@ -8,6 +9,17 @@ pub fn counted(count: usize, thing: &str) -> String {
         1 => format!("1 {thing}"),
         count => format!("{count} {thing}s"),
     }
+}
+
+/// Returns true if and only if the text is a number without sign, point or blank.
+pub fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Things one after the other as messages show them, with this between them.
+pub fn joined(things: impl IntoIterator<Item = impl Display>, between: &str) -> String {
+    let things = things.into_iter().map(|thing| thing.to_string());
+    things.collect::<Vec<_>>().join(between)
 }
 
 /// A duration as all that people see shows it: `7 ms`, `1.2 s`, `285 s`, `12 min 5 s`, `2 h 5 min`. Up to ten minutes it
