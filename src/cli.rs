@@ -11,8 +11,7 @@ use lexopt::Arg;
 
 use crate::migration::Version;
 use crate::plan::rollback::Rollback;
-
-pub use help::help;
+use crate::text::words::{is_digits, joined};
 
 /// What the user asked for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,8 +38,8 @@ pub enum Command {
     Forget(Version),
     /// Show the lock, or remove the row with this id.
     Unlock(Option<i64>),
-    /// The general page, that of the command, or the manual's page with this name.
-    Help(Option<&'static str>),
+    /// Show this page: the general one, that of a command, or the manual's.
+    Help(String),
     Version,
 }
 
@@ -101,7 +100,8 @@ static COMMANDS: [Entry; 12] = [
             let what = "N counts the newest migrations, from 1, and `lockstep status` shows how many there are; \
                         without it, the newest run of `up` is rolled back";
             let count = words.optional(what, |word| {
-                plain_number(word.to_str()?).filter(|it| *it > 0)
+                let digits = word.to_str().filter(|it| is_digits(it))?;
+                digits.parse().ok().filter(|it| *it > 0)
             })?;
             let which = count.map_or(Rollback::NewestGroup, Rollback::Newest);
             Ok(Command::Down(which))
@@ -210,10 +210,12 @@ static COMMANDS: [Entry; 12] = [
         summary: "show this page, or one about a command or a topic",
         page: include_str!("cli/pages/help.txt"),
         read: |words| match &words.operand {
-            None => Ok(Command::Help(None)),
-            Some(word) => help::topic(&word.to_string_lossy())
-                .map(|topic| Command::Help(Some(topic)))
-                .ok_or_else(|| unknown_command(word)),
+            None => Ok(Command::Help(help::general())),
+            Some(word) => {
+                let page = help::about(&word.to_string_lossy());
+                let page = page.ok_or_else(|| unknown_command(word))?;
+                Ok(Command::Help(page))
+            }
         },
     },
 ];
@@ -249,7 +251,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, String> {
     // Who asks for help gets it, whatever else is wrong.
     let mut options = args.iter().skip(1).take_while(|word| *word != "--");
     if entry.name != "help" && options.any(|word| word == "--help" || word == "-h") {
-        return Ok(Command::Help(Some(entry.name)));
+        return Ok(Command::Help(help::page(entry)));
     }
     (entry.read)(&Words::read(entry, rest)?)
 }
@@ -341,7 +343,7 @@ impl Words {
 /// Returns true if and only if the word is a number with a minus sign.
 fn is_negative_number(word: &OsStr) -> bool {
     let digits = word.to_str().and_then(|word| word.strip_prefix('-'));
-    digits.is_some_and(|it| !it.is_empty() && it.bytes().all(|byte| byte.is_ascii_digit()))
+    digits.is_some_and(is_digits)
 }
 
 /// Returns true if and only if the word is an option as other programs write it: `-url`.
@@ -350,20 +352,16 @@ fn is_long_with_one_dash(word: &OsStr) -> bool {
     name.is_some_and(|name| name.len() > 1 && name.starts_with(|it: char| it.is_ascii_alphabetic()))
 }
 
-/// A number without a sign.
-fn plain_number(text: &str) -> Option<usize> {
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|_| digits)
-}
-
 fn unknown_command(word: &OsString) -> String {
-    let names: Vec<&str> = COMMANDS.iter().map(|entry| entry.name).collect();
     let word = word.to_string_lossy();
     let instead = match known_elsewhere(&word) {
         Some("init") => "there is nothing to set up: `lockstep new NAME` makes the first migration, and `lockstep up` \
                          what it needs in the database".to_owned(),
         Some(name) => format!("did you mean {name:?}?"),
-        None => format!("use one of {}", names.join(", ")),
+        None => {
+            let names = COMMANDS.iter().map(|entry| entry.name);
+            format!("use one of {}", joined(names, ", "))
+        }
     };
     see_help(&format!("unknown command {word:?}: {instead}"), None)
 }
@@ -448,6 +446,8 @@ mod tests {
         let version = Version::parse("20230314095813").expect("fourteen digits");
         let text = Format::Text;
         let json = Format::Json;
+        let general = || Command::Help(help::general());
+        let page = |topic| Command::Help(help::about(topic).expect("a page"));
         let table = [
             ("", Command::Start),
             ("up", Command::Up),
@@ -492,18 +492,18 @@ mod tests {
                 "unlock -9223372036854775808",
                 Command::Unlock(Some(i64::MIN)),
             ),
-            ("help", Command::Help(None)),
-            ("help up", Command::Help(Some("up"))),
-            ("help exit-codes", Command::Help(Some("exit-codes"))),
-            ("help help", Command::Help(Some("help"))),
-            ("help --help", Command::Help(None)),
-            ("help up --help", Command::Help(Some("up"))),
-            ("--help", Command::Help(None)),
-            ("--help up", Command::Help(Some("up"))),
-            ("-h", Command::Help(None)),
-            ("up --help", Command::Help(Some("up"))),
-            ("up -h", Command::Help(Some("up"))),
-            ("down --json x --help", Command::Help(Some("down"))),
+            ("help", general()),
+            ("help up", page("up")),
+            ("help exit-codes", page("exit-codes")),
+            ("help help", page("help")),
+            ("help --help", general()),
+            ("help up --help", page("up")),
+            ("--help", general()),
+            ("--help up", page("up")),
+            ("-h", general()),
+            ("up --help", page("up")),
+            ("up -h", page("up")),
+            ("down --json x --help", page("down")),
             ("--version", Command::Version),
             ("-V", Command::Version),
         ];

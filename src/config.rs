@@ -159,7 +159,7 @@ pub fn layout(environment: &Environment) -> Layout {
 ///
 /// # Errors
 ///
-/// The value is not a boolean.
+/// The value is not a boolean, which is among the complaints of [`load`], too.
 pub fn switch(environment: &Environment) -> Result<bool, Complaint> {
     environment.setting(&variables::RUN)
 }

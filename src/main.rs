@@ -81,12 +81,11 @@ fn run(
         signals,
     };
     match command {
-        Command::Help(topic) => Ok(Answer::Asked(cli::help(topic))),
+        Command::Help(page) => Ok(Answer::Asked(page)),
         Command::Version => {
             let version = concat!("lockstep ", env!("CARGO_PKG_VERSION"), "\n");
             Ok(Answer::Asked(version.to_owned()))
         }
-        Command::Up => commands::up::run(context),
         Command::Unlock(id) => commands::unlock::run(context, id),
         Command::Down(which) => commands::down::run(context, which),
         Command::Baseline(version) => commands::baseline::run(context, version),
@@ -97,22 +96,16 @@ fn run(
         Command::Import(directory) => commands::import::run(context, &directory),
         Command::New(wish) => commands::new::run(context, &wish.to_string_lossy()),
         Command::Plan(format, planning) => commands::plan::run(context, format, planning),
-        Command::Start => match config::switch(environment) {
-            Ok(true) => commands::up::run(context),
-            Ok(false) => {
-                let instead = match environment.has_terminal() {
-                    true => {
-                        "; `lockstep up` applies them, `lockstep help` shows what else there is"
-                    }
-                    false => "",
-                };
-                info!("migrations are switched off: RUN_DATABASE_MIGRATIONS is not true{instead}");
-                Ok(Answer::Logged)
-            }
-            // All complaints come together.
-            Err(complaint) => Err(config::load_to_write(environment)
-                .map_or_else(Error::Environment, |_| Error::Environment(vec![complaint]))),
-        },
+        // Of a switch that is neither on nor off `up` complains, together with all else.
+        Command::Start if config::switch(environment) == Ok(false) => {
+            let instead = match environment.has_terminal() {
+                true => "; `lockstep up` applies them, `lockstep help` shows what else there is",
+                false => "",
+            };
+            info!("migrations are switched off: RUN_DATABASE_MIGRATIONS is not true{instead}");
+            Ok(Answer::Logged)
+        }
+        Command::Start | Command::Up => commands::up::run(context),
     }
 }
 

@@ -4,28 +4,16 @@
 //! A page about a command fits a terminal of 24 lines and 80 columns.
 
 use super::shell::READERS;
-use super::{COMMANDS, Entry};
+use super::{COMMANDS, Entry, entry};
 use crate::config::variables::{self, Variable};
 
-/// The page about a command, that of the manual, what a shell or `man` reads, or the general page.
-pub fn help(topic: Option<&str>) -> String {
-    if let Some((_, text)) = READERS.iter().find(|(name, _)| Some(*name) == topic) {
-        return text();
-    }
-    if let Some((_, page)) = MANUAL.iter().find(|(name, _)| Some(*name) == topic) {
-        return (*page).to_owned();
-    }
-    let entry = COMMANDS.iter().find(|entry| Some(entry.name) == topic);
-    entry.map_or_else(general, page)
-}
-
-/// The name of the page that there is of this name.
-pub fn topic(name: &str) -> Option<&'static str> {
-    let commands = COMMANDS.iter().map(|entry| entry.name);
-    let topics = MANUAL.iter().map(|(topic, _)| *topic);
-    let readers = READERS.iter().map(|(reader, _)| *reader);
-    let mut all = commands.chain(topics).chain(readers);
-    all.find(|it| *it == name)
+/// The page about a command, that of the manual, or what a shell or `man` reads.
+pub fn about(topic: &str) -> Option<String> {
+    let manuals = MANUAL.iter().find(|(name, _)| *name == topic);
+    let readers = READERS.iter().find(|(name, _)| *name == topic);
+    let found = entry(topic).map(page);
+    let found = found.or_else(|| manuals.map(|(_, page)| (*page).to_owned()));
+    found.or_else(|| readers.map(|(_, text)| text()))
 }
 
 /// The manual: the files that README links to, so that the program and the page on the web never part.
@@ -159,7 +147,7 @@ mod tests {
     #[test]
     fn a_page_names_what_the_parser_takes() {
         for entry in &COMMANDS {
-            let page = help(topic(entry.name));
+            let page = about(entry.name).expect("a page");
             let usage = page.lines().next().unwrap_or_default();
             let called = format!("usage: lockstep {}", entry.name);
             assert!(usage.starts_with(&called), "{usage}");
@@ -169,7 +157,6 @@ mod tests {
             assert!(usage.ends_with(entry.operand), "{usage}");
             assert!(general().contains(&format!("\n  {} ", entry.name)));
         }
-        assert_eq!(help(None), general());
     }
 
     #[test]
