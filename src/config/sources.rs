@@ -97,12 +97,13 @@ impl Inquiry<'_> {
     /// The connection string's parameters; none at all if it is unusable.
     fn url_layer(&mut self) -> Option<Layer> {
         let given = self.value_or_file(&variables::URL, &variables::URL_FILE)?;
-        let Some((variable, text)) = given else {
+        let Some((variable, mut text)) = given else {
             return Some(Layer::new());
         };
+        drop_line_break(&mut text);
         let text = String::from_utf8(text).map_err(|_| "is not valid UTF-8".to_owned());
         let parsed = text.and_then(|text| {
-            let parsed = conninfo::parse(without_line_break(&text))?;
+            let parsed = conninfo::parse(&text)?;
             if let Some(warning) = foreign::unexpanded(&text) {
                 self.warnings.push(format!("{}: {warning}", variable.name));
             }
@@ -189,9 +190,10 @@ impl Given {
 }
 
 /// A secret that was made by `echo` ends in one.
-fn without_line_break(text: &str) -> &str {
-    let line = text.strip_suffix('\n');
-    line.map_or(text, |line| line.strip_suffix('\r').unwrap_or(line))
+fn drop_line_break(text: &mut Vec<u8>) {
+    if text.pop_if(|byte| *byte == b'\n').is_some() {
+        text.pop_if(|byte| *byte == b'\r');
+    }
 }
 
 /// Reads a file whose whole text, without one line break at its end, is a value.
@@ -206,10 +208,7 @@ fn secret_file(path: &Path) -> Result<Vec<u8>, String> {
     if text.len() as u64 > LARGEST {
         return Err(format!("{shown} is larger than {LARGEST} bytes"));
     }
-    if text.ends_with(b"\n") {
-        text.pop();
-        text.pop_if(|byte| *byte == b'\r');
-    }
+    drop_line_break(&mut text);
     match text.is_empty() {
         true => Err(format!("{shown} is empty")),
         false => Ok(text),

@@ -70,7 +70,7 @@ impl TableName {
 /// The identifier that `text` begins with, as the catalog has it, and what follows it (PostgreSQL manual, "Lexical
 /// Structure").
 fn leading_identifier(text: &str) -> Option<(String, &str)> {
-    let Some(mut rest) = text.strip_prefix('"') else {
+    let Some(quoted) = text.strip_prefix('"') else {
         let continues =
             |c: char| c == '_' || c == '$' || c.is_ascii_alphanumeric() || !c.is_ascii();
         let end = text.find(|c| !continues(c)).unwrap_or(text.len());
@@ -81,18 +81,10 @@ fn leading_identifier(text: &str) -> Option<(String, &str)> {
             .starts_with(starts)
             .then(|| (name.to_ascii_lowercase(), rest));
     };
-    let mut name = String::new();
-    loop {
-        let (part, after) = rest.split_once('"')?;
-        name.push_str(part);
-        match after.strip_prefix('"') {
-            Some(after) => {
-                name.push('"');
-                rest = after;
-            }
-            None => return (!name.is_empty()).then_some((name, after)),
-        }
-    }
+    // A quote that is doubled belongs to the name; the first other one ends it.
+    let end = quoted.replace("\"\"", "__").find('"')?;
+    let name = quoted[..end].replace("\"\"", "\"");
+    (!name.is_empty()).then_some((name, &quoted[end + 1..]))
 }
 
 #[cfg(test)]

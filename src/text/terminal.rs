@@ -4,6 +4,7 @@
 //! nothing is lost there either.
 
 use std::borrow::Cow;
+use std::iter;
 
 use unicode_width::UnicodeWidthChar;
 
@@ -107,12 +108,9 @@ impl Table {
         let widths = self.widths(layout);
         let titles = self.columns.iter();
         let heading = titles.map(|(title, _)| ((*title).to_owned(), Tone::Heading));
-        let mut out = String::new();
-        self.line(&heading.collect::<Vec<_>>(), &widths, layout, &mut out);
-        for row in &self.rows {
-            self.line(row, &widths, layout, &mut out);
-        }
-        out
+        let heading: Vec<_> = heading.collect();
+        let lines = iter::once(&heading).chain(&self.rows);
+        lines.map(|it| self.line(it, &widths, layout)).collect()
     }
 
     /// A terminal that is too narrow even so lacks the last columns.
@@ -135,13 +133,13 @@ impl Table {
         widths
     }
 
-    /// Appends one line of the table, or several where a cell is wrapped.
-    fn line(&self, cells: &[(String, Tone)], widths: &[usize], layout: Layout, out: &mut String) {
+    /// One line of the table, or several where a cell is wrapped.
+    fn line(&self, cells: &[(String, Tone)], widths: &[usize], layout: Layout) -> String {
         let parts = cells.iter().zip(widths);
         let parts = parts.map(|((text, _), &width)| wrapped(text, width, 0));
         let parts: Vec<Vec<&str>> = parts.collect();
         let height = parts.iter().map(Vec::len).max().unwrap_or(0);
-        for number in 0..height {
+        let line = |number: usize| {
             let cell = |(at, part): (usize, &Vec<&str>)| {
                 let text = part.get(number).copied().unwrap_or("");
                 let blanks = " ".repeat(widths[at].saturating_sub(width(text)));
@@ -152,9 +150,9 @@ impl Table {
                 }
             };
             let line: Vec<String> = parts.iter().enumerate().map(cell).collect();
-            out.push_str(line.join(GAP).trim_end());
-            out.push('\n');
-        }
+            format!("{}\n", line.join(GAP).trim_end())
+        };
+        (0..height).map(line).collect()
     }
 }
 
