@@ -24,7 +24,7 @@ use crate::migration::{Applied, History, Interrupted, Migration, Version};
 use crate::server::blocker;
 use crate::server::message::{Access, Message, Slot};
 use crate::server::session::{Answer, Session, Trouble};
-use crate::server::settings::{Dialect, LOCK_TIMEOUT, Settings};
+use crate::server::settings::{Dialect, Settings};
 use crate::server::wait::Wait;
 use crate::sql::Checksum;
 use crate::sql::quote::literal;
@@ -135,11 +135,7 @@ pub struct Observe {
 impl Observe {
     /// One snapshot for all of it: bun's row and its history must be of the same moment.
     pub fn new(config: &Config, columns: Columns) -> Observe {
-        let settings = Settings {
-            lock_timeout: LOCK_TIMEOUT,
-            ..Settings::default()
-        };
-        let mut message = Message::begin(Access::Snapshot, &settings);
+        let mut message = Message::begin(Access::Snapshot, &Settings::default().retried());
         let look = Look::add(&mut message, config, Names::Configured, columns);
         message.add("COMMIT");
         Observe { message, look }
@@ -156,20 +152,12 @@ impl Observe {
         &self,
         config: &Config,
         session: &mut Session,
-        mut answer: Result<Answer, Trouble>,
+        answer: Result<Answer, Trouble>,
         wait: &mut Wait,
     ) -> Result<(Observation, Answer), Error> {
-        let answer = loop {
-            match answer {
-                Ok(answer) => break answer,
-                Err(trouble) => session
-                    .after_lock_timeout(trouble, READING, wait)
-                    .map_err(|error| blamed(config, session, error))?,
-            }
-            answer = session.send(&self.message);
-        };
-        let observed = self.look.observed(&answer);
-        let observed = observed.ok_or_else(|| Trouble::Unexpected.while_doing(READING))?;
+        let answer = session.settle(&self.message, answer, READING, wait);
+        let answer = answer.map_err(|error| blamed(config, session, error))?;
+        let observed = self.look.observed(&answer, READING)?;
         let (cause, hint) = match (&observed.shapeless, &observed.hidden) {
             (Some(lacks), _) => (
                 format!("{lacks}: the name is another program's table's"),
@@ -207,7 +195,7 @@ pub fn look(config: &Config, session: &mut Session, wait: &mut Wait) -> Result<O
 /// our role lacks.
 fn blamed(config: &Config, session: &mut Session, mut error: Error) -> Error {
     if let Error::TableWait { blockers, .. } = &mut error
-        && let Ok(rows) = session.ask_as_set(&[], &lockers(config))
+        && let Ok(rows) = session.ask_as_set(&[], &lockers(config), READING)
     {
         let lockers = rows.iter().filter_map(|row| row.get("locker"));
         blockers.extend(lockers.map(str::to_owned));
@@ -246,8 +234,17 @@ pub struct Look {
 }
 
 impl Look {
-    /// Reads what a look returned; None if it returned something else.
-    pub fn observed(&self, answer: &Answer) -> Option<Observation> {
+    /// Reads what a look returned.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnexpectedAnswer`] if it returned something else.
+    pub fn observed(&self, answer: &Answer, doing: &str) -> Result<Observation, Error> {
+        let observed = self.read(answer);
+        observed.ok_or_else(|| Trouble::Unexpected.while_doing(doing))
+    }
+
+    fn read(&self, answer: &Answer) -> Option<Observation> {
         let fact = answer.row(self.facts)?;
         let flag = |name: &str| fact.get(name) == Some("t");
         let text = |name: &str| fact.get(name).map(str::to_owned);

@@ -296,8 +296,7 @@ impl Locked {
     ///
     /// What the connection meets, while doing this.
     pub fn ask(&mut self, query: &str, doing: &str) -> Result<Vec<SimpleQueryRow>, Error> {
-        let rows = self.work.ask(query);
-        rows.map_err(|trouble| trouble.while_doing(doing))
+        self.work.ask(query, doing)
     }
 
     /// The sessions of other programs: first as they were when the lock was taken, which costs no round trip.
@@ -323,8 +322,7 @@ impl Locked {
         query: &str,
         doing: &str,
     ) -> Result<Vec<SimpleQueryRow>, Error> {
-        let rows = self.work.ask_as_set(sets, query);
-        rows.map_err(|trouble| trouble.while_doing(doing))
+        self.work.ask_as_set(sets, query, doing)
     }
 
     /// Tries something out, in a transaction that is rolled back, and again while a lock is in the way. Returns the rows of
@@ -344,12 +342,8 @@ impl Locked {
         let last = statements.iter().map(|it| message.add(it)).last();
         message.add("ROLLBACK");
         message.extend(&settings::reset(&self.runner));
-        loop {
-            match self.work.send(&message) {
-                Ok(answer) => return Ok(last.map_or(Vec::new(), |it| answer.into_rows(it))),
-                Err(trouble) => self.work.after_lock_timeout(trouble, doing, wait)?,
-            }
-        }
+        let answer = self.work.send_patiently(&message, doing, wait)?;
+        Ok(last.map_or(Vec::new(), |it| answer.into_rows(it)))
     }
 
     /// Makes sure that G answers.

@@ -44,7 +44,7 @@ use crate::migration::Interrupted;
 use crate::server::blocker;
 use crate::server::progress::Part;
 use crate::server::session::{Quiet, Trouble};
-use crate::server::settings::{LOCK_TIMEOUT, Settings};
+use crate::server::settings::Settings;
 use crate::server::wait::Wait;
 use crate::sql::quote::literal;
 use crate::sql::{self, Kind, Outside, ReindexTarget, sqlstate};
@@ -54,14 +54,6 @@ const POLL: Duration = Duration::from_millis(500);
 
 /// Where the server keeps the indexes of what is too long for a table's rows.
 const TOAST: &str = "pg_toast.";
-
-/// The settings of a transaction of our own.
-fn settings() -> Settings {
-    Settings {
-        lock_timeout: LOCK_TIMEOUT,
-        ..Settings::of_catalog()
-    }
-}
 
 impl<'r> Current<'r> {
     /// What an earlier run has left unfinished of the migration.
@@ -246,7 +238,9 @@ impl<'r> Current<'r> {
     fn begin(&mut self, note: Option<Option<&str>>) -> Result<Leave, Fault> {
         let (run, migration) = (self.run, self.migration);
         let doing = format!("noting the start of {}", self.name());
-        let mut fenced = self.locked.transaction(&self.expected(), settings());
+        let mut fenced = self
+            .locked
+            .transaction(&self.expected(), Settings::of_catalog().retried());
         if let Some(text) = note {
             run.note(&mut fenced, migration, self.number, text);
         }
@@ -262,7 +256,9 @@ impl<'r> Current<'r> {
             Outside::CreateIndex { index, table } => Some((index, table, self.oid_of(table)?)),
             _ => None,
         };
-        let mut fenced = self.locked.transaction(&self.expected(), settings());
+        let mut fenced = self
+            .locked
+            .transaction(&self.expected(), Settings::of_catalog().retried());
         let step = (self.number, self.is_noted);
         steps::settle(self.run, &mut fenced, self.migration, step);
         if let Some((index, _, oid)) = &built {

@@ -95,13 +95,9 @@ fn read_history(config: &Config, import: &Import, signals: &Signals) -> Result<K
     let known = match places.as_slice() {
         [] => Known::NoTable(config.server.description.clone()),
         [place] => {
-            let rows = loop {
-                match session.ask(&place.query) {
-                    Ok(rows) => break rows,
-                    Err(trouble) => session.after_lock_timeout(trouble, READING, &mut wait)?,
-                }
-            };
-            let records = rows.iter().filter_map(|row| {
+            let (message, asked) = Message::asking(&place.query);
+            let answer = session.send_patiently(&message, READING, &mut wait)?;
+            let records = answer.rows(asked).iter().filter_map(|row| {
                 let (entry, what) = (row.get("entry")?.to_owned(), row.get("what")?.to_owned());
                 Some(Record { entry, what })
             });

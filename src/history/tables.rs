@@ -3,7 +3,7 @@
 use super::{Columns, Look, Tables};
 use crate::config::{Config, TableName};
 use crate::server::message::{Access, Message};
-use crate::server::settings::{LOCK_TIMEOUT, Settings};
+use crate::server::settings::Settings;
 use crate::sql::quote::literal;
 
 /// How the tables are found.
@@ -47,11 +47,7 @@ fn qualified(table: &TableName) -> String {
 /// Any number of runners may do so at once, without a lock. `CREATE TABLE IF NOT EXISTS` fails in such a race, so a
 /// failure is caught (and so never reaches the server's log) and whatever the winner created is taken.
 pub fn create(config: &Config) -> (Message, Look) {
-    let settings = Settings {
-        lock_timeout: LOCK_TIMEOUT,
-        ..Settings::default()
-    };
-    let mut message = Message::begin(Access::Write, &settings);
+    let mut message = Message::begin(Access::Write, &Settings::default().retried());
     let tables = [
         (
             &config.history_table,

@@ -71,8 +71,7 @@ pub fn find(session: &mut Session, tables: Option<&Tables>) -> Result<Option<Hol
     let Some(tables) = tables else {
         return Ok(None);
     };
-    let rows = session.ask(&query(tables));
-    let rows = rows.map_err(|trouble| trouble.while_doing("asking who holds the lock"))?;
+    let rows = session.ask(&query(tables), "asking who holds the lock")?;
     Ok(rows.first().map(read))
 }
 
@@ -96,8 +95,7 @@ pub struct Stranger {
 ///
 /// What the connection meets.
 pub fn strangers(session: &mut Session) -> Result<Vec<Stranger>, Error> {
-    let rows = session.ask(&strangers_query());
-    let rows = rows.map_err(|trouble| trouble.while_doing("asking who else is connected"))?;
+    let rows = session.ask(&strangers_query(), "asking who else is connected")?;
     Ok(rows.iter().map(Stranger::read).collect())
 }
 

@@ -91,9 +91,7 @@ impl Write {
         loop {
             match answer {
                 Ok(answer) => {
-                    let observed = self.look.observed(&answer);
-                    let observation =
-                        observed.ok_or_else(|| Trouble::Unexpected.while_doing(doing))?;
+                    let observation = self.look.observed(&answer, doing)?;
                     let row = answer.row(self.row);
                     if let Some(token) = row.and_then(|row| row.get("id")?.parse().ok()) {
                         let strangers = answer.rows(self.strangers).iter();
@@ -172,12 +170,8 @@ pub fn delete(
         literal(&config.history_table.setting)
     ));
     message.add("COMMIT");
-    loop {
-        match session.send(&message) {
-            Ok(answer) => return Ok(answer.row(deleted).is_some()),
-            Err(trouble) => session.after_lock_timeout(trouble, "removing the lock's row", wait)?,
-        }
-    }
+    let answer = session.send_patiently(&message, "removing the lock's row", wait)?;
+    Ok(answer.row(deleted).is_some())
 }
 
 /// One turn of waiting for a row of bun's.
@@ -214,16 +208,9 @@ pub fn create_tables(
     let doing = "creating the history tables";
     let (message, look) = tables::create(config);
     loop {
-        let answer = match session.send(&message) {
-            Ok(answer) => answer,
-            Err(trouble) => {
-                let retried = session.after_lock_timeout(trouble, doing, wait);
-                retried.map_err(|error| not_created(config, error))?;
-                continue;
-            }
-        };
-        let observed = look.observed(&answer);
-        let observation = observed.ok_or_else(|| Trouble::Unexpected.while_doing(doing))?;
+        let answer = session.send_patiently(&message, doing, wait);
+        let answer = answer.map_err(|error| not_created(config, error))?;
+        let observation = look.observed(&answer, doing)?;
         if observation.tables.is_some() {
             return Ok(observation);
         }

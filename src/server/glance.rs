@@ -98,7 +98,7 @@ impl Glance {
                 Err(TryRecvError::Empty) => return None,
             }
         };
-        log_statements(self.message.text(), asked.elapsed(), answer.as_ref().err());
+        log_statements(&self.message.text(), asked.elapsed(), answer.as_ref().err());
         let row = answer.as_ref().ok().and_then(|it| it.row(self.asked));
         Some(row.map(self.read).unwrap_or_default())
     }

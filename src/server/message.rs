@@ -5,10 +5,7 @@ use std::fmt;
 use super::settings::Settings;
 
 /// Statements that are sent together, in one round trip.
-pub struct Message {
-    text: String,
-    statements: usize,
-}
+pub struct Message(Vec<String>);
 
 /// Which statement of a message: what reads its answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,22 +23,14 @@ pub enum Access {
 }
 
 impl Message {
-    /// There is none without our timeouts: whoever builds one has had them set first.
-    fn empty() -> Message {
-        Message {
-            text: String::new(),
-            statements: 0,
-        }
-    }
-
     /// A message that begins a transaction, under these settings.
     pub fn begin(access: Access, settings: &Settings) -> Message {
-        let mut message = Message::empty();
-        message.add(match access {
+        let begin = match access {
             Access::Write => "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
             Access::Read => "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY",
             Access::Snapshot => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-        });
+        };
+        let mut message = Message(vec![begin.to_owned()]);
         message.extend(&settings.statements());
         message
     }
@@ -58,7 +47,7 @@ impl Message {
     /// A message behind a user's statements: first what still belongs to them or undoes what they set, then ours, under
     /// these timeouts.
     pub fn behind(first: &[impl fmt::Display], settings: &Settings) -> Message {
-        let mut message = Message::empty();
+        let mut message = Message(Vec::new());
         message.extend(first);
         message.extend(&settings.timeouts());
         message
@@ -76,20 +65,16 @@ impl Message {
 
     /// Adds one statement, which has no semicolon at its end.
     pub fn add(&mut self, statement: impl fmt::Display) -> Slot {
-        let separator = if self.statements == 0 { "" } else { "; " };
-        self.text.push_str(&format!("{separator}{statement}"));
-        self.statements += 1;
-        Slot(self.statements - 1)
+        self.0.push(statement.to_string());
+        Slot(self.0.len() - 1)
     }
 
     /// Adds statements whose answers nobody reads.
     pub fn extend(&mut self, statements: &[impl fmt::Display]) {
-        for statement in statements {
-            self.add(statement);
-        }
+        self.0.extend(statements.iter().map(ToString::to_string));
     }
 
-    pub fn text(&self) -> &str {
-        &self.text
+    pub fn text(&self) -> String {
+        self.0.join("; ")
     }
 }

@@ -67,7 +67,7 @@ pub fn open(
             server,
             application_name,
             connector: connector.as_ref(),
-            first_message: first_message.text(),
+            first_message: &first_message.text(),
             wait,
             session: None,
             causes: Vec::new(),

@@ -83,11 +83,11 @@ impl Line {
 }
 
 /// Asks one question over a connection of its own, which nobody waits for.
-pub(super) fn ask_aside(destination: Destination, text: &str) -> Receiver<Event> {
+pub(super) fn ask_aside(destination: Destination, text: String) -> Receiver<Event> {
     let Line { requests, events } = Line::new();
     // If the thread is gone, there will be no answer. When it has done both, it hangs up.
     let _ = requests.send(Request::Dial(Box::new(destination)));
-    let _ = requests.send(Request::Ask(text.to_owned()));
+    let _ = requests.send(Request::Ask(text));
     events
 }
 
@@ -272,27 +272,72 @@ impl Session {
 
     /// Sends a message of our own and returns what its statements returned.
     pub fn send(&mut self, message: &Message) -> Result<Answer, Trouble> {
-        self.ours(message.text(), Patience::AtMost(ANSWER_TIMEOUT))
+        self.command(&message.text())
+    }
+
+    /// Sends a message of our own, again and again while a lock is in its way.
+    ///
+    /// # Errors
+    ///
+    /// Like [`Session::settle`].
+    pub fn send_patiently(
+        &mut self,
+        message: &Message,
+        doing: &str,
+        wait: &mut Wait,
+    ) -> Result<Answer, Error> {
+        let answer = self.send(message);
+        self.settle(message, answer, doing, wait)
+    }
+
+    /// Returns what the message was answered at last: it is sent again while a lock is in its way.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TableWait`] at the deadline; what the connection meets.
+    pub fn settle(
+        &mut self,
+        message: &Message,
+        mut answer: Result<Answer, Trouble>,
+        doing: &str,
+        wait: &mut Wait,
+    ) -> Result<Answer, Error> {
+        loop {
+            match answer {
+                Ok(answer) => return Ok(answer),
+                Err(trouble) => self.after_lock_timeout(trouble, doing, wait)?,
+            }
+            answer = self.send(message);
+        }
     }
 
     /// Asks one thing, in a transaction that only reads, and returns the rows.
-    pub fn ask(&mut self, query: &str) -> Result<Vec<SimpleQueryRow>, Trouble> {
+    ///
+    /// # Errors
+    ///
+    /// What the connection meets.
+    pub fn ask(&mut self, query: &str, doing: &str) -> Result<Vec<SimpleQueryRow>, Error> {
         let (message, asked) = Message::asking(query);
-        let answer = self.send(&message)?;
+        let answer = self.send(&message).map_err(|it| it.while_doing(doing))?;
         Ok(answer.into_rows(asked))
     }
 
     /// Like [`Session::ask`], but tables are found as the role's settings say, and then these, which do not stay.
+    ///
+    /// # Errors
+    ///
+    /// Like [`Session::ask`].
     pub fn ask_as_set(
         &mut self,
         sets: &[String],
         query: &str,
-    ) -> Result<Vec<SimpleQueryRow>, Trouble> {
+        doing: &str,
+    ) -> Result<Vec<SimpleQueryRow>, Error> {
         let mut message = Message::begin(Access::Read, &Settings::default());
         message.extend(sets);
         let asked = message.add(query);
         message.add("ROLLBACK");
-        let answer = self.send(&message)?;
+        let answer = self.send(&message).map_err(|it| it.while_doing(doing))?;
         Ok(answer.into_rows(asked))
     }
 
@@ -353,23 +398,23 @@ impl Session {
 
     /// Ends the transaction, if there is one.
     pub fn roll_back(&mut self) -> Result<(), Trouble> {
-        self.command("ROLLBACK")
+        self.command("ROLLBACK").map(drop)
     }
 
     /// Undoes what a user's statements may have left in the session.
     pub fn reset(&mut self, runner: &str) -> Result<(), Trouble> {
-        self.command(&settings::reset(runner).join("; "))
+        let reset = settings::reset(runner).join("; ");
+        self.command(&reset).map(drop)
     }
 
     /// Makes the session fit for a user's statement that runs outside a transaction, and calls it so.
     pub fn prepare_alone(&mut self, name: &str) -> Result<(), Trouble> {
-        self.command(&settings::of_session(name))
+        self.command(&settings::of_session(name)).map(drop)
     }
 
-    /// There is no such message but those above: all else is a [`Message`], which has our timeouts, or a user's.
-    fn command(&mut self, command: &str) -> Result<(), Trouble> {
+    /// There is no such text but those above: all else is a [`Message`], which has our timeouts, or a user's.
+    fn command(&mut self, command: &str) -> Result<Answer, Trouble> {
         self.ours(command, Patience::AtMost(ANSWER_TIMEOUT))
-            .map(drop)
     }
 
     /// Sends a user's statement for as long as it takes, or until a signal comes; then the session is left, and the server

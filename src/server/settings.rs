@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::sql::quote::literal;
 
 /// How long a transaction of our own waits for a lock, as a rule, before it says so and tries again.
-pub const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Settings for one transaction of ours.
 #[derive(Clone, Copy, Default)]
@@ -73,6 +73,14 @@ impl Settings {
         Settings {
             names: Names::Catalog,
             ..Settings::default()
+        }
+    }
+
+    /// The same for a statement that may meet a lock, and is tried again then.
+    pub fn retried(self) -> Settings {
+        Settings {
+            lock_timeout: LOCK_TIMEOUT,
+            ..self
         }
     }
 

@@ -10,7 +10,7 @@ use super::definition::{self, Comparison};
 use super::{Current, Found};
 use crate::error::Error;
 use crate::lock::fence::Fault;
-use crate::server::settings::{LOCK_TIMEOUT, Settings};
+use crate::server::settings::Settings;
 use crate::sql::{quote, sqlstate};
 
 impl Current<'_> {
@@ -31,10 +31,7 @@ impl Current<'_> {
         let statements: Vec<String> = self.sets.iter().cloned().chain(compared).collect();
         let name = self.name();
         let doing = format!("comparing the index \"{index}\" with that of {name}");
-        let settings = Settings {
-            lock_timeout: LOCK_TIMEOUT,
-            ..Settings::default()
-        };
+        let settings = Settings::default().retried();
         let mut wait = self.run.lock_retry();
         let rows = self
             .locked

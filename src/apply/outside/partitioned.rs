@@ -96,9 +96,8 @@ fn is_refused_now(
     what: Partitioned,
     name: &str,
 ) -> Result<bool, Error> {
-    let rows = session.ask_as_set(&[], &Relation::query(name));
     let doing = format!("looking at the catalog for {}", file.file_name);
-    let rows = rows.map_err(|trouble| trouble.while_doing(&doing))?;
+    let rows = session.ask_as_set(&[], &Relation::query(name), &doing)?;
     let found = rows.first().map(Relation::read);
     Ok(found.is_some_and(|it| is_refused(what, &it)))
 }

@@ -66,10 +66,7 @@ pub fn run(
         debug!("rolling back the rehearsal: {trouble:?}");
     }
     if let (Err(Error::TableWait { blockers, .. }), Some(text)) = (&mut outcome, locked_out) {
-        *blockers = apply::blockers(&text, NO_GUARD, |query, doing| {
-            let rows = session.ask(query);
-            rows.map_err(|trouble| trouble.while_doing(doing))
-        })?;
+        *blockers = apply::blockers(&text, NO_GUARD, |query, doing| session.ask(query, doing))?;
     }
     outcome
 }
