@@ -150,7 +150,6 @@ pub fn acquire(
     mut guard: Session,
     observed: &Observation,
     tables: Tables,
-    runner: &str,
     wait: &mut Wait,
     mut settled: impl FnMut(&Observation) -> Result<bool, Error>,
 ) -> Result<Acquired, Error> {
@@ -180,7 +179,7 @@ pub fn acquire(
 
     let row = row::Write::new(config, &tables, guard_pid, observed);
     let mut patience = Wait::new(wait.signals(), config.database_wait.min(SECOND_CONNECTION));
-    let (mut work, answer) = match open::open(&config.server, runner, &row.message, &mut patience) {
+    let (mut work, answer) = match open::open(&config.server, &row.message, &mut patience) {
         Ok(opened) => opened,
         Err(Error::Unreachable { cause, .. }) => {
             release_guard(guard);
@@ -197,7 +196,7 @@ pub fn acquire(
         token,
         tables,
         table_name: config.history_table.setting.clone(),
-        runner: runner.to_owned(),
+        runner: open::application_name(&config.server),
         dialect: observed.dialect,
         newest: history.newest_id(),
         recorded: 0,

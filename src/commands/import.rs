@@ -18,7 +18,7 @@ use crate::import::{self, Brought, Import};
 use crate::plan;
 use crate::report::import::{Known, Report};
 use crate::server::message::Message;
-use crate::server::open::{self, application_name};
+use crate::server::open;
 use crate::server::wait::Wait;
 use crate::signals::Signals;
 use crate::text::words::counted;
@@ -81,9 +81,8 @@ fn located(directory: &Path, problems: Vec<Problem>) -> Vec<Problem> {
 fn read_history(config: &Config, import: &Import, signals: &Signals) -> Result<Known, Error> {
     const READING: &str = "reading the other tool's history";
     let mut patience = Wait::new(signals, config.database_wait);
-    let runner = application_name(&config.server);
     let (search, found) = Message::asking(&history::search(&import.tools));
-    let (mut session, answer) = open::open(&config.server, &runner, &search, &mut patience)?;
+    let (mut session, answer) = open::open(&config.server, &search, &mut patience)?;
     let rows = answer.map_err(|trouble| trouble.while_doing(READING))?;
     let rows = rows.into_rows(found);
     let places = rows.iter().filter_map(|row| {

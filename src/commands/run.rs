@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use log::{debug, info, warn};
+use log::{info, warn};
 
 use crate::apply::outside::partitioned;
 use crate::config::{Config, TableName};
@@ -49,11 +49,9 @@ pub struct FirstLook {
 ///
 /// What connecting and reading the history may meet.
 pub fn look(config: &Config, signals: &Signals, waited: Option<Wait>) -> Result<FirstLook, Error> {
-    let runner = application_name(&config.server);
     let mut patience = Wait::new(signals, config.database_wait);
     let observe = Observe::new(config, Columns::ToPlan);
-    let (mut session, answer) =
-        open::open(&config.server, &runner, &observe.message, &mut patience)?;
+    let (mut session, answer) = open::open(&config.server, &observe.message, &mut patience)?;
     let again = waited.is_some();
     let mut wait = waited.unwrap_or_else(|| Wait::new(signals, config.lock_wait));
     let (observation, _) = observe.read(config, &mut session, answer, &mut wait)?;
@@ -68,7 +66,7 @@ pub fn look(config: &Config, signals: &Signals, waited: Option<Wait>) -> Result<
     Ok(FirstLook {
         session,
         observation,
-        runner,
+        runner: application_name(&config.server),
         wait,
     })
 }
@@ -171,10 +169,8 @@ impl Held {
         let query = tables::lacks_to_erase(self.locked.tables());
         let doing = "asking for the rights on the history";
         let rows = self.locked.ask(&query, doing)?;
-        match rows.iter().find_map(|row| row.get("lacks")) {
-            Some(lacks) => Err(lacking(config, why, &self.observation.user, lacks)),
-            None => Ok(()),
-        }
+        let lacks = rows.iter().find_map(|row| row.get("lacks"));
+        refuse_lack(config, why, &self.observation.user, lacks)
     }
 
     /// Writes to history and journal in one transaction, without running a file: what `write` says, if what is `expected` is
@@ -318,16 +314,13 @@ fn attempt(
     }
     if first.observation.tables.is_none() {
         first.observation = create_tables(config, &mut first.session, wait)?;
-        if let Some(tables) = &first.observation.tables {
-            debug!("created the history, {}", tables.history);
-        }
     }
-    let (session, seen, runner) = (first.session, first.observation, first.runner);
+    let (session, seen) = (first.session, first.observation);
     let doing = "creating the history tables".to_owned();
     let tables = seen.tables.clone();
     let tables = tables.ok_or(Error::UnexpectedAnswer { doing })?;
     let settled = |now: &Observation| Ok(!decide(now, None)? && now.bun_row().is_none());
-    let acquired = lock::acquire(config, session, &seen, tables, &runner, wait, settled)?;
+    let acquired = lock::acquire(config, session, &seen, tables, wait, settled)?;
     match acquired {
         Acquired::Locked(locked, history) => {
             let mut held = Held {
@@ -372,24 +365,25 @@ pub fn refuse_what_cannot_be_written_to(
     why: &str,
 ) -> Result<(), Error> {
     if observation.in_recovery {
-        return Err(Error::Rejected {
-            server: config.server.description.clone(),
-            cause: format!("{why}, and this server is a standby, which cannot be written to"),
-            hint: Some("point Lockstep at the primary".to_owned()),
-        });
+        let cause = format!("{why}, and this server is a standby, which cannot be written to");
+        return Err(rejected(config, cause, "point Lockstep at the primary"));
     }
-    match &observation.lacks {
-        Some(lacks) => Err(lacking(config, why, &observation.user, lacks)),
-        None => Ok(()),
-    }
+    refuse_lack(config, why, &observation.user, observation.lacks.as_deref())
 }
 
-/// The error for a role that lacks a right on our tables.
-fn lacking(config: &Config, why: &str, user: &str, lacks: &str) -> Error {
+/// Refuses a role that lacks a right on our tables.
+fn refuse_lack(config: &Config, why: &str, user: &str, lacks: Option<&str>) -> Result<(), Error> {
+    let Some(lacks) = lacks else { return Ok(()) };
+    let cause = format!("{why}, and the role {user} lacks {lacks}");
+    let hint = "grant what is lacking, or run as the tables' owner";
+    Err(rejected(config, cause, hint))
+}
+
+fn rejected(config: &Config, cause: String, hint: &str) -> Error {
     Error::Rejected {
         server: config.server.description.clone(),
-        cause: format!("{why}, and the role {user} lacks {lacks}"),
-        hint: Some("grant what is lacking, or run as the tables' owner".to_owned()),
+        cause,
+        hint: Some(hint.to_owned()),
     }
 }
 

@@ -10,13 +10,11 @@ use crate::files;
 use crate::lock::state;
 use crate::plan;
 use crate::report::status::Report;
-use crate::server::open::application_name;
 
 pub fn run(context: &Context<'_>, format: Format) -> Result<Answer, Error> {
     let config = context.readers_config()?;
     let migrations = files::read(&config.migrations_dir).map_err(Error::Files)?;
-    let runner = application_name(&config.server);
-    let facts = state::ask(&config, &runner, context.signals)?;
+    let facts = state::ask(&config, context.signals)?;
     facts.observation.refuse_if_lost(&config, &migrations)?;
     let history = &facts.observation.history;
     let entries = plan::classify(&migrations, history);

@@ -122,7 +122,7 @@ fn remove_ours(
         // Without a history table nobody can hold the guard, which is keyed by it.
         return row::delete(config, session, locks, row, wait);
     };
-    let removed = row::remove_dead(config, session, seen, tables, &first.runner, row, wait)?;
+    let removed = row::remove_dead(config, session, seen, tables, row, wait)?;
     if !removed && let Some(holder) = lock::at_work(session, seen)? {
         let (locks, id) = (locks.to_owned(), row);
         return Err(Error::Held { locks, id, holder });

@@ -52,13 +52,13 @@ pub fn run(context: &Context<'_>) -> Result<Answer, Error> {
 /// Removes the row of a run that died between its last commit and its release: nobody but bun would mind it, but bun is
 /// shut out by it. It is a courtesy, so it neither waits nor fails the run.
 fn tidy_up(config: &Config, first: &mut FirstLook) -> Result<(), Error> {
-    let (session, seen, runner) = (&mut first.session, &first.observation, &first.runner);
+    let (session, seen) = (&mut first.session, &first.observation);
     let (Some(id), Some(tables)) = (seen.removable_row(), &seen.tables) else {
         return Ok(());
     };
     let mut once = Wait::new(first.wait.signals(), Duration::ZERO);
     let row = format!("row {id} of {}, of a runner that is gone", tables.locks);
-    match remove_dead(config, session, seen, tables, runner, id, &mut once) {
+    match remove_dead(config, session, seen, tables, id, &mut once) {
         Ok(true) => info!("removed {row}"),
         Ok(false) => {}
         Err(error @ Error::Stopped { .. }) => return Err(error),

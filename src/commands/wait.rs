@@ -24,8 +24,7 @@ const POLL: Duration = Duration::from_secs(1);
 pub fn run(context: &Context<'_>) -> Result<Answer, Error> {
     let config = context.readers_config()?;
     let migrations = files::read(&config.migrations_dir).map_err(Error::Files)?;
-    let runner = open::application_name(&config.server);
-    let plan = wait(&config, &migrations, &runner, context.signals)?;
+    let plan = wait(&config, &migrations, context.signals)?;
     report_up_to_date(&plan, &migrations);
     context.signals.check("the database is up to date")?;
     Ok(Answer::Logged)
@@ -42,25 +41,21 @@ pub fn run(context: &Context<'_>) -> Result<Answer, Error> {
 fn wait<'a>(
     config: &Config,
     migrations: &'a [Migration],
-    runner: &str,
     signals: &Signals,
 ) -> Result<Plan<'a>, Error> {
     let mut wait = Wait::on_change(signals, config.migration_wait);
     let (mut session, mut told, mut is_said) = (None, false, false);
     loop {
-        match look(config, session.take(), runner, &mut wait) {
+        match look(config, session.take(), &mut wait) {
             Ok((mut open, seen)) => {
                 let waited = Some(wait.elapsed());
                 let judged = judge(config, migrations, &mut open, &seen, waited);
                 // If the connection is lost meanwhile, the next look says so.
                 told =
                     told || warn_of_dead_row(config, &mut open, &seen, &mut wait).unwrap_or(false);
-                let error = match judged {
-                    Err(error @ Error::Pending { .. }) => error,
-                    judged => {
-                        open.close();
-                        return judged;
-                    }
+                let Err(error @ Error::Pending { .. }) = judged else {
+                    open.close();
+                    return judged;
                 };
                 if let (Error::Pending { pending, .. }, false) = (&error, is_said) {
                     let (count, of) = (pending.len(), migrations.len());
@@ -81,7 +76,6 @@ fn wait<'a>(
 fn look(
     config: &Config,
     session: Option<Session>,
-    runner: &str,
     wait: &mut Wait,
 ) -> Result<(Session, Observation), Error> {
     let observe = Observe::new(config, Columns::ToPlan);
@@ -90,7 +84,7 @@ fn look(
             let answer = open.send(&observe.message);
             (open, answer)
         }
-        None => open::open(&config.server, runner, &observe.message, wait)?,
+        None => open::open(&config.server, &observe.message, wait)?,
     };
     let (observation, _) = observe.read(config, &mut open, answer, wait)?;
     Ok((open, observation))

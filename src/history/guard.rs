@@ -70,9 +70,3 @@ pub fn raised(error: &DbError, signature: i64) -> Option<&'static str> {
     let mut all = sqlstate::OURS.iter().map(|(code, _)| *code);
     all.find(|code| error.message().contains(&said(code, signature)))
 }
-
-/// Returns true if and only if an error stands for this SQLSTATE of ours, whoever raised it.
-pub fn is_raised(error: &DbError, code: &str) -> bool {
-    error.code().code() == sqlstate::INVALID_TEXT_REPRESENTATION
-        && error.message().contains(&format!("lockstep {code}, run "))
-}

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use log::debug;
+
 use super::holder::{self, Stranger};
 use super::{POLL, release_guard, try_guard};
 use crate::config::Config;
@@ -36,6 +38,7 @@ fn settings(lock_timeout: Duration, commit: Commit) -> Settings {
 /// The message that writes our row, or takes a dead run's over, and reads the history behind it.
 pub(super) struct Write {
     pub message: Message,
+    guard_pid: i32,
     row: Slot,
     look: Look,
     strangers: Slot,
@@ -70,6 +73,7 @@ impl Write {
         message.add("COMMIT");
         Write {
             message,
+            guard_pid,
             row,
             look,
             strangers,
@@ -100,7 +104,9 @@ impl Write {
                     }
                     wait_for_bun(&observation, wait)?;
                 }
-                Err(Trouble::Sql(error)) if guard::is_raised(&error, sqlstate::OTHER_SERVER) => {
+                Err(Trouble::Sql(error))
+                    if guard::raised(&error, self.guard_pid.into()).is_some() =>
+                {
                     return Err(Error::OtherServer);
                 }
                 // An orphan's transaction still has the row; it ends with it.
@@ -135,12 +141,11 @@ pub fn remove_dead(
     session: &mut Session,
     observed: &Observation,
     tables: &Tables,
-    runner: &str,
     id: i64,
     wait: &mut Wait,
 ) -> Result<bool, Error> {
     let (ping, _) = Message::asking("SELECT");
-    let (mut guard, answer) = open::open(&config.server, runner, &ping, wait)?;
+    let (mut guard, answer) = open::open(&config.server, &ping, wait)?;
     answer.map_err(|trouble| trouble.while_doing("taking the migration lock"))?;
     if !try_guard(&mut guard, tables, observed.dialect)?.is_granted {
         guard.close();
@@ -211,7 +216,8 @@ pub fn create_tables(
         let answer = session.send_patiently(&message, doing, wait);
         let answer = answer.map_err(|error| not_created(config, error))?;
         let observation = look.observed(&answer, doing)?;
-        if observation.tables.is_some() {
+        if let Some(tables) = &observation.tables {
+            debug!("created the history, {}", tables.history);
             return Ok(observation);
         }
         // Somebody dropped one of them in between.

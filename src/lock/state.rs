@@ -50,11 +50,10 @@ pub enum LockState {
 ///
 /// [`Error::TableWait`] if a table of ours is locked against readers until `MIGRATION_LOCK_WAIT_SECONDS` are over; what
 /// the connection meets.
-pub fn ask(config: &Config, runner: &str, signals: &Signals) -> Result<Facts, Error> {
+pub fn ask(config: &Config, signals: &Signals) -> Result<Facts, Error> {
     let observe = Observe::new(config, Columns::InDetail);
     let mut patience = Wait::new(signals, config.database_wait);
-    let (mut session, answer) =
-        open::open(&config.server, runner, &observe.message, &mut patience)?;
+    let (mut session, answer) = open::open(&config.server, &observe.message, &mut patience)?;
     let mut wait = Wait::new(signals, config.lock_wait);
     let (mut observation, mut answer) = observe.read(config, &mut session, answer, &mut wait)?;
     let mut ownerless = None;

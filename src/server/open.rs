@@ -57,7 +57,6 @@ const SILENCE: Duration = Duration::from_secs(2);
 /// database that does not exist, no right; [`Error::Stopped`].
 pub fn open(
     server: &Server,
-    application_name: &str,
     first_message: &Message,
     wait: &mut Wait,
 ) -> Result<(Session, Result<Answer, Trouble>), Error> {
@@ -65,7 +64,6 @@ pub fn open(
     loop {
         let round = Round {
             server,
-            application_name,
             connector: connector.as_ref(),
             first_message: &first_message.text(),
             wait,
@@ -103,7 +101,6 @@ enum Step {
 /// One try at all places.
 struct Round<'a> {
     server: &'a Server,
-    application_name: &'a str,
     connector: Option<&'a Connector>,
     first_message: &'a str,
     wait: &'a mut Wait,
@@ -397,7 +394,7 @@ impl Round<'_> {
             .ssl_mode(way)
             .ssl_negotiation(server.tls.negotiation)
             .channel_binding(server.channel_binding)
-            .application_name(self.application_name)
+            .application_name(&application_name(server))
             .connect_timeout(limit.saturating_sub(HEAD_START))
             .keepalives(true)
             .keepalives_idle(Duration::from_secs(5))

@@ -201,19 +201,10 @@ impl Verifier {
             return Err(words.to_owned().into());
         }
         let algorithms = self.trust.supported.all.iter();
-        let mut algorithms =
-            algorithms.filter(|it| it.signature_alg_id().as_ref() == shape.algorithm);
-        let is_signed = algorithms.any(|algorithm| {
-            let mut issuers = store.valid(now).filter(|root| root.subject == shape.issuer);
-            issuers.any(|issuer| {
-                let key = RawPublicKeyEntity::try_from(&issuer.key);
-                key.is_ok_and(|key| {
-                    key.verify_signature(*algorithm, shape.signed, shape.signature)
-                        .is_ok()
-                })
-            })
-        });
-        match is_signed {
+        let algorithms = algorithms.filter(|it| it.signature_alg_id().as_ref() == shape.algorithm);
+        let algorithms: Vec<_> = algorithms.copied().collect();
+        let mut issuers = store.valid(now).filter(|root| root.subject == shape.issuer);
+        match issuers.any(|it| has_signed(&it.key, &algorithms, shape.signed, shape.signature)) {
             true => Ok(()),
             false => Err(self.words(store, shape, &webpki::Error::UnknownIssuer)),
         }
@@ -350,6 +341,20 @@ fn plain_key(cert: &CertificateDer<'_>) -> Option<SubjectPublicKeyInfoDer<'stati
     Some(shape.key.to_vec().into())
 }
 
+/// Returns true if and only if the key's owner has signed the message, by one of these algorithms.
+fn has_signed(
+    key: &SubjectPublicKeyInfoDer<'_>,
+    algorithms: &[&dyn SignatureVerificationAlgorithm],
+    message: &[u8],
+    signature: &[u8],
+) -> bool {
+    let verifies = |key: RawPublicKeyEntity<'_>| {
+        let mut algorithms = algorithms.iter();
+        algorithms.any(|it| key.verify_signature(*it, message, signature).is_ok())
+    };
+    RawPublicKeyEntity::try_from(key).is_ok_and(verifies)
+}
+
 impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
@@ -373,14 +378,8 @@ impl ServerCertVerifier for Verifier {
         let Some(key) = plain_key(cert) else {
             return verify_tls12_signature(message, cert, signed, supported);
         };
-        let key = RawPublicKeyEntity::try_from(&key)
-            .map_err(|_| bad("has a key that cannot be read".to_owned().into()))?;
         let mut mapped = supported.mapping.iter().filter(|it| it.0 == signed.scheme);
-        let verifies = |algorithm: &&dyn SignatureVerificationAlgorithm| {
-            let verified = key.verify_signature(*algorithm, message, signed.signature());
-            verified.is_ok()
-        };
-        match mapped.any(|it| it.1.iter().any(verifies)) {
+        match mapped.any(|it| has_signed(&key, it.1, message, signed.signature())) {
             true => Ok(HandshakeSignatureValid::assertion()),
             false => Err(CertificateError::BadSignature.into()),
         }
