@@ -435,7 +435,6 @@ impl Look {
             },
             row = guard::row_query(config),
             guard = guard::guard_lock(
-                "g",
                 "the_history::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int4"
             ),
         ));

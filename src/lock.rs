@@ -230,7 +230,7 @@ fn try_guard(guard: &mut Session, tables: &Tables, dialect: Dialect) -> Result<T
              AND (w.application_name = a.application_name
                OR starts_with(w.application_name, a.application_name || ' ')))) AS alone
          FROM (SELECT pg_try_advisory_xact_lock({GUARD_KEY}, {key}) AS granted) t",
-        guard_lock("g", &key)
+        guard_lock(&key)
     ));
     let answer = guard.send(&message).map_err(|it| it.while_doing(doing))?;
     let read = |row: &SimpleQueryRow| {

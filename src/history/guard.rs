@@ -29,18 +29,18 @@ pub fn row_query(config: &Config) -> String {
     format!("pg_catalog.format('SELECT id FROM %s WHERE table_name = %L', the_locks, {name})")
 }
 
-/// The condition under which a row of `pg_locks` is the guard; `key` is the key's second half.
-pub fn guard_lock(row: &str, key: &str) -> String {
+/// The condition under which the row `g` of `pg_locks` is the guard; `key` is the key's second half.
+pub fn guard_lock(key: &str) -> String {
     format!(
-        "{row}.locktype = 'advisory' AND {row}.granted AND {row}.objsubid = 2 \
-         AND {row}.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) \
-         AND {row}.classid::pg_catalog.int4 = {GUARD_KEY} AND {row}.objid::pg_catalog.int4 = {key}"
+        "g.locktype = 'advisory' AND g.granted AND g.objsubid = 2 \
+         AND g.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) \
+         AND g.classid::pg_catalog.int4 = {GUARD_KEY} AND g.objid::pg_catalog.int4 = {key}"
     )
 }
 
 /// The condition that the guard's session does not hold it.
 pub fn not_held(tables: &Tables, guard_pid: i32) -> String {
-    let guard = guard_lock("g", &key(tables));
+    let guard = guard_lock(&key(tables));
     format!("NOT EXISTS (SELECT FROM pg_locks g WHERE {guard} AND g.pid = {guard_pid})")
 }
 

@@ -194,7 +194,7 @@ pub fn query(tables: &Tables) -> String {
         blocking_for = age("b.xact_start"),
         prepared = blocker::words(),
         locks = blocker::FROM,
-        guard_lock = guard_lock("g", &key(tables)),
+        guard_lock = guard_lock(&key(tables)),
     )
 }
 

@@ -91,7 +91,7 @@ impl Write {
         mut answer: Result<Answer, Trouble>,
         wait: &mut Wait,
     ) -> Result<(i64, History, Vec<Stranger>), Error> {
-        let doing = "taking the migration lock";
+        let (doing, signature) = ("taking the migration lock", self.guard_pid.into());
         loop {
             match answer {
                 Ok(answer) => {
@@ -104,9 +104,8 @@ impl Write {
                     }
                     wait_for_bun(&observation, wait)?;
                 }
-                Err(Trouble::Sql(error))
-                    if guard::raised(&error, self.guard_pid.into()).is_some() =>
-                {
+                // The message raises nothing else.
+                Err(Trouble::Sql(error)) if guard::raised(&error, signature).is_some() => {
                     return Err(Error::OtherServer);
                 }
                 // An orphan's transaction still has the row; it ends with it.

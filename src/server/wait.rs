@@ -144,26 +144,17 @@ impl Wait {
     pub fn pause(&self, longest: Duration) -> Result<(), Error> {
         let random = RandomState::new().hash_one(self.started) % 1024;
         let nap = longest.mul_f64(0.5 + random as f64 / 2048.0);
-        self.pause_until(Instant::now() + nap.min(self.remaining()), || false)
-    }
-
-    /// Sleeps until `end`, or until `done` says so, which is asked every few milliseconds.
-    ///
-    /// # Errors
-    ///
-    /// Like [`Wait::pause`].
-    pub fn pause_until(&self, end: Instant, mut done: impl FnMut() -> bool) -> Result<(), Error> {
-        while !done() {
+        let end = Instant::now() + nap.min(self.remaining());
+        loop {
             self.signals.check(&format!(
                 "nothing was left half done after waiting {}",
                 duration(self.elapsed())
             ))?;
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                break;
+                return Ok(());
             }
             thread::sleep(left.min(SLICE));
         }
-        Ok(())
     }
 }
