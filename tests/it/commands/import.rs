@@ -569,6 +569,28 @@ fn a_history_whose_rows_are_hidden_is_an_error() {
     outcome.code(2).says("row-level security");
 }
 
+/// Whoever has it locked is waited for, aloud, and not for ever; then nothing is written.
+#[test]
+fn a_history_that_is_locked_is_waited_for() {
+    let scratch = Scratch::new();
+    write(&scratch, GOLANG_MIGRATE);
+    scratch.sql("CREATE TABLE schema_migrations (version bigint, dirty boolean)");
+    let before = listing(&scratch.directory);
+    let mut locker = scratch.client();
+    let lock = "BEGIN; LOCK TABLE schema_migrations IN ACCESS EXCLUSIVE MODE";
+    locker.batch_execute(lock).expect("a lock");
+    let patience = |seconds| import(&scratch).env("MIGRATION_LOCK_WAIT_SECONDS", seconds);
+    let outcome = patience("1").run();
+    outcome
+        .code(4)
+        .says("reading the other tool's history: gave up");
+    assert_eq!(listing(&scratch.directory), before);
+    let mut run = patience("60").spawn();
+    run.wait_for_log("a lock while reading the other tool's history");
+    drop(locker);
+    run.wait().code(0);
+}
+
 /// No server, no right to read: then nothing is written either, and the next try starts afresh.
 #[test]
 fn writes_nothing_if_the_database_does_not_answer() {
