@@ -1,8 +1,9 @@
 //! What a run costs, beside the same files as bare messages and by psql: `make bench` prints the table that the manual's
 //! page on cost quotes.
 //!
-//! The ways take turns within each round, each in a database of its own, and the table shows the medians of the rounds. So
-//! the ratios hold on a busy machine, too; the times do not. The cluster must have nobody else in it.
+//! The ways take turns within each round, each in a database of its own that stays to the end, and the table shows the
+//! medians of the rounds. So the ratios hold on a busy machine, too; the times do not. The cluster must have nobody else in
+//! it.
 //!
 //! The server's processor time is what the kernel has counted for those of its processes that have ended, which is what
 //! sessions are: it is asked for when the last of them has been waited for. Only Linux tells it.
@@ -192,6 +193,7 @@ fn cost(meter: &mut Meter, work: &Work, way: Way, fsync: &str) -> Cost {
     let wall = started.elapsed().as_secs_f64() * 1000.0;
     let processor = meter.processor_of_ended_sessions() - processor;
     meter.set("fsync", "off");
+    meter.kept.push(scratch);
     Cost { processor, wall }
 }
 
@@ -216,6 +218,7 @@ fn wire(meter: &mut Meter, work: &Work, way: Way) -> Wire {
     work.run(way, &scratch, &url);
     let flushes = meter.flushes() - flushes;
     meter.set("fsync", "off");
+    meter.kept.push(scratch);
     let seen = proxy.seen();
     let bytes = |side| {
         let those = seen.iter().filter(|it| it.from == side);
@@ -340,6 +343,9 @@ struct Meter {
     client: Client,
     postmaster: u32,
     version: u32,
+    /// The databases of runs that are over. Minutes after files were removed, ext4 still searches long for the inode of a
+    /// new one, and whoever runs then pays for it: so they are removed when all is measured.
+    kept: Vec<Scratch>,
 }
 
 impl Meter {
@@ -352,6 +358,7 @@ impl Meter {
             client,
             postmaster: Process::of(pid).expect("our own session").parent,
             version,
+            kept: Vec::new(),
         };
         // Its workers would be counted.
         meter.set("autovacuum", "off");
