@@ -85,7 +85,7 @@ fn work<'a>(
     refuse_beyond(version, recorded.filter(|it| *it > version))?;
     let is_open = |it: &&plan::Entry<'_>| {
         let is_short = it.renamed_from.is_some_and(Version::is_short);
-        is_short || matches!(it.state, State::Pending | State::OutOfOrder)
+        is_short || it.state.is_to_run()
     };
     let files = entries.iter().filter(is_open).filter_map(|it| it.migration);
     let files = files.filter(|it| it.version <= version);

@@ -17,7 +17,7 @@ use crate::import::history::{self, Place, Record};
 use crate::import::{self, Brought, Import};
 use crate::plan;
 use crate::report::import::{Known, Report};
-use crate::server::message::{Access, Message};
+use crate::server::message::Message;
 use crate::server::open;
 use crate::server::settings::Settings;
 use crate::server::wait::Wait;
@@ -96,10 +96,7 @@ fn read_history(config: &Config, import: &Import, signals: &Signals) -> Result<K
         [] => Known::NoTable(config.server.description.clone()),
         [place] => {
             let settings = Settings::of_catalog().retried();
-            let mut message = Message::begin(Access::Read, &settings);
-            message.add("SET LOCAL row_security TO off");
-            let asked = message.add(&place.query);
-            message.add("COMMIT");
+            let (message, asked) = Message::asking_under(&settings, &place.query);
             let answer = session.send_patiently(&message, READING, &mut wait)?;
             let records = answer.rows(asked).iter().filter_map(|row| {
                 let (entry, what) = (row.get("entry")?.to_owned(), row.get("what")?.to_owned());

@@ -72,8 +72,7 @@ pub fn read(session: &mut Session, pending: &[&Migration]) -> Result<Catalog, Er
 fn mentioned(pending: &[&Migration]) -> String {
     let mut mentioned = BTreeSet::new();
     for migration in pending {
-        let statements = migration.script.statements.iter();
-        for text in statements.map(|it| &migration.text[it.range()]) {
+        for text in migration.statements() {
             if sql::verb(text).starts_with("ALTER ") {
                 mentioned.extend(sql::identifiers(text));
             }

@@ -12,6 +12,7 @@ use crate::server::blocker::{self, age};
 use crate::server::glance::Seen;
 use crate::server::session::Session;
 use crate::sql;
+use crate::text::words::listed;
 
 /// The runner that holds the guard, as far as our role may see it: of other roles' sessions the server shows the
 /// application name only.
@@ -280,10 +281,6 @@ impl Holder {
 
 fn said(what: &str, value: Option<impl fmt::Display>) -> Option<String> {
     value.map(|it| format!("{what}{it}"))
-}
-
-fn listed<const N: usize>(parts: [Option<String>; N]) -> String {
-    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 impl fmt::Display for Holder {

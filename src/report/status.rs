@@ -13,7 +13,7 @@ use crate::migration::{self, Direction, Interrupted, State, Version};
 use crate::plan::{Entry, Obstruction};
 use crate::text::json::Json;
 use crate::text::terminal::{Align, Layout, Table, Tone, labelled, paragraph};
-use crate::text::words::{counted, duration};
+use crate::text::words::{counted, duration, listed};
 
 /// All that `status` tells.
 pub struct Report<'a> {
@@ -338,7 +338,7 @@ fn holder_lines(label: &'static str, what: &str, holder: &Holder) -> Vec<(&'stat
         holder.address.as_ref().map(|it| format!("from {it}")),
         since(&holder.since),
     ];
-    let mut lines = vec![(label, joined(parts))];
+    let mut lines = vec![(label, listed(parts))];
     if holder.since.is_none() {
         lines.push((
             "",
@@ -348,7 +348,7 @@ fn holder_lines(label: &'static str, what: &str, holder: &Holder) -> Vec<(&'stat
     let Some(work) = &holder.work else {
         return lines;
     };
-    let running = joined([
+    let running = listed([
         work.migration.clone(),
         work.statement.as_ref().map(|it| format!("statement {it}")),
         work.sql.clone(),
@@ -369,10 +369,6 @@ fn holder_lines(label: &'static str, what: &str, holder: &Holder) -> Vec<(&'stat
 fn since(moment: &Option<String>) -> Option<String> {
     let moment = moment.as_ref()?;
     Some(format!("since {}", time(moment)))
-}
-
-fn joined<const N: usize>(parts: [Option<String>; N]) -> String {
-    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 fn lock_json(lock: &LockState, seen: &Observation) -> Json {

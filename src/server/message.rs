@@ -35,9 +35,14 @@ impl Message {
         message
     }
 
-    /// One query of the catalog, in a transaction that only reads. Where rows are hidden from our role, it fails.
+    /// One query of the catalog, in a transaction that only reads.
     pub fn asking(query: &str) -> (Message, Slot) {
-        let mut message = Message::begin(Access::Read, &Settings::of_catalog());
+        Message::asking_under(&Settings::of_catalog(), query)
+    }
+
+    /// One query, in a transaction that only reads, under these settings. Where rows are hidden from our role, it fails.
+    pub fn asking_under(settings: &Settings, query: &str) -> (Message, Slot) {
+        let mut message = Message::begin(Access::Read, settings);
         message.add("SET LOCAL row_security TO off");
         let asked = message.add(query);
         message.add("COMMIT");

@@ -279,10 +279,7 @@ impl Running {
     fn text<'r>(&'r self, migration: &'r Migration) -> &'r str {
         match self.stage {
             Stage::Before => &self.frame.0,
-            Stage::Statements(number) => {
-                let statement = migration.script.statements.get(number);
-                statement.map_or("", |it| &migration.text[it.range()])
-            }
+            Stage::Statements(number) => migration.statement(number).unwrap_or_default(),
             Stage::Whole => &migration.text,
             Stage::After => &self.frame.1,
         }

@@ -22,6 +22,11 @@ pub fn joined(things: impl IntoIterator<Item = impl Display>, between: &str) -> 
     things.collect::<Vec<_>>().join(between)
 }
 
+/// What there is of these, with commas.
+pub fn listed<const N: usize>(parts: [Option<String>; N]) -> String {
+    joined(parts.into_iter().flatten(), ", ")
+}
+
 /// A duration as all that people see shows it: `7 ms`, `1.2 s`, `285 s`, `12 min 5 s`, `2 h 5 min`. Up to ten minutes it
 /// is seconds, as in the settings.
 pub fn duration(duration: Duration) -> String {

@@ -74,8 +74,8 @@ pub fn run(
 /// Returns true if and only if the file adds a value to an enum. If it does not, the new value that it uses is an earlier
 /// file's, which `up` has committed by then.
 fn adds_enum_value(migration: &Migration) -> bool {
-    let mut statements = migration.script.statements.iter();
-    statements.any(|it| sql::added_enum_value(&migration.text[it.range()]).is_some())
+    let mut statements = migration.statements();
+    statements.any(|it| sql::added_enum_value(it).is_some())
 }
 
 fn refuse_what_runs_outside(plan: &Plan<'_>) -> Result<(), Error> {
