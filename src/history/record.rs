@@ -35,8 +35,7 @@ pub enum Started {
     InJournal,
 }
 
-/// The common table expressions that record the migration as applied, in the history and in the journal: `recorded` is
-/// empty, or without its `finished_at`, unless both rows were written as they are here.
+/// One statement that records the migration as applied, in the history and in the journal.
 pub fn record(
     tables: &Tables,
     migration: &Migration,
@@ -54,22 +53,19 @@ pub fn record(
         ),
     };
     format!(
-        "WITH h AS (INSERT INTO {history} (name, group_id) VALUES ('{version}', {group}) RETURNING id, name), \
-         recorded AS (INSERT INTO {journal} (version, file_name, checksum, started_at, finished_at, duration_ms, runner, history_id) \
+        "WITH h AS (INSERT INTO {history} (name, group_id) VALUES ('{version}', {group}) RETURNING id) \
+         INSERT INTO {journal} (version, file_name, checksum, started_at, finished_at, duration_ms, runner, history_id) \
          SELECT '{version}', {file_name}, '{checksum}', {started}, clock_timestamp(), \
-         extract(epoch FROM clock_timestamp() - {started}) * 1000, {runner}, id FROM h \
-         WHERE {is_named} {ANEW} RETURNING finished_at) ",
+         extract(epoch FROM clock_timestamp() - {started}) * 1000, {runner}, id FROM h {ANEW}",
         history = tables.history,
         journal = tables.journal,
         file_name = literal(&migration.file_name),
         checksum = migration.script.checksum,
         runner = literal(runner),
-        is_named = records(version),
     )
 }
 
-/// The common table expressions that record migrations as applied now, without their having run, in their order:
-/// `recorded` has a row for each whose two rows were written.
+/// One statement that records migrations as applied now, without their having run, in their order.
 pub fn record_unrun(tables: &Tables, files: &[&Migration], group: i64, runner: &str) -> String {
     let versions = array(files.iter().map(|it| it.version));
     let names = array(files.iter().map(|it| &it.file_name));
@@ -77,10 +73,10 @@ pub fn record_unrun(tables: &Tables, files: &[&Migration], group: i64, runner: &
     format!(
         "WITH f AS (SELECT * FROM unnest({versions}::text[], {names}::text[], {checksums}::text[]) \
            WITH ORDINALITY f(version, file_name, checksum, number)), \
-         h AS (INSERT INTO {history} (name, group_id) SELECT version, {group} FROM f ORDER BY number RETURNING id, name), \
-         recorded AS (INSERT INTO {journal} (version, file_name, checksum, started_at, finished_at, duration_ms, runner, history_id) \
+         h AS (INSERT INTO {history} (name, group_id) SELECT version, {group} FROM f ORDER BY number RETURNING id, name) \
+         INSERT INTO {journal} (version, file_name, checksum, started_at, finished_at, duration_ms, runner, history_id) \
          SELECT f.version, f.file_name, f.checksum, transaction_timestamp(), transaction_timestamp(), 0, {runner}, h.id \
-         FROM f JOIN h ON h.name = f.version {ANEW} RETURNING version) ",
+         FROM f JOIN h ON h.name = f.version {ANEW}",
         history = tables.history,
         journal = tables.journal,
         runner = literal(runner),

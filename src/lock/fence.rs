@@ -33,8 +33,6 @@ pub struct Fenced<'a> {
     settings: Settings,
     before: Message,
     work: Vec<String>,
-    /// The common table expressions that record migrations, together with the check at the end.
-    recording: String,
     /// What must not be true at the end, and the SQLSTATE of ours if it is.
     checks: Vec<(String, &'static str)>,
     /// What is true once it is committed.
@@ -127,7 +125,6 @@ impl Locked {
             settings,
             before,
             work: Vec::new(),
-            recording: String::new(),
             checks: Vec::new(),
             proof: None,
             records: false,
@@ -217,28 +214,35 @@ impl<'a> Fenced<'a> {
     pub fn record(&mut self, migration: &Migration, group: i64, started: Started) {
         let locked = &self.locked;
         let tables = &locked.tables;
-        self.recording = record::record(tables, migration, group, &locked.runner, started);
+        let record = record::record(tables, migration, group, &locked.runner, started);
         // By its id, which the journal has: the history has no index on the name.
-        self.proof = Some(format!(
+        let recorded = format!(
             "EXISTS (SELECT FROM {} WHERE {} AND id OPERATOR(pg_catalog.=) (SELECT history_id FROM {} \
              WHERE version OPERATOR(pg_catalog.=) '{}' AND finished_at IS NOT NULL))",
             tables.history,
             record::records(migration.version),
             tables.journal,
             migration.version,
-        ));
-        // A trigger or a rule may have swallowed it.
-        let swallowed = "(SELECT finished_at FROM recorded) IS NULL".to_owned();
-        self.refuse_if(swallowed, sqlstate::NOT_RECORDED);
+        );
+        self.work.push(record);
+        self.refuse_if(format!("NOT {recorded}"), sqlstate::NOT_RECORDED);
+        self.proof = Some(recorded);
         self.records = true;
     }
 
     /// Records migrations as applied, without their having run.
     pub fn record_unrun(&mut self, files: &[&Migration], group: i64) {
         let locked = &self.locked;
-        self.recording = record::record_unrun(&locked.tables, files, group, &locked.runner);
-        let swallowed = format!("(SELECT count(*) FROM recorded) < {}", files.len());
-        self.refuse_if(swallowed, sqlstate::NOT_RECORDED);
+        let unrun = record::record_unrun(&locked.tables, files, group, &locked.runner);
+        // A trigger or a rule may have swallowed some.
+        let (history, journal) = (&locked.tables.history, &locked.tables.journal);
+        let fewer = format!(
+            "(SELECT count(*) FROM {history} h JOIN {journal} j ON h.id = j.history_id AND h.name = j.version
+              WHERE h.group_id = {group}) < {}",
+            files.len()
+        );
+        self.work.push(unrun);
+        self.refuse_if(fewer, sqlstate::NOT_RECORDED);
     }
 
     /// Records the checksum of the migration's file as it is now.
@@ -473,7 +477,7 @@ impl<'a> Fenced<'a> {
     fn check(&self) -> String {
         let checks = self.checks.iter();
         let cases = checks.map(|(it, code)| format!(" WHEN {it} THEN {}", self.locked.words(code)));
-        self.recording.clone() + &self.fail_unless_fenced(&cases.collect::<String>())
+        self.fail_unless_fenced(&cases.collect::<String>())
     }
 
     /// The row lock names the transaction that holds it. A setting of the transaction would do as well, but for files that

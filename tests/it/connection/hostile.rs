@@ -746,7 +746,10 @@ fn a_migration_whose_record_is_swallowed_is_undone() {
     let trigger = "CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; \
                    CREATE TRIGGER swallow BEFORE INSERT ON bun_migrations FOR EACH ROW EXECUTE FUNCTION swallow()";
     let rule = "CREATE RULE swallow AS ON INSERT TO bun_migrations DO INSTEAD NOTHING";
-    assert_undone(&[trigger, rule]);
+    let behind = "CREATE FUNCTION take() RETURNS trigger LANGUAGE plpgsql AS \
+                  'BEGIN DELETE FROM public.bun_migrations WHERE id = NEW.id; RETURN NULL; END'; \
+                  CREATE TRIGGER take AFTER INSERT ON bun_migrations FOR EACH ROW EXECUTE FUNCTION take()";
+    assert_undone(&[trigger, rule, behind]);
 }
 
 /// Nothing is wrong with the file.
