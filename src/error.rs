@@ -13,7 +13,7 @@ use log::kv::Value;
 
 use crate::config::Complaint;
 use crate::files::Problem;
-use crate::migration::{Direction, State, Version};
+use crate::migration::{Direction, History, State, Version};
 use crate::plan::doubt::Doubt;
 use crate::plan::refusal::{Refusal, WayBack};
 use crate::signals::{Signal, Stopped};
@@ -146,6 +146,17 @@ pub struct BunRow {
     pub id: i64,
     /// The newest record in the history, which may promise too much.
     pub newest: Option<Version>,
+}
+
+impl BunRow {
+    /// The row with this id in this table, if it is bun's.
+    pub fn of(id: Option<i64>, locks: &str, history: &History) -> Option<BunRow> {
+        Some(BunRow {
+            id: id.filter(|&id| id > 0)?,
+            locks: locks.to_owned(),
+            newest: history.newest(),
+        })
+    }
 }
 
 impl From<WayBack> for Error {

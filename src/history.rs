@@ -17,7 +17,6 @@ use std::str::FromStr;
 
 use postgres::SimpleQueryRow;
 
-use self::tables::Names;
 use crate::config::Config;
 use crate::error::{BunRow, Error};
 use crate::migration::{Applied, History, Interrupted, Migration, Version};
@@ -74,6 +73,10 @@ pub struct Observation {
     pub shapeless: Option<String>,
     /// As it is set.
     pub search_path: String,
+    /// The number of the next transaction that writes, if none was under way.
+    next_transaction: Option<u64>,
+    /// The history takes a message of its own.
+    is_long: bool,
     /// Where the history's name, which has no schema, leads to no table: tables of that name and shape elsewhere, qualified
     /// and quoted, each with the names that it holds.
     pub elsewhere: BTreeMap<String, Vec<String>>,
@@ -82,11 +85,7 @@ pub struct Observation {
 impl Observation {
     /// bun's row, if bun has the lock.
     pub fn bun_row(&self) -> Option<BunRow> {
-        Some(BunRow {
-            id: self.lock_row.filter(|&id| id > 0)?,
-            locks: self.locks.clone()?,
-            newest: self.history.newest(),
-        })
+        BunRow::of(self.lock_row, self.locks.as_ref()?, &self.history)
     }
 
     /// Fails if the name of the history leads to no table, and one elsewhere holds versions of our files: with another
@@ -136,7 +135,7 @@ impl Observe {
     /// One snapshot for all of it: bun's row and its history must be of the same moment.
     pub fn new(config: &Config, columns: Columns) -> Observe {
         let mut message = Message::begin(Access::Snapshot, &Settings::default().retried());
-        let look = Look::add(&mut message, config, Names::Configured, columns);
+        let look = Look::add(&mut message, config, columns);
         message.add("COMMIT");
         Observe { message, look }
     }
@@ -157,7 +156,17 @@ impl Observe {
     ) -> Result<(Observation, Answer), Error> {
         let answer = session.settle(&self.message, answer, READING, wait);
         let answer = answer.map_err(|error| blamed(config, session, error))?;
-        let observed = self.look.observed(&answer, READING)?;
+        let mut observed = self.look.observed(&answer, READING)?;
+        if let (true, Some(tables)) = (observed.is_long, &observed.tables) {
+            let (message, reread) = Reread::asking(config, tables);
+            let answer = session.send_patiently(&message, READING, wait);
+            let answer = answer.map_err(|error| blamed(config, session, error))?;
+            let read = reread.read(&answer, None);
+            let unexpected = || Trouble::Unexpected.while_doing(READING);
+            let read = read.ok_or_else(unexpected)?;
+            (observed.history, observed.lock_row) = (read.history, read.lock_row);
+            observed.next_transaction = read.next_transaction;
+        }
         let (cause, hint) = match (&observed.shapeless, &observed.hidden) {
             (Some(lacks), _) => (
                 format!("{lacks}: the name is another program's table's"),
@@ -213,7 +222,7 @@ const READING: &str = "reading the history";
 
 /// The query for whoever has one of the tables locked against readers. The tables are found as the role's settings say.
 fn lockers(config: &Config) -> String {
-    let tables = Names::Configured.expressions(config);
+    let tables = tables::expressions(config);
     let oids = tables.map(|it| format!("{it}::pg_catalog.regclass::pg_catalog.oid"));
     format!(
         "SELECT {} AS locker FROM {}
@@ -226,9 +235,10 @@ fn lockers(config: &Config) -> String {
 }
 
 /// Where in an answer is what a look returned.
-pub struct Look {
+struct Look {
     facts: Slot,
     records: Slot,
+    checksums: Slot,
     interrupted: Slot,
     elsewhere: Slot,
 }
@@ -239,7 +249,7 @@ impl Look {
     /// # Errors
     ///
     /// [`Error::UnexpectedAnswer`] if it returned something else.
-    pub fn observed(&self, answer: &Answer, doing: &str) -> Result<Observation, Error> {
+    fn observed(&self, answer: &Answer, doing: &str) -> Result<Observation, Error> {
         let observed = self.read(answer);
         observed.ok_or_else(|| Trouble::Unexpected.while_doing(doing))
     }
@@ -248,15 +258,8 @@ impl Look {
         let fact = answer.row(self.facts)?;
         let flag = |name: &str| fact.get(name) == Some("t");
         let text = |name: &str| fact.get(name).map(str::to_owned);
-        let mut history = read_history(answer.rows(self.records), answer.rows(self.interrupted));
+        let mut history = read_history([self.records, self.checksums, self.interrupted], answer);
         history.last_id = number(fact, "last_id");
-        let tables = || {
-            Some(Tables {
-                history: text("history")?,
-                journal: text("journal")?,
-                locks: text("locks")?,
-            })
-        };
         Some(Observation {
             database: text("database")?,
             user: text("role")?,
@@ -264,7 +267,7 @@ impl Look {
             in_recovery: flag("in_recovery"),
             counts_bytes: fact.get("encoding") == Some("SQL_ASCII"),
             standard_strings: fact.get("standard_strings") == Some("on"),
-            tables: tables(),
+            tables: tables::named(fact),
             locks: text("locks"),
             history_table: text("history"),
             history,
@@ -275,6 +278,8 @@ impl Look {
             hidden: text("hidden"),
             shapeless: text("shapeless"),
             search_path: text("search_path")?,
+            next_transaction: number(fact, "next_transaction"),
+            is_long: flag("is_long"),
             elsewhere: elsewhere(answer.rows(self.elsewhere)),
             dialect: Dialect {
                 transaction_timeout: flag("has_transaction_timeout"),
@@ -298,10 +303,16 @@ fn number<T: FromStr>(row: &SimpleQueryRow, column: &str) -> Option<T> {
     row.get(column)?.parse().ok()
 }
 
-fn read_history(records: &[SimpleQueryRow], interrupted: &[SimpleQueryRow]) -> History {
-    let mut history = History::default();
+fn read_history([records, checksums, interrupted]: [Slot; 3], answer: &Answer) -> History {
     let checksum = |row: &SimpleQueryRow| Checksum::parse_hex(row.get("checksum")?);
-    for row in records {
+    let read = |row: &SimpleQueryRow| {
+        let version = Version::parse(row.get("version")?)?;
+        Some(((number(row, "history_id")?, version), checksum(row)?))
+    };
+    let checksums = answer.rows(checksums).iter().filter_map(read);
+    let checksums: BTreeMap<(i64, Version), Checksum> = checksums.collect();
+    let mut history = History::default();
+    for row in answer.rows(records) {
         let (id, group) = (number(row, "id"), number(row, "group_id").unwrap_or(0));
         history.last_group = history.last_group.max(group);
         history.newest_record = history.newest_record.max(id);
@@ -311,12 +322,12 @@ fn read_history(records: &[SimpleQueryRow], interrupted: &[SimpleQueryRow]) -> H
                 version,
                 id: id.unwrap_or(0),
                 group,
-                checksum: checksum(row),
+                checksum: checksums.get(&(id.unwrap_or(0), version)).copied(),
             }),
             None => history.foreign.push(name.to_owned()),
         }
     }
-    let interrupted = interrupted.iter().filter_map(|row| {
+    let interrupted = answer.rows(interrupted).iter().filter_map(|row| {
         let negated: Option<i64> = number(row, "history_id");
         Some(Interrupted {
             version: Version::parse(row.get("version")?)?,
@@ -327,11 +338,105 @@ fn read_history(records: &[SimpleQueryRow], interrupted: &[SimpleQueryRow]) -> H
             rollback: negated.map(i64::saturating_neg),
         })
     });
-    history.interrupted.extend(interrupted);
+    // What bun applied since is done.
+    let recorded: BTreeSet<Version> = history.applied.iter().map(|it| it.version).collect();
+    let unfinished = interrupted.filter(|it| !recorded.contains(&it.version));
+    history.interrupted.extend(unfinished);
     // A group whose rollback was begun goes on under its number, so no other run gets that.
     let begun = history.interrupted.iter().filter_map(|it| it.rollback);
     history.last_group = begun.fold(history.last_group, i64::max);
     history
+}
+
+/// A history of more bytes on the server's disk is read by plain queries, of tables that are known by then: some 8,000
+/// records.
+const LONG: u64 = 500_000;
+
+/// The number of the next transaction that writes, or NULL if one is under way.
+const NEXT_TRANSACTION: &str = "CASE pg_snapshot_xmin(pg_current_snapshot()) WHEN pg_snapshot_xmax(pg_current_snapshot()) \
+     THEN pg_snapshot_xmax(pg_current_snapshot()) END";
+
+/// Where in an answer is what was read of tables that are there: the row of the lock, and the history, unless it is proved
+/// to be what it was.
+pub struct Reread {
+    facts: Slot,
+    records: Slot,
+    checksums: Slot,
+    interrupted: Slot,
+}
+
+/// What was read of tables that are there.
+pub struct Read {
+    pub history: History,
+    /// The id in the row of the lock.
+    pub lock_row: Option<i64>,
+    next_transaction: Option<u64>,
+}
+
+impl Reread {
+    /// A message that reads, in one snapshot.
+    fn asking(config: &Config, tables: &Tables) -> (Message, Reread) {
+        let settings = Settings::of_catalog().retried();
+        let mut message = Message::begin(Access::Snapshot, &settings);
+        let name = &config.history_table.setting;
+        let reread = Reread::of(&mut message, tables, name, "true");
+        message.add("COMMIT");
+        (message, reread)
+    }
+
+    /// Reads in a transaction that has written, with a `search_path` of `pg_catalog`.
+    ///
+    /// The server numbers the transactions that write, whatever they write. If none was under way when the history was
+    /// observed, and the next number is this transaction's, nothing has been written between.
+    pub fn add(
+        message: &mut Message,
+        tables: &Tables,
+        table_name: &str,
+        observed: &Observation,
+    ) -> Reread {
+        let unless_same = match observed.next_transaction {
+            Some(next) => format!("pg_current_xact_id() <> '{next}'"),
+            None => "true".to_owned(),
+        };
+        Reread::of(message, tables, table_name, &unless_same)
+    }
+
+    fn of(message: &mut Message, tables: &Tables, table_name: &str, only_if: &str) -> Reread {
+        let Tables {
+            history,
+            journal,
+            locks,
+        } = tables;
+        let facts = format!(
+            "SELECT (SELECT id FROM {locks} WHERE table_name = {}) AS lock_row, \
+             (SELECT CASE WHEN has_sequence_privilege(s, 'USAGE, SELECT') THEN pg_sequence_last_value(s::regclass) END \
+             FROM pg_get_serial_sequence({}, 'id') s) AS last_id, \
+             {only_if} AS is_read, {NEXT_TRANSACTION} AS next_transaction",
+            literal(table_name),
+            literal(history)
+        );
+        Reread {
+            facts: message.add(facts),
+            records: message.add(Columns::ToPlan.records([history, journal], only_if)),
+            checksums: message.add(checksums(journal, only_if)),
+            interrupted: message.add(Columns::ToPlan.interrupted(journal, only_if)),
+        }
+    }
+
+    /// What was read, or, where it was proved to be the same, is known. None if the answer is another one's.
+    pub fn read(&self, answer: &Answer, known: Option<&History>) -> Option<Read> {
+        let facts = answer.row(self.facts)?;
+        let mut history = match (facts.get("is_read"), known) {
+            (Some("f"), Some(known)) => known.clone(),
+            _ => read_history([self.records, self.checksums, self.interrupted], answer),
+        };
+        history.last_id = number(facts, "last_id");
+        Some(Read {
+            history,
+            lock_row: number(facts, "lock_row"),
+            next_transaction: number(facts, "next_transaction"),
+        })
+    }
 }
 
 /// What the tables tell of one version beside its state; nothing where they do not know. Times are RFC 3339, in UTC.
@@ -372,7 +477,8 @@ impl Observe {
         let started = answer.rows(self.look.interrupted).iter();
         let recorded = recorded.filter_map(|row| read(row, "name"));
         let started = started.filter_map(|row| read(row, "version"));
-        recorded.chain(started).collect()
+        // What is recorded says more.
+        started.chain(recorded).collect()
     }
 }
 
@@ -384,7 +490,39 @@ pub enum Columns {
     InDetail,
 }
 
+/// The query for the checksums of what this journal calls finished, if this holds.
+fn checksums(journal: &str, only_if: &str) -> String {
+    format!(
+        "SELECT j.history_id, j.version, j.checksum FROM {journal} j WHERE j.finished_at IS NOT NULL AND {only_if}"
+    )
+}
+
 impl Columns {
+    /// The query for all records, of this history and this journal. A server takes longer to join them than to send both, so
+    /// the checksums are [asked for](checksums) apart.
+    fn records(self, [history, journal]: [&str; 2], only_if: &str) -> String {
+        let [of_history, of_journal, runner, _] = self.selected();
+        let joined = match self {
+            Columns::ToPlan => String::new(),
+            Columns::InDetail => {
+                format!("LEFT JOIN {journal} j ON j.version = h.name AND j.history_id = h.id ")
+            }
+        };
+        format!(
+            "SELECT h.id, h.name, h.group_id{of_history}{of_journal}{runner} FROM {history} h {joined}WHERE {only_if} ORDER BY h.id"
+        )
+    }
+
+    /// The query for what this journal does not call finished. An early one has no column for the statement, which is why
+    /// the row is asked for it as JSON.
+    fn interrupted(self, journal: &str, only_if: &str) -> String {
+        let [_, of_journal, _, _] = self.selected();
+        format!(
+            "SELECT j.version, j.runner, j.checksum, j.history_id, to_jsonb(j) ->> 'statement' AS statement, \
+             to_jsonb(j) ->> 'done' AS done{of_journal} FROM {journal} j WHERE j.finished_at IS NULL AND {only_if}"
+        )
+    }
+
     /// What a look selects of the history, which is `h`, beside the name and the group; of the journal, which is `j`, beside
     /// the checksum; of what is not finished; and what it runs before.
     fn selected(self) -> [String; 4] {
@@ -413,27 +551,29 @@ fn rfc3339(time: &str) -> String {
 impl Look {
     /// Four statements that read all there is to know, whichever of the tables exist: a DO block opens cursors over what it
     /// finds, and the message fetches them. A plain SELECT would fail where a table is missing, and leave an ERROR in the
-    /// server's log; asking first would take a second round trip. An early journal has no column for the statement, which is
-    /// why the row is asked for it as JSON.
-    pub fn add(message: &mut Message, config: &Config, names: Names<'_>, columns: Columns) -> Look {
-        let [history, journal, locks] = names.expressions(config);
-        // They become part of a literal.
-        let [of_history, of_journal, runner, utc] = columns.selected();
-        let [of_history, of_journal] = [of_history, of_journal].map(|it| it.replace('\'', "''"));
+    /// server's log; asking first would take a second round trip.
+    fn add(message: &mut Message, config: &Config, columns: Columns) -> Look {
+        let [history, journal, locks] = tables::expressions(config);
+        let [of_history, _, _, utc] = columns.selected();
         message.add(format!(
             include_str!("history/look.sql"),
             history = history,
             journal = journal,
             locks = locks,
             utc = utc,
-            of_history = of_history,
-            of_journal = of_journal,
-            runner = runner,
+            // It becomes part of a literal.
+            of_history = of_history.replace('\'', "''"),
+            records = literal(&columns.records(["%s", "%s"], "true")),
+            checksums = literal(&checksums("%s", "true")),
+            interrupted = literal(&columns.interrupted("%s", "true")),
             sought = match &config.history_table.schema {
                 Some(_) => "false".to_owned(),
                 None => format!("c.relname = {}", literal(&config.history_table.name)),
             },
             row = guard::row_query(config),
+            next_transaction = NEXT_TRANSACTION,
+            may_be_long = columns == Columns::ToPlan,
+            long = LONG,
             guard = guard::guard_lock(
                 "the_history::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int4"
             ),
@@ -441,6 +581,7 @@ impl Look {
         Look {
             facts: message.add("FETCH ALL FROM lockstep_facts"),
             records: message.add("FETCH ALL FROM lockstep_records"),
+            checksums: message.add("FETCH ALL FROM lockstep_checksums"),
             interrupted: message.add("FETCH ALL FROM lockstep_interrupted"),
             elsewhere: message.add("FETCH ALL FROM lockstep_elsewhere"),
         }

@@ -14,7 +14,9 @@
 //!    this run's token, never used before, never again. It commits, to the disk, if G still holds the guard then. A
 //!    negative row that is already there belongs to a dead run, since the guard is free only when its holder has ended,
 //!    and is taken over. A positive row is bun's: we wait.
-//! 3. *History.* It is read again, after the row is ours, in a snapshot that is younger than the row.
+//! 3. *History.* It is read again, after the row is ours, in a snapshot that is younger than the row; but if the server has
+//!    numbered no transaction between the snapshot in which it was read before, when none was under way, and the one that
+//!    wrote the row, nothing has been written between, and behind the row nobody else writes.
 //! 4. *Fence.* Every transaction of W begins by locking our row `FOR UPDATE`, by its token, and by making sure that its
 //!    version is not recorded, or, if it is to be rolled back, that it is, in the row that was read. The row lock is held
 //!    to the commit. The row is found by the name that bun's configuration gives the history; where two runners are
@@ -187,7 +189,7 @@ pub fn acquire(
         }
         Err(error) => return Err(error),
     };
-    let (token, history, strangers) = row.settle(&mut work, answer, wait)?;
+    let (token, history, strangers) = row.settle(&observed.history, &mut work, answer, wait)?;
     debug!(token; "the row in {} is ours", tables.locks);
     let locked = Locked {
         work,
@@ -224,28 +226,30 @@ fn try_guard(guard: &mut Session, tables: &Tables, dialect: Dialect) -> Result<T
     let mut message = Message::begin(Access::Read, &settings.on(dialect));
     let key = key(tables);
     let asked = message.add(format!(
-        "SELECT pg_backend_pid() AS pid, granted, NOT granted AND EXISTS (
-           SELECT FROM pg_locks g JOIN pg_stat_activity a ON a.pid = g.pid AND a.application_name <> ''
-           WHERE {} AND NOT EXISTS (SELECT FROM pg_stat_activity w WHERE w.pid <> a.pid AND w.datid = a.datid
-             AND (w.application_name = a.application_name
-               OR starts_with(w.application_name, a.application_name || ' ')))) AS alone
-         FROM (SELECT pg_try_advisory_xact_lock({GUARD_KEY}, {key}) AS granted) t",
-        guard_lock(&key)
+        "SELECT pg_backend_pid() AS pid, pg_try_advisory_xact_lock({GUARD_KEY}, {key}) AS granted"
     ));
     let answer = guard.send(&message).map_err(|it| it.while_doing(doing))?;
-    let read = |row: &SimpleQueryRow| {
-        Some(Tried {
-            pid: row.get("pid")?.parse().ok()?,
-            is_granted: row.get("granted")? == "t",
-            holder_is_alone: row.get("alone")? == "t",
-        })
-    };
+    let read =
+        |row: &SimpleQueryRow| Some((row.get("pid")?.parse().ok()?, row.get("granted")? == "t"));
     let tried = answer.row(asked).and_then(read);
-    let tried = tried.ok_or_else(|| Trouble::Unexpected.while_doing(doing))?;
-    if !tried.is_granted {
-        guard.roll_back().map_err(|it| it.while_doing(doing))?;
-    }
-    Ok(tried)
+    let (pid, is_granted) = tried.ok_or_else(|| Trouble::Unexpected.while_doing(doing))?;
+    let holder_is_alone = !is_granted
+        && {
+            guard.roll_back().map_err(|it| it.while_doing(doing))?;
+            let alone = format!(
+                "SELECT FROM pg_locks g JOIN pg_stat_activity a ON a.pid = g.pid AND a.application_name <> '' \
+             WHERE {} AND NOT EXISTS (SELECT FROM pg_stat_activity w WHERE w.pid <> a.pid AND w.datid = a.datid \
+             AND (w.application_name = a.application_name \
+             OR starts_with(w.application_name, a.application_name || ' ')))",
+                guard_lock(&key)
+            );
+            !guard.ask(&alone, doing)?.is_empty()
+        };
+    Ok(Tried {
+        pid,
+        is_granted,
+        holder_is_alone,
+    })
 }
 
 /// Ends the guard's transaction, and with it the lock, and closes its session. Behind a pooler the session alone would

@@ -225,6 +225,7 @@ impl fmt::Display for State {
 }
 
 /// What the history says: a row of bun's table, and what our journal knows of it.
+#[derive(Clone)]
 pub struct Applied {
     pub version: Version,
     /// The row's, which tells the order in which migrations were applied.
@@ -236,6 +237,7 @@ pub struct Applied {
 }
 
 /// A migration that a run started outside a transaction, and did not finish.
+#[derive(Clone)]
 pub struct Interrupted {
     pub version: Version,
     /// The application name of the session that ran it.
@@ -262,7 +264,7 @@ impl Interrupted {
 }
 
 /// All that the database knows about migrations, read in one snapshot.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct History {
     /// In the order of their ids.
     pub applied: Vec<Applied>,

@@ -302,7 +302,7 @@ fn attempt(
             return Ok(Some(Obtained::NothingToDo(first)));
         }
         // bun records a migration before it runs it, so the history may promise too much.
-        wait_for_bun(&first.observation, wait)?;
+        wait_for_bun(first.observation.bun_row(), wait)?;
         first.observation = history::look(config, &mut first.session, wait)?;
     }
     match refuse_what_cannot_be_written_to(config, &first.observation, why) {
@@ -312,13 +312,11 @@ fn attempt(
         }
         refused => refused?,
     }
-    if first.observation.tables.is_none() {
-        first.observation = create_tables(config, &mut first.session, wait)?;
-    }
+    let tables = match first.observation.tables.clone() {
+        Some(tables) => tables,
+        None => create_tables(config, &mut first.session, wait)?,
+    };
     let (session, seen) = (first.session, first.observation);
-    let doing = "creating the history tables".to_owned();
-    let tables = seen.tables.clone();
-    let tables = tables.ok_or(Error::UnexpectedAnswer { doing })?;
     let settled = |now: &Observation| Ok(!decide(now, None)? && now.bun_row().is_none());
     let acquired = lock::acquire(config, session, &seen, tables, wait, settled)?;
     match acquired {

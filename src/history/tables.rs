@@ -1,52 +1,45 @@
 //! What our tables are called, and how they are created.
 
-use super::{Columns, Look, Tables};
+use postgres::SimpleQueryRow;
+
+use super::Tables;
 use crate::config::{Config, TableName};
-use crate::server::message::{Access, Message};
+use crate::server::message::{Access, Message, Slot};
 use crate::server::settings::Settings;
 use crate::sql::quote::literal;
 
-/// How the tables are found.
-#[derive(Clone, Copy)]
-pub enum Names<'a> {
-    /// As the configuration calls them.
-    Configured,
-    /// As the server called them when they were found before.
-    Known(&'a Tables),
+/// SQL expressions for history, journal and locks table: their qualified and quoted names, or NULL where there is none in
+/// the snapshot.
+pub(super) fn expressions(config: &Config) -> [String; 3] {
+    let tables = [
+        &config.history_table,
+        &config.journal_table,
+        &config.locks_table,
+    ];
+    tables.map(qualified)
 }
 
-impl Names<'_> {
-    /// SQL expressions for history, journal and locks table: their quoted names, or NULL.
-    pub(super) fn expressions(self, config: &Config) -> [String; 3] {
-        match self {
-            Names::Configured => [
-                qualified(&config.history_table),
-                qualified(&config.journal_table),
-                qualified(&config.locks_table),
-            ],
-            Names::Known(tables) => {
-                [&tables.history, &tables.journal, &tables.locks].map(|it| literal(it))
-            }
-        }
-    }
+/// An SQL expression, of type regclass: the table, or NULL if it does not exist. A name without a schema is found as in any
+/// statement.
+fn found(table: &TableName) -> String {
+    format!("pg_catalog.to_regclass({})", literal(&table.quoted()))
 }
 
-/// An SQL expression: the table's qualified and quoted name, or NULL if it does not exist. A name without a schema is
-/// found as in any statement.
+/// An SQL expression: the table's qualified and quoted name, or NULL. What is found may be younger than the snapshot.
 fn qualified(table: &TableName) -> String {
     format!(
-        "(SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c \
-         JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
-         WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass({}))",
-        literal(&table.quoted())
+        "(SELECT pg_catalog.format('%s.%I', relnamespace::pg_catalog.regnamespace, relname) FROM pg_catalog.pg_class \
+         WHERE oid OPERATOR(pg_catalog.=) {})",
+        found(table)
     )
 }
 
-/// The message that creates whichever tables are absent: bun's two exactly as bun does, and the journal.
+/// The message that creates whichever tables are absent: bun's two exactly as bun does, and the journal; and where in its
+/// answer is what they are called.
 ///
 /// Any number of runners may do so at once, without a lock. `CREATE TABLE IF NOT EXISTS` fails in such a race, so a
 /// failure is caught (and so never reaches the server's log) and whatever the winner created is taken.
-pub fn create(config: &Config) -> (Message, Look) {
+pub fn create(config: &Config) -> (Message, Slot) {
     let mut message = Message::begin(Access::Write, &Settings::default().retried());
     let tables = [
         (
@@ -70,9 +63,22 @@ pub fn create(config: &Config) -> (Message, Look) {
     message.add(format!(
         "DO LANGUAGE plpgsql $lockstep$ BEGIN {blocks} END $lockstep$"
     ));
-    let look = Look::add(&mut message, config, Names::Configured, Columns::ToPlan);
+    let [history, journal, locks] = expressions(config);
+    let names = message.add(format!(
+        "SELECT {history} AS history, {journal} AS journal, {locks} AS locks"
+    ));
     message.add("COMMIT");
-    (message, look)
+    (message, names)
+}
+
+/// The tables as such a row calls them, if all are there.
+pub fn named(row: &SimpleQueryRow) -> Option<Tables> {
+    let text = |name: &str| row.get(name).map(str::to_owned);
+    Some(Tables {
+        history: text("history")?,
+        journal: text("journal")?,
+        locks: text("locks")?,
+    })
 }
 
 /// `{id}` in `columns` stands for a serial column. Such a column is its own sequence and a default, and that is how it
@@ -82,7 +88,7 @@ pub fn create(config: &Config) -> (Message, Look) {
 fn create_table(table: &TableName, columns: &str) -> String {
     let sequence = table.suffixed("_id_seq");
     let is_usual = match columns.contains("{id}") && sequence.name.len() <= LONGEST_NAME {
-        true => format!("{} IS NULL", qualified(&sequence)),
+        true => format!("{} IS NULL", found(&sequence)),
         false => "false".to_owned(),
     };
     let target = literal(&table.quoted());
@@ -112,7 +118,7 @@ fn create_table(table: &TableName, columns: &str) -> String {
            END;
          END IF;
         ",
-        exists = qualified(table),
+        exists = found(table),
         sequence = literal(&sequence.quoted()),
         create_with_sequence = create("id BIGINT NOT NULL"),
         create_serial = create("id BIGSERIAL NOT NULL"),

@@ -100,16 +100,17 @@ pub fn strangers(session: &mut Session) -> Result<Vec<Stranger>, Error> {
     Ok(rows.iter().map(Stranger::read).collect())
 }
 
-/// The query for them. It runs with a `search_path` of `pg_catalog`.
+/// The query for them. It runs with a `search_path` of `pg_catalog`. It asks the functions below the views, which a fresh
+/// session plans in half the time.
 pub(super) fn strangers_query() -> String {
     format!(
-        "SELECT concat_ws(', ', 'pid ' || a.pid, NULLIF(a.application_name, ''), 'user ' || a.usename,
+        "SELECT concat_ws(', ', 'pid ' || a.pid, NULLIF(a.application_name, ''), 'user ' || pg_get_userbyid(a.usesysid),
            'from ' || host(a.client_addr), a.state || COALESCE(CASE WHEN a.state <> 'idle' THEN ' for ' || {age} END, ''),
            'connected since ' || date_trunc('second', a.backend_start)) AS words, l.virtualxid, a.query,
            octet_length(a.query) + 4 >= pg_size_bytes(current_setting('track_activity_query_size')) AS cut
-         FROM pg_stat_activity a
-         LEFT JOIN pg_locks l ON l.pid = a.pid AND l.locktype = 'virtualxid' AND l.granted AND l.mode = 'ExclusiveLock'
-         WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()
+         FROM pg_stat_get_activity(NULL) a
+         LEFT JOIN pg_lock_status() l ON l.pid = a.pid AND l.locktype = 'virtualxid' AND l.granted AND l.mode = 'ExclusiveLock'
+         WHERE a.datid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND a.pid <> pg_backend_pid()
            AND COALESCE(a.backend_type, 'client backend') = 'client backend'
            AND a.application_name NOT LIKE 'lockstep/%'
          ORDER BY a.backend_start",
@@ -153,13 +154,13 @@ impl fmt::Display for Stranger {
 /// How much of a statement is shown, in characters.
 const SHOWN: usize = 80;
 
-/// A message of ours begins with a comment that names the file, and a marker appends the statement's number to the
+/// A message of ours begins with a comment that names the file, if it is one, and a marker appends the statement's number to the
 /// application name.
 pub fn query(tables: &Tables) -> String {
     format!(
         "SELECT g.pid, a.application_name, a.client_addr, {held_for} AS held_for, {held_since} AS held_since,
            w.pid AS work_pid,
-           pg_catalog.substring(w.query, '^/\\* lockstep (\\S+) \\*/') AS migration,
+           pg_catalog.substring(w.query, '^/\\* lockstep (\\S+[.]sql) \\*/') AS migration,
            pg_catalog.substring(w.query, '^/\\* lockstep \\S+ \\*/ (?!BEGIN )\\s*(.{{1,80}})') AS sql,
            pg_catalog.substring(w.application_name, ' ([0-9]+/[0-9]+)$') AS statement,
            {running_for} AS running_for, {running_since} AS running_since, w.phase, w.percent, w.waits_for

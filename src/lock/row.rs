@@ -8,10 +8,8 @@ use log::debug;
 use super::holder::{self, Stranger};
 use super::{POLL, release_guard, try_guard};
 use crate::config::Config;
-use crate::error::Error;
-use crate::history::guard;
-use crate::history::tables::{self, Names};
-use crate::history::{Columns, Look, Observation, Tables};
+use crate::error::{BunRow, Error};
+use crate::history::{Observation, Read, Reread, Tables, guard, tables};
 use crate::migration::History;
 use crate::server::message::{Access, Message, Slot};
 use crate::server::open;
@@ -40,8 +38,10 @@ pub(super) struct Write {
     pub message: Message,
     guard_pid: i32,
     row: Slot,
-    look: Look,
+    reread: Reread,
     strangers: Slot,
+    /// What the locks table is called.
+    locks: String,
 }
 
 impl Write {
@@ -68,15 +68,19 @@ impl Write {
             guard::not_held(tables, guard_pid),
             guard::words(sqlstate::OTHER_SERVER, guard_pid.into()),
         )));
-        let look = Look::add(&mut message, config, Names::Known(tables), Columns::ToPlan);
+        // Where rows are hidden from our role by now, it fails.
+        message.add("SET LOCAL row_security TO off");
+        let name = &config.history_table.setting;
+        let reread = Reread::add(&mut message, tables, name, observed);
         let strangers = message.add(holder::strangers_query());
         message.add("COMMIT");
         Write {
             message,
             guard_pid,
             row,
-            look,
+            reread,
             strangers,
+            locks: tables.locks.clone(),
         }
     }
 
@@ -87,6 +91,7 @@ impl Write {
     /// [`Error::BunRowWait`] or [`Error::TableWait`] at the deadline; what the connection meets.
     pub fn settle(
         &self,
+        known: &History,
         work: &mut Session,
         mut answer: Result<Answer, Trouble>,
         wait: &mut Wait,
@@ -95,14 +100,18 @@ impl Write {
         loop {
             match answer {
                 Ok(answer) => {
-                    let observation = self.look.observed(&answer, doing)?;
+                    let read = self.reread.read(&answer, Some(known));
+                    let unexpected = || Trouble::Unexpected.while_doing(doing);
+                    let Read {
+                        history, lock_row, ..
+                    } = read.ok_or_else(unexpected)?;
                     let row = answer.row(self.row);
                     if let Some(token) = row.and_then(|row| row.get("id")?.parse().ok()) {
                         let strangers = answer.rows(self.strangers).iter();
                         let strangers = strangers.map(Stranger::read).collect();
-                        return Ok((token, observation.history, strangers));
+                        return Ok((token, history, strangers));
                     }
-                    wait_for_bun(&observation, wait)?;
+                    wait_for_bun(BunRow::of(lock_row, &self.locks, &history), wait)?;
                 }
                 // The message raises nothing else.
                 Err(Trouble::Sql(error)) if guard::raised(&error, signature).is_some() => {
@@ -183,9 +192,9 @@ pub fn delete(
 /// # Errors
 ///
 /// [`Error::BunRowWait`] at the deadline.
-pub fn wait_for_bun(observation: &Observation, wait: &mut Wait) -> Result<(), Error> {
+pub fn wait_for_bun(row: Option<BunRow>, wait: &mut Wait) -> Result<(), Error> {
     // It may have gone between two statements; then it is only a matter of trying again.
-    let Some(row) = observation.bun_row() else {
+    let Some(row) = row else {
         return wait.pause(POLL);
     };
     if wait.is_over() {
@@ -199,7 +208,7 @@ pub fn wait_for_bun(observation: &Observation, wait: &mut Wait) -> Result<(), Er
     wait.pause(POLL)
 }
 
-/// Creates whichever of the tables are absent.
+/// Creates whichever of the tables are absent, and tells what all are called.
 ///
 /// # Errors
 ///
@@ -208,16 +217,15 @@ pub fn create_tables(
     config: &Config,
     session: &mut Session,
     wait: &mut Wait,
-) -> Result<Observation, Error> {
+) -> Result<Tables, Error> {
     let doing = "creating the history tables";
-    let (message, look) = tables::create(config);
+    let (message, names) = tables::create(config);
     loop {
         let answer = session.send_patiently(&message, doing, wait);
         let answer = answer.map_err(|error| not_created(config, error))?;
-        let observation = look.observed(&answer, doing)?;
-        if let Some(tables) = &observation.tables {
+        if let Some(tables) = answer.row(names).and_then(tables::named) {
             debug!("created the history, {}", tables.history);
-            return Ok(observation);
+            return Ok(tables);
         }
         // Somebody dropped one of them in between.
         wait.pause(POLL)?;
