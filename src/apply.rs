@@ -2,11 +2,13 @@
 //!
 //! A transactional file is one simple-query message, one round trip: the transaction's begin, its settings and the
 //! fence; the file; the check, the record and the commit; the reset of all that a file may leave behind. A large file is
-//! several messages, in the same transaction. A file that cannot run in a transaction goes to [`outside`].
+//! several messages, in the same transaction; small files share one, each in its own ([`batch`]). A file that cannot run in
+//! a transaction goes to [`outside`].
 //!
 //! A down file is run like an up file, but for two things ([`Way`]): the fence wants its version recorded, and in the
 //! place of the record stands its deletion.
 
+mod batch;
 mod blockers;
 mod explain;
 mod message;
@@ -16,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use log::{Level, debug, info, log, warn};
 
+use self::batch::{Batch, Size};
 pub use self::blockers::blockers;
 pub use self::explain::in_statement;
 use self::explain::{in_body, name_invisible, own_tables_gone, without_our_words};
@@ -31,6 +34,7 @@ use crate::logging::{self, Format};
 use crate::migration::{Direction, History, Migration};
 use crate::plan;
 use crate::plan::doubt::{COLUMNS, Trial};
+use crate::server::glance::Glance;
 use crate::server::progress::Watch;
 use crate::server::settings::{Settings, Span};
 use crate::server::wait::Wait;
@@ -131,50 +135,83 @@ pub fn run(
         done: 0,
         width: widest(migrations.iter().copied()),
     };
-    let (of, doing) = (migrations.len(), way.doing());
+    let of = migrations.len();
     let mut glance = locked.glance();
-    for (number, migration) in (1..).zip(migrations) {
+    let mut size = Size::first();
+    let mut done = 0;
+    while let Some(migration) = migrations.get(done) {
         signals.check(&match way {
             Way::Up { .. } => format!("{} of {of} pending migrations were applied", run.done),
             Way::Down => format!("{} of {of} migrations were rolled back", run.done),
         })?;
-        let (version, name) = (migration.version.to_string(), migration.file_name.as_str());
-        // A person sees what takes long by other lines.
-        let level = match logging::format() {
-            Format::Json => Level::Info,
-            Format::Text => Level::Debug,
-        };
-        log!(level, version = version.as_str(), name, number, of; "{number}/{of} {doing} {name}");
         let started = Instant::now();
+        let (sent, came) = match Batch::of(&run, &migrations[done..], size) {
+            None => {
+                run.migrate(locked, migration, done + 1, glance.as_mut())?;
+                (1, 1)
+            }
+            Some(batch) => (batch.len(), run.migrate_together(locked, &batch, done + 1)?),
+        };
+        done += came;
+        size = size.after((sent, came), started.elapsed());
+    }
+    Ok(run.done)
+}
+
+impl Run<'_> {
+    /// Runs one file, and says so; `number` counts from 1.
+    fn migrate(
+        &mut self,
+        locked: &mut Locked,
+        migration: &Migration,
+        number: usize,
+        glance: Option<&mut Glance>,
+    ) -> Result<(), Error> {
+        let (of, name) = (self.migrations.len(), migration.file_name.as_str());
+        self.announce(migration, number);
+        let started = Instant::now();
+        let position = format!("{number}/{of}");
+        let watch = Watch::start(migration, None, position, glance, self.signals);
         let current = Current {
-            run: &run,
+            run: &*self,
             locked: &mut *locked,
             migration,
-            watch: Watch::start(migration, (number, of), glance.as_mut(), signals),
+            watch,
             number: 0,
             sets: Vec::new(),
             is_noted: false,
         };
         match current.migrate() {
             Ok(()) => {
-                run.done += 1;
-                run.tell(migration, number, started.elapsed());
+                self.done += 1;
+                self.tell(migration, number, started.elapsed());
             }
             Err(Fault::DoneByOthers) => {
-                let what = match way {
+                let version = migration.version.to_string();
+                let what = match self.way {
                     Way::Up { .. } => "recorded",
                     Way::Down => "rolled back, or recorded anew,",
                 };
                 warn!(version = version.as_str(), name; "{number}/{of} {name} was {what} by somebody else meanwhile");
             }
             Err(Fault::Refused(cause)) => return Err(not_taken(locked.tables(), name, cause)),
-            Err(Fault::Error(error)) => return Err(error.after(run.before())),
+            Err(Fault::Error(error)) => return Err(error.after(self.before())),
         }
+        Ok(())
     }
-    Ok(run.done)
-}
 
-impl Run<'_> {
+    /// Says that a migration begins.
+    fn announce(&self, migration: &Migration, number: usize) {
+        let (version, name) = (migration.version.to_string(), migration.file_name.as_str());
+        let (of, doing) = (self.migrations.len(), self.way.doing());
+        // A person sees what takes long by other lines.
+        let level = match logging::format() {
+            Format::Json => Level::Info,
+            Format::Text => Level::Debug,
+        };
+        log!(level, version = version.as_str(), name, number, of; "{number}/{of} {doing} {name}");
+    }
+
     /// Says that a migration is done.
     fn tell(&self, migration: &Migration, number: usize, took: Duration) {
         let (version, name) = (migration.version.to_string(), migration.file_name.as_str());

@@ -21,7 +21,9 @@
 //!    version is not recorded, or, if it is to be rolled back, that it is, in the row that was read. The row lock is held
 //!    to the commit. The row is found by the name that bun's configuration gives the history; where two runners are
 //!    configured to call it differently, or to use different locks tables, they have different rows. So the transaction
-//!    also holds, or does not begin without, a second advisory lock with the history's oid.
+//!    also holds, or does not begin without, a second advisory lock with the history's oid. Transactions that share a
+//!    message ([`batch`]) are fenced one by one: between two of them a successor may take the row, and the next one ends
+//!    the message.
 //! 5. *Release.* W deletes the row with a durable commit, which flushes every commit before it; G rolls back.
 //!
 //! A run that has nothing to do takes no lock. But if a row of ours stands there and nobody has the guard, it removes
@@ -69,6 +71,7 @@
 //! `tests/it/lock/model.rs` goes through every interleaving of two and three runs, bun, an operator and all these
 //! deaths, and shows for each step what breaks without it.
 
+pub mod batch;
 pub mod fence;
 mod holder;
 pub mod row;
@@ -100,8 +103,8 @@ const SECOND_CONNECTION: Duration = Duration::from_secs(10);
 /// measured.
 const POLL: Duration = Duration::from_millis(250);
 
-/// The lock, held. All that writes history, journal or a file's work begins with [`Locked::transaction`] or
-/// [`Locked::alone`]: the sessions are private, so nothing can be written without the fence.
+/// The lock, held. All that writes history, journal or a file's work begins with [`Locked::transaction`],
+/// [`Locked::run_batch`] or [`Locked::alone`]: the sessions are private, so nothing can be written without the fence.
 ///
 /// ```compile_fail
 /// fn write(locked: &mut Locked) {

@@ -5,15 +5,42 @@ use super::Tables;
 use crate::migration::{Migration, Version};
 use crate::sql::quote::literal;
 
-/// The condition under which a row of the history records the version.
-pub fn records(version: Version) -> String {
-    format!("name OPERATOR(pg_catalog.=) '{version}'")
+/// What a record says of a migration, as SQL expressions.
+pub struct Entry {
+    pub version: String,
+    pub file_name: String,
+    pub checksum: String,
+}
+
+impl Entry {
+    /// Of this migration.
+    pub fn of(migration: &Migration) -> Entry {
+        Entry {
+            version: literal(&migration.version.to_string()),
+            file_name: literal(&migration.file_name),
+            checksum: literal(&migration.script.checksum.to_string()),
+        }
+    }
+
+    /// Of any: the parameters of a statement that is prepared, in this order.
+    pub fn of_parameters() -> Entry {
+        Entry {
+            version: "$1".to_owned(),
+            file_name: "$2".to_owned(),
+            checksum: "$3".to_owned(),
+        }
+    }
+}
+
+/// The condition under which a row of the history records the version, an SQL expression.
+pub fn records(version: &str) -> String {
+    format!("name OPERATOR(pg_catalog.=) {version}")
 }
 
 /// The condition under which a row of the history records one of these versions.
 pub fn records_one_of(versions: &[Version]) -> String {
     match versions {
-        [version] => records(*version),
+        [version] => records(&format!("'{version}'")),
         several => format!(
             "name::pg_catalog.text OPERATOR(pg_catalog.=) ANY ({}::pg_catalog.text[])",
             array(several.iter())
@@ -27,40 +54,60 @@ const ANEW: &str = "ON CONFLICT (version) DO UPDATE SET file_name = EXCLUDED.fil
     runner = EXCLUDED.runner, history_id = EXCLUDED.history_id";
 
 /// Since when a migration has been running.
-#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Started {
     /// Its statements and its record are one transaction.
     WithTransaction,
     /// It ran outside, and [`start`] noted when, if there was anything to do.
     InJournal,
+    /// It shares its message with others, and [`BEGINS`] noted when. There is no record unless this condition holds.
+    InBatch(String),
 }
+
+/// The statement that announces the file that a transaction of a batch runs.
+pub fn announce(version: Version) -> String {
+    format!("SET LOCAL lockstep.file TO '{version}'")
+}
+
+/// The expression that notes when a migration begins: to a transaction that is not the first of its message,
+/// `transaction_timestamp()` is when the message came.
+pub const BEGINS: &str = "pg_catalog.set_config('lockstep.begun', extract(epoch FROM pg_catalog.clock_timestamp())::pg_catalog.text, true)";
 
 /// One statement that records the migration as applied, in the history and in the journal.
 pub fn record(
     tables: &Tables,
-    migration: &Migration,
+    entry: &Entry,
     group: i64,
     runner: &str,
-    started: Started,
+    started: &Started,
 ) -> String {
-    let version = migration.version;
-    let started = match started {
-        Started::WithTransaction => "transaction_timestamp()".to_owned(),
-        Started::InJournal => format!(
-            "COALESCE((SELECT started_at FROM {} WHERE version = '{version}' AND finished_at IS NULL), \
-             transaction_timestamp())",
-            tables.journal
+    let Entry {
+        version,
+        file_name,
+        checksum,
+    } = entry;
+    let (started, condition) = match started {
+        Started::WithTransaction => ("transaction_timestamp()".to_owned(), String::new()),
+        Started::InJournal => (
+            format!(
+                "COALESCE((SELECT started_at FROM {} WHERE version = {version} AND finished_at IS NULL), \
+                 transaction_timestamp())",
+                tables.journal
+            ),
+            String::new(),
+        ),
+        // Where another file was announced, the server took a text for one that is two.
+        Started::InBatch(condition) => (
+            "to_timestamp(current_setting('lockstep.begun')::float8)".to_owned(),
+            format!(" WHERE current_setting('lockstep.file') = {version} AND {condition}"),
         ),
     };
     format!(
-        "WITH h AS (INSERT INTO {history} (name, group_id) VALUES ('{version}', {group}) RETURNING id) \
+        "WITH h AS (INSERT INTO {history} (name, group_id) SELECT {version}, {group}{condition} RETURNING id) \
          INSERT INTO {journal} (version, file_name, checksum, started_at, finished_at, duration_ms, runner, history_id) \
-         SELECT '{version}', {file_name}, '{checksum}', {started}, clock_timestamp(), \
+         SELECT {version}, {file_name}, {checksum}, {started}, clock_timestamp(), \
          extract(epoch FROM clock_timestamp() - {started}) * 1000, {runner}, id FROM h {ANEW}",
         history = tables.history,
         journal = tables.journal,
-        file_name = literal(&migration.file_name),
-        checksum = migration.script.checksum,
         runner = literal(runner),
     )
 }

@@ -3,12 +3,14 @@
 //! What is written in it is added as values; the text, the settings around it, the retries and the reading of what came
 //! of it are here, once. The checks are plain statements, which raise by [`guard::fail`].
 
+use std::fmt;
+
 use postgres::error::DbError;
 
 use super::Locked;
 use crate::error::{Error, SqlError};
 use crate::history::guard::{self, WORK_KEY, key};
-use crate::history::record::{self, Started};
+use crate::history::record::{self, Entry, Started};
 use crate::migration::{Migration, Version};
 use crate::server::message::{Access, Message};
 use crate::server::progress::{Part, Watch};
@@ -102,22 +104,16 @@ impl Locked {
     pub fn transaction(&mut self, expected: &Expected, settings: Settings) -> Fenced<'_> {
         let settings = settings.on(self.dialect);
         let mut before = Message::begin(Access::Write, &settings);
-        before.add(guard::fail(&format!(
-            "WHEN NOT pg_catalog.pg_try_advisory_xact_lock({WORK_KEY}, {key}) THEN {locked} \
-             WHEN (SELECT id FROM {locks} WHERE {row} FOR UPDATE) IS NULL THEN {lost}",
-            key = key(&self.tables),
-            locks = self.tables.locks,
-            row = self.own_row(),
-            locked = self.words(sqlstate::WORK_LOCKED),
-            lost = self.words(sqlstate::LOCK_LOST),
-        )));
+        before.add(guard::fail(&self.fence()));
         // In a statement of its own, whose snapshot is younger than the locks.
         before.add(match expected {
-            Expected::NoneOf(versions) => self.fail_if_newer(&record::records_one_of(versions)),
+            Expected::NoneOf(versions) => {
+                self.fail_if_newer(&record::records_one_of(versions))
+            }
             Expected::Record(version, id) => guard::fail(&format!(
                 "WHEN NOT EXISTS (SELECT FROM {} WHERE id OPERATOR(pg_catalog.=) {id} AND {}) THEN {}",
                 self.tables.history,
-                record::records(*version),
+                record::records_one_of(&[*version]),
                 self.words(sqlstate::NO_LONGER_RECORDED)
             )),
         });
@@ -163,7 +159,20 @@ impl Locked {
         format!("{} {}", self.runner, self.token)
     }
 
-    fn words(&self, code: &str) -> String {
+    /// The cases in which a fenced transaction does not begin.
+    pub(super) fn fence(&self) -> String {
+        format!(
+            "WHEN NOT pg_catalog.pg_try_advisory_xact_lock({WORK_KEY}, {key}) THEN {locked} \
+             WHEN (SELECT id FROM {locks} WHERE {row} FOR UPDATE) IS NULL THEN {lost}",
+            key = key(&self.tables),
+            locks = self.tables.locks,
+            row = self.own_row(),
+            locked = self.words(sqlstate::WORK_LOCKED),
+            lost = self.words(sqlstate::LOCK_LOST),
+        )
+    }
+
+    pub(super) fn words(&self, code: &str) -> String {
         guard::words(code, self.token)
     }
 
@@ -180,11 +189,15 @@ impl Locked {
     /// analyzed the table.
     fn fail_if_newer(&self, which: &str) -> String {
         let words = self.words(sqlstate::ALREADY_RECORDED);
+        let fail = guard::fail(&format!("WHEN {which} THEN {words}"));
+        fail + &self.of_newer(which, self.known())
+    }
+
+    /// Selects which of the records whose id exceeds this one.
+    pub(super) fn of_newer(&self, which: &str, known: impl fmt::Display) -> String {
         format!(
-            "{} FROM {} WHERE id OPERATOR(pg_catalog.>) {} AND id OPERATOR(pg_catalog.<=) {} AND {which}",
-            guard::fail(&format!("WHEN {which} THEN {words}")),
+            " FROM {} WHERE id OPERATOR(pg_catalog.>) {known} AND id OPERATOR(pg_catalog.<=) {} AND {which}",
             self.tables.history,
-            self.known(),
             i64::MAX
         )
     }
@@ -192,7 +205,7 @@ impl Locked {
     /// An id that others' new records exceed. This run knows of all records that are not newer, or they are its own: each
     /// of those has drawn an id. A little is taken off, since an id is drawn before its record is committed. Where the
     /// sequence lags behind, all records are looked at.
-    fn known(&self) -> i64 {
+    pub(super) fn known(&self) -> i64 {
         const DRAWN_MEANWHILE: i64 = 100;
         self.newest.saturating_add(self.recorded - DRAWN_MEANWHILE)
     }
@@ -204,8 +217,45 @@ impl Locked {
             "(id OPERATOR(pg_catalog.=) ANY ('{{{}}}'::pg_catalog.int8[]) OR id OPERATOR(pg_catalog.>) {}) AND {}",
             ids.join(","),
             self.known(),
-            record::records(version)
+            record::records_one_of(&[version])
         )
+    }
+
+    /// The condition that the version, an SQL expression, is recorded as this run does it. By its id, which the journal has:
+    /// the history has no index on the name.
+    pub(super) fn recorded(&self, version: &str) -> String {
+        format!(
+            "EXISTS (SELECT FROM {} WHERE {} AND id OPERATOR(pg_catalog.=) (SELECT history_id FROM {} \
+             WHERE version OPERATOR(pg_catalog.=) {version} AND finished_at IS NOT NULL))",
+            self.tables.history,
+            record::records(version),
+            self.tables.journal,
+        )
+    }
+
+    /// The message that ends whatever transaction failed, and undoes what may have been left before. The first error is the
+    /// one that counts: if the connection breaks now, the next message says so.
+    pub(super) fn rolling_back(&self) -> Message {
+        let mut first = vec!["ROLLBACK".to_owned()];
+        first.extend(settings::reset(&self.runner));
+        Message::behind(&first, &Settings::default().retried())
+    }
+
+    /// The statement that fails if one of these cases holds, or the transaction is not the one that the fence began.
+    ///
+    /// The row lock names the transaction that holds it. A setting of the transaction would do as well, but for files that
+    /// say `RESET ALL`. Where the row is there unlocked, as it was, the transaction ended; else the file took the row away.
+    pub(super) fn fail_unless_fenced(&self, cases: &str) -> String {
+        let this = "pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.xid";
+        let cases = format!(
+            "WHEN pg_catalog.bool_or(xmax OPERATOR(pg_catalog.=) {this}) IS NOT TRUE \
+             THEN CASE WHEN pg_catalog.bool_or((xmin OPERATOR(pg_catalog.=) {this}) IS NOT TRUE) \
+               THEN {ended} ELSE {taken} END{cases}",
+            taken = self.words(sqlstate::ROW_TAKEN),
+            ended = self.words(sqlstate::TRANSACTION_ENDED),
+        );
+        let (fail, locks) = (guard::fail(&cases), &self.tables.locks);
+        format!("{fail} FROM {locks} WHERE {}", self.own_row())
     }
 }
 
@@ -213,17 +263,9 @@ impl<'a> Fenced<'a> {
     /// Records the migration as applied.
     pub fn record(&mut self, migration: &Migration, group: i64, started: Started) {
         let locked = &self.locked;
-        let tables = &locked.tables;
-        let record = record::record(tables, migration, group, &locked.runner, started);
-        // By its id, which the journal has: the history has no index on the name.
-        let recorded = format!(
-            "EXISTS (SELECT FROM {} WHERE {} AND id OPERATOR(pg_catalog.=) (SELECT history_id FROM {} \
-             WHERE version OPERATOR(pg_catalog.=) '{}' AND finished_at IS NOT NULL))",
-            tables.history,
-            record::records(migration.version),
-            tables.journal,
-            migration.version,
-        );
+        let entry = Entry::of(migration);
+        let record = record::record(&locked.tables, &entry, group, &locked.runner, &started);
+        let recorded = locked.recorded(&entry.version);
         self.work.push(record);
         self.refuse_if(format!("NOT {recorded}"), sqlstate::NOT_RECORDED);
         self.proof = Some(recorded);
@@ -256,7 +298,7 @@ impl<'a> Fenced<'a> {
         let rename = record::rename(&self.locked.tables, migration, from, id);
         self.work.extend(rename);
         let history = &self.locked.tables.history;
-        let recorded = record::records(migration.version);
+        let recorded = record::records_one_of(&[migration.version]);
         let gone = format!("NOT EXISTS (SELECT FROM {history} WHERE id = {id} AND {recorded})");
         self.refuse_if(gone, sqlstate::NOT_RECORDED);
     }
@@ -395,7 +437,7 @@ impl<'a> Fenced<'a> {
         while let Some((number, part)) = parts.next() {
             let suffix = match parts.peek() {
                 None => format!("\n;{}{}", part.end_marker, self.after_file().text()),
-                Some(_) => format!("\n;{}; {KEEP_STRINGS}", self.fail_unless_fenced("")),
+                Some(_) => format!("\n;{}; {KEEP_STRINGS}", self.locked.fail_unless_fenced("")),
             };
             let text = format!("{prefix}{}{suffix}", part.text);
             watch.begin(self.locked.token, &part, (prefix.clone(), suffix));
@@ -425,13 +467,9 @@ impl<'a> Fenced<'a> {
         doing: &str,
     ) -> Result<Result<(), Box<Failed>>, Fault> {
         let ours = guard::raised(&cause, self.locked.token);
-        let reset = settings::reset(&self.locked.runner);
-        let mut first = vec!["ROLLBACK".to_owned()];
-        first.extend(reset);
-        let mut message = Message::behind(&first, &Settings::default());
+        let mut message = self.locked.rolling_back();
         let proof = self.proof.as_deref().unwrap_or("false");
         let proven = message.add(format!("SELECT {proof} AS proven"));
-        // The first error is the one that counts: if the connection breaks now, the next message says so.
         if let Ok(answer) = self.locked.work.send(&message)
             && ours.is_none()
             && answer.row(proven).and_then(|row| row.get("proven")) == Some("t")
@@ -477,23 +515,7 @@ impl<'a> Fenced<'a> {
     fn check(&self) -> String {
         let checks = self.checks.iter();
         let cases = checks.map(|(it, code)| format!(" WHEN {it} THEN {}", self.locked.words(code)));
-        self.fail_unless_fenced(&cases.collect::<String>())
-    }
-
-    /// The row lock names the transaction that holds it. A setting of the transaction would do as well, but for files that
-    /// say `RESET ALL`. Where the row is there unlocked, as it was, the transaction ended; else the file took the row away.
-    fn fail_unless_fenced(&self, cases: &str) -> String {
-        let locked = &self.locked;
-        let this = "pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.xid";
-        let cases = format!(
-            "WHEN pg_catalog.bool_or(xmax OPERATOR(pg_catalog.=) {this}) IS NOT TRUE \
-             THEN CASE WHEN pg_catalog.bool_or((xmin OPERATOR(pg_catalog.=) {this}) IS NOT TRUE) \
-               THEN {ended} ELSE {taken} END{cases}",
-            taken = locked.words(sqlstate::ROW_TAKEN),
-            ended = locked.words(sqlstate::TRANSACTION_ENDED),
-        );
-        let (fail, locks) = (guard::fail(&cases), &locked.tables.locks);
-        format!("{fail} FROM {locks} WHERE {}", locked.own_row())
+        self.locked.fail_unless_fenced(&cases.collect::<String>())
     }
 }
 

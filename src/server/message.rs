@@ -25,14 +25,19 @@ pub enum Access {
 impl Message {
     /// A message that begins a transaction, under these settings.
     pub fn begin(access: Access, settings: &Settings) -> Message {
+        let mut message = Message::begin_as_set(access);
+        message.extend(&settings.statements());
+        message
+    }
+
+    /// A message that begins a transaction, under the session's settings.
+    pub fn begin_as_set(access: Access) -> Message {
         let begin = match access {
             Access::Write => "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
             Access::Read => "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY",
             Access::Snapshot => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
         };
-        let mut message = Message(vec![begin.to_owned()]);
-        message.extend(&settings.statements());
-        message
+        Message(vec![begin.to_owned()])
     }
 
     /// One query of the catalog, in a transaction that only reads.

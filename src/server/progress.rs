@@ -44,6 +44,8 @@ const NAMED: usize = 20;
 /// Who listens while a migration runs.
 pub struct Watch<'a> {
     migration: &'a Migration,
+    /// Of several that share a message.
+    last: Option<&'a Migration>,
     /// Which of how many.
     position: String,
     /// By which it is known what takes long.
@@ -98,16 +100,19 @@ pub struct Part {
 }
 
 impl<'a> Watch<'a> {
-    /// For the `number`th migration of `of`, which begins now.
+    /// For the migration at this position among all, which begins now, or for it and those up to `last`, which share a
+    /// message.
     pub fn start(
         migration: &'a Migration,
-        (number, of): (usize, usize),
+        last: Option<&'a Migration>,
+        position: String,
         glance: Option<&'a mut Glance>,
         signals: &'a Signals,
     ) -> Watch<'a> {
         let watch = Watch {
             migration,
-            position: format!("{number}/{of}"),
+            last,
+            position,
             glance,
             signals,
             running: None,
@@ -173,6 +178,12 @@ impl<'a> Watch<'a> {
         }
     }
 
+    /// The migration's version; none if there are several.
+    fn version(&self) -> Option<String> {
+        let single = self.last.is_none().then_some(self.migration);
+        single.map(|it| it.version.to_string())
+    }
+
     fn say(&self, notice: &DbError) {
         let level = match notice.parsed_severity() {
             Some(Severity::Warning) => Level::Warn,
@@ -181,9 +192,13 @@ impl<'a> Watch<'a> {
         };
         let detail = notice.detail().map(|detail| format!(" ({detail})"));
         let (severity, message) = (notice.severity(), notice.message());
+        let whose = match self.last {
+            None => self.file_name().to_owned(),
+            Some(_) => self.name(),
+        };
         log!(
-            level, version:% = self.migration.version, sqlstate = notice.code().code();
-            "{}: {severity}: {message}{}", self.file_name(), detail.unwrap_or_default()
+            level, version = self.version(), sqlstate = notice.code().code();
+            "{whose}: {severity}: {message}{}", detail.unwrap_or_default()
         );
     }
 }
@@ -196,7 +211,7 @@ impl Watch<'_> {
             self.is_explained = true;
             live::clear();
             info!(
-                version:% = self.migration.version;
+                version = self.version();
                 "{signal}: stopping when {} {} is done; a second signal stops at once", self.position, self.name()
             );
         }
@@ -224,8 +239,12 @@ impl Watch<'_> {
         );
     }
 
-    fn name(&self) -> &str {
-        name::bare(&self.migration.file_name)
+    /// What the file is called, or the first and the last of them.
+    pub fn name(&self) -> String {
+        let last = self
+            .last
+            .map(|it| format!(" … {}", name::bare(&it.file_name)));
+        name::bare(&self.migration.file_name).to_owned() + &last.unwrap_or_default()
     }
 
     /// The live line: at most one column less than there are, because a full line moves the cursor on.
@@ -237,7 +256,7 @@ impl Watch<'_> {
             _ => " …".to_owned(),
         };
         let position = format!("{} ", self.position);
-        fitted(&position, self.name(), &rest, columns - 1)
+        fitted(&position, &self.name(), &rest, columns - 1)
     }
 
     fn described(&self, running: &Running, seen: &Seen) -> String {

@@ -10,8 +10,8 @@
 //! A client library with deadlines (`tokio-postgres`, with a runtime of our own) would do with one thread; `postgres` is
 //! what this project was asked to build on.
 //!
-//! Everything is sent by the simple-query protocol: prepared statements fail behind a transaction pooler, and start-up
-//! `options` are refused there or, worse, silently dropped. So settings are made inside transactions, see
+//! Everything is sent by the simple-query protocol: behind a transaction pooler, what one message prepares is not there for
+//! the next, and start-up `options` are refused or, worse, silently dropped. So settings are made inside transactions, see
 //! [`super::settings`].
 
 use std::io;
@@ -243,6 +243,11 @@ impl Answer {
         self.0.get(of.0).map_or(&[], Vec::as_slice)
     }
 
+    /// What all statements returned.
+    pub fn all_rows(&self) -> impl Iterator<Item = &SimpleQueryRow> {
+        self.0.iter().flatten()
+    }
+
     /// Like [`Answer::rows`], to keep.
     pub fn into_rows(mut self, of: Slot) -> Vec<SimpleQueryRow> {
         self.0.get_mut(of.0).map(mem::take).unwrap_or_default()
@@ -432,6 +437,15 @@ impl Session {
     ) -> Result<(), Trouble> {
         self.answer(Request::Run(text), Patience::Endless, listener)
             .map(drop)
+    }
+
+    /// The same of statements that return few rows, which are wanted.
+    pub fn ask_patiently(
+        &mut self,
+        text: String,
+        listener: &mut dyn Listener,
+    ) -> Result<Answer, Trouble> {
+        self.answer(Request::Ask(text), Patience::Endless, listener)
     }
 
     /// Asks for a sign of life. It fails no transaction and takes no snapshot.

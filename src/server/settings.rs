@@ -103,27 +103,12 @@ impl Settings {
 
     /// The statements that make the settings.
     pub fn statements(&self) -> Vec<String> {
-        // An orphan of ours ends soon after its client, also if the cable is cut.
-        let mut set = vec![
-            "tcp_keepalives_idle TO 5",
-            "tcp_keepalives_interval TO 2",
-            "tcp_keepalives_count TO 3",
-            "tcp_user_timeout TO 10000",
-        ];
-        if self.names == Names::Catalog {
-            set.push("search_path TO pg_catalog, pg_temp");
-        }
-        if self.span == Span::Idle {
-            set.push("idle_in_transaction_session_timeout TO 0");
-        }
-        if self.dialect.is_some_and(|it| it.transaction_timeout) {
-            set.push("transaction_timeout TO 0");
-        }
-        if self.dialect.is_some_and(|it| it.check_interval) {
-            set.push("client_connection_check_interval TO '1s'");
-        }
         let mut statements = self.timeouts().to_vec();
-        statements.extend(set.iter().map(|it| format!("SET LOCAL {it}")));
+        let others = self.others().into_iter();
+        statements.extend(others.map(|(name, value)| format!("SET LOCAL {name} TO '{value}'")));
+        if self.names == Names::Catalog {
+            statements.push("SET LOCAL search_path TO pg_catalog, pg_temp".to_owned());
+        }
         if self.dialect.is_none() {
             statements.push(format!(
                 "SELECT pg_catalog.set_config(n, v, true) FROM (VALUES ('transaction_timeout', '0'), \
@@ -132,6 +117,27 @@ impl Settings {
             ));
         }
         statements
+    }
+
+    /// All but where names are looked for, and what [`Settings::timeouts`] makes.
+    pub fn others(&self) -> Vec<(&'static str, &'static str)> {
+        // An orphan of ours ends soon after its client, also if the cable is cut.
+        let mut others = vec![
+            ("tcp_keepalives_idle", "5"),
+            ("tcp_keepalives_interval", "2"),
+            ("tcp_keepalives_count", "3"),
+            ("tcp_user_timeout", "10000"),
+        ];
+        if self.dialect.is_some_and(|it| it.check_interval) {
+            others.push(("client_connection_check_interval", "1s"));
+        }
+        if self.dialect.is_some_and(|it| it.transaction_timeout) {
+            others.push(("transaction_timeout", "0"));
+        }
+        if self.span == Span::Idle {
+            others.push(("idle_in_transaction_session_timeout", "0"));
+        }
+        others
     }
 
     /// What a file may have changed that a statement of ours behind it minds.
@@ -169,13 +175,21 @@ pub fn of_session(application_name: &str) -> String {
 /// `RESET ALL` drops the application name and the client encoding too, so they are set again. `DISCARD ALL` would be
 /// shorter, but cannot share a message. A pooler that keeps prepared statements of its own sees from the answer that they
 /// are gone (PgBouncer, since 1.22).
-pub fn reset(runner: &str) -> [String; 13] {
+pub fn reset(runner: &str) -> Vec<String> {
+    let mut reset = vec![
+        "SET LOCAL statement_timeout TO 0".to_owned(),
+        UNLOCK.to_owned(),
+        FORGET_PREPARED.to_owned(),
+    ];
+    reset.extend(reset_between(runner));
+    reset
+}
+
+/// The same between two files of a message, which keeps what we have prepared, and gives locks back otherwise.
+pub fn reset_between(runner: &str) -> [String; 10] {
     [
-        "SET LOCAL statement_timeout TO 0",
         "RESET SESSION AUTHORIZATION",
         "RESET ROLE",
-        "SELECT pg_catalog.pg_advisory_unlock_all()",
-        "DEALLOCATE ALL",
         "CLOSE ALL",
         "UNLISTEN *",
         "DISCARD TEMP",
@@ -187,6 +201,12 @@ pub fn reset(runner: &str) -> [String; 13] {
     ]
     .map(str::to_owned)
 }
+
+/// The statement that gives all advisory locks of the session back.
+pub const UNLOCK: &str = "SELECT pg_catalog.pg_advisory_unlock_all()";
+
+/// The statement that drops all prepared statements.
+pub const FORGET_PREPARED: &str = "DEALLOCATE ALL";
 
 /// See [`Dialect::check_interval`].
 const CHECK_INTERVAL: &str = "CASE WHEN pg_catalog.strpos(pg_catalog.lower(pg_catalog.version()), 'windows') OPERATOR(pg_catalog.>) 0 \

@@ -54,6 +54,8 @@ pub const STILL_RECORDED: &str = "LK009";
 pub const OTHER_INDEX: &str = "LK010";
 /// A migration of the same history is running, by another name of it.
 pub const WORK_LOCKED: &str = "LK011";
+/// The message has taken long enough: its other files are for the next one.
+pub const BATCH_TIME: &str = "LK013";
 /// A file that runs outside a transaction was done in part, and has changed since.
 pub const HALF_WAY: &str = "LK012";
 

@@ -43,6 +43,7 @@ mod files {
 /// Exactly once, one at a time, no lock to delete: by racing, by killing at every message, by cutting the cable, by
 /// chance, and by going through all states of a model.
 mod lock {
+    mod batch;
     mod blockers;
     mod cable;
     mod chaos;
