@@ -77,7 +77,7 @@ soak: ## the long tests of the lock; LOCKSTEP_SEED=... repeats a chaos
 
 # Only where there is /proc. It says nothing about right or wrong, so no other target runs it.
 bench: ## what a migration costs, beside bare messages and psql: the table of `lockstep help cost`
-	tests/postgres with cargo test --locked --release --test it -- --ignored --nocapture bench
+	LOCKSTEP_ON_DISK=yes tests/postgres with cargo test --locked --release --test it -- --ignored --nocapture bench
 
 # Fetched from the network, once, and not part of this repository.
 regress: ## compare the lexer with psql and the server on PostgreSQL's own regression suite

@@ -144,16 +144,19 @@ pub fn run(
             Way::Up { .. } => format!("{} of {of} pending migrations were applied", run.done),
             Way::Down => format!("{} of {of} migrations were rolled back", run.done),
         })?;
-        let started = Instant::now();
-        let (sent, came) = match Batch::of(&run, &migrations[done..], size) {
+        match Batch::of(&run, &migrations[done..], size) {
             None => {
+                let started = Instant::now();
                 run.migrate(locked, migration, done + 1, glance.as_mut())?;
-                (1, 1)
+                size = size.after_one(started.elapsed());
+                done += 1;
             }
-            Some(batch) => (batch.len(), run.migrate_together(locked, &batch, done + 1)?),
-        };
-        done += came;
-        size = size.after((sent, came), started.elapsed());
+            Some(batch) => {
+                let times = run.migrate_together(locked, &batch, done + 1)?;
+                size = size.after(batch.len(), &times);
+                done += times.len();
+            }
+        }
     }
     Ok(run.done)
 }

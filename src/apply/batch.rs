@@ -43,13 +43,22 @@ impl Size {
         Size(usize::from(!logging::query_log_enabled()))
     }
 
-    /// The size behind a message of so many files, of which so many are done: at most eight times this one.
-    pub(super) fn after(self, (sent, done): (usize, usize), took: Duration) -> Size {
-        let fit = QUICK.as_micros() * done as u128 / took.as_micros().max(1);
+    /// The size behind a file that went alone, and took so long, with the way there and back.
+    pub(super) fn after_one(self, took: Duration) -> Size {
+        Size(match took <= STATEMENT_TIMEOUT {
+            true => (8 * self.0).min(MOST),
+            false => self.0.min(1),
+        })
+    }
+
+    /// The size behind a message of so many files, of which these are done, and took so long on the server.
+    pub(super) fn after(self, sent: usize, done: &[Duration]) -> Size {
+        let took: Duration = done.iter().sum();
+        let fit = QUICK.as_micros() * done.len() as u128 / took.as_micros().max(1);
         let fit = usize::try_from(fit).unwrap_or(MOST).clamp(1, MOST);
-        Size(match done {
+        Size(match done.len() {
             0 => 0,
-            _ if done < sent => self.0.min(1),
+            some if some < sent => self.0.min(1),
             _ => (8 * self.0).min(fit),
         })
     }
@@ -85,14 +94,14 @@ impl<'a> Batch<'a> {
 }
 
 impl Run<'_> {
-    /// Runs files that share a message, and says so; `number` is the first one's. Returns how many are done: what failed is
-    /// rolled back, and is to be run alone.
+    /// Runs files that share a message, and says so; `number` is the first one's. Returns what the first took, which are
+    /// done: what failed is rolled back, and is to be run alone.
     pub(super) fn migrate_together(
         &mut self,
         locked: &mut Locked,
         batch: &Batch<'_>,
         number: usize,
-    ) -> Result<usize, Error> {
+    ) -> Result<Vec<Duration>, Error> {
         let files: Vec<&Migration> = batch.members.iter().map(|it| it.migration).collect();
         for (number, migration) in (number..).zip(&files) {
             self.announce(migration, number);
@@ -118,11 +127,11 @@ impl Run<'_> {
             self.done += 1;
             self.tell(migration, number, *took);
         }
-        let count = outcome.applied.len();
-        if let (Some(failed), Some(next)) = (outcome.failed, files.get(count)) {
+        let next = files.get(outcome.applied.len());
+        if let (Some(failed), Some(next)) = (outcome.failed, next) {
             debug!("{}: once more, alone ({failed})", next.file_name);
         }
-        Ok(count)
+        Ok(outcome.applied)
     }
 }
 
