@@ -158,10 +158,10 @@ impl Observe {
         let answer = answer.map_err(|error| blamed(config, session, error))?;
         let mut observed = self.look.observed(&answer, READING)?;
         if let (true, Some(tables)) = (observed.is_long, &observed.tables) {
-            let (message, reread) = Reread::asking(config, tables);
+            let (message, look) = PlainLook::asking(config, tables);
             let answer = session.send_patiently(&message, READING, wait);
             let answer = answer.map_err(|error| blamed(config, session, error))?;
-            let read = reread.read(&answer, None);
+            let read = look.read(&answer, None);
             let unexpected = || Trouble::Unexpected.while_doing(READING);
             let read = read.ok_or_else(unexpected)?;
             (observed.history, observed.lock_row) = (read.history, read.lock_row);
@@ -237,10 +237,15 @@ fn lockers(config: &Config) -> String {
 /// Where in an answer is what a look returned.
 struct Look {
     facts: Slot,
+    rows: Rows,
+    elsewhere: Slot,
+}
+
+/// Where in an answer are the rows of history and journal.
+struct Rows {
     records: Slot,
     checksums: Slot,
     interrupted: Slot,
-    elsewhere: Slot,
 }
 
 impl Look {
@@ -258,7 +263,7 @@ impl Look {
         let fact = answer.row(self.facts)?;
         let flag = |name: &str| fact.get(name) == Some("t");
         let text = |name: &str| fact.get(name).map(str::to_owned);
-        let mut history = read_history([self.records, self.checksums, self.interrupted], answer);
+        let mut history = self.rows.read(answer);
         history.last_id = number(fact, "last_id");
         Some(Observation {
             database: text("database")?,
@@ -303,49 +308,51 @@ fn number<T: FromStr>(row: &SimpleQueryRow, column: &str) -> Option<T> {
     row.get(column)?.parse().ok()
 }
 
-fn read_history([records, checksums, interrupted]: [Slot; 3], answer: &Answer) -> History {
-    let checksum = |row: &SimpleQueryRow| Checksum::parse_hex(row.get("checksum")?);
-    let read = |row: &SimpleQueryRow| {
-        let version = Version::parse(row.get("version")?)?;
-        Some(((number(row, "history_id")?, version), checksum(row)?))
-    };
-    let checksums = answer.rows(checksums).iter().filter_map(read);
-    let checksums: BTreeMap<(i64, Version), Checksum> = checksums.collect();
-    let mut history = History::default();
-    for row in answer.rows(records) {
-        let (id, group) = (number(row, "id"), number(row, "group_id").unwrap_or(0));
-        history.last_group = history.last_group.max(group);
-        history.newest_record = history.newest_record.max(id);
-        let name = row.get("name").unwrap_or_default();
-        match Version::parse(name) {
-            Some(version) => history.applied.push(Applied {
-                version,
-                id: id.unwrap_or(0),
-                group,
-                checksum: checksums.get(&(id.unwrap_or(0), version)).copied(),
-            }),
-            None => history.foreign.push(name.to_owned()),
+impl Rows {
+    fn read(&self, answer: &Answer) -> History {
+        let checksum = |row: &SimpleQueryRow| Checksum::parse_hex(row.get("checksum")?);
+        let read = |row: &SimpleQueryRow| {
+            let version = Version::parse(row.get("version")?)?;
+            Some(((number(row, "history_id")?, version), checksum(row)?))
+        };
+        let checksums = answer.rows(self.checksums).iter().filter_map(read);
+        let checksums: BTreeMap<(i64, Version), Checksum> = checksums.collect();
+        let mut history = History::default();
+        for row in answer.rows(self.records) {
+            let (id, group) = (number(row, "id"), number(row, "group_id").unwrap_or(0));
+            history.last_group = history.last_group.max(group);
+            history.newest_record = history.newest_record.max(id);
+            let name = row.get("name").unwrap_or_default();
+            match Version::parse(name) {
+                Some(version) => history.applied.push(Applied {
+                    version,
+                    id: id.unwrap_or(0),
+                    group,
+                    checksum: checksums.get(&(id.unwrap_or(0), version)).copied(),
+                }),
+                None => history.foreign.push(name.to_owned()),
+            }
         }
+        let interrupted = answer.rows(self.interrupted).iter().filter_map(|row| {
+            let negated: Option<i64> = number(row, "history_id");
+            Some(Interrupted {
+                version: Version::parse(row.get("version")?)?,
+                runner: row.get("runner")?.to_owned(),
+                checksum: checksum(row),
+                statement: row.get("statement").map(str::to_owned),
+                done: number(row, "done"),
+                rollback: negated.map(i64::saturating_neg),
+            })
+        });
+        // What bun applied since is done.
+        let recorded: BTreeSet<Version> = history.applied.iter().map(|it| it.version).collect();
+        let unfinished = interrupted.filter(|it| !recorded.contains(&it.version));
+        history.interrupted.extend(unfinished);
+        // A group whose rollback was begun goes on under its number, so no other run gets that.
+        let begun = history.interrupted.iter().filter_map(|it| it.rollback);
+        history.last_group = begun.fold(history.last_group, i64::max);
+        history
     }
-    let interrupted = answer.rows(interrupted).iter().filter_map(|row| {
-        let negated: Option<i64> = number(row, "history_id");
-        Some(Interrupted {
-            version: Version::parse(row.get("version")?)?,
-            runner: row.get("runner")?.to_owned(),
-            checksum: checksum(row),
-            statement: row.get("statement").map(str::to_owned),
-            done: number(row, "done"),
-            rollback: negated.map(i64::saturating_neg),
-        })
-    });
-    // What bun applied since is done.
-    let recorded: BTreeSet<Version> = history.applied.iter().map(|it| it.version).collect();
-    let unfinished = interrupted.filter(|it| !recorded.contains(&it.version));
-    history.interrupted.extend(unfinished);
-    // A group whose rollback was begun goes on under its number, so no other run gets that.
-    let begun = history.interrupted.iter().filter_map(|it| it.rollback);
-    history.last_group = begun.fold(history.last_group, i64::max);
-    history
 }
 
 /// A history of more bytes on the server's disk is read by plain queries, of tables that are known by then: some 8,000
@@ -356,13 +363,18 @@ const LONG: u64 = 500_000;
 const NEXT_TRANSACTION: &str = "CASE pg_snapshot_xmin(pg_current_snapshot()) WHEN pg_snapshot_xmax(pg_current_snapshot()) \
      THEN pg_snapshot_xmax(pg_current_snapshot()) END";
 
-/// Where in an answer is what was read of tables that are there: the row of the lock, and the history, unless it is proved
-/// to be what it was.
-pub struct Reread {
+/// The last id that the sequence of a table gave, or NULL; the table's name is an SQL expression.
+fn last_id(table: &str) -> String {
+    format!(
+        "(SELECT CASE WHEN has_sequence_privilege(s, 'USAGE, SELECT') THEN pg_sequence_last_value(s::regclass) END \
+         FROM pg_get_serial_sequence({table}, 'id') s)"
+    )
+}
+
+/// A look at tables that are there: at the row of the lock, and at the history, unless it is proved to be what it was.
+pub struct PlainLook {
     facts: Slot,
-    records: Slot,
-    checksums: Slot,
-    interrupted: Slot,
+    rows: Rows,
 }
 
 /// What was read of tables that are there.
@@ -373,53 +385,54 @@ pub struct Read {
     next_transaction: Option<u64>,
 }
 
-impl Reread {
+impl PlainLook {
     /// A message that reads, in one snapshot.
-    fn asking(config: &Config, tables: &Tables) -> (Message, Reread) {
+    fn asking(config: &Config, tables: &Tables) -> (Message, PlainLook) {
         let settings = Settings::of_catalog().retried();
         let mut message = Message::begin(Access::Snapshot, &settings);
         let name = &config.history_table.setting;
-        let reread = Reread::of(&mut message, tables, name, "true");
+        let look = PlainLook::add(&mut message, tables, name, "true");
         message.add("COMMIT");
-        (message, reread)
+        (message, look)
     }
 
     /// Reads in a transaction that has written, with a `search_path` of `pg_catalog`.
     ///
     /// The server numbers the transactions that write, whatever they write. If none was under way when the history was
     /// observed, and the next number is this transaction's, nothing has been written between.
-    pub fn add(
+    pub fn again(
         message: &mut Message,
         tables: &Tables,
         table_name: &str,
         observed: &Observation,
-    ) -> Reread {
+    ) -> PlainLook {
         let unless_same = match observed.next_transaction {
             Some(next) => format!("pg_current_xact_id() <> '{next}'"),
             None => "true".to_owned(),
         };
-        Reread::of(message, tables, table_name, &unless_same)
+        PlainLook::add(message, tables, table_name, &unless_same)
     }
 
-    fn of(message: &mut Message, tables: &Tables, table_name: &str, only_if: &str) -> Reread {
+    fn add(message: &mut Message, tables: &Tables, table_name: &str, only_if: &str) -> PlainLook {
         let Tables {
             history,
             journal,
             locks,
         } = tables;
         let facts = format!(
-            "SELECT (SELECT id FROM {locks} WHERE table_name = {}) AS lock_row, \
-             (SELECT CASE WHEN has_sequence_privilege(s, 'USAGE, SELECT') THEN pg_sequence_last_value(s::regclass) END \
-             FROM pg_get_serial_sequence({}, 'id') s) AS last_id, \
+            "SELECT (SELECT id FROM {locks} WHERE table_name = {}) AS lock_row, {} AS last_id, \
              {only_if} AS is_read, {NEXT_TRANSACTION} AS next_transaction",
             literal(table_name),
-            literal(history)
+            last_id(&literal(history))
         );
-        Reread {
+        let columns = Columns::ToPlan;
+        PlainLook {
             facts: message.add(facts),
-            records: message.add(Columns::ToPlan.records([history, journal], only_if)),
-            checksums: message.add(checksums(journal, only_if)),
-            interrupted: message.add(Columns::ToPlan.interrupted(journal, only_if)),
+            rows: Rows {
+                records: message.add(columns.records(history, only_if)),
+                checksums: message.add(columns.checksums(journal, only_if)),
+                interrupted: message.add(columns.interrupted(journal, only_if)),
+            },
         }
     }
 
@@ -428,7 +441,7 @@ impl Reread {
         let facts = answer.row(self.facts)?;
         let mut history = match (facts.get("is_read"), known) {
             (Some("f"), Some(known)) => known.clone(),
-            _ => read_history([self.records, self.checksums, self.interrupted], answer),
+            _ => self.rows.read(answer),
         };
         history.last_id = number(facts, "last_id");
         Some(Read {
@@ -452,32 +465,52 @@ pub struct Record {
     pub runner: Option<String>,
 }
 
+/// What is told of a version by one row, and by what the journal has noted of it.
+fn read(
+    version: &str,
+    row: &SimpleQueryRow,
+    noted: Option<&SimpleQueryRow>,
+) -> Option<(Version, Record)> {
+    // Not every row has every column: what is not finished has no group, say.
+    let text = |name: &str| {
+        let mut rows = [Some(row), noted].into_iter().flatten();
+        let value = rows.find_map(|row| row.try_get(name).ok().flatten());
+        value.filter(|it| !it.is_empty()).map(str::to_owned)
+    };
+    let number = |name: &str| text(name)?.parse().ok();
+    let record = Record {
+        applied_at: text("applied_at"),
+        group: number("group_id"),
+        file_name: text("file_name"),
+        started_at: text("started_at"),
+        finished_at: text("finished_at"),
+        duration_ms: number("duration_ms"),
+        runner: text("runner"),
+    };
+    Some((Version::parse(version)?, record))
+}
+
 impl Observe {
     /// What the answer tells, if it is [`Columns::InDetail`], of each version that is recorded, or started and not finished.
     pub fn records(&self, answer: &Answer) -> BTreeMap<Version, Record> {
-        let read = |row: &SimpleQueryRow, version: &str| {
-            // Not every row has every column: what is not finished has no group, say.
-            let text = |name: &str| {
-                let value = row.try_get(name).ok()?;
-                value.filter(|it| !it.is_empty()).map(str::to_owned)
-            };
-            let number = |name: &str| text(name)?.parse().ok();
-            let record = Record {
-                applied_at: text("applied_at"),
-                group: number("group_id"),
-                file_name: text("file_name"),
-                started_at: text("started_at"),
-                finished_at: text("finished_at"),
-                duration_ms: number("duration_ms"),
-                runner: text("runner"),
-            };
-            Some((Version::parse(&text(version)?)?, record))
+        let Rows {
+            records,
+            checksums,
+            interrupted,
+        } = self.look.rows;
+        let key = |row: &SimpleQueryRow, id: &str, version: &str| {
+            Some((row.get(id)?.to_owned(), row.get(version)?.to_owned()))
         };
-        let recorded = answer.rows(self.look.records).iter();
-        let started = answer.rows(self.look.interrupted).iter();
-        let recorded = recorded.filter_map(|row| read(row, "name"));
-        let started = started.filter_map(|row| read(row, "version"));
-        // What is recorded says more.
+        let noted = answer.rows(checksums).iter();
+        let noted = noted.filter_map(|it| Some((key(it, "history_id", "version")?, it)));
+        let noted: BTreeMap<(String, String), &SimpleQueryRow> = noted.collect();
+        // What is recorded says more than what was started.
+        let started = answer.rows(interrupted).iter();
+        let started = started.filter_map(|it| read(it.get("version")?, it, None));
+        let recorded = answer.rows(records).iter().filter_map(|it| {
+            let noted = key(it, "id", "name").and_then(|key| noted.get(&key));
+            read(it.get("name")?, it, noted.copied())
+        });
         started.chain(recorded).collect()
     }
 }
@@ -490,26 +523,22 @@ pub enum Columns {
     InDetail,
 }
 
-/// The query for the checksums of what this journal calls finished, if this holds.
-fn checksums(journal: &str, only_if: &str) -> String {
-    format!(
-        "SELECT j.history_id, j.version, j.checksum FROM {journal} j WHERE j.finished_at IS NOT NULL AND {only_if}"
-    )
-}
-
 impl Columns {
-    /// The query for all records, of this history and this journal. A server takes longer to join them than to send both, so
-    /// the checksums are [asked for](checksums) apart.
-    fn records(self, [history, journal]: [&str; 2], only_if: &str) -> String {
-        let [of_history, of_journal, runner, _] = self.selected();
-        let joined = match self {
-            Columns::ToPlan => String::new(),
-            Columns::InDetail => {
-                format!("LEFT JOIN {journal} j ON j.version = h.name AND j.history_id = h.id ")
-            }
-        };
+    /// The query for all records of this history, if this holds. A server takes longer to join the journal than to send
+    /// both.
+    fn records(self, history: &str, only_if: &str) -> String {
+        let [of_history, ..] = self.selected();
         format!(
-            "SELECT h.id, h.name, h.group_id{of_history}{of_journal}{runner} FROM {history} h {joined}WHERE {only_if} ORDER BY h.id"
+            "SELECT h.id, h.name, h.group_id{of_history} FROM {history} h WHERE {only_if} ORDER BY h.id"
+        )
+    }
+
+    /// The query for what this journal calls finished.
+    fn checksums(self, journal: &str, only_if: &str) -> String {
+        let [_, of_journal, runner, _] = self.selected();
+        format!(
+            "SELECT j.history_id, j.version, j.checksum{of_journal}{runner} FROM {journal} j \
+             WHERE j.finished_at IS NOT NULL AND {only_if}"
         )
     }
 
@@ -549,28 +578,27 @@ fn rfc3339(time: &str) -> String {
 }
 
 impl Look {
-    /// Four statements that read all there is to know, whichever of the tables exist: a DO block opens cursors over what it
+    /// The statements that read all there is to know, whichever of the tables exist: a DO block opens cursors over what it
     /// finds, and the message fetches them. A plain SELECT would fail where a table is missing, and leave an ERROR in the
     /// server's log; asking first would take a second round trip.
     fn add(message: &mut Message, config: &Config, columns: Columns) -> Look {
         let [history, journal, locks] = tables::expressions(config);
-        let [of_history, _, _, utc] = columns.selected();
+        let [.., utc] = columns.selected();
         message.add(format!(
             include_str!("history/look.sql"),
             history = history,
             journal = journal,
             locks = locks,
             utc = utc,
-            // It becomes part of a literal.
-            of_history = of_history.replace('\'', "''"),
-            records = literal(&columns.records(["%s", "%s"], "true")),
-            checksums = literal(&checksums("%s", "true")),
+            records = literal(&columns.records("%s", "true")),
+            checksums = literal(&columns.checksums("%s", "true")),
             interrupted = literal(&columns.interrupted("%s", "true")),
             sought = match &config.history_table.schema {
                 Some(_) => "false".to_owned(),
                 None => format!("c.relname = {}", literal(&config.history_table.name)),
             },
             row = guard::row_query(config),
+            last_id = last_id("the_history"),
             next_transaction = NEXT_TRANSACTION,
             may_be_long = columns == Columns::ToPlan,
             long = LONG,
@@ -580,9 +608,11 @@ impl Look {
         ));
         Look {
             facts: message.add("FETCH ALL FROM lockstep_facts"),
-            records: message.add("FETCH ALL FROM lockstep_records"),
-            checksums: message.add("FETCH ALL FROM lockstep_checksums"),
-            interrupted: message.add("FETCH ALL FROM lockstep_interrupted"),
+            rows: Rows {
+                records: message.add("FETCH ALL FROM lockstep_records"),
+                checksums: message.add("FETCH ALL FROM lockstep_checksums"),
+                interrupted: message.add("FETCH ALL FROM lockstep_interrupted"),
+            },
             elsewhere: message.add("FETCH ALL FROM lockstep_elsewhere"),
         }
     }

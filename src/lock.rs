@@ -174,7 +174,7 @@ pub fn acquire(
             return Err(Error::RunnerWait { holder, waited });
         }
         say_holder(&mut guard, &tables, wait)?;
-        if tried.holder_is_alone {
+        if holder_is_alone(&mut guard, &tables)? {
             guard.close();
             return Ok(Acquired::SteppedAside);
         }
@@ -214,8 +214,6 @@ pub fn acquire(
 struct Tried {
     pid: i32,
     is_granted: bool,
-    /// Somebody else has it, and no second connection.
-    holder_is_alone: bool,
 }
 
 /// Tries the guard, once. If it is granted, it is ours as long as this session's transaction lasts; else there is no
@@ -227,32 +225,36 @@ fn try_guard(guard: &mut Session, tables: &Tables, dialect: Dialect) -> Result<T
         ..Settings::of_catalog()
     };
     let mut message = Message::begin(Access::Read, &settings.on(dialect));
-    let key = key(tables);
     let asked = message.add(format!(
-        "SELECT pg_backend_pid() AS pid, pg_try_advisory_xact_lock({GUARD_KEY}, {key}) AS granted"
+        "SELECT pg_backend_pid() AS pid, pg_try_advisory_xact_lock({GUARD_KEY}, {}) AS granted",
+        key(tables)
     ));
     let answer = guard.send(&message).map_err(|it| it.while_doing(doing))?;
-    let read =
-        |row: &SimpleQueryRow| Some((row.get("pid")?.parse().ok()?, row.get("granted")? == "t"));
+    let read = |row: &SimpleQueryRow| {
+        Some(Tried {
+            pid: row.get("pid")?.parse().ok()?,
+            is_granted: row.get("granted")? == "t",
+        })
+    };
     let tried = answer.row(asked).and_then(read);
-    let (pid, is_granted) = tried.ok_or_else(|| Trouble::Unexpected.while_doing(doing))?;
-    let holder_is_alone = !is_granted
-        && {
-            guard.roll_back().map_err(|it| it.while_doing(doing))?;
-            let alone = format!(
-                "SELECT FROM pg_locks g JOIN pg_stat_activity a ON a.pid = g.pid AND a.application_name <> '' \
-             WHERE {} AND NOT EXISTS (SELECT FROM pg_stat_activity w WHERE w.pid <> a.pid AND w.datid = a.datid \
-             AND (w.application_name = a.application_name \
+    let tried = tried.ok_or_else(|| Trouble::Unexpected.while_doing(doing))?;
+    if !tried.is_granted {
+        guard.roll_back().map_err(|it| it.while_doing(doing))?;
+    }
+    Ok(tried)
+}
+
+/// Returns true if and only if somebody has the guard, and no second connection.
+fn holder_is_alone(session: &mut Session, tables: &Tables) -> Result<bool, Error> {
+    let alone = format!(
+        "SELECT FROM pg_locks g JOIN pg_stat_activity a ON a.pid = g.pid AND a.application_name <> ''
+         WHERE {} AND NOT EXISTS (SELECT FROM pg_stat_activity w WHERE w.pid <> a.pid AND w.datid = a.datid
+           AND (w.application_name = a.application_name
              OR starts_with(w.application_name, a.application_name || ' ')))",
-                guard_lock(&key)
-            );
-            !guard.ask(&alone, doing)?.is_empty()
-        };
-    Ok(Tried {
-        pid,
-        is_granted,
-        holder_is_alone,
-    })
+        guard_lock(&key(tables))
+    );
+    let rows = session.ask(&alone, "taking the migration lock")?;
+    Ok(!rows.is_empty())
 }
 
 /// Ends the guard's transaction, and with it the lock, and closes its session. Behind a pooler the session alone would

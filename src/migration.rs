@@ -302,6 +302,12 @@ impl History {
         records.map(|it| it.id).collect()
     }
 
+    /// What was started of a version, and not finished.
+    pub fn unfinished(&self, version: Version) -> Option<&Interrupted> {
+        let mut interrupted = self.interrupted.iter();
+        interrupted.find(|it| it.version == version)
+    }
+
     /// The newest record of a version.
     pub fn record(&self, version: Version) -> Option<&Applied> {
         let mut records = self.applied.iter().rev();

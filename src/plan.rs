@@ -75,7 +75,7 @@ pub fn classify<'a>(migrations: &'a [Migration], history: &History) -> Vec<Entry
             version,
             state,
             migration: Some(migration),
-            is_unfinished: history.interrupted.iter().any(|it| it.version == version),
+            is_unfinished: history.unfinished(version).is_some(),
             renamed_from: None,
         }
     };

@@ -136,23 +136,19 @@ impl Run<'_> {
 }
 
 fn may_share(run: &Run<'_>, migration: &Migration) -> bool {
-    let mut interrupted = run.history.interrupted.iter();
-    let is_plain = |(statement, text): (&sql::Statement, &str)| {
-        let verb = sql::verb(text);
-        let command = verb.split(' ').next().unwrap_or_default();
-        // If another file of the message fails, the server's log holds the message.
-        let is_secret = sql::identifiers(text).iter().any(|it| it == "password");
-        statement.kind == Kind::Plain && COMMANDS.contains(&command) && !is_secret
-    };
     let script = &migration.script;
+    let is_plain = |text: &str| {
+        let verb = sql::verb(text);
+        COMMANDS.contains(&verb.split(' ').next().unwrap_or_default())
+    };
+    // If another file of the message fails, the server's log holds the message.
+    let is_secret = |text: &str| sql::identifiers(text).iter().any(|it| it == "password");
     !script.statements.is_empty()
         && !script.no_transaction
-        && interrupted.all(|it| it.version != migration.version)
-        && script
-            .statements
-            .iter()
-            .zip(migration.statements())
-            .all(is_plain)
+        && run.history.unfinished(migration.version).is_none()
+        && script.statements.iter().all(|it| it.kind == Kind::Plain)
+        && migration.statements().all(is_plain)
+        && !migration.statements().any(is_secret)
 }
 
 fn member(migration: &Migration) -> Member<'_> {

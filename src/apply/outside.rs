@@ -58,8 +58,7 @@ const TOAST: &str = "pg_toast.";
 impl<'r> Current<'r> {
     /// What an earlier run has left unfinished of the migration.
     fn unfinished(&self) -> Option<&'r Interrupted> {
-        let mut interrupted = self.run.history.interrupted.iter();
-        interrupted.find(|it| it.version == self.migration.version)
+        self.run.history.unfinished(self.migration.version)
     }
 
     /// Runs one statement outside a transaction: the file's only one, or one of a file that its author wants outside.

@@ -15,7 +15,6 @@ DECLARE
   the_hidden pg_catalog.text;
   the_shapeless pg_catalog.text;
   the_others pg_catalog.text;
-  the_sequence pg_catalog.text;
   the_last pg_catalog.int8;
   is_long pg_catalog.bool := false;
 BEGIN
@@ -62,10 +61,7 @@ BEGIN
     is_ownerless := NOT EXISTS (SELECT FROM pg_catalog.pg_locks g WHERE {guard});
   END IF;
   IF the_history IS NOT NULL THEN
-    the_sequence := pg_catalog.pg_get_serial_sequence(the_history, 'id');
-    IF pg_catalog.has_sequence_privilege(the_sequence, 'USAGE, SELECT') THEN
-      the_last := pg_catalog.pg_sequence_last_value(the_sequence::pg_catalog.regclass);
-    END IF;
+    the_last := {last_id};
   END IF;
   -- A cursor's rows are copied once more, which takes as long as to read them.
   IF {may_be_long} AND the_history IS NOT NULL AND the_journal IS NOT NULL AND the_locks IS NOT NULL THEN
@@ -84,11 +80,8 @@ BEGIN
       AND pg_catalog.version() !~* 'windows|visual c' AS has_check_interval;
   IF the_history IS NULL OR is_long THEN
     OPEN the_records FOR SELECT NULL AS id, NULL AS name, NULL AS group_id WHERE false;
-  ELSIF the_journal IS NULL THEN
-    OPEN the_records FOR EXECUTE pg_catalog.format(
-      'SELECT h.id, h.name, h.group_id{of_history} FROM %s h ORDER BY h.id', the_history);
   ELSE
-    OPEN the_records FOR EXECUTE pg_catalog.format({records}, the_history, the_journal);
+    OPEN the_records FOR EXECUTE pg_catalog.format({records}, the_history);
   END IF;
   IF the_history IS NULL OR the_journal IS NULL OR is_long THEN
     OPEN the_interrupted FOR SELECT NULL AS version, NULL AS runner, NULL AS checksum,

@@ -154,8 +154,8 @@ impl fmt::Display for Stranger {
 /// How much of a statement is shown, in characters.
 const SHOWN: usize = 80;
 
-/// A message of ours begins with a comment that names the file, if it is one, and a marker appends the statement's number to the
-/// application name.
+/// A message of ours begins with a comment that names the file, if it is about one, and a marker appends the statement's
+/// number to the application name.
 pub fn query(tables: &Tables) -> String {
     format!(
         "SELECT g.pid, a.application_name, a.client_addr, {held_for} AS held_for, {held_since} AS held_since,

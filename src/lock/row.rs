@@ -9,7 +9,7 @@ use super::holder::{self, Stranger};
 use super::{POLL, release_guard, try_guard};
 use crate::config::Config;
 use crate::error::{BunRow, Error};
-use crate::history::{Observation, Read, Reread, Tables, guard, tables};
+use crate::history::{Observation, PlainLook, Read, Tables, guard, tables};
 use crate::migration::History;
 use crate::server::message::{Access, Message, Slot};
 use crate::server::open;
@@ -38,7 +38,7 @@ pub(super) struct Write {
     pub message: Message,
     guard_pid: i32,
     row: Slot,
-    reread: Reread,
+    look: PlainLook,
     strangers: Slot,
     /// What the locks table is called.
     locks: String,
@@ -71,14 +71,14 @@ impl Write {
         // Where rows are hidden from our role by now, it fails.
         message.add("SET LOCAL row_security TO off");
         let name = &config.history_table.setting;
-        let reread = Reread::add(&mut message, tables, name, observed);
+        let look = PlainLook::again(&mut message, tables, name, observed);
         let strangers = message.add(holder::strangers_query());
         message.add("COMMIT");
         Write {
             message,
             guard_pid,
             row,
-            reread,
+            look,
             strangers,
             locks: tables.locks.clone(),
         }
@@ -100,7 +100,7 @@ impl Write {
         loop {
             match answer {
                 Ok(answer) => {
-                    let read = self.reread.read(&answer, Some(known));
+                    let read = self.look.read(&answer, Some(known));
                     let unexpected = || Trouble::Unexpected.while_doing(doing);
                     let Read {
                         history, lock_row, ..

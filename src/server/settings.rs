@@ -176,11 +176,12 @@ pub fn of_session(application_name: &str) -> String {
 /// shorter, but cannot share a message. A pooler that keeps prepared statements of its own sees from the answer that they
 /// are gone (PgBouncer, since 1.22).
 pub fn reset(runner: &str) -> Vec<String> {
-    let mut reset = vec![
-        "SET LOCAL statement_timeout TO 0".to_owned(),
-        UNLOCK.to_owned(),
-        FORGET_PREPARED.to_owned(),
+    let first = [
+        "SET LOCAL statement_timeout TO 0",
+        "SELECT pg_catalog.pg_advisory_unlock_all()",
+        "DEALLOCATE ALL",
     ];
+    let mut reset = first.map(str::to_owned).to_vec();
     reset.extend(reset_between(runner));
     reset
 }
@@ -201,12 +202,6 @@ pub fn reset_between(runner: &str) -> [String; 10] {
     ]
     .map(str::to_owned)
 }
-
-/// The statement that gives all advisory locks of the session back.
-pub const UNLOCK: &str = "SELECT pg_catalog.pg_advisory_unlock_all()";
-
-/// The statement that drops all prepared statements.
-pub const FORGET_PREPARED: &str = "DEALLOCATE ALL";
 
 /// See [`Dialect::check_interval`].
 const CHECK_INTERVAL: &str = "CASE WHEN pg_catalog.strpos(pg_catalog.lower(pg_catalog.version()), 'windows') OPERATOR(pg_catalog.>) 0 \
