@@ -120,7 +120,8 @@ impl Locked {
         message
     }
 
-    /// Prepares our statements, in a transaction, so that a pooler keeps the session if it fails.
+    /// Prepares our statements, in a transaction, so that a pooler keeps the session if it fails. In a block: a prepared
+    /// statement keeps the text that it came in, and the server copies that each time it is executed.
     fn prepare(&self, group: i64, settings: &Settings) -> Message {
         let entry = Entry::of_parameters();
         let version = &entry.version;
@@ -133,25 +134,26 @@ impl Locked {
         let is_late = "pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pg_catalog.transaction_timestamp() \
                        OPERATOR(pg_catalog.>) '1 s'::pg_catalog.interval";
         let late = self.words(sqlstate::BATCH_TIME);
-        message.add(format!(
-            "PREPARE lockstep_fence AS {}, pg_catalog.num_nulls({}, pg_catalog.pg_advisory_unlock_all()::text, {})",
+        let fence = format!(
+            "fence AS {}, pg_catalog.num_nulls({}, pg_catalog.pg_advisory_unlock_all()::text, {})",
             guard::fail(&format!("WHEN {is_late} THEN {late} {}", self.fence())),
             record::BEGINS,
             joined(sets, ", ")
-        ));
+        );
         // What others have recorded has no second record, and so fails the check.
         let newer = self.of_newer(&record::records(version), "$4");
         let started = Started::InBatch(format!("NOT EXISTS (SELECT{newer})"));
-        message.add(format!(
-            "PREPARE lockstep_record(text, text, text, int8) AS {} RETURNING version, {TIMES} AS seconds",
+        let record = format!(
+            "record(text, text, text, int8) AS {} RETURNING version, {TIMES} AS seconds",
             record::record(&self.tables, &entry, group, &self.runner, &started)
-        ));
+        );
         let not_recorded = self.words(sqlstate::NOT_RECORDED);
         let case = format!(" WHEN NOT {} THEN {not_recorded}", self.recorded(version));
-        message.add(format!(
-            "PREPARE lockstep_check(text) AS {}",
-            self.fail_unless_fenced(&case)
-        ));
+        let check = format!("check(text) AS {}", self.fail_unless_fenced(&case));
+        let prepared = [fence, record, check]
+            .map(|it| format!("EXECUTE {};", literal(&format!("PREPARE lockstep_{it}"))));
+        let block = format!("BEGIN {} END", prepared.concat());
+        message.add(format!("DO LANGUAGE plpgsql {}", literal(&block)));
         message.add("COMMIT");
         message
     }
