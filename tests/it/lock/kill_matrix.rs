@@ -39,7 +39,7 @@ use std::time::{Duration, Instant};
 use crate::support::cluster::{Cluster, in_another_process};
 use crate::support::proxy::Seen;
 use crate::support::site::{
-    FILES, Moment, Site, Staged, State, Tally, assert_retry_helps, in_parallel, moments,
+    FILES, Moment, SMALL, Site, Staged, State, Tally, assert_retry_helps, in_parallel, moments,
     steps_and_parts, undisturbed_messages,
 };
 use crate::support::{is_soak, tell};
@@ -152,9 +152,22 @@ fn a_run_of_steps_and_parts_that_is_killed_leaves_no_trace() {
 fn a_run_of_steps_and_parts_that_is_struck_otherwise_leaves_no_trace() {
     STEPS.strike("steps struck", |seen| {
         let others = [Blow::Reset, Blow::Terminate(&[W]), Blow::Terminate(&[G])];
-        let step = if is_soak() { 1 } else { 3 };
+        let step = if is_soak() { 1 } else { 2 * ONE_IN };
         let cells = others.into_iter().flat_map(|blow| cells(blow, seen));
         cells.step_by(step).collect()
+    });
+}
+
+/// Small files share a message, and the server may be at any of them.
+#[test]
+fn a_run_whose_files_share_a_message_leaves_no_trace_when_it_is_struck() {
+    BATCH.strike("batch struck", |seen| {
+        let files_of = |it: &Seen| it.query.matches("EXECUTE lockstep_fence").count();
+        let shared: usize = seen.iter().map(files_of).sum();
+        assert!(shared > 1, "files that share a message");
+        let step = if is_soak() { 1 } else { 2 * ONE_IN };
+        let cells = BLOWS.into_iter().flat_map(|blow| cells(blow, seen));
+        cells.step_by(step).chain(on_commits(seen)).collect()
     });
 }
 
@@ -162,7 +175,7 @@ fn a_run_of_steps_and_parts_that_is_struck_otherwise_leaves_no_trace() {
 #[test]
 fn a_forget_that_is_struck_leaves_no_trace() {
     FORGET.strike("forget struck", |seen| {
-        let step = if is_soak() { 1 } else { 3 };
+        let step = if is_soak() { 1 } else { 2 * ONE_IN };
         let cells = BLOWS.into_iter().flat_map(|blow| cells(blow, seen));
         cells.step_by(step).collect()
     });
@@ -337,6 +350,17 @@ static STEPS: Played = Played {
     sslmode: "disable",
     other: None,
     files: steps_and_parts,
+    undisturbed: OnceLock::new(),
+};
+
+static BATCH: Played = Played {
+    sslmode: "disable",
+    other: None,
+    files: || {
+        let last = ("20230101000009_data.up.sql", FILES[2].1);
+        let files = [FILES[0]].into_iter().chain(SMALL).chain([last]);
+        files.map(|(name, text)| (name, text.to_owned())).collect()
+    },
     undisturbed: OnceLock::new(),
 };
 

@@ -40,6 +40,32 @@ pub const FILES: [(&str, &str); 4] = [
     ),
 ];
 
+/// Files that share a message, behind the first of [`FILES`]. None of them can run twice.
+pub const SMALL: [(&str, &str); 7] = [
+    ("20230101000002_one.up.sql", "CREATE TABLE one (id int)"),
+    (
+        "20230101000003_size.up.sql",
+        "ALTER TABLE item ADD COLUMN size int NOT NULL DEFAULT 7",
+    ),
+    (
+        "20230101000004_index.up.sql",
+        "CREATE INDEX item_name_idx ON item (slow(name))",
+    ),
+    ("20230101000005_gone.up.sql", "DROP TABLE one"),
+    (
+        "20230101000006_renamed.up.sql",
+        "ALTER TABLE item RENAME size TO length",
+    ),
+    (
+        "20230101000007_sequence.up.sql",
+        "CREATE SEQUENCE step; COMMENT ON SEQUENCE step IS 'a step'",
+    ),
+    (
+        "20230101000008_view.up.sql",
+        "CREATE VIEW lengths AS SELECT DISTINCT length FROM item",
+    ),
+];
+
 /// A file whose statements run outside a transaction, one by one, of each kind; and one that is sent in several parts.
 pub fn steps_and_parts() -> Vec<(&'static str, String)> {
     let steps = "-- lockstep: no-transaction
