@@ -11,13 +11,14 @@ mod relations;
 mod types;
 mod world;
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
 
+use self::relations::names;
 use self::world::{Link, LinkKind};
 pub use self::world::{Name, World};
 use crate::sql::quote::bare_or_quoted;
-use crate::sql::{Cursor, Parts};
+use crate::sql::{self, Cursor, Parts, ReindexTarget};
 
 /// Table-level lock modes, the weakest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +34,7 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// In order.
     pub const ALL: [(Mode, &'static str); 8] = [
         (Mode::AccessShare, "ACCESS SHARE"),
         (Mode::RowShare, "ROW SHARE"),
@@ -55,13 +57,12 @@ impl Mode {
 
 impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = Mode::ALL.iter().find(|(mode, _)| mode == self);
-        f.write_str(name.map_or("", |(_, name)| name))
+        f.write_str(Mode::ALL[*self as usize].1)
     }
 }
 
-/// A lock, and on what.
-pub type Lock = (String, Mode);
+/// What is locked, and the strongest mode of it.
+pub type Locks = BTreeMap<String, Mode>;
 
 /// What kind of harm a warning is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,13 +107,13 @@ pub struct Warning {
 /// What is to be known of a statement before it runs.
 #[derive(Debug, Default)]
 pub struct Impact {
-    /// The strongest on each table from before the plan, by the name that a session with the role's `search_path` may write.
-    pub locks: Vec<Lock>,
+    /// Those on tables from before the plan, by the name that a session with the role's `search_path` may write.
+    pub locks: Locks,
     /// Those on tables that the text does not name, if there are any: which, in words.
-    pub related: Vec<Lock>,
+    pub related: Locks,
     pub warnings: Vec<Warning>,
-    /// What cannot be known from the text, in words.
-    pub unknown: Vec<String>,
+    /// Why not all can be known from the text, in words.
+    pub unknown: Option<&'static str>,
 }
 
 /// Reads a statement, and changes the world as the statement would.
@@ -123,11 +124,10 @@ pub fn read(statement: &str, world: &mut World) -> Impact {
     reader.impact
 }
 
-fn note(locks: &mut Vec<Lock>, on: String, mode: Mode) {
-    match locks.iter_mut().find(|lock| lock.0 == on) {
-        Some(lock) => lock.1 = lock.1.max(mode),
-        None => locks.push((on, mode)),
-    }
+/// Notes a lock.
+pub fn note(locks: &mut Locks, on: String, mode: Mode) {
+    let strongest = locks.entry(on).or_insert(mode);
+    *strongest = mode.max(*strongest);
 }
 
 struct Reader<'w> {
@@ -138,6 +138,9 @@ struct Reader<'w> {
 /// In the order in which they are looked for: the first two may hold the others.
 const WRITES: [&str; 4] = ["merge", "insert", "update", "delete"];
 
+/// What is set, or reset.
+const PATH: &str = "search_path|session search_path|local search_path|all";
+
 const SHORT: &str = "keep the file short: the lock lasts until it commits";
 const IN_BATCHES: &str = "DELETE in batches, if anybody still reads it";
 const NEW_CODE_FIRST: &str = "first release code that does without it";
@@ -145,23 +148,24 @@ const NEW_CODE_FIRST: &str = "first release code that does without it";
 impl Reader<'_> {
     // ---- What is found ----
 
-    /// Notes a lock, if the table is from before the plan, and returns its name.
-    fn lock(&mut self, parts: &Parts, mode: Mode) -> Name {
-        let name = self.world.resolve(parts);
+    /// Notes a lock on the table that is named here, if it is from before the plan, and returns its name.
+    fn lock_here(&mut self, words: &mut Cursor<'_>, mode: Mode) -> Name {
+        let name = self.world.resolve(&words.table().unwrap_or_default());
         self.lock_name(&name, mode);
         name
     }
 
-    /// The same of the table that is named here.
-    fn lock_here(&mut self, words: &mut Cursor<'_>, mode: Mode) -> Option<Name> {
-        let parts = words.parts()?;
-        Some(self.lock(&parts, mode))
+    /// The same of each table of a list.
+    fn lock_each(&mut self, words: Cursor<'_>, mode: Mode) -> Vec<Name> {
+        let mut elements = words.elements();
+        let names = elements.iter_mut();
+        names.map(|it| self.lock_here(it, mode)).collect()
     }
 
     /// The same of the table that stands behind a word.
-    fn lock_behind(&mut self, word: &str, mut words: Cursor<'_>, mode: Mode) -> Option<Name> {
-        let found = words.seek(word);
-        found.then(|| self.lock_here(&mut words, mode)).flatten()
+    fn lock_behind(&mut self, word: &str, mut words: Cursor<'_>, mode: Mode) -> Name {
+        words.seek(word);
+        self.lock_here(&mut words, mode)
     }
 
     fn lock_name(&mut self, name: &Name, mode: Mode) {
@@ -171,17 +175,20 @@ impl Reader<'_> {
         };
         relation.held = relation.held.max(Some(mode));
         let shown = self.world.shown(name);
-        let is_above = |it: &Link| it.target == *name && it.kind != LinkKind::ForeignKey;
+        let parts = [LinkKind::Partition, LinkKind::Child];
+        let is_above = |it: &Link| it.target == *name && parts.contains(&it.kind);
         if self.world.links.iter().any(is_above) {
             self.related(&format!("partitions and children of {shown}"), mode);
         }
         note(&mut self.impact.locks, shown, mode);
     }
 
-    fn lock_all(&mut self, names: Vec<Name>, mode: Mode) {
-        for name in names {
-            self.lock_name(&name, mode);
-        }
+    /// Notes locks on the tables at the other end of those links that are asked for.
+    fn lock_linked(&mut self, table: &Name, mode: Mode, asked: impl Fn(&Link) -> bool) {
+        let links = self.world.links.iter().filter(|it| asked(it));
+        let ends = links.flat_map(|it| [it.table.clone(), it.target.clone()]);
+        let others: Vec<Name> = ends.filter(|it| it != table).collect();
+        others.iter().for_each(|it| self.lock_name(it, mode));
     }
 
     /// Notes what hangs on a table and may be locked too, if the table is from before the plan.
@@ -196,24 +203,17 @@ impl Reader<'_> {
         note(&mut self.impact.related, what.to_owned(), mode);
     }
 
-    fn unknown(&mut self, what: &str) {
-        self.impact.unknown.push(what.to_owned());
-    }
-
     /// Warns, if the table is from before the plan; `message` speaks of it as `{}`.
     fn warn(&mut self, harm: Harm, table: &Name, message: &str, safer: &str) {
-        if !self.world.is_old(table) {
-            return;
-        }
-        let table = self.world.shown(table);
+        let shown = self.world.shown(table);
         let warning = Warning {
             harm,
-            message: message.replace("{}", &table),
-            table,
+            message: message.replace("{}", &shown),
+            table: shown,
             safer: safer.to_owned(),
         };
         // One for two columns whose type changes.
-        if !self.impact.warnings.contains(&warning) {
+        if self.world.is_old(table) && !self.impact.warnings.contains(&warning) {
             self.impact.warnings.push(warning);
         }
     }
@@ -229,43 +229,29 @@ impl Reader<'_> {
         match words.lower_word().as_str() {
             verb if WRITES.contains(&verb) => self.writes(words),
             "with" if WRITES.iter().any(|verb| words.seek(verb)) => self.writes(words),
-            "copy" => {
-                let _ = words.takes("binary");
-                if let Some(table) = words.tables().first().filter(|_| words.takes("from")) {
-                    self.lock(table, Mode::RowExclusive);
-                }
-            }
+            "copy" if words.has("from") => drop(self.lock_here(&mut words, Mode::RowExclusive)),
             "lock" => self.lock_table(words),
             "truncate" => self.truncate(words),
-            "create" => self.create(words),
-            "alter" => self.alter(words),
-            "drop" => self.drop(words),
-            "vacuum" => self.vacuum(words),
-            "cluster" => self.cluster(words),
+            verb @ ("create" | "alter" | "drop") => self.define(verb, words),
+            "vacuum" if words.has("full") || words.clone().options().get("full") == Some(true) => {
+                self.rewrites_each(words, "pg_repack, or VACUUM without FULL");
+            }
+            "cluster" => self.rewrites_each(words, "pg_repack"),
             "reindex" => self.reindex(words),
             "refresh" => self.refresh(words),
-            "do" | "call" => self.unknown("runs code"),
-            "execute" => self.unknown("runs a prepared statement"),
-            "set" => self.set(words),
-            "reset" if words.takes("search_path") || words.takes("all") => {
-                self.world.reset_search_path();
-            }
+            "do" | "call" => self.impact.unknown = Some("runs code"),
+            "execute" => self.impact.unknown = Some("runs a prepared statement"),
+            "set" | "reset" if words.first_of(PATH).is_some() => self.set_search_path(words),
             _ => {}
         }
     }
 
-    fn set(&mut self, mut words: Cursor<'_>) {
-        let _ = words.takes("session") || words.takes("local");
-        if !words.takes("search_path") {
-            return;
-        }
+    fn set_search_path(&mut self, mut words: Cursor<'_>) {
         let _ = words.takes("to") || words.symbol("=");
-        if words.at_word("default") {
+        if words.is_over() || words.at_word("default") {
             return self.world.reset_search_path();
         }
-        let schemas = words.elements().into_iter();
-        let schemas = schemas.filter_map(|mut it| it.name().or_else(|| it.literal()));
-        self.world.search_path = schemas.collect();
+        self.world.search_path = names(words.elements());
     }
 
     /// `INSERT`, `UPDATE` and their like: other writers go on. But what writes all rows takes as long as the table is big,
@@ -273,8 +259,7 @@ impl Reader<'_> {
     fn writes(&mut self, mut words: Cursor<'_>) {
         let is_new_row = words.takes("into");
         let deletes = words.takes("from");
-        let Some(parts) = words.table() else { return };
-        let table = self.lock(&parts, Mode::RowExclusive);
+        let table = self.lock_here(&mut words, Mode::RowExclusive);
         if is_new_row || words.has("where") {
             return;
         }
@@ -295,84 +280,66 @@ impl Reader<'_> {
 
     fn lock_table(&mut self, mut words: Cursor<'_>) {
         let _ = words.takes("table");
-        let tables = words.tables();
         let is_meant = |name: &str| words.has(&format!("in {} mode", name.to_lowercase()));
-        let mode = Mode::ALL.iter().find(|(_, name)| is_meant(name));
-        let mode = mode.map_or(Mode::AccessExclusive, |(mode, _)| *mode);
-        for table in &tables {
-            self.lock(table, mode);
-        }
+        let mode = Mode::ALL.into_iter().find(|(_, name)| is_meant(name));
+        self.lock_each(words, mode.map_or(Mode::AccessExclusive, |it| it.0));
     }
 
     fn truncate(&mut self, mut words: Cursor<'_>) {
         let _ = words.takes("table");
-        for table in &words.tables() {
-            let name = self.lock(table, Mode::AccessExclusive);
-            let message = "empties {}, also for those who began to read before";
-            self.warn(Harm::BreaksOldCode, &name, message, IN_BATCHES);
-        }
         if words.has("cascade") {
             self.related("tables that reference them", Mode::AccessExclusive);
         }
-    }
-
-    fn vacuum(&mut self, mut words: Cursor<'_>) {
-        let is_full = words.options().get("full") == Some(true) || words.takes("full");
-        while words.first_of("freeze|verbose|analyze").is_some() {}
-        if is_full {
-            self.rewrites_each(words.tables(), "pg_repack, or VACUUM without FULL");
+        for name in self.lock_each(words, Mode::AccessExclusive) {
+            let message = "empties {}, also for those who began to read before";
+            self.warn(Harm::BreaksOldCode, &name, message, IN_BATCHES);
         }
     }
 
-    fn cluster(&mut self, mut words: Cursor<'_>) {
-        let _ = words.skip_group() || words.takes("verbose");
-        self.rewrites_each(words.parts().into_iter().collect(), "pg_repack");
-    }
-
-    fn rewrites_each(&mut self, tables: Vec<Parts>, safer: &str) {
-        if tables.is_empty() {
+    fn rewrites_each(&mut self, mut words: Cursor<'_>, safer: &str) {
+        words.skip_group();
+        words.skip("full|freeze|verbose|analyze");
+        if words.is_over() {
             self.related("every table", Mode::AccessExclusive);
         }
-        for table in &tables {
-            let name = self.lock(table, Mode::AccessExclusive);
+        for name in self.lock_each(words, Mode::AccessExclusive) {
             self.rewrites(&name, safer);
         }
     }
 
-    fn reindex(&mut self, mut words: Cursor<'_>) {
-        let option = words.options().get("concurrently") == Some(true);
-        let kind = words.lower_word();
-        let concurrently = words.takes("concurrently") || option;
-        let mode = Mode::Share.or_gentle(concurrently);
-        let parts = words.parts().unwrap_or_default();
-        let name = match kind.as_str() {
-            "table" => Some(self.lock(&parts, mode)),
-            "index" => self.lock_index(&parts, mode),
+    fn reindex(&mut self, words: Cursor<'_>) {
+        let Some(reindex) = sql::reindex(words) else {
+            return;
+        };
+        let mode = Mode::Share.or_gentle(reindex.concurrently);
+        let mut name = Cursor::new(reindex.name.as_deref().unwrap_or_default());
+        let table = match reindex.target {
+            ReindexTarget::Table => Some(self.lock_here(&mut name, mode)),
+            ReindexTarget::Index => self.lock_index(&name.parts().unwrap_or_default(), mode),
             _ => return self.related("every table in it", mode),
         };
-        if let Some(name) = name.filter(|_| !concurrently) {
+        if let Some(name) = table.filter(|_| !reindex.concurrently) {
             let safer = "REINDEX … CONCURRENTLY, alone in its file";
             self.warn(Harm::BlocksWrites, &name, BUILDS_INDEX, safer);
         }
     }
 
     fn lock_index(&mut self, index: &Parts, mode: Mode) -> Option<Name> {
-        let table = self.world.table_of_index(index);
-        match &table {
-            Some(table) => self.lock_name(table, mode),
-            None => {
-                let index = bare_or_quoted(index.last().map_or("", String::as_str));
-                self.related(&format!("the table of index {index}"), mode);
-            }
-        }
-        table
+        let Some(table) = self.world.table_of_index(index) else {
+            let index = bare_or_quoted(index.last().map_or("", String::as_str));
+            self.related(&format!("the table of index {index}"), mode);
+            return None;
+        };
+        self.lock_name(&table, mode);
+        Some(table)
     }
 
     fn refresh(&mut self, mut words: Cursor<'_>) {
         let _ = words.takes("materialized view");
         if words.takes("concurrently") {
             self.lock_here(&mut words, Mode::Exclusive);
-        } else if let Some(name) = self.lock_here(&mut words, Mode::AccessExclusive) {
+        } else {
+            let name = self.lock_here(&mut words, Mode::AccessExclusive);
             let message = "keeps readers of {} out while its query runs";
             let safer = "REFRESH MATERIALIZED VIEW CONCURRENTLY, which needs a unique index";
             self.warn(Harm::BlocksReads, &name, message, safer);
@@ -384,16 +351,5 @@ const KEEPS_ALL_OUT: &str = "keeps readers and writers of {} out";
 const KEEPS_WRITERS_OUT: &str = "keeps writers of {} out";
 const DEFAULT_AND_LINKED: &str = "its default partition, and what foreign keys link it to";
 const BUILDS_INDEX: &str = "keeps writers of {} out while the index is built";
-
-/// What a statement did in a rehearsal.
-pub struct Measured {
-    pub duration: Duration,
-    /// The tables from before the rehearsal that it locked, or locked more strongly than those before it: the strongest
-    /// mode on each.
-    pub locks: Vec<Lock>,
-    /// Those that it wrote anew.
-    pub rewritten: Vec<String>,
-}
-
 #[cfg(test)]
 mod tests;

@@ -37,7 +37,7 @@ pub use checksum::Checksum;
 pub use cursor::{Cursor, Parts, identifiers};
 pub use enums::{added_enum_value, enum_use};
 pub use index::index_on;
-pub use kinds::{Kind, Outside, ReindexTarget, created_partitioned, rebuilt};
+pub use kinds::{Kind, Outside, ReindexTarget, created_partitioned, rebuilt, reindex};
 pub use lexer::without_comments;
 pub use obstacles::{ObstacleKind, Partitioned, created_or_dropped_table};
 pub use statements::{Script, Statement, parse};

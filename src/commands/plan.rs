@@ -25,15 +25,14 @@ pub fn run(context: &Context<'_>, format: Format, planning: Planning) -> Result<
     say_ahead(&plan);
     warn_of_enum_use(&plan.pending, &observation.history);
     let runner = lock::at_work(session, observation)?;
-    let catalog = catalog::read(session, &plan.pending)?;
-    let mut shown =
-        report::plan::Answer::new(&plan, &migrations, catalog.world.clone(), runner.clone());
+    let world = catalog::read(session, &plan.pending)?;
+    let mut shown = report::plan::Answer::new(&plan, &migrations, world.clone(), runner.clone());
     if planning == Planning::Rehearse && !plan.pending.is_empty() {
         refuse_what_cannot_be_written_to(&config, observation, "migrations are pending")?;
         if let Some(runner) = runner {
             return Err(Error::RunnerAtWork { runner });
         }
-        shown.add_measurements(rehearse::run(&config, &mut first, &plan, &catalog)?);
+        shown.add_measurements(rehearse::run(&config, &mut first, &plan, &world)?);
     }
     first.session.close();
     context.signals.check("the plan was made")?;

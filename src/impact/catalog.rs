@@ -3,13 +3,13 @@
 //! It reads the catalog only, which every role may, and takes no lock on what it tells of. Columns and functions are asked
 //! for by the names that the pending files mention where they alter a table.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use postgres::SimpleQueryRow;
 
 use super::types::Type;
-use super::world::{Link, LinkKind, Relation};
-use super::{Mode, Name, World};
+use super::world::{Link, LinkKind};
+use super::{Name, World};
 use crate::error::Error;
 use crate::migration::Migration;
 use crate::server::message::{Access, Message};
@@ -17,155 +17,112 @@ use crate::server::session::Session;
 use crate::server::settings::Settings;
 use crate::sql::{self, Cursor, quote};
 
-#[derive(Default)]
-pub struct Catalog {
-    /// Tables and views by their numbers.
-    pub tables: BTreeMap<u32, Table>,
-    /// What the plan's first statement meets.
-    pub world: World,
-}
-
-#[derive(Clone)]
-pub struct Table {
-    pub name: Name,
-    /// Where its rows are; none for a view, or a table with partitions.
-    pub filenode: Option<String>,
-    /// The strongest lock that we have on it: none before a rehearsal.
-    pub mode: Option<Mode>,
-}
-
-/// Takes what a row tells; none if that is not ours to see, or has come after what it refers to was asked for.
-type Take = fn(&mut Catalog, &SimpleQueryRow) -> Option<()>;
+/// Takes what a row tells; none if that is not ours to see.
+type Take = fn(&mut World, &SimpleQueryRow) -> Option<()>;
 
 /// What is asked, in this order, and who takes the rows of the answer.
-const QUESTIONS: [(&str, Take); 5] = [
+const QUESTIONS: [(&str, Take); 4] = [
     (TABLES, table),
-    (INDEXES, index),
     (LINKS, link),
     (COLUMNS, column),
     (FACTS, fact),
 ];
 
 /// Asks for all that the pending statements could mean.
-pub fn read(session: &mut Session, pending: &[&Migration]) -> Result<Catalog, Error> {
+pub fn read(session: &mut Session, pending: &[&Migration]) -> Result<World, Error> {
     let mentioned = mentioned(pending);
     let mut message = Message::begin(Access::Read, &Settings::default());
     let path = message.add("SELECT pg_catalog.unnest(pg_catalog.current_schemas(false)) AS schema");
+    // So that each table's name comes with its schema.
     message.add("SET LOCAL search_path TO pg_catalog, pg_temp");
     let asked = QUESTIONS.map(|(query, _)| message.add(query.replace("{mentioned}", &mentioned)));
     message.add("COMMIT");
-    let answer = session
-        .send(&message)
-        .map_err(|trouble| trouble.while_doing("reading which tables there are"))?;
-    let mut catalog = Catalog::default();
+    let answer = session.send(&message);
+    let answer = answer.map_err(|trouble| trouble.while_doing("reading which tables there are"))?;
+    let mut world = World::default();
     for (slot, (_, take)) in asked.into_iter().zip(QUESTIONS) {
         for row in answer.rows(slot) {
-            take(&mut catalog, row);
+            take(&mut world, row);
         }
     }
     let path = answer.rows(path).iter().filter_map(|it| it.get("schema"));
-    catalog.world.first_path = path.map(str::to_owned).collect();
-    Ok(catalog)
+    world.first_path = path.map(str::to_owned).collect();
+    Ok(world)
 }
 
 /// The condition under which a name is one that a pending file mentions where it alters something.
 fn mentioned(pending: &[&Migration]) -> String {
-    let mut mentioned = BTreeSet::new();
-    for migration in pending {
-        for text in migration.statements() {
-            if sql::verb(text).starts_with("ALTER ") {
-                mentioned.extend(sql::identifiers(text));
-            }
-        }
-    }
+    let statements = pending.iter().flat_map(|it| it.statements());
+    let alter = statements.filter(|text| sql::verb(text).starts_with("ALTER "));
+    let mentioned: BTreeSet<String> = alter.flat_map(sql::identifiers).collect();
     let literals: Vec<String> = mentioned.iter().map(|name| quote::literal(name)).collect();
     format!("ANY (ARRAY[{}]::name[])", literals.join(", "))
 }
 
-impl Catalog {
-    /// The name of the table whose number stands in a column.
-    fn name(&self, row: &SimpleQueryRow, column: &str) -> Option<Name> {
-        let table = self.tables.get(&row.get(column)?.parse().ok()?)?;
-        Some(table.name.clone())
-    }
+/// The table, or its like, that the server names.
+fn name(row: &SimpleQueryRow, column: &str) -> Option<Name> {
+    let parts = Cursor::new(row.get(column)?).parts()?;
+    let [schema, name] = parts.try_into().ok()?;
+    Some(Name { schema, name })
 }
 
 fn text(row: &SimpleQueryRow, column: &str) -> Option<String> {
     row.get(column).map(str::to_owned)
 }
 
-const TABLES: &str = "SELECT c.oid, n.nspname AS schema, c.relname AS name, \
-           CASE WHEN c.relkind IN ('r', 'm') THEN pg_relation_filenode(c.oid) END AS filenode \
-         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+const TABLES: &str = "SELECT c.oid::regclass AS table FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE c.relkind IN ('r', 'p', 'm', 'v', 'f') \
            AND n.nspname <> 'information_schema' AND NOT starts_with(n.nspname, 'pg_')";
 
-fn table(catalog: &mut Catalog, row: &SimpleQueryRow) -> Option<()> {
-    let table = Table {
-        name: Name::new(row.get("schema")?, row.get("name")?),
-        filenode: text(row, "filenode"),
-        mode: None,
-    };
-    let relation = Relation {
-        is_old: true,
-        ..Relation::default()
-    };
-    catalog.world.relations.insert(table.name.clone(), relation);
-    catalog.tables.insert(row.get("oid")?.parse().ok()?, table);
-    Some(())
-}
-
-const INDEXES: &str = "SELECT c.relname AS name, i.indrelid AS table \
-         FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid";
-
-fn index(catalog: &mut Catalog, row: &SimpleQueryRow) -> Option<()> {
-    let table = catalog.name(row, "table")?;
-    let index = Name::new(&table.schema, row.get("name")?);
-    catalog.world.indexes.insert(index, table);
+fn table(world: &mut World, row: &SimpleQueryRow) -> Option<()> {
+    let table = name(row, "table")?;
+    world.relations.entry(table).or_default().is_old = true;
     Some(())
 }
 
 const LINKS: &str = "SELECT CASE WHEN c.relispartition THEN 'partition' ELSE 'child' END AS kind, \
-           i.inhrelid AS table, i.inhparent AS target, '' AS name, '' AS column, '' AS target_column \
+           c.oid::regclass AS table, i.inhparent::regclass AS target, \
+           '' AS name, '' AS column, '' AS target_column, true AS is_valid \
          FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE c.relkind IN ('r', 'p', 'f') \
-         UNION ALL SELECT 'key', o.conrelid, o.confrelid, o.conname, a.attname, b.attname \
+         UNION ALL SELECT 'index', indexrelid::regclass, indrelid::regclass, '', '', '', true FROM pg_index \
+         UNION ALL SELECT 'key', conrelid::regclass, confrelid::regclass, conname, a.attname, b.attname, convalidated \
          FROM pg_constraint o CROSS JOIN unnest(o.conkey, o.confkey) AS k (own, other) \
            JOIN pg_attribute a ON a.attrelid = o.conrelid AND a.attnum = k.own \
            JOIN pg_attribute b ON b.attrelid = o.confrelid AND b.attnum = k.other \
-         WHERE o.contype = 'f'";
+         WHERE o.contype = 'f' \
+         UNION ALL SELECT 'not null', attrelid::regclass, attrelid::regclass, '', attname, '', true \
+         FROM pg_attribute WHERE attnotnull AND attnum > 0 AND attname = {mentioned} \
+         UNION ALL SELECT 'not null', conrelid::regclass, conrelid::regclass, conname, attname, '', convalidated \
+         FROM pg_constraint JOIN pg_attribute ON attrelid = conrelid AND conkey = ARRAY[attnum] \
+         WHERE contype = 'c' AND attname = {mentioned} AND pg_get_expr(conbin, conrelid) = format('(%I IS NOT NULL)', attname)";
 
-fn link(catalog: &mut Catalog, row: &SimpleQueryRow) -> Option<()> {
-    let link = Link {
+fn link(world: &mut World, row: &SimpleQueryRow) -> Option<()> {
+    world.links.push(Link {
         kind: match row.get("kind")? {
             "partition" => LinkKind::Partition,
             "child" => LinkKind::Child,
+            "index" => LinkKind::Index,
+            "not null" => LinkKind::NotNull,
             _ => LinkKind::ForeignKey,
         },
-        table: catalog.name(row, "table")?,
-        target: catalog.name(row, "target")?,
+        table: name(row, "table")?,
+        target: name(row, "target")?,
         name: text(row, "name")?,
         columns: vec![text(row, "column")?],
         target_columns: vec![text(row, "target_column")?],
-    };
-    catalog.world.links.push(link);
+        is_not_valid: row.get("is_valid")? == "f",
+    });
     Some(())
 }
 
-const COLUMNS: &str = "SELECT a.attrelid AS table, a.attname AS column, format_type(a.atttypid, a.atttypmod) AS type, \
-           CASE WHEN a.attnotnull THEN '' ELSE o.conname END AS proof, a.attnotnull OR o.convalidated AS valid \
-         FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid LEFT JOIN pg_constraint o \
-           ON o.conrelid = c.oid AND o.contype = 'c' AND o.conkey = ARRAY[a.attnum] \
-             AND pg_get_expr(o.conbin, o.conrelid) = format('(%I IS NOT NULL)', a.attname) \
-         WHERE c.relname = {mentioned} AND a.attname = {mentioned} AND a.attnum > 0 AND NOT a.attisdropped \
-           AND c.relkind IN ('r', 'p', 'f')";
+const COLUMNS: &str = "SELECT c.oid::regclass AS table, attname AS column, format_type(atttypid, atttypmod) AS type \
+         FROM pg_class c JOIN pg_attribute ON attrelid = c.oid WHERE relname = {mentioned} AND attname = {mentioned} \
+           AND attnum > 0 AND NOT attisdropped AND relkind IN ('r', 'p', 'f')";
 
-fn column(catalog: &mut Catalog, row: &SimpleQueryRow) -> Option<()> {
-    let table = catalog.name(row, "table")?;
-    let column = catalog.world.column(&table, row.get("column")?)?;
-    column.of = Type::read(&mut Cursor::new(row.get("type")?));
-    let proof = text(row, "proof");
-    let proof = proof.map(|name| (name, row.get("valid") == Some("t")));
-    column.proofs.extend(proof);
+fn column(world: &mut World, row: &SimpleQueryRow) -> Option<()> {
+    let relation = world.relations.get_mut(&name(row, "table")?)?;
+    let of = Type::read(&mut Cursor::new(row.get("type")?));
+    relation.columns.insert(text(row, "column")?, of);
     Some(())
 }
 
@@ -180,8 +137,8 @@ const FACTS: &str = "SELECT 'volatile' AS kind, proname AS name, '' AS target FR
          UNION ALL SELECT 'cast', format_type(t.typbasetype, NULL), t.typname FROM pg_type t WHERE t.typtype = 'd' \
            AND t.typtypmod = -1 AND NOT t.typnotnull AND NOT EXISTS (SELECT FROM pg_constraint o WHERE o.contypid = t.oid)";
 
-fn fact(catalog: &mut Catalog, row: &SimpleQueryRow) -> Option<()> {
-    let (world, name) = (&mut catalog.world, text(row, "name")?);
+fn fact(world: &mut World, row: &SimpleQueryRow) -> Option<()> {
+    let name = text(row, "name")?;
     match row.get("kind")? {
         "volatile" => world.volatile.insert(name),
         "domain" => world.domains.insert(name),

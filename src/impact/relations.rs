@@ -7,64 +7,70 @@ use super::{
 };
 use crate::sql::Cursor;
 
-/// What stands between `CREATE` and what is created.
+/// What stands between `CREATE`, `ALTER` or `DROP` and the kind of thing.
 const MODIFIERS: &str =
     "global|local|temporary|temp|unlogged|recursive|constraint|unique|materialized|foreign";
 
+const EXTENSION: &str = "the extension's tables, and those that depend on it";
+
 impl Reader<'_> {
-    pub(super) fn create(&mut self, mut words: Cursor<'_>) {
-        let replaces = words.takes("or replace");
-        while words.first_of(MODIFIERS).is_some() {}
-        match words.lower_word().as_str() {
-            "table" => self.create_table(words),
-            "view" if replaces => drop(self.lock_here(&mut words, Mode::AccessExclusive)),
-            "index" => self.create_index(words),
-            "trigger" => {
-                if let Some(table) = self.lock_behind("on", words, Mode::ShareRowExclusive) {
-                    self.warn(Harm::BlocksWrites, &table, KEEPS_WRITERS_OUT, SHORT);
-                }
+    /// What defines things, or what they are called.
+    pub(super) fn define(&mut self, verb: &str, mut words: Cursor<'_>) {
+        let (replaces, cascades) = (words.takes("or replace"), words.has("cascade"));
+        words.skip(MODIFIERS);
+        match (verb, words.lower_word().as_str()) {
+            ("create", "table") => self.create_table(words),
+            ("create", "index") => self.create_index(words),
+            ("create", "view") if replaces => {
+                drop(self.lock_here(&mut words, Mode::AccessExclusive))
             }
-            "rule" => drop(self.lock_behind("to", words, Mode::AccessExclusive)),
-            "policy" => drop(self.lock_behind("on", words, Mode::AccessExclusive)),
-            "function" if !words.has("immutable") && !words.has("stable") => {
-                let name = words.parts().and_then(|mut parts| parts.pop());
+            ("create", "function") if !words.has("immutable") && !words.has("stable") => {
+                let name = words.parts().unwrap_or_default().pop();
                 self.world.volatile.extend(name);
             }
-            "extension" => self.unknown("runs the extension's script"),
+            ("create", "trigger") => {
+                let table = self.lock_behind("on", words, Mode::ShareRowExclusive);
+                self.warn(Harm::BlocksWrites, &table, KEEPS_WRITERS_OUT, SHORT);
+            }
+            ("create", "rule") => drop(self.lock_behind("to", words, Mode::AccessExclusive)),
+            (_, "trigger" | "rule" | "policy") => {
+                self.lock_behind("on", words, Mode::AccessExclusive);
+            }
+            ("alter", "table" | "view") => self.alter_table(words),
+            ("alter", "domain") if !words.has("default") => {
+                self.related("tables that use the domain", Mode::Share);
+            }
+            ("drop", "table" | "view") => self.drop_tables(words, cascades),
+            ("drop", "index") => self.drop_indexes(words),
+            ("drop", "extension") => self.related(EXTENSION, Mode::AccessExclusive),
+            ("drop", _) if cascades => {
+                self.related("tables that depend on it", Mode::AccessExclusive);
+            }
+            (_, "extension") => self.impact.unknown = Some("runs the extension's script"),
             _ => {}
         }
     }
 
     fn create_table(&mut self, mut words: Cursor<'_>) {
         let is_optional = words.takes("if not exists");
-        let Some(parts) = words.parts() else { return };
-        let there = self.world.resolve(&parts);
-        if is_optional && self.world.relations.contains_key(&there) {
+        let table = self.world.new_name(&words.parts().unwrap_or_default());
+        if is_optional && self.world.relations.contains_key(&table) {
             return;
         }
-        let table = self.world.create(&parts);
-        if words.takes("partition of")
-            && let Some(parent) = self.lock_here(&mut words, Mode::AccessExclusive)
-        {
+        self.world.relations.entry(table.clone()).or_default();
+        if words.takes("partition of") {
+            let parent = self.lock_here(&mut words, Mode::AccessExclusive);
             self.related_to(&parent, DEFAULT_AND_LINKED, Mode::AccessExclusive);
-            self.link(&table, parent, LinkKind::Partition);
+            self.link(LinkKind::Partition, table.clone(), &parent);
         }
-        let columns = words.group();
+        let columns = words.list();
         let parents = words.takes("inherits").then(|| words.group()).flatten();
-        for parent in parents.map(|mut it| it.tables()).unwrap_or_default() {
-            let parent = self.lock(&parent, Mode::ShareUpdateExclusive);
-            self.link(&table, parent, LinkKind::Child);
+        let parents = parents.map(|it| self.lock_each(it, Mode::ShareUpdateExclusive));
+        for parent in parents.unwrap_or_default() {
+            self.link(LinkKind::Child, table.clone(), &parent);
         }
-        for mut element in columns.map(Cursor::elements).unwrap_or_default() {
-            let constraint = element.takes("constraint").then(|| element.name());
-            if element.takes("foreign key") {
-                let columns = names(element.group());
-                self.references(&table, constraint.flatten(), columns, element);
-            } else if constraint.is_none()
-                && let Some(column) = element.name()
-            {
-                self.references(&table, None, vec![column], element);
-            }
+        for element in columns {
+            self.add(&table, element);
         }
     }
 
@@ -86,20 +92,20 @@ impl Reader<'_> {
         }
         let name = name.unwrap_or_else(|| format!("{}_{}_fkey", table.name, columns.join("_")));
         self.world.links.push(Link {
-            kind: LinkKind::ForeignKey,
             table: table.clone(),
             target,
             name,
             columns,
-            target_columns: names(words.group()),
+            target_columns: names(words.list()),
+            ..Link::default()
         });
     }
 
-    pub(super) fn link(&mut self, table: &Name, target: Name, kind: LinkKind) {
+    pub(super) fn link(&mut self, kind: LinkKind, table: Name, target: &Name) {
         self.world.links.push(Link {
             kind,
-            table: table.clone(),
-            target,
+            table,
+            target: target.clone(),
             ..Link::default()
         });
     }
@@ -107,62 +113,35 @@ impl Reader<'_> {
     fn create_index(&mut self, mut words: Cursor<'_>) {
         let concurrently = words.takes("concurrently");
         let _ = words.takes("if not exists");
-        let index = (!words.at_word("on")).then(|| words.name()).flatten();
-        let Some(table) = words.takes("on").then(|| words.table()).flatten() else {
-            return;
-        };
-        let table = self.lock(&table, Mode::Share.or_gentle(concurrently));
+        // Of one without a name it is "on", which no index is called.
+        let index = words.clone().name().unwrap_or_default();
+        let table = self.lock_behind("on", words, Mode::Share.or_gentle(concurrently));
         if !concurrently {
             let safer = "CREATE INDEX CONCURRENTLY, alone in its file";
             self.warn(Harm::BlocksWrites, &table, BUILDS_INDEX, safer);
         }
-        if let Some(name) = index {
-            let index = Name::new(&table.schema, &name);
-            self.world.indexes.insert(index, table);
-        }
-    }
-
-    // ---- DROP ----
-
-    pub(super) fn drop(&mut self, mut words: Cursor<'_>) {
-        let cascades = words.has("cascade");
-        let _ = words.takes("materialized") || words.takes("foreign");
-        let kind = words.lower_word();
-        let concurrently = words.takes("concurrently");
-        let _ = words.takes("if exists");
-        match kind.as_str() {
-            "table" | "view" => return self.drop_tables(words, cascades),
-            "index" => return self.drop_indexes(words, concurrently),
-            "trigger" | "rule" | "policy" => {
-                self.lock_behind("on", words, Mode::AccessExclusive);
-                return;
-            }
-            "extension" => self.related("the extension's tables", Mode::AccessExclusive),
-            _ => {}
-        }
-        if cascades {
-            self.related("tables that depend on it", Mode::AccessExclusive);
-        }
+        self.link(LinkKind::Index, Name::new(&table.schema, &index), &table);
     }
 
     fn drop_tables(&mut self, mut words: Cursor<'_>, cascades: bool) {
-        for parts in words.tables() {
-            let name = self.lock(&parts, Mode::AccessExclusive);
+        let _ = words.takes("if exists");
+        for name in self.lock_each(words, Mode::AccessExclusive) {
             let message = "code that uses {} fails";
             self.warn(Harm::BreaksOldCode, &name, message, NEW_CODE_FIRST);
             if cascades {
                 self.related_to(&name, "views that depend on it", Mode::AccessExclusive);
             }
-            let linked = self.world.linked(&name, |it| match it.table == name {
+            self.lock_linked(&name, Mode::AccessExclusive, |it| match it.table == name {
                 true => it.kind != LinkKind::Child,
                 false => it.target == name && it.kind == LinkKind::ForeignKey && cascades,
             });
             self.world.drop(&name);
-            self.lock_all(linked, Mode::AccessExclusive);
         }
     }
 
-    fn drop_indexes(&mut self, mut words: Cursor<'_>, concurrently: bool) {
+    fn drop_indexes(&mut self, mut words: Cursor<'_>) {
+        let concurrently = words.takes("concurrently");
+        let _ = words.takes("if exists");
         let mode = Mode::AccessExclusive.or_gentle(concurrently);
         for index in words.tables() {
             if let Some(name) = self.lock_index(&index, mode).filter(|_| !concurrently) {
@@ -173,8 +152,8 @@ impl Reader<'_> {
     }
 }
 
-/// The names in a list, if there is one.
-pub(super) fn names(list: Option<Cursor<'_>>) -> Vec<String> {
-    let elements = list.map(Cursor::elements).unwrap_or_default().into_iter();
-    elements.filter_map(|mut it| it.name()).collect()
+/// The names in a list; of schemas, they may be literals.
+pub(super) fn names(mut list: Vec<Cursor<'_>>) -> Vec<String> {
+    let names = list.iter_mut().map(|it| it.name().or_else(|| it.literal()));
+    names.flatten().collect()
 }

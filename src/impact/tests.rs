@@ -1,9 +1,9 @@
 //! What is read from a statement's text, in short.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::types::Type;
-use super::world::{Column, Link, LinkKind, Relation};
+use super::world::{Link, LinkKind, Relation};
 use super::*;
 
 /// A database with the tables `a`, `b`, `s.c` and the partition `p1` of `p`, the index `a_x` of `a`, and a foreign key
@@ -25,12 +25,15 @@ fn world() -> World {
         };
         world.relations.insert(name, relation);
     }
-    *world.column(&public("a"), "v").expect("a table") = Column {
-        of: varchar,
-        ..Column::default()
-    };
-    world.indexes = BTreeMap::from([(public("a_x"), public("a"))]);
+    let a = world.relations.get_mut(&public("a")).expect("a table");
+    a.columns.insert("v".to_owned(), varchar);
     world.links = vec![
+        Link {
+            kind: LinkKind::Index,
+            table: public("a_x"),
+            target: public("a"),
+            ..Link::default()
+        },
         Link {
             kind: LinkKind::Partition,
             table: public("p1"),
@@ -44,6 +47,7 @@ fn world() -> World {
             columns: vec!["y".to_owned()],
             target: public("a"),
             target_columns: vec!["x".to_owned()],
+            is_not_valid: false,
         },
     ];
     world.volatile = ["random", "checked"].map(str::to_owned).into();
@@ -94,7 +98,7 @@ fn names_are_looked_up_as_the_server_does() {
                 "SET search_path = s, 'public'",
                 "LOCK c, a IN ROW SHARE MODE",
             ],
-            "s.c RowShare, a RowShare",
+            "a RowShare, s.c RowShare",
         ),
         (
             &[
@@ -206,7 +210,7 @@ fn a_change_of_type_locks_whom_a_foreign_key_links() {
     assert_all(&[
         (
             &["ALTER TABLE a ALTER x TYPE bigint"],
-            "b AccessExclusive, a AccessExclusive, ! may_rewrite",
+            "a AccessExclusive, b AccessExclusive, ! may_rewrite",
         ),
         (
             &["ALTER TABLE b ALTER y TYPE bigint"],
@@ -297,7 +301,7 @@ fn a_table_of_the_plan_that_goes_again_locks_what_it_was_linked_to() {
         ),
         (
             &["DROP TABLE b"],
-            "b AccessExclusive, a AccessExclusive, ! breaks_old_code",
+            "a AccessExclusive, b AccessExclusive, ! breaks_old_code",
         ),
     ]);
 }

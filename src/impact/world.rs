@@ -41,27 +41,23 @@ pub struct Relation {
     pub is_old: bool,
     /// The strongest lock on it since the file began.
     pub held: Option<Mode>,
-    /// Those that the plan may alter.
-    pub columns: BTreeMap<String, Column>,
+    /// The types of those that the plan may alter.
+    pub columns: BTreeMap<String, Type>,
 }
 
-#[derive(Clone, Debug, Default)]
-pub struct Column {
-    pub of: Option<Type>,
-    /// Constraints `CHECK (column IS NOT NULL)`, and whether they are valid; without a name, `NOT NULL`.
-    pub proofs: BTreeMap<String, bool>,
-}
-
-/// What a table hangs on: another one that it is a part of, or that one of its columns references.
+/// What a table hangs on, another one that it is a part of or that one of its columns references; what an index is on; and
+/// what proves that a column has no NULL.
 #[derive(Clone, Debug, Default)]
 pub struct Link {
     pub kind: LinkKind,
     pub table: Name,
     pub target: Name,
-    /// The foreign key's name, its columns, and what they reference; of one that the plan has made, only what it says.
+    /// The constraint's name, none for `NOT NULL`; its columns, and what they reference; of one that the plan has made, only
+    /// what it says.
     pub name: String,
     pub columns: Vec<String>,
     pub target_columns: Vec<String>,
+    pub is_not_valid: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,6 +66,9 @@ pub enum LinkKind {
     ForeignKey,
     Partition,
     Child,
+    Index,
+    /// `NOT NULL`, or `CHECK (column IS NOT NULL)`.
+    NotNull,
 }
 
 /// What statements can name.
@@ -80,8 +79,6 @@ pub struct World {
     pub first_path: Vec<String>,
     /// By the names they have now.
     pub relations: BTreeMap<Name, Relation>,
-    /// The table of each index.
-    pub indexes: BTreeMap<Name, Name>,
     pub links: Vec<Link>,
     /// Functions, and domains with a check, whose values are computed for each row.
     pub volatile: BTreeSet<String>,
@@ -114,10 +111,24 @@ impl World {
         self.relations.get(table).is_some_and(|it| it.is_old)
     }
 
-    /// What these parts of a name mean, as the server would look it up; if there is no such table, where it would be
+    /// What these parts of a name mean, as the server would look it up; if there is no such table or index, what would be
     /// created.
     pub fn resolve(&self, parts: &Parts) -> Name {
-        self.look_up(parts, |name| self.relations.contains_key(name))
+        let new = self.new_name(parts);
+        if parts.len() > 1 {
+            return new;
+        }
+        let mut places = self.search_path.iter().map(|it| Name::new(it, &new.name));
+        let is_linked = |name: &Name| self.links.iter().any(|it| it.table == *name);
+        let found = places.find(|it| self.relations.contains_key(it) || is_linked(it));
+        found.unwrap_or(new)
+    }
+
+    /// What a new table of this name would be.
+    pub fn new_name(&self, parts: &Parts) -> Name {
+        let schema = parts.iter().nth_back(1).or(self.search_path.first());
+        let name = parts.last().map_or("", String::as_str);
+        Name::new(schema.map_or("", String::as_str), name)
     }
 
     /// The name as a session with the role's `search_path` may write it.
@@ -130,30 +141,13 @@ impl World {
 
     /// The table of an index.
     pub fn table_of_index(&self, parts: &Parts) -> Option<Name> {
-        let index = self.look_up(parts, |name| self.indexes.contains_key(name));
-        self.indexes.get(&index).cloned()
-    }
-
-    fn look_up(&self, parts: &Parts, exists: impl Fn(&Name) -> bool) -> Name {
-        let name = parts.last().map_or("", String::as_str);
-        if let [.., schema, _] = parts.as_slice() {
-            return Name::new(schema, name);
-        }
-        let mut found = self.search_path.iter().map(|it| Name::new(it, name));
-        let first = self.search_path.first().map_or("", String::as_str);
-        found.find(exists).unwrap_or_else(|| Name::new(first, name))
-    }
-
-    /// Creates a table or a view, and says where.
-    pub fn create(&mut self, parts: &Parts) -> Name {
-        let name = self.look_up(parts, |_| true);
-        self.relations.entry(name.clone()).or_default();
-        name
+        let index = self.resolve(parts);
+        let mut links = self.links.iter().filter(|it| it.kind == LinkKind::Index);
+        Some(links.find(|it| it.table == index)?.target.clone())
     }
 
     pub fn drop(&mut self, name: &Name) {
         self.relations.remove(name);
-        self.indexes.retain(|_, table| table != name);
         self.links
             .retain(|it| it.table != *name && it.target != *name);
     }
@@ -161,31 +155,9 @@ impl World {
     pub fn rename(&mut self, from: &Name, to: Name) {
         let links = self.links.iter_mut();
         let ends = links.flat_map(|it| [&mut it.table, &mut it.target]);
-        let names = ends.chain(self.indexes.values_mut());
-        names
-            .filter(|name| **name == *from)
+        ends.filter(|name| **name == *from)
             .for_each(|name| name.clone_from(&to));
-        if let Some(relation) = self.relations.remove(from) {
-            self.relations.insert(to, relation);
-        }
-    }
-
-    /// A column of a table that is there.
-    pub fn column(&mut self, table: &Name, column: &str) -> Option<&mut Column> {
-        let columns = &mut self.relations.get_mut(table)?.columns;
-        Some(columns.entry(column.to_owned()).or_default())
-    }
-
-    /// The proofs of a table's columns.
-    pub fn proofs(&mut self, table: &Name) -> impl Iterator<Item = &mut BTreeMap<String, bool>> {
-        let relation = self.relations.get_mut(table).into_iter();
-        relation.flat_map(|it| it.columns.values_mut().map(|it| &mut it.proofs))
-    }
-
-    /// The tables at the other end of those links that are asked for.
-    pub fn linked(&self, table: &Name, asked: impl Fn(&Link) -> bool) -> Vec<Name> {
-        let links = self.links.iter().filter(|it| asked(it));
-        let ends = links.flat_map(|it| [&it.table, &it.target]);
-        ends.filter(|it| *it != table).cloned().collect()
+        let relation = self.relations.remove(from);
+        self.relations.extend(relation.map(|it| (to, it)));
     }
 }

@@ -2,8 +2,9 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
-use crate::impact::{self, Harm, Impact, Lock, Measured, Mode, Warning, World};
+use crate::impact::{self, Harm, Impact, Locks, Mode, Warning, World};
 use crate::migration::Migration;
 use crate::plan::Plan;
 use crate::sql::{self, Kind, Script};
@@ -44,6 +45,16 @@ struct Statement {
     impact: Impact,
     /// What it did when it was rehearsed.
     measured: Option<Measured>,
+}
+
+/// What a statement did in a rehearsal.
+#[derive(Default)]
+pub struct Measured {
+    pub duration: Duration,
+    /// The tables from before the rehearsal that it locked, or locked more strongly than those before it.
+    pub locks: Locks,
+    /// Those that it wrote anew.
+    pub rewritten: Vec<String>,
 }
 
 impl<'a> Answer<'a> {
@@ -123,12 +134,11 @@ impl<'a> Answer<'a> {
 
     /// The strongest lock on each table.
     fn locks(&self) -> Vec<String> {
-        let mut strongest: BTreeMap<&String, Mode> = BTreeMap::new();
+        let mut strongest = Locks::new();
         for (table, mode) in self.statements().flat_map(Statement::locks) {
-            let held = strongest.entry(table).or_insert(*mode);
-            *held = (*held).max(*mode);
+            impact::note(&mut strongest, table.clone(), *mode);
         }
-        by_mode(strongest.into_iter())
+        by_mode(&strongest)
     }
 
     fn summary(&self) -> String {
@@ -139,7 +149,7 @@ impl<'a> Answer<'a> {
         let files = counted(self.files.len(), "migration");
         let statements = counted(self.statements().count(), "statement");
         let warnings = counted(self.warnings(), "warning");
-        let unknown = self.statements().filter(|it| !it.impact.unknown.is_empty());
+        let unknown = self.statements().filter(|it| it.impact.unknown.is_some());
         let unknown = match unknown.count() {
             0 => String::new(),
             count => format!(", {} with unknown effects", counted(count, "statement")),
@@ -243,14 +253,14 @@ impl Statement {
     }
 
     /// What it locks, or has locked, of the tables that it names.
-    fn locks(&self) -> &[Lock] {
+    fn locks(&self) -> &Locks {
         let measured = self.measured.as_ref();
         measured.map_or(&self.impact.locks, |it| &it.locks)
     }
 
     /// What it locks, and what else is known or not; measured, if it was rehearsed.
     fn facts(&self) -> Vec<String> {
-        let mut facts = by_mode(self.locks().iter().map(|(table, mode)| (table, *mode)));
+        let mut facts = by_mode(self.locks());
         match &self.measured {
             Some(measured) => {
                 let tables: Vec<&String> = measured.rewritten.iter().collect();
@@ -280,7 +290,7 @@ impl Statement {
 
     fn json(&self) -> Json {
         let impact = &self.impact;
-        let lock = |table: Option<&String>, related: Option<&String>, mode: Mode| {
+        let lock = |table: Option<&String>, related: Option<&String>, mode: &Mode| {
             Json::Object(vec![
                 ("table", table.cloned().into()),
                 ("related", related.cloned().into()),
@@ -288,14 +298,14 @@ impl Statement {
             ])
         };
         let named = impact.locks.iter();
-        let named = named.map(|(it, mode)| lock(Some(it), None, *mode));
+        let named = named.map(|(it, mode)| lock(Some(it), None, mode));
         let related = impact.related.iter();
-        let related = related.map(|(it, mode)| lock(None, Some(it), *mode));
+        let related = related.map(|(it, mode)| lock(None, Some(it), mode));
         Json::Object(vec![
             ("line", self.line.into()),
             ("verb", self.verb.clone().into()),
             ("locks", named.chain(related).collect()),
-            ("unknown", impact.unknown.clone().into()),
+            ("unknown", impact.unknown.into_iter().collect()),
             ("warnings", self.warnings().map(warning_json).collect()),
             ("measured", self.measured.as_ref().map(measured_json).into()),
         ])
@@ -317,15 +327,14 @@ fn beginning(text: &str) -> String {
 }
 
 /// One line for each mode, the strongest first.
-fn by_mode<'a>(locks: impl Iterator<Item = (&'a String, Mode)>) -> Vec<String> {
+fn by_mode(locks: &Locks) -> Vec<String> {
     let mut modes: BTreeMap<Reverse<Mode>, Vec<&String>> = BTreeMap::new();
     for (table, mode) in locks {
-        modes.entry(Reverse(mode)).or_default().push(table);
+        modes.entry(Reverse(*mode)).or_default().push(table);
     }
-    let line = |(mode, tables): (&Reverse<Mode>, &Vec<&String>)| {
-        format!("{} on {}", mode.0, folded(tables))
-    };
-    modes.iter().map(line).collect()
+    let lines = modes.iter();
+    let lines = lines.map(|(mode, tables)| format!("{} on {}", mode.0, folded(tables)));
+    lines.collect()
 }
 
 /// A list of tables, of which so many are named and the others counted.
@@ -338,7 +347,7 @@ fn folded(tables: &[&String]) -> String {
 }
 
 fn measured_json(measured: &Measured) -> Json {
-    let lock = |(table, mode): &Lock| {
+    let lock = |(table, mode): (&String, &Mode)| {
         Json::Object(vec![
             ("table", table.clone().into()),
             ("mode", mode.to_string().into()),

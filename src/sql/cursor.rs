@@ -73,6 +73,11 @@ impl<'a> Cursor<'a> {
         phrases.split('|').find(|phrase| self.takes(phrase))
     }
 
+    /// Goes behind these phrases, which bars separate, as often as one of them stands here.
+    pub fn skip(&mut self, phrases: &str) {
+        while self.first_of(phrases).is_some() {}
+    }
+
     pub fn symbol(&mut self, symbol: &str) -> bool {
         let found = self.at_symbol(symbol);
         if found {
@@ -234,6 +239,11 @@ impl<'a> Cursor<'a> {
         Some(Cursor::within(text, begin, end))
     }
 
+    /// Takes the list in the parentheses that open here, if any.
+    pub fn list(&mut self) -> Vec<Cursor<'a>> {
+        self.group().map(Cursor::elements).unwrap_or_default()
+    }
+
     /// What commas outside parentheses and brackets separate, from here on.
     pub fn elements(mut self) -> Vec<Cursor<'a>> {
         let text = self.lexer.text;
@@ -257,9 +267,9 @@ impl<'a> Cursor<'a> {
     }
 
     /// The names directly before a parenthesis, from here on: functions that are called, and types with a length.
-    pub fn calls(self) -> Vec<String> {
+    pub fn calls(self) -> impl Iterator<Item = String> {
         let calls = self.names().filter(|(_, is_called)| *is_called);
-        calls.map(|(name, _)| name).collect()
+        calls.map(|(name, _)| name)
     }
 
     /// The names from here on, each with whether a parenthesis follows directly.
@@ -277,9 +287,8 @@ impl<'a> Cursor<'a> {
 
     /// Takes a list of options, `(name value, name = value, name)`, if there is one.
     pub fn options(&mut self) -> Options {
-        let elements = self.group().map(Cursor::elements).unwrap_or_default();
         let mut options = HashMap::new();
-        for mut option in elements {
+        for mut option in self.list() {
             let Some(name) = option.name() else { continue };
             // As defGetBoolean in the server's commands/define.c.
             let mut is_on = true;

@@ -211,14 +211,16 @@ fn reindex_kind(cursor: Cursor<'_>) -> Kind {
     }
 }
 
-pub(super) struct Reindex {
-    target: ReindexTarget,
-    pub(super) concurrently: bool,
-    name: Option<String>,
+/// What a `REINDEX` says.
+pub struct Reindex {
+    pub target: ReindexTarget,
+    pub concurrently: bool,
+    /// As written; `SYSTEM` and `DATABASE` need none.
+    pub name: Option<String>,
 }
 
 /// `[(options)] TABLE [CONCURRENTLY] t`, after `REINDEX`.
-pub(super) fn reindex(mut cursor: Cursor<'_>) -> Option<Reindex> {
+pub fn reindex(mut cursor: Cursor<'_>) -> Option<Reindex> {
     let option = cursor.options().get("concurrently") == Some(true);
     let target = match cursor.first_of("index|table|schema|database|system")? {
         "index" => ReindexTarget::Index,

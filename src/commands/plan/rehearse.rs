@@ -8,7 +8,6 @@
 //!
 //! What no transaction takes back stays: a sequence's numbers, and whatever a function does to the world outside.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -20,10 +19,10 @@ use crate::apply;
 use crate::commands::run::FirstLook;
 use crate::config::Config;
 use crate::error::{Before, Error, Failure, FailureOutcome, SqlError};
-use crate::impact::catalog::{Catalog, Table};
-use crate::impact::{Measured, Mode, Name};
+use crate::impact::{Mode, Name, World};
 use crate::migration::Migration;
 use crate::plan::Plan;
+use crate::report::plan::Measured;
 use crate::server::message::{Access, Message};
 use crate::server::session::Trouble;
 use crate::server::settings::{self, Settings, Span};
@@ -40,7 +39,7 @@ pub fn run(
     config: &Config,
     first: &mut FirstLook,
     plan: &Plan<'_>,
-    catalog: &Catalog,
+    world: &World,
 ) -> Result<Vec<Measured>, Error> {
     refuse_what_runs_outside(plan)?;
     let mut rehearsal = Rehearsal {
@@ -51,8 +50,9 @@ pub fn run(
             span: Span::Idle,
             ..Settings::default()
         },
-        catalog,
-        tables: catalog.tables.clone(),
+        world,
+        first_tables: BTreeMap::new(),
+        tables: BTreeMap::new(),
         locked_out: None,
     };
     let mut outcome = rehearsal.run(plan);
@@ -103,12 +103,24 @@ fn describe(migration: &Migration, statement: &Statement) -> String {
 /// A rehearsal holds no lock; no session has this number.
 const NO_GUARD: i32 = 0;
 
+#[derive(Clone, Default)]
+struct Table {
+    /// None, if it was dropped.
+    name: Option<Name>,
+    /// Where its rows are; none for a view, or a table with partitions.
+    filenode: Option<String>,
+    /// The strongest lock that we have on it.
+    mode: Option<Mode>,
+}
+
 struct Rehearsal<'a> {
     first: &'a mut FirstLook,
     /// For each file anew.
     settings: Settings,
-    catalog: &'a Catalog,
-    /// As the last look has found them.
+    world: &'a World,
+    /// Those from before the rehearsal, by their numbers.
+    first_tables: BTreeMap<u32, Table>,
+    /// The same as the last look has found them.
     tables: BTreeMap<u32, Table>,
     /// The text that met a lock of somebody else's.
     locked_out: Option<String>,
@@ -118,6 +130,10 @@ impl Rehearsal<'_> {
     fn run(&mut self, plan: &Plan<'_>) -> Result<Vec<Measured>, Error> {
         let begin = Message::begin(Access::Write, &self.settings);
         self.ours(begin, "beginning the rehearsal")?;
+        self.first_tables = self.look("RIGHT")?;
+        self.first_tables
+            .retain(|_, it| it.name.as_ref().is_some_and(|name| self.world.is_old(name)));
+        self.tables.clone_from(&self.first_tables);
         let of = plan.pending.len();
         let mut measured = Vec::new();
         for (number, migration) in plan.pending.iter().enumerate() {
@@ -201,53 +217,61 @@ impl Rehearsal<'_> {
         self.theirs(migration, None, &message).map(drop)
     }
 
-    /// Which locks have come since the last look. Each row is a lock of ours; a table that was dropped has no name any more.
+    /// Which locks have come since the last look.
     fn measure(&mut self, text: &str, duration: Duration) -> Result<Measured, Error> {
-        let look = look_at(self.tables.keys());
-        let found = self.query(&look, "measuring the locks of a statement")?;
-        let mut rows: BTreeMap<u32, Vec<&SimpleQueryRow>> = BTreeMap::new();
-        for row in &found {
-            if let Some(oid) = row.get("oid").and_then(|oid| oid.parse().ok()) {
-                rows.entry(oid).or_default().push(row);
-            }
-        }
+        let mut found = self.look("LEFT")?;
         let mut measured = Measured {
             duration,
-            locks: Vec::new(),
-            rewritten: Vec::new(),
+            ..Measured::default()
         };
         // TRUNCATE gives a table an empty file, ROLLBACK TO the one that it had.
         let writes = !["TRUNCATE", "ROLLBACK"].contains(&&*sql::verb(text));
         for (oid, table) in &mut self.tables {
-            let rows = rows.get(oid).map_or(&[][..], Vec::as_slice);
-            let mode = rows.iter().filter_map(|row| mode(row)).max();
-            if mode < table.mode {
-                // `ROLLBACK TO` has given it back. What is not locked any more is what it was: nothing can have changed it.
-                match mode {
-                    Some(_) => table.mode = mode,
-                    None => table.clone_from(&self.catalog.tables[oid]),
+            let Some(found) = found.remove(oid) else {
+                // `ROLLBACK TO` may have given it back: nothing can have changed it.
+                if table.mode.is_some() {
+                    table.clone_from(&self.first_tables[oid]);
                 }
-            }
-            let Some(row) = rows.first() else { continue };
-            let shown = self.catalog.world.shown(&table.name);
-            if let Some(mode) = mode.filter(|_| mode > table.mode) {
-                measured.locks.push((shown.clone(), mode));
-                table.mode = Some(mode);
-            }
-            let (Some(schema), Some(name)) = (row.get("schema"), row.get("name")) else {
                 continue;
             };
-            table.name = Name::new(schema, name);
-            let filenode = row.get("filenode").map(str::to_owned);
-            if filenode != table.filenode && writes {
+            let shown = table.name.as_ref().map(|it| self.world.shown(it));
+            let shown = shown.unwrap_or_default();
+            if let Some(mode) = found.mode.filter(|_| found.mode > table.mode) {
+                measured.locks.insert(shown.clone(), mode);
+            }
+            if found.name.is_some() && found.filenode != table.filenode && writes {
                 measured.rewritten.push(shown);
             }
-            table.filenode = filenode;
+            *table = found;
         }
-        // The tables come by their numbers.
-        measured.locks.sort();
-        measured.locks.sort_by_key(|it| Reverse(it.1));
         Ok(measured)
+    }
+
+    /// The tables on which we have a lock, also one that was dropped; with a `RIGHT` join, all. It runs as the file's role
+    /// and with its `search_path`, so all is qualified.
+    fn look(&mut self, join: &str) -> Result<BTreeMap<u32, Table>, Error> {
+        let look = format!(
+            "SELECT coalesce(l.relation, c.oid) AS oid, l.mode, n.nspname AS schema, c.relname AS name, \
+               CASE WHEN c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'm']::pg_catalog.\"char\"[]) \
+                 THEN pg_catalog.pg_relation_filenode(c.oid) END AS filenode \
+             FROM (SELECT relation, mode FROM pg_catalog.pg_locks WHERE granted \
+               AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() \
+               AND locktype OPERATOR(pg_catalog.=) 'relation') l \
+             {join} JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) l.relation \
+             LEFT JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace"
+        );
+        let mut tables: BTreeMap<u32, Table> = BTreeMap::new();
+        for row in self.query(&look, "measuring the locks of a statement")? {
+            let name = row.get("schema").zip(row.get("name"));
+            let Some(oid) = row.get("oid").and_then(|oid| oid.parse().ok()) else {
+                continue;
+            };
+            let table = tables.entry(oid).or_default();
+            table.name = name.map(|(schema, name)| Name::new(schema, name));
+            table.filenode = row.get("filenode").map(str::to_owned);
+            table.mode = table.mode.max(mode(&row));
+        }
+        Ok(tables)
     }
 
     fn failure(
@@ -349,24 +373,6 @@ fn without_our_words(cause: &DbError, statement: &str) -> SqlError {
         sql.context = Some(inner.to_owned()).filter(|inner| !inner.is_empty());
     }
     sql
-}
-
-/// The query for the locks that we have on these tables. It runs as the file's role and with its `search_path`, so all is
-/// qualified.
-fn look_at<'a>(tables: impl Iterator<Item = &'a u32>) -> String {
-    let tables: Vec<String> = tables.map(u32::to_string).collect();
-    format!(
-        "SELECT l.relation AS oid, l.mode, n.nspname AS schema, c.relname AS name, \
-           CASE WHEN c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'm']::pg_catalog.\"char\"[]) \
-             THEN pg_catalog.pg_relation_filenode(c.oid) END AS filenode \
-         FROM pg_catalog.pg_locks l \
-         LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) l.relation \
-         LEFT JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
-         WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND l.granted \
-           AND l.locktype OPERATOR(pg_catalog.=) 'relation' \
-           AND l.relation OPERATOR(pg_catalog.=) ANY ('{{{}}}'::pg_catalog.oid[])",
-        tables.join(",")
-    )
 }
 
 /// The lock's mode.
