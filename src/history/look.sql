@@ -45,7 +45,7 @@ BEGIN
     SELECT string_agg(t, ', ') INTO the_hidden FROM unnest(ARRAY[the_history, the_journal, the_locks]) t
       WHERE row_security_active(t);
   END IF;
-  IF the_history IS NULL THEN
+  IF the_history IS NULL AND EXISTS (SELECT FROM pg_class c WHERE {sought}) THEN
     SELECT string_agg(format('SELECT %L AS place, name::text FROM %s', t, t), ' UNION ALL ') INTO the_others
       FROM (SELECT format('%I.%I', n.nspname, c.relname) AS t FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE {sought} AND c.relkind IN ('r', 'p') AND n.nspname <> 'pg_toast' AND NOT starts_with(n.nspname, 'pg_temp')
