@@ -145,8 +145,7 @@ impl<'r> Current<'r> {
             return Ok(false);
         };
         let runner = &unfinished.runner;
-        let version = self.migration.version.to_string();
-        info!(version = version.as_str(); "{}: an earlier run did not finish it ({runner})", self.name());
+        info!(version:% = self.migration.version; "{}: an earlier run did not finish it ({runner})", self.name());
         self.wait_for_session(runner)?;
         self.sets = steps::settings_before(self.migration, unfinished.done.unwrap_or(0));
         self.remove_leftovers(unfinished)?;
@@ -350,9 +349,8 @@ impl<'r> Current<'r> {
             self.locked.guard_pid()
         );
         let rows = self.locked.ask(&query, "looking for older transactions")?;
-        let version = self.migration.version.to_string();
         for holder in rows.iter().filter_map(|row| row.get("holder")) {
-            info!(version = version.as_str(); "{} may have to wait for {holder}", self.name());
+            info!(version:% = self.migration.version; "{} may have to wait for {holder}", self.name());
         }
         Ok(())
     }

@@ -138,16 +138,16 @@ fn record(
 fn tell(config: &Config, history: &History, files: &[&Migration], group: i64) {
     let width = apply::widest(files.iter().copied());
     for file in files {
-        let (version, name) = (file.version.to_string(), file.file_name.as_str());
+        let (version, name) = (file.version, file.file_name.as_str());
         let named = apply::named(file, width);
-        info!(version = version.as_str(), name, group; "recorded {named}");
+        info!(version:%, name, group; "recorded {named}");
         let mut begun = history.interrupted.iter();
         if let Some(begun) = begun.find(|it| it.version == file.version) {
-            warn!(version = version.as_str(); "{version}: an earlier run began it and did not finish it ({}); what that left, an INVALID index, say, stays as it is", begun.runner);
+            warn!(version:%; "{version}: an earlier run began it and did not finish it ({}); what that left, an INVALID index, say, stays as it is", begun.runner);
         }
         let own_tables = own_tables(config);
         for it in plan::obstructions_of_up_file(file, &own_tables, &mut BTreeSet::new()) {
-            warn!(version = version.as_str(); "it could not be run on a fresh database: {it}");
+            warn!(version:%; "it could not be run on a fresh database: {it}");
         }
     }
 }

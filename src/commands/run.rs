@@ -435,10 +435,8 @@ pub fn own_tables(config: &Config) -> Vec<&TableName> {
 pub fn report_up_to_date(plan: &Plan<'_>, migrations: &[Migration]) {
     warn_of_tolerated(plan);
     say_ahead(plan);
-    info!(
-        "the database is up to date: {}",
-        counted(migrations.len(), "migration")
-    );
+    let all = counted(migrations.len(), "migration");
+    info!("the database is up to date: {all}");
 }
 
 /// Warns, for whoever only reads, of a row of ours whose run died: nobody but bun minds it. A run that has just ended has
@@ -468,7 +466,7 @@ pub fn warn_of_enum_use(pending: &[&Migration], history: &History) {
     let mut taken = plan::known_versions(pending.iter().copied(), history);
     for migration in pending {
         if let Some(warning) = plan::split::enum_warning(migration, &mut taken) {
-            warn!(version = migration.version.to_string().as_str(); "{warning}");
+            warn!(version:% = migration.version; "{warning}");
         }
     }
 }
@@ -482,7 +480,7 @@ pub fn warn_of_foreign(history: &History) {
 
 pub fn warn_of_tolerated(plan: &Plan<'_>) {
     for divergence in &plan.tolerated {
-        warn!(version = divergence.version.to_string().as_str(); "{divergence} (MIGRATION_DIVERGENCE=warn)");
+        warn!(version:% = divergence.version; "{divergence} (MIGRATION_DIVERGENCE=warn)");
     }
 }
 
@@ -500,19 +498,14 @@ pub fn say_ahead(plan: &Plan<'_>) {
 /// [`Error::Files`] with every complaint.
 pub fn read_files(config: &Config) -> Result<Vec<Migration>, Error> {
     let migrations = files::read(&config.migrations_dir).map_err(Error::Files)?;
-    warn_of_odd_versions(&migrations);
-    Ok(migrations)
-}
-
-fn warn_of_odd_versions(migrations: &[Migration]) {
     let is_odd = |it: &&Migration| !it.version.is_date() && !it.version.is_counter();
     let odd: Vec<&Migration> = migrations.iter().filter(is_odd).collect();
     if let [first, others @ ..] = odd.as_slice() {
-        let version = first.version.to_string();
         let more = match others.len() {
             0 => String::new(),
             count => format!(" (nor are those of {})", counted(count, "other file")),
         };
-        warn!(version = version.as_str(); "{}: its digits are no date and time{more}", first.file_name);
+        warn!(version:% = first.version; "{}: its digits are no date and time{more}", first.file_name);
     }
+    Ok(migrations)
 }

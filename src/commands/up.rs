@@ -78,7 +78,7 @@ fn migrate(
     warn_of_tolerated(&plan);
     say_ahead(&plan);
     for version in &plan.out_of_order {
-        warn!(version = version.to_string().as_str(); "{version} is out-of-order: older than what is applied; it is applied now");
+        warn!(version:%; "{version} is out-of-order: older than what is applied; it is applied now");
     }
     warn_of_foreign(&held.history);
     warn_of_enum_use(&plan.pending, &held.history);

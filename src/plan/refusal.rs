@@ -107,63 +107,62 @@ impl fmt::Display for Obstruction {
 /// What is wrong, and what to do.
 impl fmt::Display for ObstacleKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (subject, words) = match self {
-            ObstacleKind::TransactionControl(command) => (
-                command as &str,
-                "cannot stand in a migration: each file is one transaction already; remove it",
-            ),
-            ObstacleKind::CopyFromStdin => (
-                "COPY … FROM STDIN",
-                "cannot stand in a migration: there is no input; use INSERT",
-            ),
-            ObstacleKind::CopyToStdout => (
-                "COPY … TO STDOUT",
-                "cannot stand in a migration: nobody reads the output; remove it",
-            ),
-            ObstacleKind::PsqlCommand(command) => (
-                command.as_str(),
-                "is a command of psql, not of the server; remove it, or write it in SQL",
-            ),
-            ObstacleKind::UnnamedConcurrentIndex => (
-                "CREATE INDEX CONCURRENTLY",
-                "needs a name, or it cannot be found again; for example <table>_<column>_idx",
-            ),
-            ObstacleKind::SetTransaction => (
-                "SET TRANSACTION",
+        let subject = match self {
+            ObstacleKind::TransactionControl(command) => command,
+            ObstacleKind::CopyFromStdin => "COPY … FROM STDIN",
+            ObstacleKind::CopyToStdout => "COPY … TO STDOUT",
+            ObstacleKind::UnnamedConcurrentIndex => "CREATE INDEX CONCURRENTLY",
+            ObstacleKind::SetTransaction => "SET TRANSACTION",
+            ObstacleKind::Template => "{{",
+            ObstacleKind::PsqlCommand(text)
+            | ObstacleKind::LateAnnotation(text)
+            | ObstacleKind::UnknownAnnotation(text)
+            | ObstacleKind::UnsupportedAnnotation(text)
+            | ObstacleKind::DownPart(text)
+            | ObstacleKind::OwnTable(text)
+            | ObstacleKind::Partitioned(_, text)
+            | ObstacleKind::SharedFile { command: text } => text,
+        };
+        let words = match self {
+            ObstacleKind::TransactionControl(_) => {
+                "cannot stand in a migration: each file is one transaction already; remove it"
+            }
+            ObstacleKind::CopyFromStdin => {
+                "cannot stand in a migration: there is no input; use INSERT"
+            }
+            ObstacleKind::CopyToStdout => {
+                "cannot stand in a migration: nobody reads the output; remove it"
+            }
+            ObstacleKind::PsqlCommand(_) => {
+                "is a command of psql, not of the server; remove it, or write it in SQL"
+            }
+            ObstacleKind::UnnamedConcurrentIndex => {
+                "needs a name, or it cannot be found again; for example <table>_<column>_idx"
+            }
+            ObstacleKind::SetTransaction => {
                 "cannot stand in a migration: the fence of the lock holds in a READ COMMITTED, READ WRITE transaction; \
-                 remove it",
-            ),
-            ObstacleKind::LateAnnotation(comment) => {
-                (comment.as_str(), "must stand before the first statement")
+                 remove it"
             }
-            ObstacleKind::UnknownAnnotation(comment) => (
-                comment.as_str(),
-                "is not understood: there is \"-- lockstep: no-transaction\"",
-            ),
-            ObstacleKind::UnsupportedAnnotation(comment) => (
-                comment.as_str(),
-                "asks for what Lockstep does not do: write the values into the file",
-            ),
-            ObstacleKind::DownPart(comment) => (
-                comment.as_str(),
+            ObstacleKind::LateAnnotation(_) => "must stand before the first statement",
+            ObstacleKind::UnknownAnnotation(_) => {
+                "is not understood: there is \"-- lockstep: no-transaction\""
+            }
+            ObstacleKind::UnsupportedAnnotation(_) => {
+                "asks for what Lockstep does not do: write the values into the file"
+            }
+            ObstacleKind::DownPart(_) => {
                 "begins another tool's way back, which would be run right behind the way there; move it to the \
-                 .down.sql file, or let `lockstep import` do so",
-            ),
-            ObstacleKind::Template => (
-                "{{",
-                "is a template's, which nothing fills in here; write the values into the file",
-            ),
-            ObstacleKind::OwnTable(table) => {
-                return write!(
-                    f,
-                    "{table} is a table of Lockstep's own, which a migration must not create or drop; leave it out of a dump \
-                     with pg_dump --exclude-table='{table}*'"
-                );
+                 .down.sql file, or let `lockstep import` do so"
             }
-            ObstacleKind::Partitioned(what, name) => (name.as_str(), of_partitioned(*what)),
-            ObstacleKind::SharedFile { command } => {
-                (command.as_str(), "cannot share a file: give each its own")
+            ObstacleKind::Template => {
+                "is a template's, which nothing fills in here; write the values into the file"
             }
+            ObstacleKind::OwnTable(table) => &format!(
+                "is a table of Lockstep's own, which a migration must not create or drop; leave it out of a dump with \
+                 pg_dump --exclude-table='{table}*'"
+            ),
+            ObstacleKind::Partitioned(what, _) => of_partitioned(*what),
+            ObstacleKind::SharedFile { .. } => "cannot share a file: give each its own",
         };
         // A comment, which is quoted.
         let quote = if subject.starts_with("--") { "\"" } else { "" };

@@ -15,16 +15,10 @@ use crate::sql::{self, Kind, Statement};
 #[derive(Debug, PartialEq, Eq)]
 pub struct Split {
     pub file: String,
-    pub parts: Vec<Part>,
+    /// Their names, and what each is to hold: the statements' commands, or how many there are.
+    pub parts: Vec<(String, String)>,
     /// A version that stands between the first part and the others, which so come behind it.
     pub behind: Option<Version>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub struct Part {
-    pub file_name: String,
-    /// What it is to hold: the statements' commands, or how many there are.
-    pub holds: String,
 }
 
 /// What to do with a file whose statements cannot all run in one transaction.
@@ -122,9 +116,9 @@ fn split(
     };
     let (versions, behind) = versions(migration.version, groups.len(), taken)?;
     taken.extend(&versions);
-    let part = |(number, (version, group)): (usize, (&Version, &&[Statement]))| Part {
-        file_name: name::of(*version, &format!("{name}_{}", number + 1), Direction::Up),
-        holds: holds(migration, group),
+    let part = |(number, (version, group)): (usize, (&Version, &&[Statement]))| {
+        let file_name = name::of(*version, &format!("{name}_{}", number + 1), Direction::Up);
+        (file_name, holds(migration, group))
     };
     Some(Split {
         file: migration.file_name.clone(),
@@ -168,8 +162,8 @@ fn holds(migration: &Migration, statements: &[Statement]) -> String {
 impl fmt::Display for Split {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "split {} into, in this order:", self.file)?;
-        for part in &self.parts {
-            write!(f, "\n    {}: {}", part.file_name, part.holds)?;
+        for (file_name, holds) in &self.parts {
+            write!(f, "\n    {file_name}: {holds}")?;
         }
         match self.behind {
             None => Ok(()),
@@ -244,13 +238,9 @@ mod tests {
             let found: Vec<String> = split
                 .into_iter()
                 .flat_map(|split| split.parts)
-                .map(|part| {
-                    let name = part
-                        .file_name
-                        .strip_suffix(".up.sql")
-                        .expect("an up file")
-                        .to_owned();
-                    format!("{name}: {}", part.holds)
+                .map(|(file_name, holds)| {
+                    let name = file_name.strip_suffix(".up.sql").expect("an up file");
+                    format!("{name}: {holds}")
                 })
                 .collect();
             assert_eq!(found, expected, "{others:?} {text}");

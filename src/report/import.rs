@@ -1,6 +1,5 @@
 //! What `import` did, and what is to be done next.
 
-use std::iter;
 use std::path::Path;
 
 use crate::files::Problem;
@@ -74,33 +73,26 @@ impl Report<'_> {
     fn next(&self) -> Vec<String> {
         let tools = &self.import.tools;
         let (whose, names) = (joined(tools, " or "), joined(history::names(tools), " or "));
-        let mut next = match self.history {
-            Known::NotAsked => vec![
-                format!(
-                    "on a database that {whose} has migrated, look in {names} for the newest version there,"
-                ),
-                "and record all up to its new name: lockstep baseline VERSION".to_owned(),
-                "(with DATABASE_URL set, `lockstep import` reads that table and names the version)"
-                    .to_owned(),
-            ],
-            Known::NoTable(database) => vec![format!(
-                "{database} has no table {names}: nothing was applied there by {whose}, or under another table's name; if nothing was: lockstep up"
-            )],
-            Known::Several(places) => {
-                let places = joined(places.iter().map(|it| &it.table), ", ");
-                vec![format!(
-                    "which of these tables counts is for you to say: {places}; then: lockstep baseline VERSION"
-                )]
-            }
+        let next = match self.history {
+            Known::NotAsked => format!(
+                "on a database that {whose} has migrated, look in {names} for the newest version there,\n\
+                 and record all up to its new name: lockstep baseline VERSION\n\
+                 (with DATABASE_URL set, `lockstep import` reads that table and names the version)"
+            ),
+            Known::NoTable(database) => format!(
+                "{database} has no table {names}: nothing was applied there by {whose}, or under another table's name; \
+                 if nothing was: lockstep up"
+            ),
+            Known::Several(places) => format!(
+                "which of these tables counts is for you to say: {}; then: lockstep baseline VERSION",
+                joined(places.iter().map(|it| &it.table), ", ")
+            ),
             Known::Read(Place { table, .. }, Verdict::Nothing) => {
-                vec![format!(
-                    "{table} records nothing that is applied: lockstep up"
-                )]
+                format!("{table} records nothing that is applied: lockstep up")
             }
             Known::Read(Place { table, .. }, Verdict::Doubt(doubts)) => {
-                let head = format!("{table} leaves a doubt, which is for you to settle:");
-                let doubts = doubts.iter().map(|doubt| format!("  {doubt}"));
-                iter::once(head).chain(doubts).collect()
+                let doubts: String = doubts.iter().map(|doubt| format!("\n  {doubt}")).collect();
+                format!("{table} leaves a doubt, which is for you to settle:{doubts}")
             }
             Known::Read(Place { table, .. }, Verdict::UpTo(version)) => {
                 let all = self.import.migrations.iter();
@@ -108,12 +100,10 @@ impl Report<'_> {
                     0 => "all of them are applied".to_owned(),
                     count => format!("all but the newest {count} are applied"),
                 };
-                vec![
-                    format!("as {table} says, {left}; record that:"),
-                    format!("lockstep baseline {version}"),
-                ]
+                format!("as {table} says, {left}; record that:\nlockstep baseline {version}")
             }
         };
+        let mut next: Vec<String> = next.lines().map(str::to_owned).collect();
         if !self.refused.is_empty() {
             let mend = "mend what is refused above, in the new files";
             next.insert(0, mend.to_owned());

@@ -168,30 +168,23 @@ impl Report<'_> {
         let by = record.runner.map(|it| format!(" by {it}"));
         let (at, by) = (at.unwrap_or_default(), by.unwrap_or_default());
         let started = format!("started{at}{by}");
-        let (what, runs, next) = match interrupted.rollback {
-            None => (
-                version.to_string(),
-                "runs",
-                "the next `lockstep up` looks at what it left, and finishes it".to_owned(),
-            ),
-            Some(_) => (
-                format!("the rollback of {version}"),
-                "is rolled back",
-                format!(
-                    "the next `lockstep down` finishes it, the next `lockstep up` brings {version} back"
-                ),
-            ),
+        let (what, runs) = match interrupted.rollback {
+            None => ("", "runs"),
+            Some(_) => ("the rollback of ", "is rolled back"),
         };
+        if self.is_running(version) {
+            return format!("{version} {runs} outside a transaction, {started}");
+        }
         let mut entries = self.entries.iter();
         let has_file = entries.any(|it| it.version == version && it.migration.is_some());
-        let gone = "its files are gone, and what it left stays until they are back";
-        let next: &str = if has_file { &next } else { gone };
-        match self.is_running(version) {
-            true => format!("{version} {runs} outside a transaction, {started}"),
-            false => {
-                format!("{what} was {started}, outside a transaction, and not finished: {next}")
-            }
-        }
+        let next = match interrupted.rollback {
+            _ if !has_file => "its files are gone, and what it left stays until they are back",
+            None => "the next `lockstep up` looks at what it left, and finishes it",
+            Some(_) => &format!(
+                "the next `lockstep down` finishes it, the next `lockstep up` brings {version} back"
+            ),
+        };
+        format!("{what}{version} was {started}, outside a transaction, and not finished: {next}")
     }
 
     /// Returns true if and only if the runner that has the lock is the one that started this version outside a
@@ -338,32 +331,23 @@ fn holder_lines(label: &'static str, what: &str, holder: &Holder) -> Vec<(&'stat
         holder.address.as_ref().map(|it| format!("from {it}")),
         since(&holder.since),
     ];
-    let mut lines = vec![(label, listed(parts))];
-    if holder.since.is_none() {
-        lines.push((
-            "",
-            "more of it is shown to members of pg_read_all_stats".to_owned(),
-        ));
-    }
-    let Some(work) = &holder.work else {
-        return lines;
-    };
+    let hidden = "more of it is shown to members of pg_read_all_stats";
+    let work = holder.work.clone().unwrap_or_default();
     let running = listed([
-        work.migration.clone(),
-        work.statement.as_ref().map(|it| format!("statement {it}")),
-        work.sql.clone(),
+        work.migration,
+        work.statement.map(|it| format!("statement {it}")),
+        work.sql,
         since(&work.since),
     ]);
-    if !running.is_empty() {
-        lines.push(("running", running));
-    }
-    if let Some(build) = &work.index_build {
-        lines.push(("progress", build.to_string()));
-    }
-    if let Some(blocker) = &work.waits_for {
-        lines.push(("blocked", format!("by {blocker}")));
-    }
-    lines
+    let lines = [
+        (label, Some(listed(parts))),
+        ("", holder.since.is_none().then(|| hidden.to_owned())),
+        ("running", Some(running).filter(|it| !it.is_empty())),
+        ("progress", work.index_build.map(|it| it.to_string())),
+        ("blocked", work.waits_for.map(|it| format!("by {it}"))),
+    ];
+    let told = lines.into_iter().map(|(label, text)| Some((label, text?)));
+    told.flatten().collect()
 }
 
 fn since(moment: &Option<String>) -> Option<String> {
@@ -372,22 +356,23 @@ fn since(moment: &Option<String>) -> Option<String> {
 }
 
 fn lock_json(lock: &LockState, seen: &Observation) -> Json {
-    let nobody: &[String] = &[];
-    let (state, holder, suspects) = match lock {
-        LockState::Free => ("free", None, nobody),
-        LockState::Held { holder } => ("held", Some(holder), nobody),
-        LockState::Bun {
-            suspects, waiting, ..
-        } => ("bun", waiting.as_ref(), suspects.as_slice()),
-        LockState::Stale { .. } => ("stale", None, nobody),
-        LockState::Elsewhere { .. } => ("elsewhere", None, nobody),
+    let (state, holder) = match lock {
+        LockState::Free => ("free", None),
+        LockState::Held { holder } => ("held", Some(holder)),
+        LockState::Bun { waiting, .. } => ("bun", waiting.as_ref()),
+        LockState::Stale { .. } => ("stale", None),
+        LockState::Elsewhere { .. } => ("elsewhere", None),
+    };
+    let suspects = match lock {
+        LockState::Bun { suspects, .. } => suspects.clone(),
+        _ => Vec::new(),
     };
     Json::Object(vec![
         ("state", state.into()),
         ("table", seen.locks.clone().into()),
         ("row_id", seen.lock_row.into()),
         ("holder", holder.map(holder_json).into()),
-        ("suspects", suspects.to_vec().into()),
+        ("suspects", suspects.into()),
     ])
 }
 

@@ -117,7 +117,7 @@ impl<'a> Watch<'a> {
             signals,
             running: None,
             ticked: Instant::now(),
-            reminder: Reminder::new(),
+            reminder: Reminder::default(),
             blocked: None,
             is_explained: false,
         };
@@ -350,31 +350,21 @@ impl Listener for Watch<'_> {
     }
 }
 
-/// When a statement that runs is to be told of.
-struct Reminder {
-    since: Option<Instant>,
-    due: Duration,
-}
+/// After what time the statement that began then is to be told of.
+#[derive(Default)]
+struct Reminder(Option<(Instant, Duration)>);
 
 impl Reminder {
-    fn new() -> Reminder {
-        Reminder {
-            since: None,
-            due: TOLD_AFTER,
-        }
-    }
-
     /// Returns true if and only if the statement that began at `since` and has run for `elapsed` is to be told of now.
     fn is_due(&mut self, since: Instant, elapsed: Duration) -> bool {
-        if self.since != Some(since) {
-            *self = Reminder::new();
-            self.since = Some(since);
-        }
-        let is_due = elapsed >= self.due;
+        let of_this = self.0.filter(|(of, _)| *of == since);
+        let mut due = of_this.map_or(TOLD_AFTER, |(_, due)| due);
+        let is_due = elapsed >= due;
         // A machine that slept does not make up for what it has missed.
-        while elapsed >= self.due {
-            self.due += self.due.min(LONGEST_SILENCE);
+        while elapsed >= due {
+            due += due.min(LONGEST_SILENCE);
         }
+        self.0 = Some((since, due));
         is_due
     }
 }
@@ -407,7 +397,7 @@ mod tests {
     #[test]
     fn a_long_statement_is_told_of_ever_more_rarely_down_to_once_a_minute() {
         let start = Instant::now();
-        let mut reminder = Reminder::new();
+        let mut reminder = Reminder::default();
         let told: Vec<u64> = (0..400)
             .filter(|at| reminder.is_due(start, secs(*at)))
             .collect();

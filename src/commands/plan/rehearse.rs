@@ -138,7 +138,7 @@ impl Rehearsal<'_> {
         let mut measured = Vec::new();
         for (number, migration) in plan.pending.iter().enumerate() {
             let (number, name) = (number + 1, migration.file_name.as_str());
-            info!(version = migration.version.to_string().as_str(), name, number, of; "{number}/{of} rehearsing {name}");
+            info!(version:% = migration.version, name, number, of; "{number}/{of} rehearsing {name}");
             measured.extend(self.file(migration)?);
         }
         Ok(measured)
