@@ -1,4 +1,4 @@
-//! Everything that can go wrong, by what it means, in named fields; and the words for it.
+//! Everything that can go wrong, by what it means; and the words for what is told in several places.
 //!
 //! An error says what failed, of what, why, and, if there is one right thing to do, what to do. Its number, and the word
 //! `error:` in front, are `main`'s business. Nothing here prints.
@@ -14,18 +14,24 @@ use log::kv::Value;
 use crate::config::Complaint;
 use crate::files::Problem;
 use crate::migration::{Direction, History, State, Version};
-use crate::plan::doubt::Doubt;
 use crate::plan::refusal::{Refusal, WayBack};
 use crate::signals::{Signal, Stopped};
-use crate::text::words::{counted, duration, joined};
+use crate::text::words::{below, counted, duration, joined};
 
 pub use failure::{Before, Failure, FailureOutcome};
 pub use sql::SqlError;
 
+/// What nobody tells apart but by its exit code is told in words where it is found; all else has fields.
 #[derive(Debug)]
 pub enum Error {
-    /// The command line is unusable.
-    Usage(String),
+    /// What was asked for cannot be done, now or later: the command line, say, or a version that there is not.
+    Unusable(String),
+    /// There is no connection, or not the one that is needed: the same may work in a while.
+    NoConnection(String),
+    /// Somebody else is at work, or has the lock.
+    NoLock(String),
+    /// History and files do not belong together.
+    Disagreement(String),
     /// The environment is unusable: every complaint at once.
     Environment(Vec<Complaint>),
     /// The migrations directory is unusable: every complaint at once.
@@ -40,36 +46,22 @@ pub enum Error {
         /// How long we waited for others to run them, if we did.
         waited: Option<Duration>,
     },
-    /// Nobody gets the command's answer: the disk that it was to go to is full, say.
-    Unanswered { cause: std::io::Error },
     /// The server answered, and will not have us, or cannot be used for this.
     Rejected {
         server: String,
         cause: String,
         hint: Option<String>,
     },
-    /// There is no connection of the kind that was asked for: a certificate that is not good, say. No try will change it.
-    CannotConnect { server: String, cause: String },
     /// The server did not accept us before the deadline.
     Unreachable {
         server: String,
         waited: Duration,
         cause: String,
     },
-    /// There was no second connection to be had before the deadline.
-    NoSecondConnection { waited: Duration, cause: String },
     /// The connection broke in the middle of something; what was committed is in the history.
     ConnectionLost { doing: String, cause: String },
-    /// The same in the middle of a `down`, which is not simply to be run again.
-    RollbackLost { doing: String, cause: String },
-    /// The server's answer is not what was asked for.
-    UnexpectedAnswer { doing: String },
-    /// The two connections reached different servers, or the guard is gone.
-    OtherServer,
     /// A statement of our own failed: nothing of the user's is to blame.
     Database { doing: String, cause: Box<SqlError> },
-    /// Another runner held the guard until the deadline.
-    RunnerWait { holder: String, waited: Duration },
     /// The lock is ours, and another session was at work on what a migration needs until the deadline.
     SessionWait {
         doing: String,
@@ -77,32 +69,6 @@ pub enum Error {
         waited: Duration,
         before: Before,
     },
-    /// A row of bun's stood in the locks table until the deadline.
-    BunRowWait { row: BunRow, waited: Duration },
-    /// `unlock` found a row whose owner lives.
-    Held {
-        locks: String,
-        id: i64,
-        holder: String,
-    },
-    /// `unlock` found a row of bun's, and was not told to remove it, or somebody is at work.
-    BunRow {
-        locks: String,
-        id: i64,
-        /// The record of what may never have run.
-        doubt: Option<Box<Doubt>>,
-        /// Who is at work; else the row may be removed.
-        busy: Vec<String>,
-        suspects: Vec<String>,
-    },
-    /// `unlock` was told to remove a row that is not there.
-    NoSuchRow {
-        locks: String,
-        id: i64,
-        present: Option<i64>,
-    },
-    /// Our row is gone from the locks table: somebody deleted it or took over.
-    LockLost { locks: String, token: i64 },
     /// A table, or whatever else a transaction needs, was locked until the deadline.
     TableWait {
         doing: String,
@@ -114,27 +80,8 @@ pub enum Error {
     },
     /// What is to be rolled back cannot be: every complaint at once.
     NoWayBack(WayBack),
-    /// A history elsewhere in the database holds versions of our files, and the name of ours leads to none.
-    HistoryElsewhere {
-        table: String,
-        search_path: String,
-        /// Qualified and quoted.
-        places: Vec<String>,
-    },
-    /// `baseline` was given a version that no file has; the nearest file.
-    NoSuchVersion { version: Version, nearest: String },
-    /// `baseline` was given a version that is older than what is recorded.
-    RecordedBeyond {
-        version: Version,
-        newer: Vec<Version>,
-    },
     /// A migration failed and was rolled back.
     Migration(Box<Failure>),
-    /// Pending files cannot be rehearsed, because they have to run outside a transaction, or after an earlier one's commit:
-    /// file, line and command.
-    CannotRehearse { statements: Vec<String> },
-    /// A runner is at work, or bun may be, and a rehearsal would get into its way.
-    RunnerAtWork { runner: String },
     /// A signal stopped us.
     Stopped { signal: Signal, doing: String },
 }
@@ -177,7 +124,6 @@ impl From<Stopped> for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Error::Unanswered { cause } => Some(cause),
             Error::Database { cause, .. } | Error::TableWait { cause, .. } => Some(&**cause),
             Error::Migration(failure) => Some(&failure.cause),
             _ => None,
@@ -210,12 +156,6 @@ impl Error {
             }
             Error::SessionWait { before, .. } => vec![before.field()],
             Error::Database { cause, .. } => vec![cause.field()],
-            Error::Pending { pending, .. } => vec![("pending", Value::from(pending.len()))],
-            Error::BunRowWait { row, .. } => vec![("id", Value::from(row.id))],
-            Error::Held { id, .. }
-            | Error::BunRow { id, .. }
-            | Error::NoSuchRow { id, .. }
-            | Error::LockLost { token: id, .. } => vec![("id", Value::from(*id))],
             _ => Vec::new(),
         }
     }
@@ -223,119 +163,66 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.words())
-    }
-}
-
-/// In pieces: each hands on what is not its own.
-impl Error {
-    fn words(&self) -> String {
         match self {
-            Error::Usage(problem) => problem.clone(),
+            Error::Unusable(words)
+            | Error::NoConnection(words)
+            | Error::NoLock(words)
+            | Error::Disagreement(words) => f.write_str(words),
             Error::Environment(complaints) => {
-                let what = "the environment cannot be used; nothing was changed";
-                what.to_owned() + &below(complaints)
+                let all = below(complaints);
+                write!(
+                    f,
+                    "the environment cannot be used; nothing was changed{all}"
+                )
             }
             Error::Files(problems) => {
-                let what = "the migration files cannot be used; nothing was changed";
-                what.to_owned() + &below(problems)
+                let all = below(problems);
+                write!(
+                    f,
+                    "the migration files cannot be used; nothing was changed{all}"
+                )
             }
-            Error::Unanswered { cause } => {
-                format!("the answer could not be written to stdout: {cause}")
-            }
-            Error::Stopped { signal, doing } => format!("stopped by {signal}: {doing}"),
-            Error::HistoryElsewhere {
-                table,
-                search_path,
-                places,
-            } => of_elsewhere(table, search_path, places),
-            Error::NoWayBack(why) => of_no_way_back(why),
-            Error::Refused(refusal) => of_refusal(refusal),
+            Error::Refused(refusal) => f.write_str(&of_refusal(refusal)),
             Error::Pending {
                 pending,
                 bun_row,
                 waited,
-            } => of_pending(pending, *waited) + &below(bun_row),
-            Error::Migration(failure) => failure.to_string(),
-            _ => self.of_server(),
-        }
-    }
-
-    /// What is wrong with the server, or the way to it.
-    fn of_server(&self) -> String {
-        match self {
+            } => write!(f, "{}{}", of_pending(pending, *waited), below(bun_row)),
             Error::Rejected {
                 server,
                 cause,
                 hint,
             } => {
-                let hint = hint.iter().map(|hint| format!("hint: {hint}"));
-                format!("the server refused: {server}: {cause}{}", below(hint))
-            }
-            Error::CannotConnect { server, cause } => {
-                format!("cannot connect to {server}: {cause}")
+                let hint = below(hint.iter().map(|hint| format!("hint: {hint}")));
+                write!(f, "the server refused: {server}: {cause}{hint}")
             }
             Error::Unreachable {
                 server,
                 waited,
                 cause,
-            } => format!(
-                "the database could not be reached within {}: {server}: {cause}",
-                duration(*waited)
-            ),
-            Error::NoSecondConnection { waited, cause } => format!(
-                "no second connection within {}: {cause}\n  \
-                 hint: run again; a pool must have two for a runner",
-                duration(*waited)
-            ),
-            Error::ConnectionLost { doing, cause } => format!(
+            } => {
+                let waited = duration(*waited);
+                write!(
+                    f,
+                    "the database could not be reached within {waited}: {server}: {cause}"
+                )
+            }
+            Error::ConnectionLost { doing, cause } => write!(
+                f,
                 "the connection was lost: {doing}: {cause}\n  \
                  hint: run again; what was committed is in the history, and nothing is half done"
             ),
-            Error::RollbackLost { doing, cause } => format!(
-                "the connection was lost: {doing}: {cause}\n  hint: look at the history before \
-                 you run it again: down counts from what is the newest then"
-            ),
-            Error::UnexpectedAnswer { doing } => format!(
-                "{doing}: the server's answer is not what was asked for\n  \
-                 hint: run again; nothing is half done"
-            ),
-            Error::OtherServer => "the two connections reached different servers, or the first \
-                was cut; nothing was begun\n  hint: run again; if it stays so, name one server"
-                .to_owned(),
-            Error::Database { doing, cause } => format!("{doing}: {cause}{}", cause.notes()),
-            _ => self.of_waiting(),
-        }
-    }
-
-    /// Who or what was in the way for too long.
-    fn of_waiting(&self) -> String {
-        match self {
-            Error::RunnerWait { holder, waited } => format!(
-                "another runner still holds the migration lock after {}: {holder}\n  \
-                 hint: run again; the lock is gone the moment its holder is",
-                duration(*waited)
-            ),
+            Error::Database { doing, cause } => write!(f, "{doing}: {cause}{}", cause.notes()),
             Error::SessionWait {
                 doing,
                 session,
                 waited,
                 before,
-            } => format!(
+            } => write!(
+                f,
                 "{doing}: gave up after {} of waiting for {session}\n  \
                  not run; {before}; run again when that session is done",
                 duration(*waited)
-            ),
-            Error::BunRowWait { row, waited } => format!(
-                "bun's lock is still there after {}: {row}\n  \
-                 hint: run again if a bun process is at work; if you know that none is: lockstep unlock {}",
-                duration(*waited),
-                row.id
-            ),
-            Error::LockLost { locks, token } => format!(
-                "the migration lock was lost: row {token} is gone from {locks}: somebody deleted \
-                 it, or another runner took over\n  nothing ran without the lock; what was \
-                 committed before stays\n  hint: run again"
             ),
             Error::TableWait {
                 doing,
@@ -346,73 +233,19 @@ impl Error {
             } => {
                 let (waited, notes) = (duration(*waited), cause.notes());
                 let blockers = below(blockers.iter().map(|it| format!("blocked by {it}")));
-                let stays = match before.map(|it| (it, it.direction)) {
-                    None => "nothing was changed".to_owned(),
-                    Some((before, Direction::Up)) => format!("rolled back; {before}"),
-                    Some((before, Direction::Down)) => format!("not rolled back; {before}"),
-                };
-                format!(
-                    "{doing}: gave up after {waited} of tries: {cause}{notes}{blockers}\n  {stays}; run again"
-                )
+                write!(
+                    f,
+                    "{doing}: gave up after {waited} of tries: {cause}{notes}{blockers}\n  "
+                )?;
+                match before.map(|it| (it, it.direction)) {
+                    None => write!(f, "nothing was changed; run again"),
+                    Some((it, Direction::Up)) => write!(f, "rolled back; {it}; run again"),
+                    Some((it, Direction::Down)) => write!(f, "not rolled back; {it}; run again"),
+                }
             }
-            Error::RunnerAtWork { runner } => format!(
-                "a rehearsal would get into the way of another runner: {runner}\n  \
-                 hint: run again when it is done"
-            ),
-            _ => self.of_wish(),
-        }
-    }
-
-    /// Why a command cannot do what it was asked for.
-    fn of_wish(&self) -> String {
-        match self {
-            Error::Held { locks, id, holder } => {
-                format!("row {id} of {locks} is a living runner's, and stays: {holder}")
-            }
-            Error::BunRow {
-                locks, id, busy, ..
-            } if !busy.is_empty() => format!(
-                "row {id} of {locks} {IS_BUNS}; it stays while these are at work:{}\n  \
-                 hint: end them, or when they are done: lockstep unlock {id}",
-                below(busy)
-            ),
-            Error::BunRow {
-                locks,
-                id,
-                doubt,
-                suspects,
-                ..
-            } => {
-                let nobody = "no session of another program is connected to this database now";
-                let owners = match suspects.is_empty() {
-                    true => below([nobody]),
-                    false => below(suspects.iter().map(|it| format!("its owner may be {it}"))),
-                };
-                let doubt = below(doubt.iter().map(|it| format!("{RECORDS_FIRST}: {it}")));
-                format!(
-                    "row {id} of {locks} {IS_BUNS}{owners}{doubt}\n  \
-                     hint: if you know that no bun process is at work: lockstep unlock {id}"
-                )
-            }
-            Error::NoSuchRow { locks, id, present } => {
-                let present = present.map(|present| format!("; its row is {present}"));
-                let present = present.unwrap_or_default();
-                format!("there is no row {id} in {locks}{present}")
-            }
-            Error::NoSuchVersion { version, nearest } => format!(
-                "no file has the version {version}; nothing was changed; the nearest is {nearest}"
-            ),
-            Error::RecordedBeyond { version, newer } => format!(
-                "the history is beyond {version} already; nothing was changed; newer and recorded: {}",
-                joined(newer, ", ")
-            ),
-            Error::CannotRehearse { statements } => format!(
-                "a rehearsal is one transaction, and what is pending does not fit into one; \
-                 nothing was changed{}",
-                below(statements)
-            ),
-            // All others stand above.
-            other => format!("{other:?}"),
+            Error::NoWayBack(why) => f.write_str(&of_no_way_back(why)),
+            Error::Migration(failure) => failure.fmt(f),
+            Error::Stopped { signal, doing } => write!(f, "stopped by {signal}: {doing}"),
         }
     }
 }
@@ -477,17 +310,6 @@ fn of_refusal(refusal: &Refusal) -> String {
     )
 }
 
-fn of_elsewhere(table: &str, search_path: &str, places: &[String]) -> String {
-    let found = places.join(", ");
-    let hint = |it| format!("hint: to go on with that one: MIGRATIONS_TABLE={it}");
-    format!(
-        "the history is lost sight of: the search_path leads to no {table}, and {found} holds \
-         versions of these files; nothing was changed\n  search_path: {search_path}{}\n  \
-         hint: for a history of its own: MIGRATIONS_TABLE=SCHEMA.{table}, with the schema to create it in",
-        below(places.iter().map(hint))
-    )
-}
-
 fn of_pending(pending: &[String], waited: Option<Duration>) -> String {
     let still = match waited {
         Some(waited) => format!("still pending after {}", duration(waited)),
@@ -503,7 +325,8 @@ fn of_pending(pending: &[String], waited: Option<Duration>) -> String {
 /// What is said of a row of bun's.
 pub const IS_BUNS: &str = "is bun's, whose owner may be alive or dead";
 
-const RECORDS_FIRST: &str = "bun records a migration before it runs it";
+/// Why its newest record may promise too much.
+pub const RECORDS_FIRST: &str = "bun records a migration before it runs it";
 
 impl BunRow {
     /// What the newest record means while bun has the lock.
@@ -520,12 +343,6 @@ impl fmt::Display for BunRow {
         let BunRow { id, locks, .. } = self;
         write!(f, "row {id} of {locks} {IS_BUNS}{}", below(self.doubt()))
     }
-}
-
-/// Each on a line of its own, below what was said before.
-fn below(lines: impl IntoIterator<Item = impl fmt::Display>) -> String {
-    let lines = lines.into_iter();
-    lines.map(|line| format!("\n  {line}")).collect()
 }
 
 /// The verb behind so many things.

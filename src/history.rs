@@ -28,6 +28,7 @@ use crate::server::wait::Wait;
 use crate::sql::Checksum;
 use crate::sql::quote::literal;
 use crate::sql::sqlstate;
+use crate::text::words::below;
 
 /// The tables as the server knows them: schema-qualified and quoted.
 #[derive(Clone)]
@@ -93,7 +94,7 @@ impl Observation {
     ///
     /// # Errors
     ///
-    /// [`Error::HistoryElsewhere`].
+    /// [`Error::Disagreement`].
     pub fn refuse_if_lost(&self, config: &Config, migrations: &[Migration]) -> Result<(), Error> {
         if self.history_table.is_some() {
             return Ok(());
@@ -103,14 +104,18 @@ impl Observation {
         let places = self.elsewhere.iter();
         let places = places.filter(|(_, names)| names.iter().any(is_file));
         let places: Vec<String> = places.map(|(place, _)| place.clone()).collect();
-        match places.is_empty() {
-            true => Ok(()),
-            false => Err(Error::HistoryElsewhere {
-                table: config.history_table.name.clone(),
-                search_path: self.search_path.clone(),
-                places,
-            }),
+        if places.is_empty() {
+            return Ok(());
         }
+        let (table, found) = (&config.history_table.name, places.join(", "));
+        let hint = |it| format!("hint: to go on with that one: MIGRATIONS_TABLE={it}");
+        Err(Error::Disagreement(format!(
+            "the history is lost sight of: the search_path leads to no {table}, and {found} holds \
+             versions of these files; nothing was changed\n  search_path: {}{}\n  \
+             hint: for a history of its own: MIGRATIONS_TABLE=SCHEMA.{table}, with the schema to create it in",
+            self.search_path,
+            below(places.iter().map(hint))
+        )))
     }
 
     /// The id of a row of ours whose owner is dead. On a standby nobody is seen.
@@ -146,7 +151,7 @@ impl Observe {
     ///
     /// [`Error::TableWait`] if somebody keeps a table locked against readers until the wait is over; it names who.
     /// [`Error::Rejected`] if the tables are another program's, or if rows may be hidden from our role: all would seem
-    /// pending. [`Error::UnexpectedAnswer`].
+    /// pending. [`Error::NoConnection`].
     pub fn read(
         &self,
         config: &Config,
@@ -253,7 +258,7 @@ impl Look {
     ///
     /// # Errors
     ///
-    /// [`Error::UnexpectedAnswer`] if it returned something else.
+    /// [`Error::NoConnection`] if it returned something else.
     fn observed(&self, answer: &Answer, doing: &str) -> Result<Observation, Error> {
         let observed = self.read(answer);
         observed.ok_or_else(|| Trouble::Unexpected.while_doing(doing))

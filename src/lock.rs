@@ -93,6 +93,7 @@ use crate::server::open;
 use crate::server::session::{Session, Trouble};
 use crate::server::settings::{self, Dialect, Settings, Span};
 use crate::server::wait::{Awaited, Wait};
+use crate::text::words::duration;
 
 pub use holder::{Holder, Stranger, Work, find as holder, strangers};
 
@@ -148,7 +149,7 @@ pub enum Acquired {
 ///
 /// # Errors
 ///
-/// [`Error::RunnerWait`], [`Error::BunRowWait`] or [`Error::TableWait`] at the deadline of
+/// [`Error::NoLock`] or [`Error::TableWait`] at the deadline of
 /// `MIGRATION_LOCK_WAIT_SECONDS`; what `settled` says; [`Error::Stopped`]; what the connections meet.
 pub fn acquire(
     config: &Config,
@@ -170,8 +171,11 @@ pub fn acquire(
         if wait.is_over() {
             let holder = holder::find(&mut guard, Some(&tables))?;
             let holder = holder.map_or("it has just ended".to_owned(), |it| it.to_string());
-            let waited = wait.elapsed();
-            return Err(Error::RunnerWait { holder, waited });
+            let waited = duration(wait.elapsed());
+            return Err(Error::NoLock(format!(
+                "another runner still holds the migration lock after {waited}: {holder}\n  \
+                 hint: run again; the lock is gone the moment its holder is"
+            )));
         }
         say_holder(&mut guard, &tables, wait)?;
         if holder_is_alone(&mut guard, &tables)? {
@@ -295,6 +299,15 @@ pub fn at_work(session: &mut Session, observation: &Observation) -> Result<Optio
     }
     let holder = holder::find(session, observation.tables.as_ref())?;
     Ok(holder.map(|it| it.to_string()))
+}
+
+/// The error for [`crate::sql::sqlstate::OTHER_SERVER`].
+fn other_server() -> Error {
+    Error::NoConnection(
+        "the two connections reached different servers, or the first was cut; nothing was begun\n  \
+         hint: run again; if it stays so, name one server"
+            .to_owned(),
+    )
 }
 
 impl Locked {
@@ -424,10 +437,12 @@ impl Locked {
 
     /// The error for [`crate::sql::sqlstate::LOCK_LOST`].
     pub fn lost(&self) -> Error {
-        Error::LockLost {
-            locks: self.tables.locks.clone(),
-            token: self.token,
-        }
+        let (token, locks) = (self.token, &self.tables.locks);
+        Error::NoLock(format!(
+            "the migration lock was lost: row {token} is gone from {locks}: somebody deleted \
+             it, or another runner took over\n  nothing ran without the lock; what was \
+             committed before stays\n  hint: run again"
+        ))
     }
 
     /// Gives the lock back. Every commit of this run is on disk afterwards, so only now is success to be reported.

@@ -60,7 +60,7 @@ fn main() -> ExitCode {
         },
     });
     let ended = command
-        .map_err(Error::Usage)
+        .map_err(Error::Unusable)
         .and_then(|command| run(command, &environment, signals))
         .and_then(tell);
     ended.unwrap_or_else(|error| {
@@ -75,7 +75,7 @@ fn run(
     signals: io::Result<Signals>,
 ) -> Result<Answer, Error> {
     let signals =
-        &signals.map_err(|error| Error::Usage(format!("signals cannot be handled: {error}")))?;
+        &signals.map_err(|error| Error::Unusable(format!("signals cannot be handled: {error}")))?;
     let context = &Context {
         environment,
         signals,
@@ -111,17 +111,17 @@ fn run(
 
 /// Prints the answer, and chooses the exit code.
 fn tell(answer: Answer) -> Result<ExitCode, Error> {
-    let unanswered = |cause| Error::Unanswered { cause };
+    let unanswered = |cause| format!("the answer could not be written to stdout: {cause}");
     let (text, found) = match answer {
         Answer::Logged => return Ok(ExitCode::SUCCESS),
         Answer::Asked(text) => {
-            print(&text).map_err(unanswered)?;
+            print(&text).map_err(|cause| Error::Unusable(unanswered(cause)))?;
             return Ok(ExitCode::SUCCESS);
         }
         Answer::Done(text) => (text, None),
         Answer::Found(text, error) => (text, Some(error)),
     };
-    let printed = print(&text).map_err(|cause| warn!("{}", unanswered(cause).brief()));
+    let printed = print(&text).map_err(|cause| warn!("{}", unanswered(cause)));
     match found {
         None => Ok(ExitCode::SUCCESS),
         Some(error) if printed.is_ok() => Ok(ExitCode::from(exit_code(&error))),
@@ -145,34 +145,13 @@ fn print(text: &str) -> io::Result<()> {
 fn exit_code(error: &Error) -> u8 {
     match error {
         Error::Migration(_) => 1,
-        Error::Usage(_)
-        | Error::Environment(_)
-        | Error::Files(_)
-        | Error::NoSuchRow { .. }
-        | Error::NoWayBack(WayBack::TooFew { .. })
-        | Error::NoSuchVersion { .. }
-        | Error::CannotRehearse { .. }
-        | Error::Unanswered { .. }
-        | Error::Rejected { .. }
-        | Error::CannotConnect { .. } => 2,
+        Error::Unusable(_) | Error::Environment(_) | Error::Files(_) | Error::Rejected { .. } => 2,
         Error::Database { cause, .. } => match cause.is_transient() {
             true => 3,
             false => 2,
         },
-        Error::Unreachable { .. }
-        | Error::NoSecondConnection { .. }
-        | Error::ConnectionLost { .. }
-        | Error::RollbackLost { .. }
-        | Error::UnexpectedAnswer { .. }
-        | Error::OtherServer => 3,
-        Error::RunnerWait { .. }
-        | Error::BunRowWait { .. }
-        | Error::Held { .. }
-        | Error::BunRow { .. }
-        | Error::LockLost { .. }
-        | Error::RunnerAtWork { .. }
-        | Error::SessionWait { .. }
-        | Error::TableWait { .. } => 4,
+        Error::NoConnection(_) | Error::Unreachable { .. } | Error::ConnectionLost { .. } => 3,
+        Error::NoLock(_) | Error::SessionWait { .. } | Error::TableWait { .. } => 4,
         Error::Refused(refusal) => match refusal.divergences.is_empty() {
             true => 2,
             false => 5,
@@ -183,9 +162,8 @@ fn exit_code(error: &Error) -> u8 {
                 false => 2,
             }
         }
-        Error::NoWayBack(WayBack::NewerApplied(_))
-        | Error::RecordedBeyond { .. }
-        | Error::HistoryElsewhere { .. } => 5,
+        Error::NoWayBack(WayBack::TooFew { .. }) => 2,
+        Error::NoWayBack(WayBack::NewerApplied(_)) | Error::Disagreement(_) => 5,
         Error::Pending { .. } => 6,
         Error::Stopped { signal, .. } => match signal {
             Signal::Interrupt => 130,

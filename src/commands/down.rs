@@ -40,7 +40,10 @@ pub fn run(context: &Context<'_>, which: Rollback) -> Result<Answer, Error> {
         (Some(held), Some(chosen)) => {
             let rolled_back = held.work(|held| roll_back(context, config, &chosen, files, held));
             let rolled_back = rolled_back.map_err(|error| match error {
-                Error::ConnectionLost { doing, cause } => Error::RollbackLost { doing, cause },
+                Error::ConnectionLost { doing, cause } => Error::NoConnection(format!(
+                    "the connection was lost: {doing}: {cause}\n  hint: look at the history before \
+                     you run it again: down counts from what is the newest then"
+                )),
                 error => error,
             })?;
             match rolled_back.as_slice() {

@@ -44,7 +44,7 @@ pub fn run(context: &Context<'_>, version: Version) -> Result<Answer, Error> {
 ///
 /// # Errors
 ///
-/// [`Error::RecordedBeyond`] if its group has a newer one.
+/// [`Error::Disagreement`] if its group has a newer one.
 fn forgettable(history: &History, version: Version) -> Result<Option<&Applied>, Error> {
     let Some(record) = history.record(version) else {
         return Ok(None);

@@ -10,7 +10,7 @@ use crate::files::new;
 pub fn run(context: &Context<'_>, wish: &str) -> Result<Answer, Error> {
     let directory = config::migrations_dir(context.environment).map_err(Error::Environment)?;
     let name = new::name_for(wish).ok_or_else(|| {
-        Error::Usage(format!(
+        Error::Unusable(format!(
             "unusable argument {wish:?} after \"new\": a NAME needs a letter or a digit (see `lockstep help new`)"
         ))
     })?;

@@ -30,7 +30,10 @@ pub fn run(context: &Context<'_>, format: Format, planning: Planning) -> Result<
     if planning == Planning::Rehearse && !plan.pending.is_empty() {
         refuse_what_cannot_be_written_to(&config, observation, "migrations are pending")?;
         if let Some(runner) = runner {
-            return Err(Error::RunnerAtWork { runner });
+            return Err(Error::NoLock(format!(
+                "a rehearsal would get into the way of another runner: {runner}\n  \
+                 hint: run again when it is done"
+            )));
         }
         shown.add_measurements(rehearse::run(&config, &mut first, &plan, &world)?);
     }

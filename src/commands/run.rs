@@ -24,7 +24,7 @@ use crate::server::settings::Settings;
 use crate::server::wait::{Awaited, Wait};
 use crate::signals::Signals;
 use crate::sql::Checksum;
-use crate::text::words::counted;
+use crate::text::words::{counted, duration, joined};
 
 /// How often we look whether a session is done, at most.
 const POLL: Duration = Duration::from_millis(250);
@@ -178,7 +178,7 @@ impl Held {
     ///
     /// # Errors
     ///
-    /// [`Error::Stopped`] before; [`Error::LockLost`]; [`Error::Database`] if it is refused; what the connection meets.
+    /// [`Error::Stopped`] before; [`Error::NoLock`]; [`Error::Database`] if it is refused; what the connection meets.
     pub fn write(
         &mut self,
         config: &Config,
@@ -210,21 +210,23 @@ pub fn no_such_version(migrations: &[Migration], version: Version) -> Error {
     let migrations = migrations.iter();
     let nearest = migrations.min_by_key(|it| it.version.distance(version));
     let nearest = nearest.map(|it| it.path.display().to_string());
-    Error::NoSuchVersion {
-        version,
-        nearest: nearest.unwrap_or_default(),
-    }
+    let nearest = nearest.unwrap_or_default();
+    Error::Unusable(format!(
+        "no file has the version {version}; nothing was changed; the nearest is {nearest}"
+    ))
 }
 
 /// Refuses a version that is older than these, which are recorded.
 pub fn refuse_beyond(version: Version, newer: impl Iterator<Item = Version>) -> Result<(), Error> {
     // A version may be recorded twice.
     let newer = newer.collect::<BTreeSet<Version>>();
-    let newer: Vec<Version> = newer.into_iter().collect();
-    match newer.is_empty() {
-        true => Ok(()),
-        false => Err(Error::RecordedBeyond { version, newer }),
+    if newer.is_empty() {
+        return Ok(());
     }
+    let newer = joined(newer, ", ");
+    Err(Error::Disagreement(format!(
+        "the history is beyond {version} already; nothing was changed; newer and recorded: {newer}"
+    )))
 }
 
 /// Says which server, database and user it is about, and what is to be done there.
@@ -334,9 +336,12 @@ fn attempt(
         }
         Acquired::NothingLeft => Ok(Some(Obtained::NothingLeft)),
         Acquired::NoConnection(cause) => {
-            let waited = patience.elapsed();
+            let waited = duration(patience.elapsed());
             let second = format!("a second connection: {cause}");
-            let error = Error::NoSecondConnection { waited, cause };
+            let error = Error::NoConnection(format!(
+                "no second connection within {waited}: {cause}\n  \
+                 hint: run again; a pool must have two for a runner"
+            ));
             not_yet(patience, second, error)
         }
         Acquired::SteppedAside => {

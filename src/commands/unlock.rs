@@ -11,7 +11,7 @@ use log::info;
 use super::run::{FirstLook, look, say_target};
 use super::{Answer, Context};
 use crate::config::{self, Config};
-use crate::error::Error;
+use crate::error::{Error, IS_BUNS, RECORDS_FIRST};
 use crate::files;
 use crate::lock::{self, Stranger, row};
 use crate::migration::{Applied, History, Migration};
@@ -21,7 +21,7 @@ use crate::server::session::{Session, Trouble};
 use crate::server::settings::{self, Settings};
 use crate::server::wait::Wait;
 use crate::text::terminal::paragraph;
-use crate::text::words::counted;
+use crate::text::words::{below, counted};
 
 /// How long an application's transaction lasts, at most.
 const SHORT_TRANSACTION: Duration = Duration::from_secs(2);
@@ -47,8 +47,8 @@ pub fn run(context: &Context<'_>, id: Option<i64>) -> Result<Answer, Error> {
 ///
 /// # Errors
 ///
-/// [`Error::Held`] if the owner lives; [`Error::BunRow`] if that is nobody's to know and no `id` is given;
-/// [`Error::NoSuchRow`] if `id` is given and there is none.
+/// [`Error::NoLock`] if the owner lives, or if that is nobody's to know and no `id` is given; [`Error::Unusable`] if `id`
+/// is given and there is none.
 fn unlock(
     config: &Config,
     mut first: FirstLook,
@@ -59,7 +59,11 @@ fn unlock(
     let locks = locks.unwrap_or_else(|| config.locks_table.setting.clone());
     let present = first.observation.lock_row;
     if let Some(id) = id.filter(|id| present != Some(*id)) {
-        return Err(Error::NoSuchRow { locks, id, present });
+        let present = present.map(|present| format!("; its row is {present}"));
+        let present = present.unwrap_or_default();
+        return Err(Error::Unusable(format!(
+            "there is no row {id} in {locks}{present}"
+        )));
     }
     let (session, seen, wait) = (&mut first.session, &first.observation, &mut first.wait);
     let Some(row) = present else {
@@ -86,13 +90,7 @@ fn unlock(
         false => None,
     };
     if id.is_none() || !busy.is_empty() {
-        return Err(Error::BunRow {
-            locks,
-            id: row,
-            doubt: doubt.map(Box::new),
-            busy,
-            suspects,
-        });
+        return Err(stays(&locks, row, &doubt, &busy, &suspects));
     }
     let count = counted(suspects.len(), "session");
     info!(
@@ -110,6 +108,33 @@ fn unlock(
     })
 }
 
+/// A row of bun's is not to be removed, or somebody is at work.
+fn stays(
+    locks: &str,
+    id: i64,
+    doubt: &Option<Doubt>,
+    busy: &[String],
+    suspects: &[String],
+) -> Error {
+    let row = format!("row {id} of {locks} {IS_BUNS}");
+    if !busy.is_empty() {
+        return Error::NoLock(format!(
+            "{row}; it stays while these are at work:{}\n  \
+             hint: end them, or when they are done: lockstep unlock {id}",
+            below(busy)
+        ));
+    }
+    let owners = match suspects {
+        [] => below(["no session of another program is connected to this database now"]),
+        suspects => below(suspects.iter().map(|it| format!("its owner may be {it}"))),
+    };
+    let doubt = below(doubt.iter().map(|it| format!("{RECORDS_FIRST}: {it}")));
+    Error::NoLock(format!(
+        "{row}{owners}{doubt}\n  \
+         hint: if you know that no bun process is at work: lockstep unlock {id}"
+    ))
+}
+
 /// Removes a row of ours if its owner is gone, which having the guard proves. Returns false if it has just gone.
 fn remove_ours(
     config: &Config,
@@ -124,8 +149,9 @@ fn remove_ours(
     };
     let removed = row::remove_dead(config, session, seen, tables, row, wait)?;
     if !removed && let Some(holder) = lock::at_work(session, seen)? {
-        let (locks, id) = (locks.to_owned(), row);
-        return Err(Error::Held { locks, id, holder });
+        return Err(Error::NoLock(format!(
+            "row {row} of {locks} is a living runner's, and stays: {holder}"
+        )));
     }
     Ok(removed)
 }

@@ -4,10 +4,10 @@ use std::fmt;
 
 use log::kv::Value;
 
-use super::{SqlError, below};
+use super::SqlError;
 use crate::migration::Direction;
 use crate::sql::place::{Place, Precision};
-use crate::text::words::counted;
+use crate::text::words::{below, counted};
 
 /// A migration that failed: where, and what became of it.
 #[derive(Debug)]

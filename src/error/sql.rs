@@ -5,8 +5,8 @@ use std::fmt;
 use log::kv::Value;
 use postgres::error::{DbError, ErrorPosition};
 
-use super::below;
 use crate::sql::sqlstate;
+use crate::text::words::below;
 
 /// What the server said of a statement, without the parts that speak of the server's own source code.
 #[derive(Clone, Debug, Default)]

@@ -7,7 +7,7 @@ use std::fmt;
 
 use postgres::error::DbError;
 
-use super::Locked;
+use super::{Locked, other_server};
 use crate::error::{Error, SqlError};
 use crate::history::guard::{self, WORK_KEY, key};
 use crate::history::record::{self, Entry, Started};
@@ -412,7 +412,7 @@ impl<'a> Fenced<'a> {
     ///
     /// # Errors
     ///
-    /// Like [`Fenced::commit`]; [`Error::OtherServer`].
+    /// Like [`Fenced::commit`]; [`other_server`].
     pub fn commit_to_run_alone(mut self, doing: &str, wait: &mut Wait) -> Result<Leave, Fault> {
         let not_held = guard::not_held(&self.locked.tables, self.locked.guard_pid);
         self.refuse_if(not_held, sqlstate::OTHER_SERVER);
@@ -530,7 +530,7 @@ impl Locked {
     fn fault(&self, cause: &DbError, ours: Option<&'static str>) -> Fault {
         match ours {
             Some(sqlstate::LOCK_LOST) => Fault::Error(self.lost()),
-            Some(sqlstate::OTHER_SERVER) => Fault::Error(Error::OtherServer),
+            Some(sqlstate::OTHER_SERVER) => Fault::Error(other_server()),
             Some(sqlstate::ALREADY_RECORDED | sqlstate::NO_LONGER_RECORDED) => Fault::DoneByOthers,
             Some(code) => Fault::Refused(Box::new(SqlError::ours(code, &self.tables.history))),
             None => Fault::Refused(Box::new(SqlError::from(cause))),

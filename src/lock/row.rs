@@ -6,7 +6,7 @@ use std::time::Duration;
 use log::debug;
 
 use super::holder::{self, Stranger};
-use super::{POLL, release_guard, try_guard};
+use super::{POLL, other_server, release_guard, try_guard};
 use crate::config::Config;
 use crate::error::{BunRow, Error};
 use crate::history::{Observation, PlainLook, Read, Tables, guard, tables};
@@ -18,6 +18,7 @@ use crate::server::settings::{Commit, Dialect, Settings};
 use crate::server::wait::Wait;
 use crate::sql::quote::{bare_or_quoted, literal};
 use crate::sql::sqlstate;
+use crate::text::words::duration;
 
 /// How long a takeover waits for an orphan's transaction before it says so and tries again.
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -88,7 +89,7 @@ impl Write {
     ///
     /// # Errors
     ///
-    /// [`Error::BunRowWait`] or [`Error::TableWait`] at the deadline; what the connection meets.
+    /// [`Error::NoLock`] or [`Error::TableWait`] at the deadline; what the connection meets.
     pub fn settle(
         &self,
         known: &History,
@@ -115,7 +116,7 @@ impl Write {
                 }
                 // The message raises nothing else.
                 Err(Trouble::Sql(error)) if guard::raised(&error, signature).is_some() => {
-                    return Err(Error::OtherServer);
+                    return Err(other_server());
                 }
                 // An orphan's transaction still has the row; it ends with it.
                 Err(trouble) => work.after_lock_timeout(trouble, doing, wait)?,
@@ -191,15 +192,18 @@ pub fn delete(
 ///
 /// # Errors
 ///
-/// [`Error::BunRowWait`] at the deadline.
+/// [`Error::NoLock`] at the deadline.
 pub fn wait_for_bun(row: Option<BunRow>, wait: &mut Wait) -> Result<(), Error> {
     // It may have gone between two statements; then it is only a matter of trying again.
     let Some(row) = row else {
         return wait.pause(POLL);
     };
     if wait.is_over() {
-        let waited = wait.elapsed();
-        return Err(Error::BunRowWait { row, waited });
+        let (waited, id) = (duration(wait.elapsed()), row.id);
+        return Err(Error::NoLock(format!(
+            "bun's lock is still there after {waited}: {row}\n  \
+             hint: run again if a bun process is at work; if you know that none is: lockstep unlock {id}"
+        )));
     }
     let (id, locks) = (row.id, row.locks);
     wait.say(|| {

@@ -436,10 +436,7 @@ fn unanswered(limit: Duration) -> String {
 }
 
 fn cannot_connect(server: &Server, cause: String) -> Error {
-    Error::CannotConnect {
-        server: server.description.clone(),
-        cause,
-    }
+    Error::Unusable(format!("cannot connect to {}: {cause}", server.description))
 }
 
 /// In the order in which they are to be tried.

@@ -189,7 +189,10 @@ impl Trouble {
             },
             Trouble::Lost(cause) => Error::ConnectionLost { doing, cause },
             Trouble::Stopped(signal) => Error::Stopped { signal, doing },
-            Trouble::Unexpected => Error::UnexpectedAnswer { doing },
+            Trouble::Unexpected => Error::NoConnection(format!(
+                "{doing}: the server's answer is not what was asked for\n  \
+                 hint: run again; nothing is half done"
+            )),
         }
     }
 }

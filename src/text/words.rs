@@ -27,6 +27,12 @@ pub fn listed<const N: usize>(parts: [Option<String>; N]) -> String {
     joined(parts.into_iter().flatten(), ", ")
 }
 
+/// Each on a line of its own, below what was said before.
+pub fn below(lines: impl IntoIterator<Item = impl Display>) -> String {
+    let lines = lines.into_iter();
+    lines.map(|line| format!("\n  {line}")).collect()
+}
+
 /// A duration as all that people see shows it: `7 ms`, `1.2 s`, `285 s`, `12 min 5 s`, `2 h 5 min`. Up to ten minutes it
 /// is seconds, as in the settings.
 pub fn duration(duration: Duration) -> String {

@@ -28,12 +28,13 @@ use crate::server::session::Trouble;
 use crate::server::settings::{self, Settings, Span};
 use crate::sql::place::{Place, Precision, offset};
 use crate::sql::{self, Kind, Statement, quote, sqlstate};
+use crate::text::words::below;
 
 /// What every statement of every pending file did, in order.
 ///
 /// # Errors
 ///
-/// [`Error::CannotRehearse`] before anything runs, if a file has to run outside a transaction; [`Error::Migration`] and
+/// [`Error::Unusable`] before anything runs, if a file has to run outside a transaction; [`Error::Migration`] and
 /// [`Error::TableWait`] as [`apply::run`].
 pub fn run(
     config: &Config,
@@ -89,8 +90,16 @@ fn refuse_what_runs_outside(plan: &Plan<'_>) -> Result<(), Error> {
     let statements: Vec<String> = outside.collect();
     match statements.is_empty() {
         true => Ok(()),
-        false => Err(Error::CannotRehearse { statements }),
+        false => Err(cannot_rehearse(&statements)),
     }
+}
+
+/// `statements` have to run outside a transaction, or after an earlier one's commit: file, line and command of each.
+fn cannot_rehearse(statements: &[String]) -> Error {
+    let statements = below(statements);
+    Error::Unusable(format!(
+        "a rehearsal is one transaction, and what is pending does not fit into one; nothing was changed{statements}"
+    ))
 }
 
 /// File, line and verb.
@@ -295,7 +304,7 @@ impl Rehearsal<'_> {
         };
         if let (Some(statement), Some(why)) = (statement, unfit) {
             let statements = vec![describe(migration, statement) + why];
-            return Error::CannotRehearse { statements };
+            return cannot_rehearse(&statements);
         }
         match cause.code().code() {
             sqlstate::LOCK_NOT_AVAILABLE
