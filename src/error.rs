@@ -15,7 +15,7 @@ use crate::config::Complaint;
 use crate::files::Problem;
 use crate::migration::{Direction, History, State, Version};
 use crate::plan::refusal::{Refusal, WayBack};
-use crate::signals::{Signal, Stopped};
+use crate::signals::Stopped;
 use crate::text::words::{below, counted, duration, joined};
 
 pub use failure::{Before, Failure, FailureOutcome};
@@ -59,9 +59,15 @@ pub enum Error {
         cause: String,
     },
     /// The connection broke in the middle of something; what was committed is in the history.
-    ConnectionLost { doing: String, cause: String },
+    ConnectionLost {
+        doing: String,
+        cause: String,
+    },
     /// A statement of our own failed: nothing of the user's is to blame.
-    Database { doing: String, cause: Box<SqlError> },
+    Database {
+        doing: String,
+        cause: Box<SqlError>,
+    },
     /// The lock is ours, and another session was at work on what a migration needs until the deadline.
     SessionWait {
         doing: String,
@@ -82,8 +88,7 @@ pub enum Error {
     NoWayBack(WayBack),
     /// A migration failed and was rolled back.
     Migration(Box<Failure>),
-    /// A signal stopped us.
-    Stopped { signal: Signal, doing: String },
+    Stopped(Stopped),
 }
 
 /// A row of bun's in the locks table.
@@ -114,10 +119,7 @@ impl From<WayBack> for Error {
 
 impl From<Stopped> for Error {
     fn from(it: Stopped) -> Error {
-        Error::Stopped {
-            signal: it.signal,
-            doing: it.doing,
-        }
+        Error::Stopped(it)
     }
 }
 
@@ -168,20 +170,8 @@ impl fmt::Display for Error {
             | Error::NoConnection(words)
             | Error::NoLock(words)
             | Error::Disagreement(words) => f.write_str(words),
-            Error::Environment(complaints) => {
-                let all = below(complaints);
-                write!(
-                    f,
-                    "the environment cannot be used; nothing was changed{all}"
-                )
-            }
-            Error::Files(problems) => {
-                let all = below(problems);
-                write!(
-                    f,
-                    "the migration files cannot be used; nothing was changed{all}"
-                )
-            }
+            Error::Environment(all) => write!(f, "the environment {UNUSABLE}{}", below(all)),
+            Error::Files(all) => write!(f, "the migration files {UNUSABLE}{}", below(all)),
             Error::Refused(refusal) => f.write_str(&of_refusal(refusal)),
             Error::Pending {
                 pending,
@@ -231,23 +221,30 @@ impl fmt::Display for Error {
                 waited,
                 before,
             } => {
-                let (waited, notes) = (duration(*waited), cause.notes());
-                let blockers = below(blockers.iter().map(|it| format!("blocked by {it}")));
                 write!(
                     f,
-                    "{doing}: gave up after {waited} of tries: {cause}{notes}{blockers}\n  "
+                    "{doing}: gave up after {} of tries: {cause}",
+                    duration(*waited)
                 )?;
-                match before.map(|it| (it, it.direction)) {
-                    None => write!(f, "nothing was changed; run again"),
-                    Some((it, Direction::Up)) => write!(f, "rolled back; {it}; run again"),
-                    Some((it, Direction::Down)) => write!(f, "not rolled back; {it}; run again"),
-                }
+                f.write_str(&of_table_wait(cause, blockers, *before))
             }
             Error::NoWayBack(why) => f.write_str(&of_no_way_back(why)),
             Error::Migration(failure) => failure.fmt(f),
-            Error::Stopped { signal, doing } => write!(f, "stopped by {signal}: {doing}"),
+            Error::Stopped(it) => write!(f, "stopped by {}: {}", it.signal, it.doing),
         }
     }
+}
+
+const UNUSABLE: &str = "cannot be used; nothing was changed";
+
+fn of_table_wait(cause: &SqlError, blockers: &[String], before: Option<Before>) -> String {
+    let blockers = below(blockers.iter().map(|it| format!("blocked by {it}")));
+    let stays = match before.map(|it| (it, it.direction)) {
+        None => "nothing was changed".to_owned(),
+        Some((before, Direction::Up)) => format!("rolled back; {before}"),
+        Some((before, Direction::Down)) => format!("not rolled back; {before}"),
+    };
+    format!("{}{blockers}\n  {stays}; run again", cause.notes())
 }
 
 fn of_no_way_back(why: &WayBack) -> String {

@@ -165,7 +165,7 @@ fn exit_code(error: &Error) -> u8 {
         Error::NoWayBack(WayBack::TooFew { .. }) => 2,
         Error::NoWayBack(WayBack::NewerApplied(_)) | Error::Disagreement(_) => 5,
         Error::Pending { .. } => 6,
-        Error::Stopped { signal, .. } => match signal {
+        Error::Stopped(stopped) => match stopped.signal {
             Signal::Interrupt => 130,
             Signal::Terminate => 143,
         },

@@ -61,7 +61,7 @@ fn tidy_up(config: &Config, first: &mut FirstLook) -> Result<(), Error> {
     match remove_dead(config, session, seen, tables, id, &mut once) {
         Ok(true) => info!("removed {row}"),
         Ok(false) => {}
-        Err(error @ Error::Stopped { .. }) => return Err(error),
+        Err(error @ Error::Stopped(_)) => return Err(error),
         Err(error) => warn!("{row}, stays: {}", error.brief()),
     }
     Ok(())

@@ -33,7 +33,7 @@ use super::tls::{self, Connector};
 use super::wait::Wait;
 use crate::error::{Error, SqlError};
 use crate::logging;
-use crate::signals::{Signal, Signals};
+use crate::signals::{Signal, Signals, Stopped};
 use crate::sql;
 use crate::sql::sqlstate;
 use crate::text::words::duration;
@@ -188,7 +188,7 @@ impl Trouble {
                 cause: Box::new(SqlError::from(&*error)),
             },
             Trouble::Lost(cause) => Error::ConnectionLost { doing, cause },
-            Trouble::Stopped(signal) => Error::Stopped { signal, doing },
+            Trouble::Stopped(signal) => Error::Stopped(Stopped { signal, doing }),
             Trouble::Unexpected => Error::NoConnection(format!(
                 "{doing}: the server's answer is not what was asked for\n  \
                  hint: run again; nothing is half done"
