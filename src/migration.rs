@@ -3,7 +3,15 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+use time::{Date, Duration, Month, Time, UtcDateTime};
+
 use crate::sql::{Checksum, Script};
+
+/// How a moment becomes a version.
+const DIGITS: &[BorrowedFormatItem<'_>] =
+    format_description!("[year][month][day][hour][minute][second]");
 
 /// A migration's version: the 14 digits its file name begins with, as `date '+%Y%m%d%H%M%S'` prints them.
 ///
@@ -55,22 +63,27 @@ impl Version {
         self.number.abs_diff(other.number)
     }
 
+    /// The version of a moment; none beyond the year 9999.
+    pub fn at(moment: UtcDateTime) -> Option<Version> {
+        Version::parse(&moment.format(DIGITS).ok()?)
+    }
+
     /// Returns true if and only if the digits are a date and time of the Gregorian calendar.
     pub fn is_date(self) -> bool {
-        let field =
-            |from: u32, digits: u32| (self.number / 10u64.pow(from) % 10u64.pow(digits)) as u32;
-        let (year, month, day) = (field(10, 4), field(8, 2), field(6, 2));
-        let leap =
-            year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-        let days = match month {
-            4 | 6 | 9 | 11 => 30,
-            2 if leap => 29,
-            2 => 28,
-            1..=12 => 31,
-            _ => 0,
+        self.moment().is_some()
+    }
+
+    fn moment(self) -> Option<UtcDateTime> {
+        let field = |place: u32| (self.number / 10u64.pow(place) % 100) as u8;
+        let year = i32::try_from(self.number / 10u64.pow(10)).ok()?;
+        let date = Date::from_calendar_date(year, Month::try_from(field(8)).ok()?, field(6));
+        // `date` prints a leap second as 60; here it is the second before it.
+        let second = match field(0) {
+            60 => 59,
+            second => second,
         };
-        // `date` prints a leap second as 60.
-        (1..=days).contains(&day) && field(4, 2) < 24 && field(2, 2) < 60 && field(0, 2) <= 60
+        let time = Time::from_hms(field(4), field(2), second);
+        Some(UtcDateTime::new(date.ok()?, time.ok()?))
     }
 
     /// Returns true if and only if it is a small number, or seconds since 1970, which zeros have filled up: no date of this
@@ -81,21 +94,10 @@ impl Version {
 
     /// The next version: of a date, one second later; of other digits, the next number. None after the last.
     pub fn next(self) -> Option<Version> {
-        let after = |number: u64| (number < 100_000_000_000_000).then_some(Version::of(number));
-        if !self.is_date() {
-            return after(self.number + 1);
+        match self.moment() {
+            Some(moment) => Version::at(moment.checked_add(Duration::SECOND)?),
+            None => Some(Version::of(self.number + 1)).filter(|it| it.number < 100_000_000_000_000),
         }
-        // Each unit's place, and what it begins with: where a unit is full, the next larger one counts on.
-        [(0, 0), (2, 0), (4, 0), (6, 1), (8, 1), (10, 0)]
-            .into_iter()
-            .scan(0, |rest, (place, first)| {
-                let unit = 10u64.pow(place);
-                let candidate = self.number / unit * unit + unit + *rest;
-                *rest += first * unit;
-                Some(candidate)
-            })
-            .filter_map(after)
-            .find(|it| it.is_date() && it.number % 100 < 60)
     }
 }
 

@@ -10,9 +10,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use time::OffsetDateTime;
-use time::format_description::BorrowedFormatItem;
-use time::macros::format_description;
+use time::UtcDateTime;
 
 use super::walk::Walk;
 use super::{Problem, name, refuse, unreadable};
@@ -122,14 +120,9 @@ fn following(
     }
 }
 
-/// How a moment in UTC becomes a version.
-pub const DIGITS: &[BorrowedFormatItem<'_>] =
-    format_description!("[year][month][day][hour][minute][second]");
-
 fn now() -> Version {
-    let digits = OffsetDateTime::now_utc().format(DIGITS).unwrap_or_default();
     // A clock beyond the year 9999 is as good as none: then the newest file decides.
-    Version::parse(&digits).unwrap_or(Version::FIRST)
+    Version::at(UtcDateTime::now()).unwrap_or(Version::FIRST)
 }
 
 /// Writes a file that must not be there yet; leaves none if it cannot.

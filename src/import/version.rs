@@ -6,7 +6,6 @@
 use time::UtcDateTime;
 
 use super::layout::Source;
-use crate::files::new::DIGITS;
 use crate::migration::Version;
 
 /// The version of each source, in their order; none of what cannot be told in 14 digits.
@@ -65,8 +64,7 @@ fn since_1970(seconds: u64) -> Option<Version> {
     if !(1_000_000_000..4_102_444_800).contains(&seconds) {
         return None;
     }
-    let moment = UtcDateTime::from_unix_timestamp(seconds.try_into().ok()?).ok()?;
-    Version::parse(&moment.format(DIGITS).ok()?)
+    Version::at(UtcDateTime::from_unix_timestamp(seconds.try_into().ok()?).ok()?)
 }
 
 /// Versions of several numbers: each number gets as many places as the longest at its place needs, two at least.
