@@ -74,13 +74,7 @@ pub(super) fn recognise<'a>(
     let settings: Vec<&Found> = (found.iter())
         .filter(|it| !name::is_sql(&it.path))
         .collect();
-    let pairs = paired(shape, named)?.into_iter();
-    let sources = pairs.map(|(up, down)| Source {
-        wants_no_transaction: says_no_transaction(up.found, &settings),
-        up,
-        down,
-    });
-    Ok((tools, sources.collect()))
+    Ok((tools, paired(shape, named, &settings)?))
 }
 
 /// Sorts the files by the shape of their names. Those below the top are nobody's, for tools that do not look there.
@@ -265,7 +259,8 @@ fn by_comments(named: &[Named<'_>], left: &[Problem]) -> Result<Vec<Tool>, Vec<P
 fn paired<'a>(
     shape: Shape,
     named: Vec<Named<'a>>,
-) -> Result<Vec<(Named<'a>, Option<&'a Found>)>, Vec<Problem>> {
+    settings: &[&Found],
+) -> Result<Vec<Source<'a>>, Vec<Problem>> {
     let (mut ups, mut downs): (Vec<_>, Vec<_>) = named.into_iter().partition(|it| it.is_up);
     if shape == Shape::Letters && ups.is_empty() {
         // refinery's, which have no order among themselves.
@@ -273,9 +268,13 @@ fn paired<'a>(
     }
     let with_down = |up: Named<'a>| {
         let at = downs.iter().position(|it| it.number == up.number);
-        (up, at.map(|at| downs.remove(at).found))
+        Source {
+            wants_no_transaction: says_no_transaction(up.found, settings),
+            down: at.map(|at| downs.remove(at).found),
+            up,
+        }
     };
-    let pairs = ups.into_iter().map(with_down).collect();
+    let sources = ups.into_iter().map(with_down).collect();
     let problem = match shape {
         Shape::Letters => {
             "no V file has its version: if it is refinery's migration without an order, give it a V and a number; if it is Flyway's undo script, take it away"
@@ -283,7 +282,7 @@ fn paired<'a>(
         _ => "a way down without its way up, or a second one: take it away",
     };
     refuse(downs.iter().map(|it| Problem::new(&it.found.path, problem)))?;
-    Ok(pairs)
+    Ok(sources)
 }
 
 /// The numbers of a version; zeros at the end count for nothing, as with Flyway. What is too large for a number is so for a

@@ -8,18 +8,14 @@ use std::iter;
 use super::layout::Source;
 use super::{Part, Tool};
 use crate::files::import::Found;
+use crate::migration::Direction;
 use crate::sql;
 
 /// What a line says to one of the tools.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Mark {
-    /// `bare`: without a transaction.
-    Up {
-        bare: bool,
-    },
-    Down {
-        bare: bool,
-    },
+    /// A way begins; `true`: without a transaction.
+    Begins(Direction, bool),
     WithoutTransaction,
     Substitution,
 }
@@ -102,11 +98,11 @@ fn split(tool: Tool, text: &str) -> Result<(String, Option<String>), String> {
     let (mut bare_up, mut bare_down) = (false, false);
     for line in text.split_inclusive('\n') {
         match mark(tool, line) {
-            Some(Mark::Up { bare }) => {
+            Some(Mark::Begins(Direction::Up, bare)) => {
                 (is_down, has_up) = (false, true);
                 bare_up |= bare;
             }
-            Some(Mark::Down { bare }) => {
+            Some(Mark::Begins(Direction::Down, bare)) => {
                 is_down = true;
                 bare_down |= bare;
                 down.get_or_insert_default();
@@ -145,7 +141,7 @@ fn mark(tool: Tool, line: &str) -> Option<Mark> {
             directed(words, "migrate:up", "migrate:down", "transaction:false")
         }
         Tool::Tern => match line {
-            "---- create above / drop below ----" => Some(Mark::Down { bare: false }),
+            "---- create above / drop below ----" => Some(Mark::Begins(Direction::Down, false)),
             "---- tern: disable-tx ----" => Some(Mark::WithoutTransaction),
             _ => None,
         },
@@ -157,8 +153,8 @@ fn goose(line: &str) -> Option<Mark> {
     let comment = line.strip_prefix("--").filter(|it| it.contains("+goose"))?;
     let said = comment.replace("--", "").replacen("+goose", "", 1);
     match said.trim().to_ascii_lowercase().as_str() {
-        "up" => Some(Mark::Up { bare: false }),
-        "down" => Some(Mark::Down { bare: false }),
+        "up" => Some(Mark::Begins(Direction::Up, false)),
+        "down" => Some(Mark::Begins(Direction::Down, false)),
         "no transaction" => Some(Mark::WithoutTransaction),
         "envsub on" => Some(Mark::Substitution),
         _ => None,
@@ -169,12 +165,9 @@ fn goose(line: &str) -> Option<Mark> {
 fn directed(words: &str, up: &str, down: &str, bare: &str) -> Option<Mark> {
     let mut words = words.split_whitespace();
     let direction = words.next()?;
-    let bare = words.any(|word| word == bare);
-    match direction {
-        word if word == up => Some(Mark::Up { bare }),
-        word if word == down => Some(Mark::Down { bare }),
-        _ => None,
-    }
+    let ways = [(up, Direction::Up), (down, Direction::Down)];
+    let (_, way) = ways.into_iter().find(|(word, _)| *word == direction)?;
+    Some(Mark::Begins(way, words.any(|word| word == bare)))
 }
 
 /// The text with our marker, unless it holds one that we honour.
