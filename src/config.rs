@@ -32,7 +32,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::logging;
-use crate::text::terminal::{Layout, Paint};
+use crate::text::terminal::Layout;
 use values::shown;
 use variables::{Setting, Variable};
 
@@ -41,8 +41,7 @@ pub use places::Place;
 pub use server::{Server, Target};
 pub use table_name::TableName;
 
-/// Everything `up` needs to know.
-#[derive(Debug)]
+/// Everything `up` needs to know. Nothing that holds a secret can be printed: neither it nor its parts are `Debug`.
 pub struct Config {
     pub server: Server,
     pub migrations_dir: PathBuf,
@@ -265,10 +264,7 @@ impl Environment {
         Layout::Terminal {
             columns: wished.unwrap_or(columns),
             // See <https://no-color.org>.
-            paint: match self.get(&variables::NO_COLOR) {
-                None if !self.is_dumb() => Paint::Ansi,
-                _ => Paint::None,
-            },
+            has_colours: self.get(&variables::NO_COLOR).is_none() && !self.is_dumb(),
         }
     }
 

@@ -43,13 +43,7 @@ pub enum Format {
 /// Starts the log. A second call changes nothing.
 pub fn init(settings: Settings) {
     STARTED.get_or_init(Instant::now);
-    FORMAT.get_or_init(|| settings.format);
-    if let Layout::Terminal { columns, .. } = settings.layout
-        && settings.format == Format::Text
-        && settings.level >= LevelFilter::Info
-    {
-        live::allow(columns);
-    }
+    SETTINGS.get_or_init(|| settings);
     // The only error is that a logger is there already.
     let _ = builder(settings).try_init();
 }
@@ -61,11 +55,11 @@ pub fn running() -> Duration {
     STARTED.get_or_init(Instant::now).elapsed()
 }
 
-static FORMAT: OnceLock<Format> = OnceLock::new();
+static SETTINGS: OnceLock<Settings> = OnceLock::new();
 
 /// For whom the log is.
 pub fn format() -> Format {
-    FORMAT.get().copied().unwrap_or(Format::Text)
+    SETTINGS.get().map_or(Format::Text, |it| it.format)
 }
 
 /// How wide a column of the log's lines is that people see as this wide: programs need none.
@@ -229,11 +223,8 @@ fn text_line(record: &Record<'_>, head: &str, message: &str) -> String {
     let mut message = message.lines();
     let mut line = head.to_owned() + &visible(message.next().unwrap_or_default());
     let mut blocks = String::new();
-    let fields = match record.target() == QUERY {
-        true => fields(record),
-        false => Vec::new(),
-    };
-    for (key, value) in fields {
+    let fields = (record.target() == QUERY).then(|| fields(record));
+    for (key, value) in fields.into_iter().flatten() {
         match value {
             Json::Text(text) if text.trim_end().contains('\n') => {
                 let lines = indented(text.trim_end().lines(), "    ");

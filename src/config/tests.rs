@@ -1,11 +1,11 @@
 //! Every variable unset, empty and wrong; every complaint to the letter. What tests of the connection share.
 
-use super::values::secs;
 use super::*;
 use log::LevelFilter;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 impl Environment {
     /// These variables, on a machine without sockets where the user is called `tester` and has no home.
@@ -35,7 +35,7 @@ pub(super) fn loaded(variables: &[(&str, &str)]) -> Config {
 
 pub(super) fn refused(variables: &[(&str, &str)]) -> Vec<String> {
     match load(&Environment::of(variables)) {
-        Ok(config) => panic!("{variables:?}: {config:?}"),
+        Ok(_) => panic!("{variables:?} are taken"),
         Err(complaints) => complaints.iter().map(Complaint::to_string).collect(),
     }
 }
@@ -115,11 +115,11 @@ fn unset_and_empty_are_the_defaults() {
         assert_eq!(config.history_table.quoted(), "\"bun_migrations\"");
         assert_eq!(config.history_table.setting, "bun_migrations");
         assert_eq!(config.locks_table.quoted(), "\"bun_migration_locks\"");
-        assert_eq!(config.database_wait, secs(60));
-        assert_eq!(config.lock_wait, secs(300));
-        assert_eq!(config.migration_wait, secs(300));
-        assert_eq!(config.ddl_lock_timeout, secs(5));
-        assert_eq!(config.ddl_lock_retry, secs(120));
+        assert_eq!(config.database_wait, Duration::from_secs(60));
+        assert_eq!(config.lock_wait, Duration::from_secs(300));
+        assert_eq!(config.migration_wait, Duration::from_secs(300));
+        assert_eq!(config.ddl_lock_timeout, Duration::from_secs(5));
+        assert_eq!(config.ddl_lock_retry, Duration::from_secs(120));
         assert_eq!(config.statement_timeout, Duration::ZERO);
         assert_eq!(
             (config.order, config.divergence),
@@ -150,9 +150,9 @@ fn every_variable_is_heard() {
     assert_eq!(config.locks_table.quoted(), "\"meta\".\"Locks\"");
     assert_eq!(config.database_wait, Duration::ZERO);
     assert_eq!(config.lock_wait, Duration::from_millis(250));
-    assert_eq!(config.migration_wait, secs(1200));
+    assert_eq!(config.migration_wait, Duration::from_secs(1200));
     assert_eq!(config.ddl_lock_timeout, Duration::from_millis(1500));
-    assert_eq!(config.ddl_lock_retry, secs(7));
+    assert_eq!(config.ddl_lock_retry, Duration::from_secs(7));
     assert_eq!(config.statement_timeout, Duration::from_millis(1));
     assert_eq!(
         (config.order, config.divergence),
@@ -469,7 +469,9 @@ fn what_is_not_utf8_is_named_except_in_passwords() {
         "PGSSLCRL",
     ];
     for name in judged().filter(|name| !others.iter().any(|it| name.contains(it))) {
-        let complaints = load(&Environment::of(&[(name, bytes())])).expect_err(name);
+        let complaints = load(&Environment::of(&[(name, bytes())]))
+            .map(drop)
+            .expect_err(name);
         let told: Vec<String> = complaints.iter().map(Complaint::to_string).collect();
         assert_eq!(told, [format!("{name}: is not valid UTF-8")]);
     }
@@ -483,6 +485,7 @@ fn what_is_not_utf8_is_named_except_in_passwords() {
             "DATABASE_PASSWORD_FILE",
             OsString::from_vec(vec![b'/', 0xff])
         )]))
+        .map(drop)
         .expect_err("absent")[0]
             .to_string(),
         "DATABASE_PASSWORD_FILE: cannot read /\u{fffd}: No such file or directory (os error 2)"
@@ -509,16 +512,19 @@ fn the_switch_judges_nothing_else() {
 
 #[test]
 fn a_terminal_that_can_has_a_live_line_and_colours() {
-    let terminal = |columns, paint| Layout::Terminal { columns, paint };
+    let terminal = |columns, has_colours| Layout::Terminal {
+        columns,
+        has_colours,
+    };
     for (variables, screen) in [
-        (&[][..], terminal(80, Paint::Ansi)),
-        (&[("TERM", "xterm")], terminal(80, Paint::Ansi)),
+        (&[][..], terminal(80, true)),
+        (&[("TERM", "xterm")], terminal(80, true)),
         (&[("TERM", "dumb")], Layout::Plain),
-        (&[("NO_COLOR", "0")], terminal(80, Paint::None)),
-        (&[("NO_COLOR", "")], terminal(80, Paint::Ansi)),
-        (&[("COLUMNS", "132")], terminal(132, Paint::Ansi)),
-        (&[("COLUMNS", "0")], terminal(80, Paint::Ansi)),
-        (&[("COLUMNS", "wide")], terminal(80, Paint::Ansi)),
+        (&[("NO_COLOR", "0")], terminal(80, false)),
+        (&[("NO_COLOR", "")], terminal(80, true)),
+        (&[("COLUMNS", "132")], terminal(132, true)),
+        (&[("COLUMNS", "0")], terminal(80, true)),
+        (&[("COLUMNS", "wide")], terminal(80, true)),
     ] {
         for (stderr_columns, screen) in [(Some(80), screen), (None, Layout::Plain)] {
             let settings = logging(&Environment {
@@ -538,16 +544,19 @@ fn an_answer_is_laid_out_for_the_terminal_that_there_is() {
             ..Environment::of(variables)
         })
     };
-    let terminal = |columns, paint| Layout::Terminal { columns, paint };
+    let terminal = |columns, has_colours| Layout::Terminal {
+        columns,
+        has_colours,
+    };
     for (variables, expected) in [
-        (&[] as &[_], terminal(80, Paint::Ansi)),
-        (&[("COLUMNS", "132")], terminal(132, Paint::Ansi)),
-        (&[("COLUMNS", "0")], terminal(80, Paint::Ansi)),
-        (&[("COLUMNS", "wide")], terminal(80, Paint::Ansi)),
-        (&[("NO_COLOR", "0")], terminal(80, Paint::None)),
-        (&[("NO_COLOR", "")], terminal(80, Paint::Ansi)),
-        (&[("TERM", "dumb")], terminal(80, Paint::None)),
-        (&[("TERM", "xterm")], terminal(80, Paint::Ansi)),
+        (&[] as &[_], terminal(80, true)),
+        (&[("COLUMNS", "132")], terminal(132, true)),
+        (&[("COLUMNS", "0")], terminal(80, true)),
+        (&[("COLUMNS", "wide")], terminal(80, true)),
+        (&[("NO_COLOR", "0")], terminal(80, false)),
+        (&[("NO_COLOR", "")], terminal(80, true)),
+        (&[("TERM", "dumb")], terminal(80, false)),
+        (&[("TERM", "xterm")], terminal(80, true)),
     ] {
         assert_eq!(layout(variables, true), expected, "{variables:?}");
         assert_eq!(layout(variables, false), Layout::Plain, "{variables:?}");

@@ -5,12 +5,12 @@
 //! first, no two share a line.
 
 use std::io::{self, Write as _};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use log::LevelFilter;
+
+use super::{Format, SETTINGS};
 use crate::text::terminal::shortened;
-
-/// How wide a live line may be; 0 if the log has none.
-static COLUMNS: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether one may be on the screen.
 static DRAWN: AtomicBool = AtomicBool::new(false);
@@ -18,14 +18,11 @@ static DRAWN: AtomicBool = AtomicBool::new(false);
 /// To the line's beginning, and erase all of it.
 const ERASE: &str = "\r\x1b[K";
 
-/// Lets there be a live line of at most so many columns.
-pub(super) fn allow(columns: usize) {
-    COLUMNS.store(columns, Ordering::Relaxed);
-}
-
 /// How many columns a live line has, if the log goes to a terminal that can have one.
 pub fn columns() -> Option<usize> {
-    Some(COLUMNS.load(Ordering::Relaxed)).filter(|columns| *columns > 0)
+    let settings = SETTINGS.get()?;
+    let is_read = settings.format == Format::Text && settings.level >= LevelFilter::Info;
+    settings.layout.columns().filter(|_| is_read)
 }
 
 /// Draws the live line, over the one that is there.

@@ -1,7 +1,6 @@
 //! The formats, to the letter.
 
 use super::*;
-use crate::text::terminal::Paint;
 use log::Log;
 use std::sync::{Arc, Mutex};
 
@@ -276,7 +275,7 @@ fn levels_hold_for_our_records_and_neither_for_queries_nor_for_the_report() {
 
 #[test]
 fn a_terminal_gets_short_lines_and_a_colour_where_something_is_wrong() {
-    let shown = |target, level, message: &str, paint| {
+    let shown = |target, level, message: &str, has_colours| {
         let (columns, fields) = (24, [("k", Value::from(1))]);
         let record = |args| {
             let mut record = Record::builder();
@@ -288,7 +287,10 @@ fn a_terminal_gets_short_lines_and_a_colour_where_something_is_wrong() {
             terminal_text(
                 &record.build(),
                 message,
-                Layout::Terminal { columns, paint },
+                Layout::Terminal {
+                    columns,
+                    has_colours,
+                },
                 columns,
             )
         };
@@ -321,9 +323,9 @@ fn a_terminal_gets_short_lines_and_a_colour_where_something_is_wrong() {
             "\u{1b}[31merror:\u{1b}[0m x\n  12 | SELECT one, two,…\n     |        ^\n  hint: neither one nor\n    two\n",
         ),
     ] {
-        assert_eq!(shown(target, level, message, Paint::Ansi), expected);
+        assert_eq!(shown(target, level, message, true), expected);
         let plain = ["\u{1b}[33m", "\u{1b}[31m", "\u{1b}[0m"].iter();
         let plain = plain.fold(expected.to_owned(), |text, code| text.replace(code, ""));
-        assert_eq!(shown(target, level, message, Paint::None), plain);
+        assert_eq!(shown(target, level, message, false), plain);
     }
 }

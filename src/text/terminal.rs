@@ -15,15 +15,9 @@ pub enum Layout {
     Plain,
     Terminal {
         columns: usize,
-        paint: Paint,
+        /// Whether it is to have colours, those that every terminal has.
+        has_colours: bool,
     },
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Paint {
-    None,
-    /// The colours that every terminal has.
-    Ansi,
 }
 
 /// What a colour says.
@@ -51,7 +45,7 @@ impl Layout {
         };
         let is_plain = code.is_empty() || text.is_empty();
         match self {
-            Layout::Terminal { paint, .. } if paint == Paint::Ansi && !is_plain => {
+            Layout::Terminal { has_colours, .. } if has_colours && !is_plain => {
                 format!("\u{1b}[{code}m{text}\u{1b}[0m")
             }
             _ => text.to_owned(),
@@ -276,7 +270,7 @@ mod tests {
 
     const NARROW: Layout = Layout::Terminal {
         columns: 30,
-        paint: Paint::None,
+        has_colours: false,
     };
 
     fn table() -> Table {
@@ -322,7 +316,7 @@ id  name                    ms
     fn what_does_not_fit_at_all_is_left_out_from_the_right() {
         let text = table().text(Layout::Terminal {
             columns: 18,
-            paint: Paint::None,
+            has_colours: false,
         });
         assert!(text.starts_with("id  name\n1 "), "{text}");
         assert!(text.lines().all(|line| width(line) <= 18), "{text}");
@@ -330,14 +324,17 @@ id  name                    ms
 
     #[test]
     fn colours_do_not_count() {
-        let layout = |paint| Layout::Terminal { columns: 80, paint };
-        let painted = table().text(layout(Paint::Ansi));
+        let layout = |has_colours| Layout::Terminal {
+            columns: 80,
+            has_colours,
+        };
+        let painted = table().text(layout(true));
         assert!(painted.starts_with("\u{1b}[1mid\u{1b}[0m  \u{1b}[1mname\u{1b}[0m"));
         let mut plain = painted.replace("\u{1b}[0m", "");
         for code in ["1", "32"] {
             plain = plain.replace(&format!("\u{1b}[{code}m"), "");
         }
-        assert_eq!(plain, table().text(layout(Paint::None)));
+        assert_eq!(plain, table().text(layout(false)));
     }
 
     #[test]
