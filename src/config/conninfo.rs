@@ -10,6 +10,7 @@
 
 use super::foreign;
 use super::parameters::{self, SECRETS, Treatment};
+use super::places::host_and_rest;
 
 /// A parameter with its value, which may be any bytes where they came percent-encoded.
 pub(super) type Parameter = (&'static str, Vec<u8>);
@@ -157,7 +158,7 @@ fn parse_url(text: &str) -> Result<Parameters, String> {
         );
     }
     let (credentials, rest) = split_credentials(text)?;
-    let (hosts, rest) = split_before(rest, &['/', '?']);
+    let (hosts, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
 
     let mut found = Parameters::new(REMEDY);
@@ -216,12 +217,8 @@ fn split_credentials(text: &str) -> Result<(Option<&str>, &str), String> {
 fn split_hosts(text: &str) -> Result<(Vec<u8>, String), String> {
     let (mut hosts, mut ports): (Vec<Vec<u8>>, Vec<&str>) = (Vec::new(), Vec::new());
     for one in text.split(',') {
-        let (host, port) = match one.strip_prefix('[') {
-            Some(bracketed) => bracketed
-                .split_once(']')
-                .ok_or("the host's address has no closing bracket: write [::1]:5432")?,
-            None => split_before(one, &[':']),
-        };
+        let (host, port) = host_and_rest(one)
+            .ok_or("the host's address has no closing bracket: write [::1]:5432")?;
         if !port.is_empty() && !port.starts_with(':') {
             return Err(
                 "only a port, a path or a comma can follow a host's closing bracket".to_owned(),
@@ -234,11 +231,6 @@ fn split_hosts(text: &str) -> Result<(Vec<u8>, String), String> {
         ports.clear();
     }
     Ok((hosts.join(&b","[..]), ports.join(",")))
-}
-
-/// Splits before the first of the characters, or at the end.
-fn split_before<'a>(text: &'a str, characters: &[char]) -> (&'a str, &'a str) {
-    text.split_at(text.find(characters).unwrap_or(text.len()))
 }
 
 fn decoded(what: &str, text: &str) -> Result<Vec<u8>, String> {

@@ -63,16 +63,8 @@ fn has_semicolons(text: &str) -> bool {
         && (rest.trim().is_empty() || rest.contains('='))
 }
 
-/// The words that there are, and which of them was meant.
-pub(super) fn one_of(words: &[&str], given: &str) -> String {
-    let meant = meant(given);
-    let meant = words.iter().find(|it| **it == meant);
-    let meant = meant.map_or(String::new(), |it| format!("; did you mean {it}?"));
-    format!("one of {}{meant}", words.join(", "))
-}
-
 /// A word of ours for another client's, MySQL's or Node's mostly, or for one of ours in another spelling.
-fn meant(word: &str) -> String {
+pub(super) fn meant(word: &str) -> String {
     let word = word.trim().to_ascii_lowercase().replace('_', "-");
     let ours = match word.as_str() {
         "no-verify" | "skip-verify" | "insecure" | "true" | "on" | "1" | "yes" | "enable"

@@ -3,16 +3,8 @@
 use std::io;
 use std::path::Path;
 
+use super::places::Place;
 use super::tls::{Private, read_private};
-
-/// What a line must match. A connection may have several names, as a local one has its socket directory and
-/// `localhost`.
-pub(super) struct Wanted<'a> {
-    pub hosts: Vec<&'a str>,
-    pub port: u16,
-    pub database: &'a str,
-    pub user: &'a str,
-}
 
 /// Returns the file's text; none if it does not exist or may not be used, which the warning then tells.
 pub(super) fn read(path: &Path, warnings: &mut Vec<String>) -> Option<Vec<u8>> {
@@ -26,24 +18,25 @@ pub(super) fn read(path: &Path, warnings: &mut Vec<String>) -> Option<Vec<u8>> {
     read.ok()
 }
 
-/// Returns the password of the first line that matches.
-pub(super) fn find(file: &[u8], wanted: &Wanted<'_>) -> Option<Vec<u8>> {
-    file.split(|byte| *byte == b'\n')
-        .find_map(|line| password_of(line.strip_suffix(b"\r").unwrap_or(line), wanted))
-}
-
-fn password_of(line: &[u8], wanted: &Wanted<'_>) -> Option<Vec<u8>> {
-    let fields: Vec<Field> = Fields(line).take(5).collect();
-    let [host, port, database, user, (password, _)] = fields.as_slice() else {
-        return None;
-    };
-    let is = |(text, is_any): &Field, name: &str| *is_any || text == name.as_bytes();
-    let is_meant = wanted.hosts.iter().any(|name| is(host, name))
-        && is(port, &wanted.port.to_string())
-        && is(database, wanted.database)
-        && is(user, wanted.user);
-    let is_one = is_meant && !line.starts_with(b"#") && !password.is_empty();
-    is_one.then(|| password.clone())
+/// Returns the password of the first line that matches. A local connection has two names: its socket's directory and
+/// `localhost`.
+pub(super) fn find(file: &[u8], place: &Place, database: &str, user: &str) -> Option<Vec<u8>> {
+    let lines = file.split(|byte| *byte == b'\n');
+    lines
+        .map(|it| it.strip_suffix(b"\r").unwrap_or(it))
+        .find_map(|line| {
+            let fields: Vec<Field> = Fields(line).take(5).collect();
+            let [host, port, of_database, of_user, (password, _)] = fields.as_slice() else {
+                return None;
+            };
+            let is = |(text, is_any): &Field, name: &str| *is_any || text == name.as_bytes();
+            let is_meant = (is(host, &place.name) || place.is_socket() && is(host, "localhost"))
+                && is(port, &place.port.to_string())
+                && is(of_database, database)
+                && is(of_user, user);
+            let is_one = is_meant && !line.starts_with(b"#") && !password.is_empty();
+            is_one.then(|| password.clone())
+        })
 }
 
 /// A field's text, unescaped; and whether it is an asterisk alone, without a backslash.
@@ -79,14 +72,18 @@ impl Iterator for Fields<'_> {
 mod tests {
     use super::*;
 
+    fn place(name: &str, port: u16) -> Place {
+        Place {
+            name: name.to_owned(),
+            address: None,
+            port,
+            password: None,
+        }
+    }
+
     #[test]
     fn takes_the_first_line_that_matches() {
-        let wanted = Wanted {
-            hosts: vec!["db.example"],
-            port: 5432,
-            database: "app",
-            user: "me",
-        };
+        let place = place("db.example", 5432);
         let table: [(&str, Option<&str>); 24] = [
             ("db.example:5432:app:me:secret", Some("secret")),
             ("db.example:5432:app:me:secret\r\n", Some("secret")),
@@ -118,7 +115,7 @@ mod tests {
         ];
         for (file, password) in table {
             assert_eq!(
-                find(file.as_bytes(), &wanted).as_deref(),
+                find(file.as_bytes(), &place, "app", "me").as_deref(),
                 password.map(str::as_bytes),
                 "{file:?}"
             );
@@ -127,43 +124,21 @@ mod tests {
 
     #[test]
     fn a_colon_or_a_backslash_in_a_name_is_escaped() {
-        let wanted = Wanted {
-            hosts: vec!["::1"],
-            port: 1,
-            database: "a\\b",
-            user: "u:v",
-        };
+        let found = |file: &[u8]| find(file, &place("::1", 1), "a\\b", "u:v");
         assert_eq!(
-            find(b"\\:\\:1:1:a\\\\b:u\\:v:secret", &wanted).as_deref(),
+            found(b"\\:\\:1:1:a\\\\b:u\\:v:secret").as_deref(),
             Some(&b"secret"[..])
         );
-        assert_eq!(find(b"::1:1:a\\b:u:v:secret", &wanted), None);
+        assert_eq!(found(b"::1:1:a\\b:u:v:secret"), None);
     }
 
     #[test]
     fn a_local_connection_has_two_names() {
-        let wanted = Wanted {
-            hosts: vec!["/run/postgresql", "localhost"],
-            port: 5432,
-            database: "d",
-            user: "u",
-        };
-        assert_eq!(
-            find(
-                b"localhost:5432:d:u:one\n/run/postgresql:5432:d:u:two",
-                &wanted
-            )
-            .as_deref(),
-            Some(&b"one"[..])
-        );
-        assert_eq!(
-            find(
-                b"/run/postgresql:5432:d:u:two\nlocalhost:5432:d:u:one",
-                &wanted
-            )
-            .as_deref(),
-            Some(&b"two"[..])
-        );
-        assert_eq!(find(b"/tmp:5432:d:u:no", &wanted), None);
+        let found = |file: &[u8]| find(file, &place("/run/postgresql", 5432), "d", "u");
+        let socket_last = b"localhost:5432:d:u:one\n/run/postgresql:5432:d:u:two";
+        assert_eq!(found(socket_last).as_deref(), Some(&b"one"[..]));
+        let socket_first = b"/run/postgresql:5432:d:u:two\nlocalhost:5432:d:u:one";
+        assert_eq!(found(socket_first).as_deref(), Some(&b"two"[..]));
+        assert_eq!(found(b"/tmp:5432:d:u:no"), None);
     }
 }

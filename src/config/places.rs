@@ -37,13 +37,6 @@ impl fmt::Display for Place {
     }
 }
 
-/// Written by hand, so that nothing shows a secret.
-impl fmt::Debug for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
 /// Reads `host:port`, `host`, `[::1]:port`, an address, or a socket directory. Its text is not repeated: who took it
 /// for a URL may have put a password into it.
 pub(super) fn endpoint(text: &str) -> Result<(String, Option<u16>), String> {
@@ -53,24 +46,26 @@ pub(super) fn endpoint(text: &str) -> Result<(String, Option<u16>), String> {
             "is a URL, which belongs into DATABASE_URL: use {FORMS}"
         ));
     }
-    let whole = text.starts_with('/') || text.parse::<Ipv6Addr>().is_ok();
-    let (host, port) = match text.strip_prefix('[') {
-        _ if whole => (text, None),
-        Some(bracketed) => match bracketed.split_once(']') {
-            Some((host, "")) => (host, None),
-            Some((host, rest)) => (host, Some(rest.strip_prefix(':').unwrap_or_default())),
-            None => (text, None),
-        },
-        None => text
-            .split_once(':')
-            .map_or((text, None), |(host, port)| (host, Some(port))),
-    };
+    let is_whole = text.starts_with('/') || text.parse::<Ipv6Addr>().is_ok();
+    let split = host_and_rest(text).filter(|_| !is_whole);
+    let (host, rest) = split.unwrap_or((text, ""));
     if !is_host(host) || host.contains(',') {
         return Err(format!("is not {FORMS}"));
     }
-    let port = port
-        .map(|text| port_number(text).ok_or(format!("its port is not {PORT_NUMBER}: use {FORMS}")));
-    Ok((host.to_owned(), port.transpose()?))
+    if rest.is_empty() {
+        return Ok((host.to_owned(), None));
+    }
+    let port = rest.strip_prefix(':').and_then(port_number);
+    let problem = || format!("its port is not {PORT_NUMBER}: use {FORMS}");
+    Ok((host.to_owned(), Some(port.ok_or_else(problem)?)))
+}
+
+/// What stands before the port, without brackets, and what follows it; none if a bracket is not closed.
+pub(super) fn host_and_rest(text: &str) -> Option<(&str, &str)> {
+    match text.strip_prefix('[') {
+        Some(bracketed) => bracketed.split_once(']'),
+        None => Some(text.split_at(text.find(':').unwrap_or(text.len()))),
+    }
 }
 
 pub(super) const PORT_NUMBER: &str = "a number from 1 to 65535";

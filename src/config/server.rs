@@ -1,6 +1,5 @@
 //! Who the server is: what is given of each parameter, and libpq's defaults for the rest → [`Server`].
 
-use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -45,17 +44,6 @@ pub enum Target {
     Primary,
     Standby,
     PreferStandby,
-}
-
-/// Written by hand, so that nothing shows a secret.
-impl fmt::Debug for Server {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server")
-            .field("description", &self.description)
-            .field("application_name", &self.application_name)
-            .field("connect_timeout", &self.connect_timeout)
-            .finish_non_exhaustive()
-    }
 }
 
 impl Inquiry<'_> {
@@ -305,26 +293,14 @@ impl Resolution<'_, '_> {
     /// The one that is given is for all places; else each may have its own in the password file.
     fn passwords(&mut self, places: &mut [Place], database: &str, user: &str) {
         let given = self.given.get("password").map(|given| given.value.clone());
-        let file = match given {
-            Some(_) => None,
-            None => self.password_file(),
-        };
+        let path = self.file("passfile", ".pgpass");
+        let path = path.filter(|_| given.is_none());
+        let file = path.and_then(|it| pgpass::read(&it, &mut self.inquiry.warnings));
         for place in places {
-            let local = place.is_socket().then_some("localhost");
-            let wanted = pgpass::Wanted {
-                hosts: std::iter::once(place.name.as_str()).chain(local).collect(),
-                port: place.port,
-                database,
-                user,
-            };
-            let found = file.as_ref().and_then(|it| pgpass::find(it, &wanted));
+            let found = file.as_ref();
+            let found = found.and_then(|it| pgpass::find(it, place, database, user));
             place.password = given.clone().or(found);
         }
-    }
-
-    fn password_file(&mut self) -> Option<Vec<u8>> {
-        let path = self.file("passfile", ".pgpass")?;
-        pgpass::read(&path, &mut self.inquiry.warnings)
     }
 
     /// The file that the parameter names, or the default one.

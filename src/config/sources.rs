@@ -82,14 +82,13 @@ impl Inquiry<'_> {
         for problem in found.problems {
             self.complain(variable, problem);
         }
-        let mut layer = Layer::new();
-        for (key, value) in found.parameters {
-            let given = Given {
-                in_string: true,
-                ..Given::whole(variable, &value)
-            };
-            layer.insert(key, given);
-        }
+        let in_string = |value| Given {
+            variable,
+            in_string: true,
+            value,
+        };
+        let given = found.parameters.into_iter();
+        let mut layer: Layer = given.map(|(key, value)| (key, in_string(value))).collect();
         layer.retain(|_, it| !it.value.is_empty());
         Some(layer)
     }

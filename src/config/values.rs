@@ -5,7 +5,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::foreign;
-use crate::text::words::is_digits;
+use crate::text::words::{is_digits, joined};
 
 /// A value that can hold no secret, in quotes and on one line.
 pub(super) fn shown(value: &str) -> String {
@@ -33,13 +33,16 @@ pub(super) fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, St
     chosen(text, choices).map_err(|expected| format!("{} is not {expected}", shown(text)))
 }
 
-/// The choice of this name, or which there are.
+/// The choice of this name, or which there are, and which of them was meant.
 pub(super) fn chosen<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
-    let choice = choices.iter().find(|(name, _)| *name == text);
-    let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-    choice
-        .map(|(_, value)| *value)
-        .ok_or_else(|| foreign::one_of(&names, text))
+    let named = |name: &str| choices.iter().find(|(it, _)| *it == name);
+    named(text).map(|(_, value)| *value).ok_or_else(|| {
+        let names = joined(choices.iter().map(|(name, _)| name), ", ");
+        match named(&foreign::meant(text)) {
+            Some((meant, _)) => format!("one of {names}; did you mean {meant}?"),
+            None => format!("one of {names}"),
+        }
+    })
 }
 
 pub(super) fn level(text: &str) -> Result<LevelFilter, String> {
@@ -50,10 +53,6 @@ pub(super) fn level(text: &str) -> Result<LevelFilter, String> {
             shown(text)
         )
     })
-}
-
-pub(super) fn secs(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
 }
 
 /// A time that Lockstep itself waits: at most ten years, so that a deadline can always be computed.
@@ -80,7 +79,7 @@ fn seconds(text: &str, longest: Duration) -> Result<Duration, String> {
         let (fine, finer) = fraction.split_at(fraction.len().min(9));
         let nanos: u64 = format!("{fine:0<9}").parse().ok()?;
         let rest = u64::from(finer.bytes().any(|digit| digit != b'0'));
-        secs(whole.parse().ok()?)
+        Duration::from_secs(whole.parse().ok()?)
             .checked_add(Duration::from_nanos(nanos + rest))
             .filter(|value| *value <= longest)
     };
