@@ -170,8 +170,8 @@ impl fmt::Display for Error {
             | Error::NoConnection(words)
             | Error::NoLock(words)
             | Error::Disagreement(words) => f.write_str(words),
-            Error::Environment(all) => write!(f, "the environment {UNUSABLE}{}", below(all)),
-            Error::Files(all) => write!(f, "the migration files {UNUSABLE}{}", below(all)),
+            Error::Environment(all) => write!(f, "{BAD_ENVIRONMENT}{}", below(all)),
+            Error::Files(all) => write!(f, "{BAD_FILES}{}", below(all)),
             Error::Refused(refusal) => f.write_str(&of_refusal(refusal)),
             Error::Pending {
                 pending,
@@ -235,7 +235,8 @@ impl fmt::Display for Error {
     }
 }
 
-const UNUSABLE: &str = "cannot be used; nothing was changed";
+const BAD_ENVIRONMENT: &str = "the environment cannot be used; nothing was changed";
+const BAD_FILES: &str = "the migration files cannot be used; nothing was changed";
 
 fn of_table_wait(cause: &SqlError, blockers: &[String], before: Option<Before>) -> String {
     let blockers = below(blockers.iter().map(|it| format!("blocked by {it}")));

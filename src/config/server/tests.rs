@@ -8,7 +8,6 @@ use postgres::config::LoadBalanceHosts;
 use crate::config::tests::{Directory, described, loaded, password, refused, text};
 use crate::config::tls::{Mode, Roots, Tls};
 use crate::config::{Config, Environment, Place, Target, complaint, load, variables};
-use std::time::Duration;
 
 #[test]
 fn the_first_source_that_names_something_wins() {
