@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use log::kv::Value;
 
-use crate::config::Complaint;
+use crate::config::{Complaint, Server};
 use crate::files::Problem;
 use crate::migration::{Direction, History, State, Version};
 use crate::plan::refusal::{Refusal, WayBack};
@@ -45,12 +45,6 @@ pub enum Error {
         bun_row: Option<BunRow>,
         /// How long we waited for others to run them, if we did.
         waited: Option<Duration>,
-    },
-    /// The server answered, and will not have us, or cannot be used for this.
-    Rejected {
-        server: String,
-        cause: String,
-        hint: Option<String>,
     },
     /// The server did not accept us before the deadline.
     Unreachable {
@@ -134,6 +128,15 @@ impl std::error::Error for Error {
 }
 
 impl Error {
+    /// The server answered, and will not have us, or cannot be used for this.
+    pub fn rejected(server: &Server, cause: String, hint: Option<&str>) -> Error {
+        let (server, hint) = (&server.description, hint.map(|it| format!("hint: {it}")));
+        Error::Unusable(format!(
+            "the server refused: {server}: {cause}{}",
+            below(hint)
+        ))
+    }
+
     /// The error in one line, for warnings.
     pub fn brief(&self) -> String {
         let text = self.to_string();
@@ -178,14 +181,6 @@ impl fmt::Display for Error {
                 bun_row,
                 waited,
             } => write!(f, "{}{}", of_pending(pending, *waited), below(bun_row)),
-            Error::Rejected {
-                server,
-                cause,
-                hint,
-            } => {
-                let hint = below(hint.iter().map(|hint| format!("hint: {hint}")));
-                write!(f, "the server refused: {server}: {cause}{hint}")
-            }
             Error::Unreachable {
                 server,
                 waited,

@@ -150,7 +150,7 @@ impl Observe {
     /// # Errors
     ///
     /// [`Error::TableWait`] if somebody keeps a table locked against readers until the wait is over; it names who.
-    /// [`Error::Rejected`] if the tables are another program's, or if rows may be hidden from our role: all would seem
+    /// [`Error::rejected`] if the tables are another program's, or if rows may be hidden from our role: all would seem
     /// pending. [`Error::NoConnection`].
     pub fn read(
         &self,
@@ -186,11 +186,7 @@ impl Observe {
             ),
             (None, None) => return Ok((observed, answer)),
         };
-        Err(Error::Rejected {
-            server: config.server.description.clone(),
-            cause,
-            hint: Some(hint.to_owned()),
-        })
+        Err(Error::rejected(&config.server, cause, Some(hint)))
     }
 }
 

@@ -145,7 +145,7 @@ fn print(text: &str) -> io::Result<()> {
 fn exit_code(error: &Error) -> u8 {
     match error {
         Error::Migration(_) => 1,
-        Error::Unusable(_) | Error::Environment(_) | Error::Files(_) | Error::Rejected { .. } => 2,
+        Error::Unusable(_) | Error::Environment(_) | Error::Files(_) => 2,
         Error::Database { cause, .. } => match cause.is_transient() {
             true => 3,
             false => 2,

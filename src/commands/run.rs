@@ -164,7 +164,7 @@ impl Held {
     ///
     /// # Errors
     ///
-    /// [`Error::Rejected`]; what the connection meets.
+    /// [`Error::rejected`]; what the connection meets.
     pub fn refuse_unless_erasable(&mut self, config: &Config, why: &str) -> Result<(), Error> {
         let query = tables::lacks_to_erase(self.locked.tables());
         let doing = "asking for the rights on the history";
@@ -369,7 +369,8 @@ pub fn refuse_what_cannot_be_written_to(
 ) -> Result<(), Error> {
     if observation.in_recovery {
         let cause = format!("{why}, and this server is a standby, which cannot be written to");
-        return Err(rejected(config, cause, "point Lockstep at the primary"));
+        let hint = "point Lockstep at the primary";
+        return Err(Error::rejected(&config.server, cause, Some(hint)));
     }
     refuse_lack(config, why, &observation.user, observation.lacks.as_deref())
 }
@@ -379,15 +380,7 @@ fn refuse_lack(config: &Config, why: &str, user: &str, lacks: Option<&str>) -> R
     let Some(lacks) = lacks else { return Ok(()) };
     let cause = format!("{why}, and the role {user} lacks {lacks}");
     let hint = "grant what is lacking, or run as the tables' owner";
-    Err(rejected(config, cause, hint))
-}
-
-fn rejected(config: &Config, cause: String, hint: &str) -> Error {
-    Error::Rejected {
-        server: config.server.description.clone(),
-        cause,
-        hint: Some(hint.to_owned()),
-    }
+    Err(Error::rejected(&config.server, cause, Some(hint)))
 }
 
 /// Judges what was observed by whoever has waited for so long, if it did.

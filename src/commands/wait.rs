@@ -35,7 +35,7 @@ pub fn run(context: &Context<'_>) -> Result<Answer, Error> {
 ///
 /// # Errors
 ///
-/// At once what no waiting cures: [`Error::Refused`], [`Error::Rejected`], [`Error::Stopped`]. At the deadline of
+/// At once what no waiting cures: [`Error::Refused`], [`Error::rejected`], [`Error::Stopped`]. At the deadline of
 /// `MIGRATION_WAIT_SECONDS`: [`Error::Pending`]; [`Error::Unreachable`] if the server does not answer then;
 /// [`Error::TableWait`] if a table of ours is locked against readers; [`Error::Database`] if a right is lacking.
 fn wait<'a>(

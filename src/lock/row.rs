@@ -264,9 +264,6 @@ fn not_created(config: &Config, error: Error) -> Error {
             return Error::Database { doing, cause };
         }
     };
-    Error::Rejected {
-        server: config.server.description.clone(),
-        cause: format!("{doing}: {cause}"),
-        hint: Some(hint),
-    }
+    let cause = format!("{doing}: {cause}");
+    Error::rejected(&config.server, cause, Some(&hint))
 }

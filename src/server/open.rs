@@ -53,7 +53,7 @@ const SILENCE: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 ///
-/// [`Error::Unreachable`] at the deadline; [`Error::Rejected`] at once if trying again cannot help: credentials, a
+/// [`Error::Unreachable`] at the deadline; [`Error::rejected`] at once if trying again cannot help: credentials, a
 /// database that does not exist, no right; [`Error::Stopped`].
 pub fn open(
     server: &Server,
@@ -345,11 +345,9 @@ impl Round<'_> {
             // does not exist: a person has to act. All else may pass: shutting down, too many clients, and whatever a
             // pooler has to say.
             return match code.get(..2) {
-                Some("28" | "3D" | "42" | "22" | "0A" | "55") => Err(Error::Rejected {
-                    server: self.server.description.clone(),
-                    cause,
-                    hint,
-                }),
+                Some("28" | "3D" | "42" | "22" | "0A" | "55") => {
+                    Err(Error::rejected(self.server, cause, hint.as_deref()))
+                }
                 _ => Ok(Step::End(Err(cause))),
             };
         }

@@ -1,6 +1,5 @@
 //! What was asked for → rustls's configuration.
 
-use std::fmt;
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -173,17 +172,12 @@ impl Connector {
     }
 }
 
-/// Shows our certificate, if we have one, to whoever asks; also one that rustls would not read.
+/// Shows our certificate, if we have one, to whoever asks; also one that rustls would not read. A key's debug form shows
+/// its kind alone.
+#[derive(Debug)]
 struct Shown {
     identity: Option<Arc<CertifiedKey>>,
     witness: Arc<Witness>,
-}
-
-/// Written by hand, so that nothing shows a key.
-impl fmt::Debug for Shown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shown").finish_non_exhaustive()
-    }
 }
 
 impl ResolvesClientCert for Shown {
