@@ -30,7 +30,7 @@ use crate::history::Tables;
 use crate::history::record::Started;
 use crate::lock::Locked;
 use crate::lock::fence::{Expected, Failed, Fault, Fenced};
-use crate::logging::{self, Format};
+use crate::logging;
 use crate::migration::{Direction, History, Migration};
 use crate::plan;
 use crate::plan::doubt::{COLUMNS, Trial};
@@ -42,6 +42,7 @@ use crate::signals::Signals;
 use crate::sql::place::{Place, Precision};
 use crate::sql::quote::literal;
 use crate::sql::{self, Kind, Outside, sqlstate};
+use crate::text::Format;
 use crate::text::words::duration;
 
 /// How long a migration that met a locked table pauses before it is tried again, at most. Readers and writers that

@@ -11,6 +11,7 @@ use lexopt::Arg;
 
 use crate::migration::Version;
 use crate::plan::rollback::Rollback;
+use crate::text::Format;
 use crate::text::words::{is_digits, joined};
 
 /// What the user asked for.
@@ -49,13 +50,6 @@ pub enum UpTo {
     Version(Version),
     /// The newest file.
     Latest,
-}
-
-/// How a command's answer is written.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Format {
-    Text,
-    Json,
 }
 
 /// How `plan` finds out what would happen.

@@ -32,6 +32,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::logging;
+use crate::text::Format;
 use crate::text::terminal::Layout;
 use values::shown;
 use variables::{Setting, Variable};
@@ -142,7 +143,7 @@ pub fn service_logging(environment: &Environment) -> logging::Settings {
     let mut settings = logging(environment);
     let wanted = environment.value(&variables::LOG_FORMAT);
     if !wanted.is_ok_and(|it| it.is_some()) && !environment.has_terminal() {
-        settings.format = logging::Format::Json;
+        settings.format = Format::Json;
     }
     settings
 }

@@ -18,6 +18,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::sql::quote::clip;
+use crate::text::Format;
 use crate::text::json::{self, Json};
 use crate::text::terminal::{self, Layout, Tone, hanging, printable};
 
@@ -30,14 +31,6 @@ pub struct Settings {
     pub queries: bool,
     /// What text is shown on.
     pub layout: Layout,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Format {
-    /// For people: `time LEVEL message`, and on a terminal the message alone; the fields are for machines, but for those of the query log.
-    Text,
-    /// For machines: one object a line.
-    Json,
 }
 
 /// Starts the log. A second call changes nothing.

@@ -34,9 +34,10 @@ use crate::cli::Command;
 use crate::commands::{Answer, Context};
 use crate::config::Environment;
 use crate::error::Error;
-use crate::logging::{Format, Settings};
+use crate::logging::Settings;
 use crate::plan::refusal::{Objection, WayBack};
 use crate::signals::{Signal, Signals};
+use crate::text::Format;
 
 /// The exit code of a fault of our own: Rust's.
 const CRASHED: i32 = 101;

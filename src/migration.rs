@@ -23,10 +23,14 @@ pub struct Version {
 }
 
 impl Version {
-    pub const FIRST: Version = Version::of(0);
+    pub const FIRST: Version = Version {
+        number: 0,
+        digits: 14,
+    };
 
-    const fn of(number: u64) -> Version {
-        Version { number, digits: 14 }
+    /// The number with zeros in front; none if it has more digits.
+    pub fn padded(number: u64) -> Option<Version> {
+        Version::parse(&format!("{number:014}"))
     }
 
     /// Returns the version that `text` spells, if it is exactly 14 ASCII digits.
@@ -96,7 +100,7 @@ impl Version {
     pub fn next(self) -> Option<Version> {
         match self.moment() {
             Some(moment) => Version::at(moment.checked_add(Duration::SECOND)?),
-            None => Some(Version::of(self.number + 1)).filter(|it| it.number < 100_000_000_000_000),
+            None => Version::padded(self.number + 1),
         }
     }
 }
@@ -155,8 +159,7 @@ impl Migration {
 
     /// The text of the statement with this number, counted from 0.
     pub fn statement(&self, number: usize) -> Option<&str> {
-        let statement = self.script.statements.get(number)?;
-        Some(&self.text[statement.range()])
+        self.statements().nth(number)
     }
 
     /// The checksum of the first statements, of a file that runs outside a transaction; of the whole file, if there are none.

@@ -3,13 +3,13 @@
 
 use super::run::{judge, look, warn_of_dead_row, warn_of_enum_use, warn_of_tolerated};
 use super::{Answer, Context};
-use crate::cli::Format;
 use crate::config;
 use crate::error::Error;
 use crate::files;
 use crate::migration::Migration;
 use crate::plan;
 use crate::report::check::Report;
+use crate::text::Format;
 
 pub fn run(context: &Context<'_>, format: Format) -> Result<Answer, Error> {
     let config = context.readers_config()?;

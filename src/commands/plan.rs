@@ -6,12 +6,13 @@ use super::run::{look, plan_for, read_files, refuse_what_cannot_be_written_to};
 use super::run::{say_ahead, warn_of_enum_use, warn_of_tolerated};
 use super::{Answer, Context};
 use crate::apply::outside::partitioned;
-use crate::cli::{Format, Planning};
+use crate::cli::Planning;
 use crate::config;
 use crate::error::Error;
 use crate::impact::catalog;
 use crate::lock;
 use crate::report;
+use crate::text::Format;
 
 pub fn run(context: &Context<'_>, format: Format, planning: Planning) -> Result<Answer, Error> {
     let config = context.config()?;

@@ -3,13 +3,13 @@
 
 use super::run::own_tables;
 use super::{Answer, Context};
-use crate::cli::Format;
 use crate::config;
 use crate::error::Error;
 use crate::files;
 use crate::lock::state;
 use crate::plan;
 use crate::report::status::Report;
+use crate::text::Format;
 
 pub fn run(context: &Context<'_>, format: Format) -> Result<Answer, Error> {
     let config = context.readers_config()?;

@@ -1,6 +1,7 @@
 //! libpq's password file: `host:port:database:user:password` a line (PostgreSQL manual, "The Password File").
 
 use std::io;
+use std::iter;
 use std::path::Path;
 
 use super::places::Place;
@@ -25,7 +26,9 @@ pub(super) fn find(file: &[u8], place: &Place, database: &str, user: &str) -> Op
     lines
         .map(|it| it.strip_suffix(b"\r").unwrap_or(it))
         .find_map(|line| {
-            let fields: Vec<Field> = Fields(line).take(5).collect();
+            let mut rest = line;
+            let fields = iter::from_fn(|| take_field(&mut rest));
+            let fields: Vec<Field> = fields.take(5).collect();
             let [host, port, of_database, of_user, (password, _)] = fields.as_slice() else {
                 return None;
             };
@@ -42,30 +45,23 @@ pub(super) fn find(file: &[u8], place: &Place, database: &str, user: &str) -> Op
 /// A field's text, unescaped; and whether it is an asterisk alone, without a backslash.
 type Field = (Vec<u8>, bool);
 
-/// What is left of a line.
-struct Fields<'a>(&'a [u8]);
-
-impl Iterator for Fields<'_> {
-    type Item = Field;
-
-    /// The field up to the next colon that has no backslash before it.
-    fn next(&mut self) -> Option<Field> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let mut text = Vec::new();
-        let mut rest = self.0.iter();
-        while let Some(&byte) = rest.next() {
-            match byte {
-                b':' => break,
-                b'\\' => text.push(*rest.next().unwrap_or(&b'\\')),
-                byte => text.push(byte),
-            }
-        }
-        let is_any = self.0.starts_with(b"*") && text == b"*";
-        self.0 = rest.as_slice();
-        Some((text, is_any))
+/// Takes the field off the line that ends at the next colon without a backslash before it.
+fn take_field(line: &mut &[u8]) -> Option<Field> {
+    if line.is_empty() {
+        return None;
     }
+    let mut text = Vec::new();
+    let mut rest = line.iter();
+    while let Some(&byte) = rest.next() {
+        match byte {
+            b':' => break,
+            b'\\' => text.push(*rest.next().unwrap_or(&b'\\')),
+            byte => text.push(byte),
+        }
+    }
+    let is_any = line.starts_with(b"*") && text == b"*";
+    *line = rest.as_slice();
+    Some((text, is_any))
 }
 
 #[cfg(test)]

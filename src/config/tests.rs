@@ -100,7 +100,7 @@ fn unset_and_empty_are_the_defaults() {
         let settings = logging(&environment);
         let default = logging::Settings {
             level: LevelFilter::Info,
-            format: logging::Format::Text,
+            format: Format::Text,
             queries: false,
             layout: Layout::Plain,
         };
@@ -572,7 +572,7 @@ fn logging_has_defaults_where_a_value_is_unusable() {
             ..Environment::of(variables)
         }
     };
-    let (text, json) = (logging::Format::Text, logging::Format::Json);
+    let (text, json) = (Format::Text, Format::Json);
     for (variables, terminal, command, service) in [
         (&[][..], true, text, text),
         (&[], false, text, json),

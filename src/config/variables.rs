@@ -11,7 +11,7 @@ use super::places::endpoint;
 use super::table_name::{LONGEST_IDENTIFIER, TableName};
 use super::values::{boolean, choice, level, server_timeout, wait};
 use super::{DivergencePolicy, Order};
-use crate::logging::Format;
+use crate::text::Format;
 
 /// What is said of a variable.
 pub struct Variable {

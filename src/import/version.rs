@@ -14,7 +14,7 @@ pub fn versions(sources: &[Source<'_>]) -> Vec<Option<Version>> {
         return dotted(sources);
     }
     let padded: Vec<_> = (sources.iter())
-        .map(|source| padded(source.up.number[0]))
+        .map(|source| Version::padded(source.up.number[0]))
         .collect();
     let moments: Vec<_> = (sources.iter().zip(&padded))
         .map(|(source, padded)| moment(&source.up.digits).or(*padded))
@@ -31,11 +31,6 @@ fn keeps_order(sources: &[Source<'_>], versions: &[Option<Version>]) -> bool {
     let mut pairs: Vec<_> = numbers.zip(versions).collect();
     pairs.sort();
     versions.iter().all(Option::is_some) && pairs.is_sorted_by_key(|(_, version)| *version)
-}
-
-/// Zeros in front.
-fn padded(number: u64) -> Option<Version> {
-    Version::parse(&format!("{number:014}"))
 }
 
 /// The moment that the digits tell, as a version.
@@ -83,7 +78,7 @@ fn dotted(sources: &[Source<'_>]) -> Vec<Option<Version>> {
             let number = number.get(place).unwrap_or(&0);
             format!("{number:0width$}")
         });
-        let version = padded(digits.collect::<String>().parse().ok()?);
+        let version = Version::padded(digits.collect::<String>().parse().ok()?);
         version.filter(|it| Some(*it) < oldest_moment)
     };
     numbers().map(version).collect()

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use log::LevelFilter;
 
-use super::{Format, SETTINGS};
+use super::SETTINGS;
+use crate::text::Format;
 use crate::text::terminal::shortened;
 
 /// Whether one may be on the screen.
