@@ -233,7 +233,7 @@ impl Reader<'_> {
             "lock" => self.lock_table(words),
             "truncate" => self.truncate(words),
             verb @ ("create" | "alter" | "drop") => self.define(verb, words),
-            "vacuum" if words.has("full") || words.clone().options().get("full") == Some(true) => {
+            "vacuum" if words.has("full") || words.clone().options().get("full") == Some(&true) => {
                 self.rewrites_each(words, "pg_repack, or VACUUM without FULL");
             }
             "cluster" => self.rewrites_each(words, "pg_repack"),

@@ -24,7 +24,7 @@ pub use self::refusal::{Divergence, Obstruction};
 use crate::config::{DivergencePolicy, Order, TableName};
 use crate::migration::{Applied, History, Migration, State, Version};
 use crate::sql::place::{Place, Precision};
-use crate::sql::{self, ObstacleKind};
+use crate::sql::{self, Annotation, ObstacleKind};
 
 /// What `up` has to do.
 pub struct Plan<'a> {
@@ -251,7 +251,7 @@ pub fn obstructions_of_up_file(
 ) -> Vec<Obstruction> {
     let mut found: Vec<Obstruction> = obstructions(migration).collect();
     if let Some((offset, comment)) = migration.script.down_part.as_deref() {
-        let kind = ObstacleKind::DownPart(comment.clone());
+        let kind = ObstacleKind::Annotation(Annotation::Down, comment.clone());
         found.push(obstruction(migration, *offset, kind));
     }
     let statements = (migration.script.statements.iter()).zip(migration.statements());

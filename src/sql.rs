@@ -32,6 +32,7 @@ pub mod sqlstate;
 mod statements;
 mod verb;
 
+pub use annotations::Annotation;
 pub use body::{Inside, place_in_body};
 pub use checksum::Checksum;
 pub use cursor::{Cursor, Parts, identifiers};

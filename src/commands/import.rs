@@ -40,10 +40,7 @@ pub fn run(context: &Context<'_>, from: &Path) -> Result<Answer, Error> {
         Some(config) => read_history(config, &import, context.signals)?,
     };
     context.signals.check("nothing was written")?;
-    let to = match import.is_ours {
-        true => from,
-        false => &to,
-    };
+    let to = if import.is_ours { from } else { &to };
     if !import.is_ours {
         let files = import.migrations.iter().flat_map(Brought::files);
         let files: Vec<(String, &str)> = files.collect();

@@ -5,7 +5,7 @@ use std::fmt;
 use super::split::Remedy;
 use crate::files::Problem;
 use crate::migration::{State, Version};
-use crate::sql::{ObstacleKind, Partitioned};
+use crate::sql::{Annotation, ObstacleKind, Partitioned};
 
 /// Every reason not to run what is pending.
 #[derive(Debug)]
@@ -115,10 +115,7 @@ impl fmt::Display for ObstacleKind {
             ObstacleKind::SetTransaction => "SET TRANSACTION",
             ObstacleKind::Template => "{{",
             ObstacleKind::PsqlCommand(text)
-            | ObstacleKind::LateAnnotation(text)
-            | ObstacleKind::UnknownAnnotation(text)
-            | ObstacleKind::UnsupportedAnnotation(text)
-            | ObstacleKind::DownPart(text)
+            | ObstacleKind::Annotation(_, text)
             | ObstacleKind::OwnTable(text)
             | ObstacleKind::Partitioned(_, text)
             | ObstacleKind::SharedFile { command: text } => text,
@@ -143,17 +140,7 @@ impl fmt::Display for ObstacleKind {
                 "cannot stand in a migration: the fence of the lock holds in a READ COMMITTED, READ WRITE transaction; \
                  remove it"
             }
-            ObstacleKind::LateAnnotation(_) => "must stand before the first statement",
-            ObstacleKind::UnknownAnnotation(_) => {
-                "is not understood: there is \"-- lockstep: no-transaction\""
-            }
-            ObstacleKind::UnsupportedAnnotation(_) => {
-                "asks for what Lockstep does not do: write the values into the file"
-            }
-            ObstacleKind::DownPart(_) => {
-                "begins another tool's way back, which would be run right behind the way there; move it to the \
-                 .down.sql file, or let `lockstep import` do so"
-            }
+            ObstacleKind::Annotation(what, _) => of_annotation(what),
             ObstacleKind::Template => {
                 "is a template's, which nothing fills in here; write the values into the file"
             }
@@ -167,6 +154,21 @@ impl fmt::Display for ObstacleKind {
         // A comment, which is quoted.
         let quote = if subject.starts_with("--") { "\"" } else { "" };
         write!(f, "{quote}{subject}{quote} {words}")
+    }
+}
+
+/// Why a comment that speaks to a migration tool is not heeded, and what to do.
+fn of_annotation(what: &Annotation) -> &'static str {
+    match what {
+        Annotation::NoTransaction => "must stand before the first statement",
+        Annotation::Unknown => "is not understood: there is \"-- lockstep: no-transaction\"",
+        Annotation::Unsupported => {
+            "asks for what Lockstep does not do: write the values into the file"
+        }
+        Annotation::Down => {
+            "begins another tool's way back, which would be run right behind the way there; move it to the \
+             .down.sql file, or let `lockstep import` do so"
+        }
     }
 }
 

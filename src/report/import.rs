@@ -36,11 +36,8 @@ impl Report<'_> {
     pub fn text(&self, layout: Layout) -> String {
         let columns = layout.columns().unwrap_or(usize::MAX);
         let import = self.import;
-        let (whose, from, to) = (
-            joined(&import.tools, " or "),
-            shown(self.from),
-            shown(self.to),
-        );
+        let whose = joined(&import.tools, " or ");
+        let (from, to) = (shown(self.from), shown(self.to));
         let count = counted(import.migrations.len(), "migration");
         let head = match import.is_ours {
             true => format!(

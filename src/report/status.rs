@@ -46,10 +46,7 @@ impl Report<'_> {
         let seen = &self.facts.observation;
         let places = self.config.server.places.iter();
         let places: Vec<String> = places.map(Place::to_string).collect();
-        let standby = match seen.in_recovery {
-            true => ", a standby",
-            false => "",
-        };
+        let standby = if seen.in_recovery { ", a standby" } else { "" };
         let name = &self.config.history_table.setting;
         let none = || format!("none: {name} is not there yet");
         let history = seen.history_table.clone().unwrap_or_else(none);
@@ -85,10 +82,7 @@ impl Report<'_> {
                 (Some((work, _)), _) => work.running_for.clone(),
                 (None, took) => took.map(|it| duration(Duration::from_millis(it.unsigned_abs()))),
             };
-            let known = |text: Option<String>| {
-                let text = text.unwrap_or_else(|| "-".to_owned());
-                (text, Tone::Plain)
-            };
+            let known = |text: Option<String>| (text.unwrap_or("-".to_owned()), Tone::Plain);
             table.push(vec![
                 known(Some(entry.version.to_string())),
                 known(self.name(entry)),

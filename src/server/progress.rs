@@ -261,11 +261,8 @@ impl Watch<'_> {
 
     fn described(&self, running: &Running, seen: &Seen) -> String {
         let time = duration(Duration::from_secs(running.since.elapsed().as_secs()));
-        let (verb, of) = (
-            running.verb(self.migration),
-            self.migration.script.statements.len(),
-        );
-        let mut text = format!("{verb}, for {time}");
+        let of = self.migration.script.statements.len();
+        let mut text = format!("{}, for {time}", running.verb(self.migration));
         if let Some(number) = running.statement().filter(|_| of > 1) {
             text = format!("statement {}/{of}, {text}", number + 1);
         }

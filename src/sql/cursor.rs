@@ -285,8 +285,9 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    /// Takes a list of options, `(name value, name = value, name)`, if there is one.
-    pub fn options(&mut self) -> Options {
+    /// Takes a list of options, `(name value, name = value, name)`, if there is one, and tells whether each is on; of two
+    /// with one name the last counts.
+    pub fn options(&mut self) -> HashMap<String, bool> {
         let mut options = HashMap::new();
         for mut option in self.list() {
             let Some(name) = option.name() else { continue };
@@ -299,16 +300,7 @@ impl<'a> Cursor<'a> {
             }
             options.insert(name, is_on);
         }
-        Options(options)
-    }
-}
-
-/// Options and whether each is on; of two with one name the last counts.
-pub struct Options(HashMap<String, bool>);
-
-impl Options {
-    pub fn get(&self, name: &str) -> Option<bool> {
-        self.0.get(name).copied()
+        options
     }
 }
 

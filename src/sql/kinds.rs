@@ -119,7 +119,7 @@ fn outside_if(refuses: bool) -> Kind {
 fn creates_slot(mut cursor: Cursor<'_>) -> bool {
     let _ = cursor.seek("with");
     let options = cursor.options();
-    let is_off = |option| options.get(option) == Some(false);
+    let is_off = |option| options.get(option) == Some(&false);
     !is_off("create_slot") && !is_off("connect")
 }
 
@@ -151,9 +151,9 @@ fn works_elsewhere(mut cursor: Cursor<'_>) -> bool {
         Some("refresh") => true,
         Some("set") => {
             let options = cursor.options();
-            options.get("failover").is_some() || options.get("two_phase") == Some(false)
+            options.contains_key("failover") || options.get("two_phase") == Some(&false)
         }
-        Some(_) => !cursor.seek("with") || cursor.options().get("refresh") != Some(false),
+        Some(_) => !cursor.seek("with") || cursor.options().get("refresh") != Some(&false),
         None => false,
     }
 }
@@ -221,7 +221,7 @@ pub struct Reindex {
 
 /// `[(options)] TABLE [CONCURRENTLY] t`, after `REINDEX`.
 pub fn reindex(mut cursor: Cursor<'_>) -> Option<Reindex> {
-    let option = cursor.options().get("concurrently") == Some(true);
+    let option = cursor.options().get("concurrently") == Some(&true);
     let target = match cursor.first_of("index|table|schema|database|system")? {
         "index" => ReindexTarget::Index,
         "table" => ReindexTarget::Table,

@@ -1,5 +1,6 @@
 //! What cannot be run from a migration file, and why.
 
+use super::annotations::Annotation;
 use super::cursor::{Cursor, Parts};
 use super::index;
 
@@ -29,14 +30,9 @@ pub enum ObstacleKind {
     UnnamedConcurrentIndex,
     /// It would change the transaction's isolation or access, which the fence relies on.
     SetTransaction,
-    /// `-- lockstep: no-transaction` behind a statement.
-    LateAnnotation(String),
-    /// A comment that speaks to us and is not understood.
-    UnknownAnnotation(String),
-    /// A comment that asks another tool for what we do not do.
-    UnsupportedAnnotation(String),
-    /// Another tool's way back, in an up file.
-    DownPart(String),
+    /// A comment that means this cannot be heeded where it stands: `-- lockstep: no-transaction` behind a statement, another
+    /// tool's way back in an up file, what is not understood, or what we do not do.
+    Annotation(Annotation, String),
     /// `{{`, which a template's engine was to fill in.
     Template,
     /// It creates or drops a table of ours, which has this name.

@@ -181,22 +181,17 @@ impl<'a> Splitter<'a> {
         let is_first = self.script.statements.is_empty() && self.open.is_none();
         let ours = comment.to_ascii_lowercase().contains("lockstep:");
         let shown = comment.trim().to_owned();
-        let problem = match annotation(comment) {
-            Some(Annotation::NoTransaction) if is_first => {
-                self.script.no_transaction = true;
-                return;
-            }
+        match annotation(comment) {
+            Some(Annotation::NoTransaction) if is_first => self.script.no_transaction = true,
+            // Another tool's, behind a statement, says nothing.
+            Some(Annotation::NoTransaction) if !ours => {}
             Some(Annotation::Down) => {
                 let part = Box::new((offset, shown));
                 self.script.down_part.get_or_insert(part);
-                return;
             }
-            Some(Annotation::NoTransaction) if ours => ObstacleKind::LateAnnotation(shown),
-            Some(Annotation::Unsupported) => ObstacleKind::UnsupportedAnnotation(shown),
-            Some(Annotation::Unknown) => ObstacleKind::UnknownAnnotation(shown),
-            Some(Annotation::NoTransaction) | None => return,
-        };
-        self.obstruct(offset, problem);
+            Some(other) => self.obstruct(offset, ObstacleKind::Annotation(other, shown)),
+            None => {}
+        }
     }
 
     fn obstruct(&mut self, offset: usize, kind: ObstacleKind) {

@@ -74,25 +74,20 @@ impl Current<'_> {
     /// Asks the catalog what there is of what the statement is to bring about; `text` is its text.
     pub(super) fn find(&mut self, text: &str, statement: &Outside) -> Result<Found, Error> {
         let query = match statement {
-            Outside::CreateIndex { index, table } => index_query(index, &self.oid_of(table)?),
-            Outside::DropIndex { indexes } => match indexes.as_slice() {
-                [index] => drop_query(&self.oid_of(index)?),
-                // The server takes one only, and says so.
-                _ => return Ok(Found::Nothing),
-            },
-            Outside::DetachPartition { table, partition } => format!(
+            Outside::CreateIndex { index, table } => Some(index_query(index, &self.oid_of(table)?)),
+            // The server takes one only, and says so.
+            Outside::DropIndex { indexes } if indexes.len() != 1 => None,
+            Outside::DropIndex { indexes } => Some(drop_query(&self.oid_of(&indexes[0])?)),
+            Outside::DetachPartition { table, partition } => Some(format!(
                 "SELECT COALESCE((SELECT CASE WHEN inhdetachpending THEN 'pending detach' ELSE 'nothing' END \
                    FROM pg_catalog.pg_inherits WHERE inhparent = {} AND inhrelid = {}), 'done') AS found",
                 self.oid_of(table)?,
                 self.oid_of(partition)?,
-            ),
-            Outside::Other => match object_query(text) {
-                Some(query) => query,
-                None => return Ok(Found::Nothing),
-            },
-            Outside::ReindexConcurrently { .. } => return Ok(Found::Nothing),
+            )),
+            Outside::Other => object_query(text),
+            Outside::ReindexConcurrently { .. } => None,
         };
-        self.found(&query)
+        query.map_or(Ok(Found::Nothing), |it| self.found(&it))
     }
 
     fn found(&mut self, query: &str) -> Result<Found, Error> {

@@ -32,11 +32,16 @@ pub fn refuse(session: &mut Session, pending: &[&Migration]) -> Result<(), Error
     let (mut named_before, mut made) = (BTreeSet::new(), BTreeSet::new());
     let mut obstructions = Vec::new();
     for (file, statement) in all() {
+        let doing = format!("looking at the catalog for {}", file.file_name);
+        let mut is_refused_now = |what, name: &str| -> Result<bool, Error> {
+            let rows = session.ask_as_set(&[], &Relation::query(name), &doing)?;
+            Ok(rows.iter().any(|it| is_refused(what, &Relation::read(it))))
+        };
         for (what, name) in asked(file, statement) {
             let is_built = matches!(what, Partitioned::Build | Partitioned::Rebuild);
             let is_made = made.contains(&sql::identifiers(&name)) && !path_is_set(&named_before);
             let is_known = !may_change(&name, &named_before);
-            if is_built && is_made || is_known && is_refused_now(session, file, what, &name)? {
+            if is_built && is_made || is_known && is_refused_now(what, &name)? {
                 let kind = ObstacleKind::Partitioned(what, name);
                 obstructions.push(plan::obstruction(file, statement.range().start, kind));
             }
@@ -88,18 +93,6 @@ fn asked_outside(statement: &Outside) -> Vec<(Partitioned, String)> {
         }
         Outside::ReindexConcurrently { .. } | Outside::Other => Vec::new(),
     }
-}
-
-fn is_refused_now(
-    session: &mut Session,
-    file: &Migration,
-    what: Partitioned,
-    name: &str,
-) -> Result<bool, Error> {
-    let doing = format!("looking at the catalog for {}", file.file_name);
-    let rows = session.ask_as_set(&[], &Relation::query(name), &doing)?;
-    let found = rows.first().map(Relation::read);
-    Ok(found.is_some_and(|it| is_refused(what, &it)))
 }
 
 fn is_refused(what: Partitioned, found: &Relation) -> bool {
