@@ -16,8 +16,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -64,6 +64,7 @@ pub struct Scratch {
     pub directory: PathBuf,
     /// The role that the binary logs in as, if it is not the superuser.
     owner: Option<String>,
+    session: Kept,
 }
 
 impl Scratch {
@@ -76,13 +77,12 @@ impl Scratch {
         );
         let directory = std::env::temp_dir().join(format!("lockstep-{name}"));
         fs::create_dir_all(directory.join("migrations")).expect("a scratch directory");
-        admin()
-            .batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0"))
-            .expect("a scratch database");
+        ADMIN.ask(admin, &format!("CREATE DATABASE {name} TEMPLATE template0"));
         Scratch {
             database: name,
             directory,
             owner: None,
+            session: Kept::none(),
         }
     }
 
@@ -170,11 +170,10 @@ impl Scratch {
 
     /// Runs statements as superuser and returns the rows of all of them, a NULL as `∅`, columns joined by `|`.
     pub fn sql(&self, sql: &str) -> Vec<String> {
-        let mut client = self.client();
-        let found = rows(&mut client, sql);
+        let found = self.session.ask(|| self.client(), sql);
         if let Some(owner) = self.owner.as_ref().filter(|_| sql.contains("CREATE ")) {
-            let give = ADOPT.replace('@', owner);
-            client.batch_execute(&give).expect("a new owner");
+            self.session
+                .ask(|| self.client(), &ADOPT.replace('@', owner));
         }
         found
     }
@@ -228,7 +227,21 @@ impl Scratch {
 
     /// `pg_dump --schema-only`, to see that nothing has changed.
     pub fn schema(&self) -> String {
-        schema_of(&self.url())
+        let output = Command::new(server().bindir.join("pg_dump"))
+            .args(["--schema-only", "--dbname", &self.url()])
+            .output()
+            .expect("pg_dump");
+        assert!(
+            output.status.success(),
+            "pg_dump: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        // The key of `\restrict` is a random one.
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines()
+            .filter(|line| !line.starts_with('\\'))
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 
     /// What the server has logged about this database.
@@ -245,16 +258,46 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        // First, since the server waits in steps of 100 ms for those that are still there.
+        self.session.all().clear();
+        let _ = fs::remove_dir_all(&self.directory);
         let database = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.database);
         let owner = self.owner.iter().map(|it| format!("DROP ROLE {it}"));
         for drop in [database].into_iter().chain(owner) {
-            if let Err(error) = admin().batch_execute(&drop)
-                && !thread::panicking()
-            {
-                panic!("{drop}: {error:?}");
+            if !thread::panicking() {
+                ADMIN.ask(admin, &drop);
             }
         }
-        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Sessions that are kept for whoever asks next: to begin and end one costs the server more than most questions do.
+struct Kept(Mutex<Vec<Client>>);
+
+/// Who makes and drops the databases.
+static ADMIN: Kept = Kept::none();
+
+impl Kept {
+    const fn none() -> Kept {
+        Kept(Mutex::new(Vec::new()))
+    }
+
+    fn all(&self) -> MutexGuard<'_, Vec<Client>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As [`rows`], in a session that is as good as new: in a kept one, if that is still there.
+    fn ask(&self, connect: impl Fn() -> Client, sql: &str) -> Vec<String> {
+        let kept = self.all().pop();
+        let there = kept.and_then(|mut it| it.batch_execute("DISCARD ALL").is_ok().then_some(it));
+        let mut client = there.unwrap_or_else(connect);
+        let found = rows(&mut client, sql);
+        self.all().push(client);
+        // Only sessions that begin later see what these set.
+        if sql.contains("ALTER DATABASE") || sql.contains("ALTER ROLE") {
+            self.all().clear();
+        }
+        found
     }
 }
 
@@ -300,25 +343,6 @@ fn ask_members_for_passwords() {
         let config = format!("host={} port={} user={PASSWORDED} dbname=postgres", server.host, server.port);
         wait_until("the server asks for passwords", || Client::connect(&config, NoTls).is_err());
     });
-}
-
-/// `pg_dump --schema-only` of the database that a URL leads to.
-pub fn schema_of(url: &str) -> String {
-    let output = Command::new(server().bindir.join("pg_dump"))
-        .args(["--schema-only", "--dbname", url])
-        .output()
-        .expect("pg_dump");
-    assert!(
-        output.status.success(),
-        "pg_dump: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    // The key of `\restrict` is a random one.
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.lines()
-        .filter(|line| !line.starts_with('\\'))
-        .collect::<Vec<_>>()
-        .join("\n")
 }
 
 /// A client of the database `postgres`, as superuser.

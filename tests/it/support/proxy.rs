@@ -157,8 +157,8 @@ impl Drop for Proxy {
 /// A client's wish for encryption, which the server grants with one byte.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
-/// How soon a thread that waits for data notices that it is all over.
-const POLL: Duration = Duration::from_millis(20);
+/// How soon a thread that waits for data notices that it is all over. There are dozens of them at once.
+const POLL: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 enum Mode {
