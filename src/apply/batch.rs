@@ -23,6 +23,9 @@ use crate::sql::{self, Kind};
 const MOST: usize = 256;
 const BYTES: usize = 64 * 1024;
 
+/// How many times as many files the next message holds, at most.
+const GROWTH: usize = 64;
+
 /// The longest that a statement of a batch may take.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -46,7 +49,7 @@ impl Size {
     /// The size behind a file that went alone, and took so long, with the way there and back.
     pub(super) fn after_one(self, took: Duration) -> Size {
         Size(match took <= STATEMENT_TIMEOUT {
-            true => (8 * self.0).min(MOST),
+            true => (GROWTH * self.0).min(MOST),
             false => self.0.min(1),
         })
     }
@@ -59,7 +62,7 @@ impl Size {
         Size(match done.len() {
             0 => 0,
             some if some < sent => self.0.min(1),
-            _ => (8 * self.0).min(fit),
+            _ => (GROWTH * self.0).min(fit),
         })
     }
 }

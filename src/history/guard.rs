@@ -49,7 +49,12 @@ pub fn not_held(tables: &Tables, guard_pid: i32) -> String {
 /// migrations. So a text that is no number is cast to one: the server quotes it in its error, whatever language it speaks.
 /// At least one condition must be none that the planner knows the value of, or it would fail before its time.
 pub fn fail(cases: &str) -> String {
-    format!("SELECT (CASE {cases} END)::pg_catalog.int4")
+    format!("SELECT {}", failing(cases))
+}
+
+/// The expression that fails so.
+pub fn failing(cases: &str) -> String {
+    format!("(CASE {cases} END)::pg_catalog.int4")
 }
 
 /// What [`fail`] fails with. `signature` is this run's, so that nothing that a file says is taken for it.

@@ -86,7 +86,7 @@ impl Locked {
     fn batch_text(&self, batch: &[Member<'_>], group: i64, settings: &Settings) -> String {
         let prepared = self.prepare(group, settings).text();
         let members = (self.known()..).zip(batch);
-        let members = members.map(|(known, it)| self.transaction_of(it, known, settings).text());
+        let members = members.map(|(known, it)| self.transaction_of(it, known).text());
         let reset = settings::reset(&self.runner).join("; ");
         format!(
             "/* lockstep batch */ {prepared};\n{};\n{reset}",
@@ -95,16 +95,15 @@ impl Locked {
     }
 
     /// The transaction of one file. What the one before it has left is undone first, in the same transaction: if that fails,
-    /// all is undone behind the message.
-    fn transaction_of(&self, member: &Member<'_>, known: i64, settings: &Settings) -> Message {
+    /// all is undone behind the message. The fence makes the settings, since each statement costs as much as many of them.
+    fn transaction_of(&self, member: &Member<'_>, known: i64) -> Message {
         let Entry {
             version,
             file_name,
             checksum,
         } = Entry::of(member.migration);
         let mut message = Message::begin_as_set(Access::Write);
-        message.extend(&settings::reset_between(&self.runner));
-        message.extend(&settings.timeouts());
+        message.extend(&settings::RESETS);
         message.add(record::announce(member.migration.version));
         message.add("EXECUTE lockstep_fence");
         message.add(format!("\n{}\n", member.text));
@@ -127,18 +126,23 @@ impl Locked {
         let version = &entry.version;
         let names = Names::Catalog;
         let mut message = Message::begin(Access::Write, &Settings { names, ..*settings });
-        let sets = settings.others().into_iter();
-        let sets =
-            sets.map(|(name, value)| format!("pg_catalog.set_config('{name}', '{value}', true)"));
+        let set =
+            |name, value, is_local| format!("pg_catalog.set_config('{name}', {value}, {is_local})");
+        let values = settings.values().into_iter();
+        let values = values.map(|(name, value)| set(name, literal(&value), true));
+        let own = settings::of_connection(&self.runner).into_iter();
+        let own = own.map(|(name, value)| set(name, value, false));
+        let sets = values.chain(own);
         // To all transactions of a message, this is when it came.
         let is_late = "pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pg_catalog.transaction_timestamp() \
                        OPERATOR(pg_catalog.>) '1 s'::pg_catalog.interval";
         let late = self.words(sqlstate::BATCH_TIME);
+        // First the timeouts, which the row's lock is waited for under.
         let fence = format!(
-            "fence AS {}, pg_catalog.num_nulls({}, pg_catalog.pg_advisory_unlock_all()::text, {})",
-            guard::fail(&format!("WHEN {is_late} THEN {late} {}", self.fence())),
+            "fence AS SELECT pg_catalog.num_nulls({}, pg_catalog.pg_advisory_unlock_all()::text, {}), {}",
+            joined(sets, ", "),
             record::BEGINS,
-            joined(sets, ", ")
+            guard::failing(&format!("WHEN {is_late} THEN {late} {}", self.fence()))
         );
         // What others have recorded has no second record, and so fails the check.
         let newer = self.of_newer(&record::records(version), "$4");

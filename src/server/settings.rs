@@ -103,9 +103,10 @@ impl Settings {
 
     /// The statements that make the settings.
     pub fn statements(&self) -> Vec<String> {
-        let mut statements = self.timeouts().to_vec();
-        let others = self.others().into_iter();
-        statements.extend(others.map(|(name, value)| format!("SET LOCAL {name} TO '{value}'")));
+        let values = self.values().into_iter();
+        let mut statements: Vec<String> = values
+            .map(|(name, value)| format!("SET LOCAL {name} TO '{value}'"))
+            .collect();
         if self.names == Names::Catalog {
             statements.push("SET LOCAL search_path TO pg_catalog, pg_temp".to_owned());
         }
@@ -119,8 +120,8 @@ impl Settings {
         statements
     }
 
-    /// All but where names are looked for, and what [`Settings::timeouts`] makes.
-    pub fn others(&self) -> Vec<(&'static str, &'static str)> {
+    /// Their names and values, but for where names are looked for.
+    pub fn values(&self) -> Vec<(&'static str, String)> {
         // An orphan of ours ends soon after its client, also if the cable is cut.
         let mut others = vec![
             ("tcp_keepalives_idle", "5"),
@@ -137,11 +138,18 @@ impl Settings {
         if self.span == Span::Idle {
             others.push(("idle_in_transaction_session_timeout", "0"));
         }
-        others
+        let others = others.into_iter();
+        let others = others.map(|(name, value)| (name, value.to_owned()));
+        self.timeout_values().into_iter().chain(others).collect()
     }
 
     /// What a file may have changed that a statement of ours behind it minds.
     pub fn timeouts(&self) -> [String; 3] {
+        self.timeout_values()
+            .map(|(name, value)| format!("SET LOCAL {name} TO {value}"))
+    }
+
+    fn timeout_values(&self) -> [(&'static str, String); 3] {
         let (lock, statement) = (self.lock_timeout, self.statement_timeout);
         let commit = match self.commit {
             Commit::Durable => "on",
@@ -149,9 +157,9 @@ impl Settings {
             Commit::Deferred => "off",
         };
         [
-            format!("SET LOCAL lock_timeout TO {}", lock.as_millis()),
-            format!("SET LOCAL statement_timeout TO {}", statement.as_millis()),
-            format!("SET LOCAL synchronous_commit TO {commit}"),
+            ("lock_timeout", lock.as_millis().to_string()),
+            ("statement_timeout", statement.as_millis().to_string()),
+            ("synchronous_commit", commit.to_owned()),
         ]
     }
 }
@@ -171,8 +179,7 @@ pub fn of_session(application_name: &str) -> String {
 }
 
 /// The statements that undo whatever a file may have left in the session (rule 8), which takes its time where there are
-/// temporary tables: what the role's settings make of the timeout comes last. They share a message. Behind a pooler
-/// `RESET ALL` drops the application name and the client encoding too, so they are set again. `DISCARD ALL` would be
+/// temporary tables: what the role's settings make of the timeout comes last. They share a message. `DISCARD ALL` would be
 /// shorter, but cannot share a message. A pooler that keeps prepared statements of its own sees from the answer that they
 /// are gone (PgBouncer, since 1.22).
 pub fn reset(runner: &str) -> Vec<String> {
@@ -181,26 +188,32 @@ pub fn reset(runner: &str) -> Vec<String> {
         "SELECT pg_catalog.pg_advisory_unlock_all()",
         "DEALLOCATE ALL",
     ];
-    let mut reset = first.map(str::to_owned).to_vec();
-    reset.extend(reset_between(runner));
+    let mut reset: Vec<String> = (first.iter().chain(&RESETS))
+        .map(ToString::to_string)
+        .collect();
+    let own = of_connection(runner).into_iter();
+    reset.extend(own.map(|(name, value)| format!("SET {name} TO {value}")));
     reset
 }
 
 /// The same between two files of a message, which keeps what we have prepared, and gives locks back otherwise.
-pub fn reset_between(runner: &str) -> [String; 10] {
+pub const RESETS: [&str; 7] = [
+    "RESET SESSION AUTHORIZATION",
+    "RESET ROLE",
+    "CLOSE ALL",
+    "UNLISTEN *",
+    "DISCARD TEMP",
+    "DISCARD SEQUENCES",
+    "RESET ALL",
+];
+
+/// What a connection of ours begins with, as names and SQL literals: behind a pooler `RESET ALL` drops it.
+pub fn of_connection(runner: &str) -> [(&'static str, String); 3] {
     [
-        "RESET SESSION AUTHORIZATION",
-        "RESET ROLE",
-        "CLOSE ALL",
-        "UNLISTEN *",
-        "DISCARD TEMP",
-        "DISCARD SEQUENCES",
-        "RESET ALL",
-        "SET client_encoding TO 'UTF8'",
-        "SET standard_conforming_strings TO on",
-        &format!("SET application_name TO {}", literal(runner)),
+        ("client_encoding", literal("UTF8")),
+        ("standard_conforming_strings", literal("on")),
+        ("application_name", literal(runner)),
     ]
-    .map(str::to_owned)
 }
 
 /// See [`Dialect::check_interval`].

@@ -153,7 +153,7 @@ fn a_run_of_steps_and_parts_that_is_killed_leaves_no_trace() {
 fn a_run_of_steps_and_parts_that_is_struck_otherwise_leaves_no_trace() {
     STEPS.strike("steps struck", |seen| {
         let others = [Blow::Reset, Blow::Terminate(&[W]), Blow::Terminate(&[G])];
-        let step = if is_soak() { 1 } else { 2 * ONE_IN };
+        let step = if is_soak() { 1 } else { ONE_IN };
         let cells = others.into_iter().flat_map(|blow| cells(blow, seen));
         cells.step_by(step).collect()
     });
