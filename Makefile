@@ -18,7 +18,7 @@ PSQL     := "$$(command -v psql || echo "$$(tests/postgres bindir)/psql")" -X -d
 
 # Most tests wait most of the time, for a poll or a server: on a small machine there may be more of them than cores.
 THREADS  := $(or $(RUST_TEST_THREADS),$(shell cores=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); \
-            test "$$cores" -gt 4 && echo "$$cores" || echo 4))
+            test "$$cores" -gt 6 && echo "$$cores" || echo 6))
 TESTS    := RUST_TEST_THREADS=$(THREADS) tests/postgres with cargo test --locked
 
 .PHONY: help toolchain postgres pgbouncer run test quick check deny soak \
