@@ -186,6 +186,7 @@ fn measure(meter: &mut Meter, work: &Work) -> Vec<String> {
 fn cost(meter: &mut Meter, work: &Work, way: Way, fsync: &str) -> Cost {
     let scratch = work.prepare();
     let url = scratch.url();
+    scratch.end_kept();
     meter.set("fsync", fsync);
     let processor = meter.processor_of_ended_sessions();
     let started = Instant::now();
