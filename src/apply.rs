@@ -191,12 +191,11 @@ impl Run<'_> {
                 self.tell(migration, number, started.elapsed());
             }
             Err(Fault::DoneByOthers) => {
-                let version = migration.version.to_string();
                 let what = match self.way {
                     Way::Up { .. } => "recorded",
                     Way::Down => "rolled back, or recorded anew,",
                 };
-                warn!(version = version.as_str(), name; "{number}/{of} {name} was {what} by somebody else meanwhile");
+                warn!(version:% = migration.version, name; "{number}/{of} {name} was {what} by somebody else meanwhile");
             }
             Err(Fault::Refused(cause)) => return Err(not_taken(locked.tables(), name, cause)),
             Err(Fault::Error(error)) => return Err(error.after(self.before())),
@@ -206,19 +205,19 @@ impl Run<'_> {
 
     /// Says that a migration begins.
     fn announce(&self, migration: &Migration, number: usize) {
-        let (version, name) = (migration.version.to_string(), migration.file_name.as_str());
+        let (version, name) = (migration.version, migration.file_name.as_str());
         let (of, doing) = (self.migrations.len(), self.way.doing());
         // A person sees what takes long by other lines.
         let level = match logging::format() {
             Format::Json => Level::Info,
             Format::Text => Level::Debug,
         };
-        log!(level, version = version.as_str(), name, number, of; "{number}/{of} {doing} {name}");
+        log!(level, version:%, name, number, of; "{number}/{of} {doing} {name}");
     }
 
     /// Says that a migration is done.
     fn tell(&self, migration: &Migration, number: usize, took: Duration) {
-        let (version, name) = (migration.version.to_string(), migration.file_name.as_str());
+        let (version, name) = (migration.version, migration.file_name.as_str());
         let group = match self.way {
             Way::Up { group } => Some(group),
             Way::Down => self.history.record(migration.version).map(|it| it.group),
@@ -232,7 +231,7 @@ impl Run<'_> {
         let places = logging::column(2 * of.to_string().len() + 1);
         let (named, timed) = (named(migration, self.width), logging::column(6));
         info!(
-            version = version.as_str(), name, number, of, group, duration_ms = logging::milliseconds(took);
+            version:%, name, number, of, group, duration_ms = logging::milliseconds(took);
             "{position:>places$} {done} {named} {:>timed$}{empty}", duration(took)
         );
     }

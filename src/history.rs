@@ -161,14 +161,14 @@ impl Observe {
     ) -> Result<(Observation, Answer), Error> {
         let answer = session.settle(&self.message, answer, READING, wait);
         let answer = answer.map_err(|error| blamed(config, session, error))?;
-        let mut observed = self.look.observed(&answer, READING)?;
+        let observed = self.look.read(&answer).ok_or(Trouble::Unexpected);
+        let mut observed = observed.map_err(|it| it.while_doing(READING))?;
         if let (true, Some(tables)) = (observed.is_long, &observed.tables) {
             let (message, look) = PlainLook::asking(config, tables);
             let answer = session.send_patiently(&message, READING, wait);
             let answer = answer.map_err(|error| blamed(config, session, error))?;
             let read = look.read(&answer, None);
-            let unexpected = || Trouble::Unexpected.while_doing(READING);
-            let read = read.ok_or_else(unexpected)?;
+            let read = read.map_err(|it| it.while_doing(READING))?;
             (observed.history, observed.lock_row) = (read.history, read.lock_row);
             observed.next_transaction = read.next_transaction;
         }
@@ -250,16 +250,7 @@ struct Rows {
 }
 
 impl Look {
-    /// Reads what a look returned.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NoConnection`] if it returned something else.
-    fn observed(&self, answer: &Answer, doing: &str) -> Result<Observation, Error> {
-        let observed = self.read(answer);
-        observed.ok_or_else(|| Trouble::Unexpected.while_doing(doing))
-    }
-
+    /// Reads what a look returned; none if it returned something else.
     fn read(&self, answer: &Answer) -> Option<Observation> {
         let fact = answer.row(self.facts)?;
         let flag = |name: &str| fact.get(name) == Some("t");
@@ -437,15 +428,19 @@ impl PlainLook {
         }
     }
 
-    /// What was read, or, where it was proved to be the same, is known. None if the answer is another one's.
-    pub fn read(&self, answer: &Answer, known: Option<&History>) -> Option<Read> {
-        let facts = answer.row(self.facts)?;
+    /// What was read, or, where it was proved to be the same, is known.
+    ///
+    /// # Errors
+    ///
+    /// [`Trouble::Unexpected`] if the answer is another one's.
+    pub fn read(&self, answer: &Answer, known: Option<&History>) -> Result<Read, Trouble> {
+        let facts = answer.row(self.facts).ok_or(Trouble::Unexpected)?;
         let mut history = match (facts.get("is_read"), known) {
             (Some("f"), Some(known)) => known.clone(),
             _ => self.rows.read(answer),
         };
         history.last_id = number(facts, "last_id");
-        Some(Read {
+        Ok(Read {
             history,
             lock_row: number(facts, "lock_row"),
             next_transaction: number(facts, "next_transaction"),

@@ -159,7 +159,8 @@ impl Migration {
 
     /// The text of the statement with this number, counted from 0.
     pub fn statement(&self, number: usize) -> Option<&str> {
-        self.statements().nth(number)
+        let statement = self.script.statements.get(number)?;
+        Some(&self.text[statement.range()])
     }
 
     /// The checksum of the first statements, of a file that runs outside a transaction; of the whole file, if there are none.

@@ -107,9 +107,7 @@ impl Locked {
         before.add(guard::fail(&self.fence()));
         // In a statement of its own, whose snapshot is younger than the locks.
         before.add(match expected {
-            Expected::NoneOf(versions) => {
-                self.fail_if_newer(&record::records_one_of(versions))
-            }
+            Expected::NoneOf(versions) => self.fail_if_newer(&record::records_one_of(versions)),
             Expected::Record(version, id) => guard::fail(&format!(
                 "WHEN NOT EXISTS (SELECT FROM {} WHERE id OPERATOR(pg_catalog.=) {id} AND {}) THEN {}",
                 self.tables.history,

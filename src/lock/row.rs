@@ -102,10 +102,9 @@ impl Write {
             match answer {
                 Ok(answer) => {
                     let read = self.look.read(&answer, Some(known));
-                    let unexpected = || Trouble::Unexpected.while_doing(doing);
                     let Read {
                         history, lock_row, ..
-                    } = read.ok_or_else(unexpected)?;
+                    } = read.map_err(|it| it.while_doing(doing))?;
                     let row = answer.row(self.row);
                     if let Some(token) = row.and_then(|row| row.get("id")?.parse().ok()) {
                         let strangers = answer.rows(self.strangers).iter();

@@ -1,9 +1,9 @@
 //! The settings of a transaction of ours: every timeout that a role, a database or the server may have set is
 //! neutralised, and an orphaned session ends soon.
 //!
-//! They are made by `SET LOCAL`, a statement each, which costs the server a third of what `set_config` does. Which of
-//! them a server knows is told by the first look at it ([`Dialect`]); until then those that not every server knows are
-//! made where they exist.
+//! They are made by `SET LOCAL`, a statement each, which costs the server a third of a `set_config` that is planned for the
+//! occasion; where our statements are prepared (`lock::batch`), it is the other way round. Which of them a server knows is
+//! told by the first look at it ([`Dialect`]); until then those that not every server knows are made where they exist.
 
 use std::time::Duration;
 
