@@ -227,17 +227,12 @@ impl Scratch {
 
     /// `pg_dump --schema-only`, to see that nothing has changed.
     pub fn schema(&self) -> String {
-        let output = Command::new(server().bindir.join("pg_dump"))
-            .args(["--schema-only", "--dbname", &self.url()])
-            .output()
-            .expect("pg_dump");
-        assert!(
-            output.status.success(),
-            "pg_dump: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let text = printed(Command::new(server().bindir.join("pg_dump")).args([
+            "--schema-only",
+            "--dbname",
+            &self.url(),
+        ]));
         // The key of `\restrict` is a random one.
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
         text.lines()
             .filter(|line| !line.starts_with('\\'))
             .collect::<Vec<_>>()
@@ -349,6 +344,18 @@ fn ask_members_for_passwords() {
         let config = format!("host={} port={} user={PASSWORDED} dbname=postgres", server.host, server.port);
         wait_until("the server asks for passwords", || Client::connect(&config, NoTls).is_err());
     });
+}
+
+/// What a program prints, which must succeed.
+#[track_caller]
+pub fn printed(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.expect("the program is there");
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {complaint}");
+    String::from_utf8_lossy(&output.stdout)
+        .trim_end()
+        .to_owned()
 }
 
 /// A client of the database `postgres`, as superuser.

@@ -14,6 +14,7 @@ use std::thread;
 
 use postgres::{Client, NoTls};
 
+use crate::support::cluster::script;
 use crate::support::words::WAITS_FOR_BUN;
 use crate::support::{Lockstep, Scratch, rows, server, wait_until};
 
@@ -334,21 +335,7 @@ fn pair() -> &'static Pair {
 
 /// Starts the cluster of a directory, creating it if there is none.
 pub fn start(directory: &Path) -> String {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/postgres");
-    let output = Command::new(script)
-        .args(["start", "--throwaway"])
-        .arg(directory)
-        .env("PG_BINDIR", &server().bindir)
-        .output()
-        .expect("tests/postgres");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let url = String::from_utf8_lossy(&output.stdout)
-        .trim_end()
-        .to_owned();
+    let url = script(&["start", "--throwaway"], directory);
     let authority = url
         .strip_prefix("postgres://postgres@")
         .and_then(|rest| rest.split('/').next());

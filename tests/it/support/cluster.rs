@@ -2,12 +2,12 @@
 //! be cut. Such a test runs once more, in a process of its own whose test server is that cluster.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 use std::{env, thread};
 
-use crate::support::{send_signal, server, wait_until};
+use crate::support::{printed, send_signal, server, wait_until};
 
 /// A throwaway cluster below the one that the tests share, and gone with it at the latest.
 pub struct Cluster {
@@ -78,22 +78,15 @@ impl Drop for Cluster {
     }
 }
 
-fn script(arguments: &[&str], directory: &PathBuf) -> String {
-    let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/postgres"))
-        .args(arguments)
-        .arg(directory)
-        .env("PG_BINDIR", &server().bindir)
-        .stdin(Stdio::null())
-        .output()
-        .expect("tests/postgres");
-    assert!(
-        output.status.success(),
-        "tests/postgres {arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout)
-        .trim_end()
-        .to_owned()
+/// Runs `tests/postgres` for the cluster of this directory, and returns what it prints.
+pub fn script(arguments: &[&str], directory: &Path) -> String {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/postgres");
+    printed(
+        Command::new(script)
+            .args(arguments)
+            .arg(directory)
+            .env("PG_BINDIR", &server().bindir),
+    )
 }
 
 /// Runs a test, of the module that is `module_path!()`, in a process of its own, which finds that cluster in the place of the shared one; `wrapper`

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use postgres::{Client, NoTls};
 
-use crate::support::{DEADLINE, Scratch, admin, rows, server, wait_until};
+use crate::support::{DEADLINE, Scratch, admin, printed, rows, server, wait_until};
 
 /// How PgBouncer shares its server connections: until the transaction ends, until the client goes, or until the statement
 /// ends, which no program that needs a transaction can live with.
@@ -246,16 +246,7 @@ fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/postgres");
-        let output = Command::new(script)
-            .arg("pgbouncer")
-            .output()
-            .expect("tests/postgres");
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8_lossy(&output.stdout).trim_end().into()
+        printed(Command::new(script).arg("pgbouncer")).into()
     })
 }
 
