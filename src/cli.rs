@@ -74,145 +74,85 @@ struct Entry {
     read: fn(&Words) -> Result<Command, String>,
 }
 
+/// A row of the table: name, operand, options, summary, and what reads the words behind it. The page is the file of that
+/// name.
+macro_rules! commands {
+    ($($name:literal $operand:literal [$($option:literal)*] $summary:literal => $read:expr;)*) => {
+        &[$(Entry {
+            name: $name,
+            operand: $operand,
+            options: &[$($option),*],
+            summary: $summary,
+            page: include_str!(concat!("cli/pages/", $name, ".txt")),
+            read: $read,
+        }),*]
+    };
+}
+
 /// Every command that has a name, in the order of the help text.
-static COMMANDS: [Entry; 12] = [
-    Entry {
-        name: "up",
-        operand: "",
-        options: &[],
-        summary: "apply all that is pending",
-        page: include_str!("cli/pages/up.txt"),
-        read: |_| Ok(Command::Up),
-    },
-    Entry {
-        name: "down",
-        operand: "[N]",
-        options: &[],
-        summary: "roll back the newest run of `up`, or the newest N migrations",
-        page: include_str!("cli/pages/down.txt"),
-        read: |words| {
-            let what = "N counts the newest migrations, from 1, and `lockstep status` shows how many there are; \
-                        without it, the newest run of `up` is rolled back";
-            let count = words.optional(what, |word| {
-                let digits = word.to_str().filter(|it| is_digits(it))?;
-                digits.parse().ok().filter(|it| *it > 0)
-            })?;
-            let which = count.map_or(Rollback::NewestGroup, Rollback::Newest);
-            Ok(Command::Down(which))
-        },
-    },
-    Entry {
-        name: "status",
-        operand: "",
-        options: &["json"],
-        summary: "show the database, the lock, and every migration",
-        page: include_str!("cli/pages/status.txt"),
-        read: |words| Ok(Command::Status(words.format())),
-    },
-    Entry {
-        name: "check",
-        operand: "",
-        options: &["json"],
-        summary: "exit 0 if up to date, 6 if pending, 5 if diverged",
-        page: include_str!("cli/pages/check.txt"),
-        read: |words| Ok(Command::Check(words.format())),
-    },
-    Entry {
-        name: "wait",
-        operand: "",
-        options: &[],
-        summary: "wait until `check` would exit 0",
-        page: include_str!("cli/pages/wait.txt"),
-        read: |_| Ok(Command::Wait),
-    },
-    Entry {
-        name: "plan",
-        operand: "",
-        options: &["json", "rehearse"],
-        summary: "show what `up` would run and lock; --rehearse tries it",
-        page: include_str!("cli/pages/plan.txt"),
-        read: |words| {
-            let planning = match words.has("rehearse") {
-                true => Planning::Rehearse,
-                false => Planning::Read,
-            };
-            Ok(Command::Plan(words.format(), planning))
-        },
-    },
-    Entry {
-        name: "new",
-        operand: "NAME",
-        options: &[],
-        summary: "create the files of a migration",
-        page: include_str!("cli/pages/new.txt"),
-        read: |words| Ok(Command::New(words.required("", |word| Some(word.into()))?)),
-    },
-    Entry {
-        name: "import",
-        operand: "DIRECTORY",
-        options: &[],
-        summary: "write another tool's migrations under our names",
-        page: include_str!("cli/pages/import.txt"),
-        read: |words| {
-            let directory = words.required("", |word| Some(word.into()));
-            directory.map(Command::Import)
-        },
-    },
-    Entry {
-        name: "baseline",
-        operand: "VERSION",
-        options: &[],
-        summary: "record all files up to VERSION without running them",
-        page: include_str!("cli/pages/baseline.txt"),
-        read: |words| {
-            let what = "VERSION is 14 digits, those that a file's name begins with, or latest";
-            let up_to = words.required(what, |word| match word.to_str()? {
-                "latest" => Some(UpTo::Latest),
-                version => Version::parse(version).map(UpTo::Version),
-            });
-            up_to.map(Command::Baseline)
-        },
-    },
-    Entry {
-        name: "forget",
-        operand: "VERSION",
-        options: &[],
-        summary: "take the record of VERSION back, running nothing",
-        page: include_str!("cli/pages/forget.txt"),
-        read: |words| {
-            let what = "VERSION is 14 digits, as `lockstep status` shows them";
-            let version = words.required(what, |word| Version::parse(word.to_str()?));
-            version.map(Command::Forget)
-        },
-    },
-    Entry {
-        name: "unlock",
-        operand: "[ID]",
-        options: &[],
-        summary: "show the lock; remove a row of it whose owner is gone",
-        page: include_str!("cli/pages/unlock.txt"),
-        read: |words| {
-            let what = "ID is the whole number that `lockstep unlock` shows";
-            let id = words.optional(what, |word| word.to_str()?.parse().ok())?;
-            Ok(Command::Unlock(id))
-        },
-    },
-    Entry {
-        name: "help",
-        operand: "[TOPIC]",
-        options: &[],
-        summary: "show this page, or one about a command or a topic",
-        page: include_str!("cli/pages/help.txt"),
-        read: |words| match &words.operand {
-            None => Ok(Command::Help(help::general())),
-            Some(word) => {
-                let page = help::about(&word.to_string_lossy());
-                let page = page.ok_or_else(|| unknown_command(word))?;
-                Ok(Command::Help(page))
-            }
-        },
-    },
-];
+static COMMANDS: &[Entry] = commands! {
+    "up" "" [] "apply all that is pending" => |_| Ok(Command::Up);
+    "down" "[N]" [] "roll back the newest run of `up`, or the newest N migrations" => down;
+    "status" "" ["json"] "show the database, the lock, and every migration" => |it| Ok(Command::Status(it.format()));
+    "check" "" ["json"] "exit 0 if up to date, 6 if pending, 5 if diverged" => |it| Ok(Command::Check(it.format()));
+    "wait" "" [] "wait until `check` would exit 0" => |_| Ok(Command::Wait);
+    "plan" "" ["json" "rehearse"] "show what `up` would run and lock; --rehearse tries it" => plan;
+    "new" "NAME" [] "create the files of a migration" => |it| Ok(Command::New(it.word()?));
+    "import" "DIRECTORY" [] "write another tool's migrations under our names" => |it| Ok(Command::Import(it.word()?));
+    "baseline" "VERSION" [] "record all files up to VERSION without running them" => baseline;
+    "forget" "VERSION" [] "take the record of VERSION back, running nothing" => forget;
+    "unlock" "[ID]" [] "show the lock; remove a row of it whose owner is gone" => unlock;
+    "help" "[TOPIC]" [] "show this page, or one about a command or a topic" => help;
+};
+
+fn down(words: &Words) -> Result<Command, String> {
+    let what = "N counts the newest migrations, from 1, and `lockstep status` shows how many there are; \
+                without it, the newest run of `up` is rolled back";
+    let count = words.optional(what, |word| {
+        let digits = word.to_str().filter(|it| is_digits(it))?;
+        digits.parse().ok().filter(|it| *it > 0)
+    })?;
+    Ok(Command::Down(
+        count.map_or(Rollback::NewestGroup, Rollback::Newest),
+    ))
+}
+
+fn plan(words: &Words) -> Result<Command, String> {
+    let planning = match words.has("rehearse") {
+        true => Planning::Rehearse,
+        false => Planning::Read,
+    };
+    Ok(Command::Plan(words.format(), planning))
+}
+
+fn baseline(words: &Words) -> Result<Command, String> {
+    let what = "VERSION is 14 digits, those that a file's name begins with, or latest";
+    let up_to = words.required(what, |word| match word.to_str()? {
+        "latest" => Some(UpTo::Latest),
+        version => Version::parse(version).map(UpTo::Version),
+    });
+    up_to.map(Command::Baseline)
+}
+
+fn forget(words: &Words) -> Result<Command, String> {
+    let what = "VERSION is 14 digits, as `lockstep status` shows them";
+    let version = words.required(what, |word| Version::parse(word.to_str()?));
+    version.map(Command::Forget)
+}
+
+fn unlock(words: &Words) -> Result<Command, String> {
+    let what = "ID is the whole number that `lockstep unlock` shows";
+    let id = words.optional(what, |word| word.to_str()?.parse().ok());
+    id.map(Command::Unlock)
+}
+
+fn help(words: &Words) -> Result<Command, String> {
+    let page = match &words.operand {
+        None => help::general(),
+        Some(word) => help::about(&word.to_string_lossy()).ok_or_else(|| unknown_command(word))?,
+    };
+    Ok(Command::Help(page))
+}
 
 /// Reads the arguments that follow the program's name. Options may stand before and behind operands; behind `--` all is
 /// an operand, and so is a negative number.
@@ -327,6 +267,11 @@ impl Words {
         let (name, operand) = (self.entry.name, self.entry.operand);
         let missing = || self.wrong(&format!("missing argument: {name:?} needs {operand}"));
         self.optional(what, read)?.ok_or_else(missing)
+    }
+
+    /// The operand as it is.
+    fn word<T: for<'a> From<&'a OsStr>>(&self) -> Result<T, String> {
+        self.required("", |word| Some(word.into()))
     }
 
     fn wrong(&self, problem: &str) -> String {

@@ -31,21 +31,40 @@ pub enum Tool {
     Tern,
 }
 
+impl Tool {
+    /// What is known of it beside how it names files: its name; the table in which it keeps what it has applied; the
+    /// column that tells this from another tool's table of that name; and how the table is asked which migrations it
+    /// knows: the expressions of a migration and of one of [`history::Record`]'s words of it, and what stands behind the
+    /// table's name.
+    #[rustfmt::skip]
+    fn known(self) -> [&'static str; 6] {
+        match self {
+            Tool::Bun => ["bun", "bun_migrations", "name", "name", "'applied'", "ORDER BY id"],
+            Tool::Dbmate => ["dbmate", "schema_migrations", "version", "version", "'applied'", "ORDER BY version"],
+            Tool::Diesel => ["diesel", "__diesel_schema_migrations", "version", "version", "'applied'", "ORDER BY version"],
+            Tool::Flyway => ["Flyway", "flyway_schema_history", "installed_rank", "version",
+                "CASE WHEN NOT success THEN 'failed' WHEN type LIKE 'UNDO%' OR type = 'DELETE' THEN 'undone' \
+                 WHEN type LIKE '%BASELINE' THEN 'baseline' ELSE 'applied' END",
+                "WHERE version IS NOT NULL ORDER BY installed_rank"],
+            Tool::GolangMigrate => ["golang-migrate", "schema_migrations", "dirty", "version",
+                "CASE WHEN dirty THEN 'failed' ELSE 'up to' END", ""],
+            Tool::Goose => ["goose", "goose_db_version", "version_id", "version_id",
+                "CASE WHEN is_applied THEN 'applied' ELSE 'undone' END", "WHERE version_id <> 0 ORDER BY id"],
+            Tool::Prisma => ["Prisma", "_prisma_migrations", "migration_name", "migration_name",
+                "CASE WHEN rolled_back_at IS NOT NULL THEN 'undone' WHEN finished_at IS NULL THEN 'failed' ELSE 'applied' END",
+                "ORDER BY started_at"],
+            Tool::Refinery => ["refinery", "refinery_schema_history", "version", "version", "'applied'", "ORDER BY version"],
+            Tool::SqlMigrate => ["sql-migrate", "gorp_migrations", "applied_at", "id", "'applied'", "ORDER BY id"],
+            Tool::Sqlx => ["sqlx", "_sqlx_migrations", "success", "version",
+                "CASE WHEN success THEN 'applied' ELSE 'failed' END", "ORDER BY version"],
+            Tool::Tern => ["tern", "schema_version", "version", "version", "'up to'", "WHERE version <> 0"],
+        }
+    }
+}
+
 impl fmt::Display for Tool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Tool::Bun => "bun",
-            Tool::Dbmate => "dbmate",
-            Tool::Diesel => "diesel",
-            Tool::Flyway => "Flyway",
-            Tool::GolangMigrate => "golang-migrate",
-            Tool::Goose => "goose",
-            Tool::Prisma => "Prisma",
-            Tool::Refinery => "refinery",
-            Tool::SqlMigrate => "sql-migrate",
-            Tool::Sqlx => "sqlx",
-            Tool::Tern => "tern",
-        })
+        f.write_str(self.known()[0])
     }
 }
 

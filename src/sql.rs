@@ -25,11 +25,11 @@ mod kinds;
 mod lexer;
 mod obstacles;
 pub mod place;
-#[cfg(test)]
-mod promises;
 pub mod quote;
 pub mod sqlstate;
 mod statements;
+#[cfg(test)]
+mod tests;
 mod verb;
 
 pub use annotations::Annotation;

@@ -43,7 +43,7 @@ usage: lockstep [COMMAND]
   (none)            as `up`, but only if RUN_DATABASE_MIGRATIONS is true
 "
     .to_owned();
-    for entry in &COMMANDS {
+    for entry in COMMANDS {
         // One option, or the column would be too wide for the screen.
         let option = entry.options.first().map(|it| format!("[--{it}]"));
         let operand = option.as_deref().unwrap_or(entry.operand);
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_page_names_variables_that_there_are() {
-        for entry in &COMMANDS {
+        for entry in COMMANDS {
             let named = entry.page.lines().filter_map(|it| it.strip_prefix('{'));
             let names = named.flat_map(|it| it.trim_end_matches('}').split(", "));
             let page = page(entry);
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_page_names_what_the_parser_takes() {
-        for entry in &COMMANDS {
+        for entry in COMMANDS {
             let page = about(entry.name).expect("a page");
             let usage = page.lines().next().unwrap_or_default();
             let called = format!("usage: lockstep {}", entry.name);
@@ -176,7 +176,7 @@ mod tests {
     fn each_exit_code_is_in_the_manual() {
         let rows = table("exit-codes", "| code | meaning | try again? |");
         let known: Vec<&str> = rows.iter().flat_map(|row| row[0].split(", ")).collect();
-        for entry in &COMMANDS {
+        for entry in COMMANDS {
             let name = entry.name;
             let (_, codes) = entry.page.split_once("exit codes:\n").expect("codes");
             let lines = codes.lines().take_while(|line| !line.is_empty());
@@ -204,7 +204,7 @@ mod tests {
     /// An example is taken as it stands, by the grammar, and is of its own command.
     #[test]
     fn each_example_is_understood() {
-        for entry in &COMMANDS {
+        for entry in COMMANDS {
             let name = entry.name;
             let (_, example) = entry.page.rsplit_once("\nexample").expect("an example");
             let (_, line) = example.rsplit_once("lockstep ").expect("a call");

@@ -69,7 +69,7 @@ fi
 
 fn fish() -> String {
     let mut script = "complete -c lockstep -f\n".to_owned();
-    for entry in &COMMANDS {
+    for entry in COMMANDS {
         let (name, what) = (entry.name, quoted(entry.summary));
         script += &format!("complete -c lockstep -n __fish_use_subcommand -a {name} -d '{what}'\n");
         let words = match entry.operand {
@@ -95,7 +95,7 @@ fn man() -> String {
         env!("CARGO_PKG_VERSION")
     );
     text += &verbatim(&general());
-    for entry in &COMMANDS {
+    for entry in COMMANDS {
         text += &format!(".SH LOCKSTEP {}\n", entry.name.to_uppercase());
         text += &verbatim(&page(entry));
     }

@@ -80,21 +80,7 @@ fn table(world: &mut World, row: &SimpleQueryRow) -> Option<()> {
     Some(())
 }
 
-const LINKS: &str = "SELECT CASE WHEN c.relispartition THEN 'partition' ELSE 'child' END AS kind, \
-           c.oid::regclass AS table, i.inhparent::regclass AS target, \
-           '' AS name, '' AS column, '' AS target_column, true AS is_valid \
-         FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE c.relkind IN ('r', 'p', 'f') \
-         UNION ALL SELECT 'index', indexrelid::regclass, indrelid::regclass, '', '', '', true FROM pg_index \
-         UNION ALL SELECT 'key', conrelid::regclass, confrelid::regclass, conname, a.attname, b.attname, convalidated \
-         FROM pg_constraint o CROSS JOIN unnest(o.conkey, o.confkey) AS k (own, other) \
-           JOIN pg_attribute a ON a.attrelid = o.conrelid AND a.attnum = k.own \
-           JOIN pg_attribute b ON b.attrelid = o.confrelid AND b.attnum = k.other \
-         WHERE o.contype = 'f' \
-         UNION ALL SELECT 'not null', attrelid::regclass, attrelid::regclass, '', attname, '', true \
-         FROM pg_attribute WHERE attnotnull AND attnum > 0 AND attname = {mentioned} \
-         UNION ALL SELECT 'not null', conrelid::regclass, conrelid::regclass, conname, attname, '', convalidated \
-         FROM pg_constraint JOIN pg_attribute ON attrelid = conrelid AND conkey = ARRAY[attnum] \
-         WHERE contype = 'c' AND attname = {mentioned} AND pg_get_expr(conbin, conrelid) = format('(%I IS NOT NULL)', attname)";
+const LINKS: &str = include_str!("links.sql");
 
 fn link(world: &mut World, row: &SimpleQueryRow) -> Option<()> {
     world.links.push(Link {
@@ -126,16 +112,7 @@ fn column(world: &mut World, row: &SimpleQueryRow) -> Option<()> {
     Some(())
 }
 
-const FACTS: &str = "SELECT 'volatile' AS kind, proname AS name, '' AS target FROM pg_proc \
-           WHERE provolatile = 'v' AND proname = {mentioned} \
-         UNION ALL SELECT 'volatile', t.typname, '' FROM pg_type t WHERE t.typtype = 'd' AND (t.typnotnull \
-           OR EXISTS (SELECT FROM pg_constraint o WHERE o.contypid = t.oid) \
-           OR EXISTS (SELECT FROM pg_type b WHERE b.oid = t.typbasetype AND b.typtype = 'd')) \
-         UNION ALL SELECT 'domain', typname, '' FROM pg_type WHERE typtype = 'd' \
-         UNION ALL SELECT 'cast', format_type(castsource, NULL), format_type(casttarget, NULL) \
-           FROM pg_cast WHERE castmethod = 'b' \
-         UNION ALL SELECT 'cast', format_type(t.typbasetype, NULL), t.typname FROM pg_type t WHERE t.typtype = 'd' \
-           AND t.typtypmod = -1 AND NOT t.typnotnull AND NOT EXISTS (SELECT FROM pg_constraint o WHERE o.contypid = t.oid)";
+const FACTS: &str = include_str!("facts.sql");
 
 fn fact(world: &mut World, row: &SimpleQueryRow) -> Option<()> {
     let name = text(row, "name")?;

@@ -10,63 +10,6 @@ use crate::migration::Version;
 use crate::sql::quote;
 use crate::text::words::joined;
 
-/// The table of a tool: its name; the column that tells it from another tool's of the same name; and how to ask the table,
-/// `{}`, which migrations it knows, and one of [`Record`]'s words of each.
-fn table(tool: Tool) -> (&'static str, &'static str, &'static str) {
-    const VERSIONS: &str =
-        "SELECT version::text AS entry, 'applied' AS what FROM {} ORDER BY version";
-    match tool {
-        Tool::GolangMigrate => (
-            "schema_migrations",
-            "dirty",
-            "SELECT version::text AS entry, CASE WHEN dirty THEN 'failed' ELSE 'up to' END AS what FROM {}",
-        ),
-        Tool::Dbmate => ("schema_migrations", "version", VERSIONS),
-        Tool::Goose => (
-            "goose_db_version",
-            "version_id",
-            "SELECT version_id::text AS entry, CASE WHEN is_applied THEN 'applied' ELSE 'undone' END AS what \
-             FROM {} WHERE version_id <> 0 ORDER BY id",
-        ),
-        Tool::SqlMigrate => (
-            "gorp_migrations",
-            "applied_at",
-            "SELECT id::text AS entry, 'applied' AS what FROM {} ORDER BY id",
-        ),
-        Tool::Flyway => (
-            "flyway_schema_history",
-            "installed_rank",
-            "SELECT version::text AS entry, CASE WHEN NOT success THEN 'failed' \
-             WHEN type LIKE 'UNDO%' OR type = 'DELETE' THEN 'undone' WHEN type LIKE '%BASELINE' THEN 'baseline' \
-             ELSE 'applied' END AS what FROM {} WHERE version IS NOT NULL ORDER BY installed_rank",
-        ),
-        Tool::Refinery => ("refinery_schema_history", "version", VERSIONS),
-        Tool::Sqlx => (
-            "_sqlx_migrations",
-            "success",
-            "SELECT version::text AS entry, CASE WHEN success THEN 'applied' ELSE 'failed' END AS what \
-             FROM {} ORDER BY version",
-        ),
-        Tool::Diesel => ("__diesel_schema_migrations", "version", VERSIONS),
-        Tool::Prisma => (
-            "_prisma_migrations",
-            "migration_name",
-            "SELECT migration_name::text AS entry, CASE WHEN rolled_back_at IS NOT NULL THEN 'undone' \
-             WHEN finished_at IS NULL THEN 'failed' ELSE 'applied' END AS what FROM {} ORDER BY started_at",
-        ),
-        Tool::Bun => (
-            "bun_migrations",
-            "name",
-            "SELECT name::text AS entry, 'applied' AS what FROM {} ORDER BY id",
-        ),
-        Tool::Tern => (
-            "schema_version",
-            "version",
-            "SELECT version::text AS entry, 'up to' AS what FROM {} WHERE version <> 0",
-        ),
-    }
-}
-
 /// A table that is there.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Place {
@@ -79,7 +22,7 @@ pub struct Place {
 
 /// The names of the tables that tools keep.
 pub fn names(tools: &[Tool]) -> Vec<&'static str> {
-    tools.iter().map(|it| table(*it).0).collect()
+    tools.iter().map(|it| it.known()[1]).collect()
 }
 
 /// Asks the catalog for the tables that have such names: schema, name and columns.
@@ -98,16 +41,17 @@ pub fn search(tools: &[Tool]) -> String {
 pub fn place(tools: &[Tool], schema: &str, name: &str, columns: &str) -> Option<Place> {
     let has = |column: &str| columns.contains(&format!(" {column} "));
     let is_it = |tool: &&Tool| {
-        let (called, column, _) = table(**tool);
+        let [_, called, column, ..] = tool.known();
         let is_other = **tool == Tool::Dbmate && has("dirty");
         called == name && has(column) && !is_other
     };
     let tool = *tools.iter().find(is_it)?;
-    let quoted = format!("{}.{name}", quote::identifier(schema));
+    let [.., entry, what, rest] = tool.known();
+    let quoted = quote::identifier(schema);
     Some(Place {
         tool,
         table: format!("{}.{name}", quote::bare_or_quoted(schema)),
-        query: table(tool).2.replace("{}", &quoted),
+        query: format!("SELECT {entry}::text AS entry, {what} AS what FROM {quoted}.{name} {rest}"),
     })
 }
 

@@ -136,20 +136,9 @@ impl<'a> Trial<'a> {
         let blocks: String = blocks.collect();
         // Once the timeout has passed there is no other, so that part is the last.
         let block = format!(
-            "DECLARE
-               the_answer pg_catalog.refcursor := '{CURSOR}';
-               the_part pg_catalog.text[];
-               the_codes pg_catalog.text[] := pg_catalog.array_fill(''::pg_catalog.text, ARRAY[{count}]);
-               the_words pg_catalog.text[] := the_codes;
-               the_codes_again pg_catalog.text[] := the_codes;
-               the_places pg_catalog.int4[] := pg_catalog.array_fill(0, ARRAY[{count}]);
-               the_place pg_catalog.int4;
-               is_over pg_catalog.bool := false;
-             BEGIN {blocks}
-               OPEN the_answer FOR SELECT * FROM ROWS FROM (pg_catalog.unnest(the_codes),
-                 pg_catalog.unnest(the_words), pg_catalog.unnest(the_places), pg_catalog.unnest(the_codes_again))
-                 AS t({columns});
-             END",
+            include_str!("doubt/trial.sql"),
+            cursor = CURSOR,
+            blocks = blocks,
             count = self.parts.len(),
             columns = COLUMNS.join(", "),
         );
@@ -186,26 +175,9 @@ fn try_part(migration: &Migration, number: usize, statements: &[&Statement]) -> 
     let text = |it: &&Statement| escape_literal(&stand_in(migration, it));
     let texts: Vec<String> = statements.iter().map(text).collect();
     format!(
-        "
-    IF NOT is_over THEN
-      the_part := ARRAY[{}]::pg_catalog.text[];
-      BEGIN
-        FOR i IN 1..{count} LOOP the_place := i; EXECUTE the_part[i]; END LOOP;
-      EXCEPTION WHEN OTHERS OR query_canceled THEN
-        the_codes[{number}] := SQLSTATE; the_words[{number}] := SQLERRM; the_places[{number}] := the_place;
-        is_over := SQLSTATE OPERATOR(pg_catalog.=) '{canceled}';
-      END;
-      BEGIN
-        IF is_over THEN
-          FOR i IN 1..the_place OPERATOR(pg_catalog.-) 1 LOOP EXECUTE the_part[i]; END LOOP;
-          FOR i IN 1..the_place OPERATOR(pg_catalog.-) 1 LOOP EXECUTE the_part[i]; END LOOP;
-        ELSIF the_codes[{number}] OPERATOR(pg_catalog.=) '' THEN
-          FOR i IN 1..{count} LOOP EXECUTE the_part[i]; END LOOP;
-        END IF;
-      EXCEPTION WHEN OTHERS THEN the_codes_again[{number}] := SQLSTATE;
-      END;
-    END IF;",
-        texts.join(", "),
+        include_str!("doubt/part.sql"),
+        texts = texts.join(", "),
+        number = number,
         count = texts.len(),
         canceled = sqlstate::QUERY_CANCELED,
     )
@@ -223,15 +195,7 @@ fn stand_in(migration: &Migration, statement: &Statement) -> String {
         Outside::CreateIndex { index, table, .. } => format!(
             "DO LANGUAGE plpgsql {}",
             escape_literal(&format!(
-                "DECLARE the_schema pg_catalog.text := (SELECT n.nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n
-                   ON n.oid OPERATOR(pg_catalog.=) c.relnamespace WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass({table})::pg_catalog.oid);
-                 BEGIN
-                   IF EXISTS (SELECT FROM pg_catalog.pg_index WHERE NOT indisvalid AND indexrelid OPERATOR(pg_catalog.=)
-                     pg_catalog.to_regclass(pg_catalog.format('%I.%I', the_schema, {name}))::pg_catalog.oid) THEN
-                     RAISE EXCEPTION USING ERRCODE = '{invalid}', MESSAGE = pg_catalog.format('index \"%s\" is INVALID', {name});
-                   END IF;
-                   EXECUTE pg_catalog.format('CREATE SEQUENCE %I.%I', the_schema, {name});
-                 END",
+                include_str!("doubt/index.sql"),
                 table = literal(table),
                 name = literal(index),
                 invalid = sqlstate::INVALID_INDEX,
@@ -241,7 +205,9 @@ fn stand_in(migration: &Migration, statement: &Statement) -> String {
         Outside::DetachPartition { table, partition } => {
             format!("ALTER TABLE {table} DETACH PARTITION {partition}")
         }
-        Outside::ReindexConcurrently { .. } | Outside::Other => "DO LANGUAGE plpgsql 'BEGIN END'".to_owned(),
+        Outside::ReindexConcurrently { .. } | Outside::Other => {
+            "DO LANGUAGE plpgsql 'BEGIN END'".to_owned()
+        }
     }
 }
 

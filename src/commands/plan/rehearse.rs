@@ -206,14 +206,7 @@ impl Rehearsal<'_> {
     /// Checks the file's deferred constraints, where its commit would. `SET CONSTRAINTS ALL` would be shorter, but it would
     /// hold for the files behind this one too.
     fn check_constraints(&mut self, migration: &Migration) -> Result<(), Error> {
-        let list = "SELECT pg_catalog.string_agg(name, ', ') AS all, \
-              pg_catalog.string_agg(name, ', ') FILTER (WHERE condeferred) AS deferred \
-            FROM (SELECT c.condeferred, pg_catalog.format('%I.%I', n.nspname, c.conname) AS name \
-              FROM pg_catalog.pg_constraint c \
-              JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.connamespace \
-              WHERE c.condeferrable AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint o \
-                WHERE o.conname OPERATOR(pg_catalog.=) c.conname \
-                  AND o.connamespace OPERATOR(pg_catalog.=) c.connamespace AND NOT o.condeferrable)) constraints";
+        let list = include_str!("constraints.sql");
         let rows = self.query(list, "asking for the deferrable constraints")?;
         let names = |column: &str| rows.first().and_then(|row| row.get(column));
         let Some(all) = names("all") else {
@@ -259,16 +252,7 @@ impl Rehearsal<'_> {
     /// The tables on which we have a lock, also one that was dropped; with a `RIGHT` join, all. It runs as the file's role
     /// and with its `search_path`, so all is qualified.
     fn look(&mut self, join: &str) -> Result<BTreeMap<u32, Table>, Error> {
-        let look = format!(
-            "SELECT coalesce(l.relation, c.oid) AS oid, l.mode, n.nspname AS schema, c.relname AS name, \
-               CASE WHEN c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'm']::pg_catalog.\"char\"[]) \
-                 THEN pg_catalog.pg_relation_filenode(c.oid) END AS filenode \
-             FROM (SELECT relation, mode FROM pg_catalog.pg_locks WHERE granted \
-               AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() \
-               AND locktype OPERATOR(pg_catalog.=) 'relation') l \
-             {join} JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) l.relation \
-             LEFT JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace"
-        );
+        let look = format!(include_str!("locks.sql"), join = join);
         let mut tables: BTreeMap<u32, Table> = BTreeMap::new();
         for row in self.query(&look, "measuring the locks of a statement")? {
             let name = row.get("schema").zip(row.get("name"));

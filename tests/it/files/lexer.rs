@@ -30,9 +30,9 @@ mod script {
     mod kinds;
     mod lexer;
     mod obstacles;
-    pub mod promises;
     mod quote;
     mod statements;
+    pub mod tests;
     mod verb;
 
     pub use kinds::Kind;
@@ -323,7 +323,7 @@ fn needs_linear_time() {
     for piece in bytes
         .iter()
         .map(String::as_str)
-        .chain(script::promises::PIECES)
+        .chain(script::tests::PIECES)
     {
         assert_linear("", piece);
     }
