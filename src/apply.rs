@@ -238,10 +238,7 @@ impl Run<'_> {
 
     /// What this run has done so far, for its errors.
     fn before(&self) -> Before {
-        Before {
-            direction: self.way.direction(),
-            count: self.done,
-        }
+        Before { direction: self.way.direction(), count: self.done }
     }
 
     /// The settings of a transaction of the user's statements.
@@ -370,10 +367,8 @@ impl<'r> Current<'r> {
     /// Fails if history and journal do not take what is to be written of the migration without its file either: a trigger on
     /// them, a view in their place, a sequence at its end. The file is not to blame then.
     fn try_record(&mut self, failed: &Failed) -> Result<(), Fault> {
-        let is_about_record = matches!(
-            failed.ours,
-            None | Some(sqlstate::NOT_RECORDED | sqlstate::STILL_RECORDED)
-        );
+        let is_about_record =
+            matches!(failed.ours, None | Some(sqlstate::NOT_RECORDED | sqlstate::STILL_RECORDED));
         if !is_about_record || failed.cause.position().is_some() {
             return Ok(());
         }
@@ -462,11 +457,8 @@ impl<'r> Current<'r> {
 
     /// Whether the file failed because all of its work is there, as far as a trial of it tells.
     fn is_there(&mut self, cause: &SqlError) -> bool {
-        const THERE: [&str; 3] = [
-            sqlstate::DUPLICATE_TABLE,
-            sqlstate::DUPLICATE_COLUMN,
-            sqlstate::DUPLICATE_OBJECT,
-        ];
+        const THERE: [&str; 3] =
+            [sqlstate::DUPLICATE_TABLE, sqlstate::DUPLICATE_COLUMN, sqlstate::DUPLICATE_OBJECT];
         let is_up = self.run.way != Way::Down && THERE.contains(&cause.sqlstate.as_str());
         let Some(trial) = Trial::by_statement(self.migration).filter(|_| is_up) else {
             return false;
@@ -474,9 +466,7 @@ impl<'r> Current<'r> {
         let doing = format!("trying whether {} ran", self.name());
         let mut once = Wait::new(self.run.signals, Duration::ZERO);
         let (settings, statements) = (Settings::of_trial(), trial.statements());
-        let tried = self
-            .locked
-            .try_out(settings, &statements, &doing, &mut once);
+        let tried = self.locked.try_out(settings, &statements, &doing, &mut once);
         let rows = tried.unwrap_or_default();
         let columns = rows.iter();
         trial.is_there(columns.map(|row| COLUMNS.map(|it| row.get(it).unwrap_or_default())))

@@ -112,9 +112,7 @@ fn down(words: &Words) -> Result<Command, String> {
         let digits = word.to_str().filter(|it| is_digits(it))?;
         digits.parse().ok().filter(|it| *it > 0)
     })?;
-    Ok(Command::Down(
-        count.map_or(Rollback::NewestGroup, Rollback::Newest),
-    ))
+    Ok(Command::Down(count.map_or(Rollback::NewestGroup, Rollback::Newest)))
 }
 
 fn plan(words: &Words) -> Result<Command, String> {
@@ -203,11 +201,7 @@ struct Words {
 
 impl Words {
     fn read(entry: &'static Entry, mut rest: lexopt::Parser) -> Result<Words, String> {
-        let mut words = Words {
-            entry,
-            options: Vec::new(),
-            operand: None,
-        };
+        let mut words = Words { entry, options: Vec::new(), operand: None };
         loop {
             // To lexopt a negative number is an option, and a word behind one dash several.
             if let Some(raw) = rest.try_raw_args()
@@ -348,14 +342,8 @@ fn known_elsewhere(word: &str) -> Option<&'static str> {
     const WORDS: [(&str, &str); 13] = [
         ("init", "init|initialize|setup|install"),
         ("--version", "version"),
-        (
-            "DATABASE_URL",
-            "url|database|database-url|dsn|db|conn|dbstring|u|d",
-        ),
-        (
-            "MIGRATIONS_DIR",
-            "path|dir|source|migrations|migrations-dir|directory",
-        ),
+        ("DATABASE_URL", "url|database|database-url|dsn|db|conn|dbstring|u|d"),
+        ("MIGRATIONS_DIR", "path|dir|source|migrations|migrations-dir|directory"),
         ("MIGRATIONS_TABLE", "table|migrations-table"),
         ("LOG_LEVEL", "verbose|v|q|quiet|debug|log-level"),
         ("up", "migrate|apply|run|deploy|upgrade"),
@@ -403,34 +391,19 @@ mod tests {
             ("plan", Command::Plan(text, Planning::Read)),
             ("plan --json", Command::Plan(json, Planning::Read)),
             ("plan --rehearse", Command::Plan(text, Planning::Rehearse)),
-            (
-                "plan --rehearse --json",
-                Command::Plan(json, Planning::Rehearse),
-            ),
-            (
-                "plan --json --rehearse",
-                Command::Plan(json, Planning::Rehearse),
-            ),
+            ("plan --rehearse --json", Command::Plan(json, Planning::Rehearse)),
+            ("plan --json --rehearse", Command::Plan(json, Planning::Rehearse)),
             ("new add_column", Command::New("add_column".into())),
             ("new -- --json", Command::New("--json".into())),
             ("new -5", Command::New("-5".into())),
             ("import a/b", Command::Import("a/b".into())),
-            (
-                "baseline 20230314095813",
-                Command::Baseline(UpTo::Version(version)),
-            ),
-            (
-                "baseline -- 20230314095813",
-                Command::Baseline(UpTo::Version(version)),
-            ),
+            ("baseline 20230314095813", Command::Baseline(UpTo::Version(version))),
+            ("baseline -- 20230314095813", Command::Baseline(UpTo::Version(version))),
             ("unlock", Command::Unlock(None)),
             ("unlock -7", Command::Unlock(Some(-7))),
             ("unlock 7", Command::Unlock(Some(7))),
             ("unlock -- -7", Command::Unlock(Some(-7))),
-            (
-                "unlock -9223372036854775808",
-                Command::Unlock(Some(i64::MIN)),
-            ),
+            ("unlock -9223372036854775808", Command::Unlock(Some(i64::MIN))),
             ("help", general()),
             ("help up", page("up")),
             ("help exit-codes", page("exit-codes")),
@@ -551,13 +524,7 @@ mod tests {
         for word in ["x", "", "9223372036854775808", "1.0", "-"] {
             assert!(parsed(&["unlock", word]).is_err(), "{word}");
         }
-        for word in [
-            "",
-            "-5",
-            "2023031409581",
-            "202303140958130",
-            "20230314095813_a.up.sql",
-        ] {
+        for word in ["", "-5", "2023031409581", "202303140958130", "20230314095813_a.up.sql"] {
             assert!(parsed(&["baseline", word]).is_err(), "{word}");
         }
     }

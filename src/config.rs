@@ -298,11 +298,7 @@ struct Inquiry<'a> {
 
 impl<'a> Inquiry<'a> {
     fn of(environment: &'a Environment) -> Inquiry<'a> {
-        Inquiry {
-            environment,
-            complaints: Vec::new(),
-            warnings: Vec::new(),
-        }
+        Inquiry { environment, complaints: Vec::new(), warnings: Vec::new() }
     }
 
     /// Everything `up` needs; none after a complaint of the server.
@@ -369,10 +365,7 @@ impl<'a> Inquiry<'a> {
 }
 
 fn complaint(variable: &'static Variable, problem: impl Into<String>) -> Complaint {
-    Complaint {
-        variable: variable.name,
-        problem: problem.into(),
-    }
+    Complaint { variable: variable.name, problem: problem.into() }
 }
 
 #[cfg(test)]

@@ -131,10 +131,7 @@ impl Error {
     /// The server answered, and will not have us, or cannot be used for this.
     pub fn rejected(server: &Server, cause: String, hint: Option<&str>) -> Error {
         let (server, hint) = (&server.description, hint.map(|it| format!("hint: {it}")));
-        Error::Unusable(format!(
-            "the server refused: {server}: {cause}{}",
-            below(hint)
-        ))
+        Error::Unusable(format!("the server refused: {server}: {cause}{}", below(hint)))
     }
 
     /// The error in one line, for warnings.
@@ -176,21 +173,12 @@ impl fmt::Display for Error {
             Error::Environment(all) => write!(f, "{BAD_ENVIRONMENT}{}", below(all)),
             Error::Files(all) => write!(f, "{BAD_FILES}{}", below(all)),
             Error::Refused(refusal) => f.write_str(&of_refusal(refusal)),
-            Error::Pending {
-                pending,
-                bun_row,
-                waited,
-            } => write!(f, "{}{}", of_pending(pending, *waited), below(bun_row)),
-            Error::Unreachable {
-                server,
-                waited,
-                cause,
-            } => {
+            Error::Pending { pending, bun_row, waited } => {
+                write!(f, "{}{}", of_pending(pending, *waited), below(bun_row))
+            }
+            Error::Unreachable { server, waited, cause } => {
                 let waited = duration(*waited);
-                write!(
-                    f,
-                    "the database could not be reached within {waited}: {server}: {cause}"
-                )
+                write!(f, "the database could not be reached within {waited}: {server}: {cause}")
             }
             Error::ConnectionLost { doing, cause } => write!(
                 f,
@@ -198,29 +186,14 @@ impl fmt::Display for Error {
                  hint: run again; what was committed is in the history, and nothing is half done"
             ),
             Error::Database { doing, cause } => write!(f, "{doing}: {cause}{}", cause.notes()),
-            Error::SessionWait {
-                doing,
-                session,
-                waited,
-                before,
-            } => write!(
+            Error::SessionWait { doing, session, waited, before } => write!(
                 f,
                 "{doing}: gave up after {} of waiting for {session}\n  \
                  not run; {before}; run again when that session is done",
                 duration(*waited)
             ),
-            Error::TableWait {
-                doing,
-                cause,
-                blockers,
-                waited,
-                before,
-            } => {
-                write!(
-                    f,
-                    "{doing}: gave up after {} of tries: {cause}",
-                    duration(*waited)
-                )?;
+            Error::TableWait { doing, cause, blockers, waited, before } => {
+                write!(f, "{doing}: gave up after {} of tries: {cause}", duration(*waited))?;
                 f.write_str(&of_table_wait(cause, blockers, *before))
             }
             Error::NoWayBack(why) => f.write_str(&of_no_way_back(why)),

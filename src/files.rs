@@ -71,10 +71,7 @@ pub fn read(directory: &Path) -> Result<Vec<Migration>, Vec<Problem>> {
 /// Like [`read`].
 pub fn read_with_downs(directory: &Path) -> Result<(Vec<Migration>, Downs), Vec<Problem>> {
     let walk = Walk::new(directory, None);
-    let mut search = Search {
-        problems: walk.problems,
-        ..Search::default()
-    };
+    let mut search = Search { problems: walk.problems, ..Search::default() };
     walk.files.into_iter().for_each(|path| search.take(path));
     search.complain_of_names(directory);
     let downs = search.pair_downs();
@@ -135,11 +132,7 @@ impl Search {
             let files = self.misnamed.entry(mend).or_default();
             return files.push((path, proposal));
         };
-        let file = Named {
-            version,
-            path,
-            file_name,
-        };
+        let file = Named { version, path, file_name };
         match direction {
             Direction::Up => self.ups.entry(version).or_default().push(file),
             Direction::Down => self.downs.push(file),

@@ -406,11 +406,7 @@ impl PlainLook {
     }
 
     fn add(message: &mut Message, tables: &Tables, table_name: &str, only_if: &str) -> PlainLook {
-        let Tables {
-            history,
-            journal,
-            locks,
-        } = tables;
+        let Tables { history, journal, locks } = tables;
         let facts = format!(
             "SELECT (SELECT id FROM {locks} WHERE table_name = {}) AS lock_row, {} AS last_id, \
              {only_if} AS is_read, {NEXT_TRANSACTION} AS next_transaction",
@@ -489,11 +485,7 @@ fn read(
 impl Observe {
     /// What the answer tells, if it is [`Columns::InDetail`], of each version that is recorded, or started and not finished.
     pub fn records(&self, answer: &Answer) -> BTreeMap<Version, Record> {
-        let Rows {
-            records,
-            checksums,
-            interrupted,
-        } = self.look.rows;
+        let Rows { records, checksums, interrupted } = self.look.rows;
         let key = |row: &SimpleQueryRow, id: &str, version: &str| {
             Some((row.get(id)?.to_owned(), row.get(version)?.to_owned()))
         };

@@ -152,12 +152,7 @@ pub fn understand(found: &[Found]) -> Result<Import, Vec<Problem>> {
     migrations.sort_by_key(|it| it.version);
     let pairs = migrations.windows(2);
     refuse(pairs.filter_map(|pair| misplaced(tools[0], pair)))?;
-    Ok(Import {
-        is_ours: migrations.iter().all(is_ours),
-        tools,
-        migrations,
-        left,
-    })
+    Ok(Import { is_ours: migrations.iter().all(is_ours), tools, migrations, left })
 }
 
 /// Two files of one version: only a person knows which is first. A tool that sorts names as text, so that 10 comes before

@@ -224,10 +224,7 @@ struct Tried {
 /// transaction any more. The statement never blocks, and never fails while the history table is there.
 fn try_guard(guard: &mut Session, tables: &Tables, dialect: Dialect) -> Result<Tried, Error> {
     let doing = "taking the migration lock";
-    let settings = Settings {
-        span: Span::Idle,
-        ..Settings::of_catalog()
-    };
+    let settings = Settings { span: Span::Idle, ..Settings::of_catalog() };
     let mut message = Message::begin(Access::Read, &settings.on(dialect));
     let asked = message.add(format!(
         "SELECT pg_backend_pid() AS pid, pg_try_advisory_xact_lock({GUARD_KEY}, {}) AS granted",
@@ -235,10 +232,7 @@ fn try_guard(guard: &mut Session, tables: &Tables, dialect: Dialect) -> Result<T
     ));
     let answer = guard.send(&message).map_err(|it| it.while_doing(doing))?;
     let read = |row: &SimpleQueryRow| {
-        Some(Tried {
-            pid: row.get("pid")?.parse().ok()?,
-            is_granted: row.get("granted")? == "t",
-        })
+        Some(Tried { pid: row.get("pid")?.parse().ok()?, is_granted: row.get("granted")? == "t" })
     };
     let tried = answer.row(asked).and_then(read);
     let tried = tried.ok_or_else(|| Trouble::Unexpected.while_doing(doing))?;
@@ -274,10 +268,9 @@ fn release_guard(mut guard: Session) {
 fn say_holder(session: &mut Session, tables: &Tables, wait: &mut Wait) -> Result<(), Error> {
     let mut found = Ok(());
     wait.say(|| match holder::find(session, Some(tables)) {
-        Ok(Some(holder)) => Awaited {
-            whom: format!("another runner: {}", holder.who()),
-            now: holder.now(),
-        },
+        Ok(Some(holder)) => {
+            Awaited { whom: format!("another runner: {}", holder.who()), now: holder.now() }
+        }
         Ok(None) => Awaited::from("another runner, which has just ended".to_owned()),
         Err(error) => {
             found = Err(error);

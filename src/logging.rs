@@ -83,10 +83,7 @@ pub fn query(verb: &str, duration: Duration, sql: &str, error: Option<(&str, &st
         ("sql", Value::from(sql.as_str())),
     ];
     if let Some((sqlstate, message)) = error {
-        fields.extend([
-            ("error", Value::from(message)),
-            ("sqlstate", Value::from(sqlstate)),
-        ]);
+        fields.extend([("error", Value::from(message)), ("sqlstate", Value::from(sqlstate))]);
     }
     send(QUERY, Level::Debug, "query", &fields, Location::caller());
 }

@@ -55,10 +55,7 @@ fn main() -> ExitCode {
         Ok(Command::Start) => config::service_logging(&environment),
         Ok(_) => config::logging(&environment),
         // Whoever writes command lines reads what is wrong with them.
-        Err(_) => Settings {
-            format: Format::Text,
-            ..config::logging(&environment)
-        },
+        Err(_) => Settings { format: Format::Text, ..config::logging(&environment) },
     });
     let ended = command
         .map_err(Error::Unusable)
@@ -77,10 +74,7 @@ fn run(
 ) -> Result<Answer, Error> {
     let signals =
         &signals.map_err(|error| Error::Unusable(format!("signals cannot be handled: {error}")))?;
-    let context = &Context {
-        environment,
-        signals,
-    };
+    let context = &Context { environment, signals };
     match command {
         Command::Help(page) => Ok(Answer::Asked(page)),
         Command::Version => {
@@ -134,12 +128,10 @@ fn tell(answer: Answer) -> Result<ExitCode, Error> {
 fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout();
     let written = stdout.write_all(text.as_bytes());
-    written
-        .and_then(|()| stdout.flush())
-        .or_else(|error| match error.kind() {
-            io::ErrorKind::BrokenPipe => Ok(()),
-            _ => Err(error),
-        })
+    written.and_then(|()| stdout.flush()).or_else(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Ok(()),
+        _ => Err(error),
+    })
 }
 
 /// The number of each error, as the manual's table has it. There is no `_` arm: a new kind of error must choose its number.

@@ -23,10 +23,7 @@ pub struct Version {
 }
 
 impl Version {
-    pub const FIRST: Version = Version {
-        number: 0,
-        digits: 14,
-    };
+    pub const FIRST: Version = Version { number: 0, digits: 14 };
 
     /// The number with zeros in front; none if it has more digits.
     pub fn padded(number: u64) -> Option<Version> {

@@ -124,21 +124,13 @@ fn find_shortened(entries: &mut [Entry<'_>], history: &History) {
 
 /// The entry of an applied version, unless it has a file.
 fn without_file<'a>(migrations: &[Migration], version: Version) -> Option<Entry<'a>> {
-    let at = migrations
-        .binary_search_by_key(&version, |it| it.version)
-        .err()?;
+    let at = migrations.binary_search_by_key(&version, |it| it.version).err()?;
     let state = match at {
         at if at == migrations.len() => State::Ahead,
         0 => State::Archived,
         _ => State::Missing,
     };
-    Some(Entry {
-        version,
-        state,
-        migration: None,
-        is_unfinished: false,
-        renamed_from: None,
-    })
+    Some(Entry { version, state, migration: None, is_unfinished: false, renamed_from: None })
 }
 
 /// By what it is decided.
@@ -173,10 +165,7 @@ pub fn make<'a>(
         DivergencePolicy::Warn => (Vec::new(), divergences),
     };
     if !divergences.is_empty() || !obstructions.is_empty() {
-        return Err(Refusal {
-            divergences,
-            obstructions,
-        });
+        return Err(Refusal { divergences, obstructions });
     }
 
     let versions = |state: State| {
@@ -293,11 +282,7 @@ mod tests {
     }
 
     fn rules(order: Order, policy: DivergencePolicy) -> Rules<'static> {
-        Rules {
-            order,
-            policy,
-            own_tables: vec![own()],
-        }
+        Rules { order, policy, own_tables: vec![own()] }
     }
 
     fn migration(version: u64, text: &str) -> Migration {
@@ -314,12 +299,7 @@ mod tests {
 
     fn applied(version: u64, text: Option<&str>) -> Applied {
         let version = Version::parse(&format!("{version:014}")).expect("fourteen digits");
-        Applied {
-            version,
-            id: 0,
-            group: 1,
-            checksum: text.map(|text| sql::parse(text).checksum),
-        }
+        Applied { version, id: 0, group: 1, checksum: text.map(|text| sql::parse(text).checksum) }
     }
 
     /// Pending, out-of-order, ahead, and divergences or obstructions, in short.
@@ -329,10 +309,7 @@ mod tests {
         order: Order,
         policy: DivergencePolicy,
     ) -> String {
-        let history = History {
-            applied,
-            ..History::default()
-        };
+        let history = History { applied, ..History::default() };
         let versions = |versions: &[Version]| -> String {
             let short = |version: &Version| version.to_string().trim_start_matches('0').to_owned();
             versions.iter().map(short).collect::<Vec<_>>().join(",")
@@ -352,14 +329,9 @@ mod tests {
                     kinds(&plan.tolerated)
                 )
             }
-            Err(Refusal {
-                divergences,
-                obstructions,
-            }) => format!(
-                "refuse {} and {} obstructions",
-                kinds(&divergences),
-                obstructions.len()
-            ),
+            Err(Refusal { divergences, obstructions }) => {
+                format!("refuse {} and {} obstructions", kinds(&divergences), obstructions.len())
+            }
         }
     }
 
@@ -367,28 +339,13 @@ mod tests {
     fn every_state_has_its_consequence() {
         use DivergencePolicy::{Refuse, Warn};
         use Order::{Any, Strict};
-        let files = || {
-            vec![
-                migration(2, "SELECT 2"),
-                migration(4, "SELECT 4"),
-                migration(6, "SELECT 6"),
-            ]
-        };
+        let files =
+            || vec![migration(2, "SELECT 2"), migration(4, "SELECT 4"), migration(6, "SELECT 6")];
         let known = |version: u64| applied(version, Some(&format!("SELECT {version}")));
         for (history, order, policy, expected) in [
             (vec![], Any, Refuse, "run 2,4,6 late  ahead  pass "),
-            (
-                vec![known(2), known(4), known(6)],
-                Strict,
-                Refuse,
-                "run  late  ahead  pass ",
-            ),
-            (
-                vec![applied(2, None), known(4)],
-                Strict,
-                Refuse,
-                "run 6 late  ahead  pass ",
-            ),
+            (vec![known(2), known(4), known(6)], Strict, Refuse, "run  late  ahead  pass "),
+            (vec![applied(2, None), known(4)], Strict, Refuse, "run 6 late  ahead  pass "),
             // Archived: older than every file.
             (
                 vec![known(1), known(2), known(4), known(6)],
@@ -404,37 +361,17 @@ mod tests {
                 "run  late  ahead 8 pass ",
             ),
             (vec![known(4)], Any, Refuse, "run 2,6 late 2 ahead  pass "),
-            (
-                vec![known(4)],
-                Strict,
-                Refuse,
-                "refuse OutOfOrder 2 and 0 obstructions",
-            ),
-            (
-                vec![known(4)],
-                Strict,
-                Warn,
-                "run 2,6 late 2 ahead  pass OutOfOrder 2",
-            ),
+            (vec![known(4)], Strict, Refuse, "refuse OutOfOrder 2 and 0 obstructions"),
+            (vec![known(4)], Strict, Warn, "run 2,6 late 2 ahead  pass OutOfOrder 2"),
             // Ahead makes a pending file out-of-order, too.
-            (
-                vec![known(2), known(8)],
-                Any,
-                Refuse,
-                "run 4,6 late 4,6 ahead 8 pass ",
-            ),
+            (vec![known(2), known(8)], Any, Refuse, "run 4,6 late 4,6 ahead 8 pass "),
             (
                 vec![known(2), known(3), known(4)],
                 Any,
                 Refuse,
                 "refuse Missing 3 and 0 obstructions",
             ),
-            (
-                vec![known(2), known(3), known(4)],
-                Any,
-                Warn,
-                "run 6 late  ahead  pass Missing 3",
-            ),
+            (vec![known(2), known(3), known(4)], Any, Warn, "run 6 late  ahead  pass Missing 3"),
             (
                 vec![applied(2, Some("SELECT 3")), known(5), known(6)],
                 Strict,
@@ -489,11 +426,7 @@ mod tests {
                 let unfinished = if it.is_unfinished { " unfinished" } else { "" };
                 let file = it.migration.map_or("no file", |_| "file");
                 let version = it.version.to_string();
-                format!(
-                    "{} {} {file}{unfinished}",
-                    version.trim_start_matches('0'),
-                    it.state
-                )
+                format!("{} {} {file}{unfinished}", version.trim_start_matches('0'), it.state)
             };
             entries.iter().map(shown).collect()
         };
@@ -529,27 +462,16 @@ mod tests {
 
     #[test]
     fn only_what_is_pending_can_be_obstructed() {
-        let files = [
-            migration(1, "COMMIT"),
-            migration(2, "\n  COMMIT; VACUUM;\n\\d"),
-        ];
+        let files = [migration(1, "COMMIT"), migration(2, "\n  COMMIT; VACUUM;\n\\d")];
         let (any, warn) = (Order::Any, DivergencePolicy::Warn);
         let both = vec![applied(1, None), applied(2, None)];
         assert_eq!(made(&files, both, any, warn), "run  late  ahead  pass ");
-        assert_eq!(
-            made(&files, vec![applied(1, None)], any, warn),
-            "refuse  and 3 obstructions"
-        );
-        assert_eq!(
-            made(&files, vec![], any, warn),
-            "refuse  and 4 obstructions"
-        );
+        assert_eq!(made(&files, vec![applied(1, None)], any, warn), "refuse  and 3 obstructions");
+        assert_eq!(made(&files, vec![], any, warn), "refuse  and 4 obstructions");
 
         let found: Vec<String> = obstructions(&files[1]).map(|it| it.to_string()).collect();
-        let places: Vec<&str> = found
-            .iter()
-            .map(|it| it.split(": ").next().expect("a place"))
-            .collect();
+        let places: Vec<&str> =
+            found.iter().map(|it| it.split(": ").next().expect("a place")).collect();
         assert_eq!(
             places,
             [

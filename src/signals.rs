@@ -74,11 +74,7 @@ impl Signals {
     ///
     /// [`Stopped`].
     pub fn check(&self, doing: &str) -> Result<(), Stopped> {
-        let stopped = |signal| Stopped {
-            signal,
-            doing: doing.to_owned(),
-        };
-        self.received()
-            .map_or(Ok(()), |signal| Err(stopped(signal)))
+        let stopped = |signal| Stopped { signal, doing: doing.to_owned() };
+        self.received().map_or(Ok(()), |signal| Err(stopped(signal)))
     }
 }

@@ -111,13 +111,7 @@ impl Run<'_> {
         }
         let (last, of) = (number + batch.len() - 1, self.migrations.len());
         let position = format!("{number}-{last}/{of}");
-        let mut watch = Watch::start(
-            files[0],
-            files.last().copied(),
-            position,
-            None,
-            self.signals,
-        );
+        let mut watch = Watch::start(files[0], files.last().copied(), position, None, self.signals);
         let doing = format!("{} {}", self.way.doing(), watch.name());
         let (members, group) = (&batch.members, batch.group);
         let settings = settings(self.settings());
@@ -156,10 +150,7 @@ fn may_share(run: &Run<'_>, migration: &Migration) -> bool {
 
 fn member(migration: &Migration) -> Member<'_> {
     let message = FileMessage::new(migration, &Marking::None, 0, "");
-    Member {
-        migration,
-        text: message.parts().map(|it| it.text).collect(),
-    }
+    Member { migration, text: message.parts().map(|it| it.text).collect() }
 }
 
 /// The settings of its transactions.

@@ -59,10 +59,7 @@ pub(super) fn name_invisible(cause: &mut SqlError, place: Option<&Place>) {
     let is_syntax = cause.sqlstate == sqlstate::SYNTAX_ERROR;
     let invisible =
         place.filter(|it| it.precision == Precision::Exact && cause.sqlstate.starts_with("42"));
-    cause.detail = cause
-        .detail
-        .take()
-        .or(invisible.and_then(|it| it.invisible(is_syntax)));
+    cause.detail = cause.detail.take().or(invisible.and_then(|it| it.invisible(is_syntax)));
 }
 
 /// What the server says of our own statements, if a file leaves them without their tables, in words of the file.

@@ -80,13 +80,7 @@ impl<'a> FileMessage<'a> {
                 markers += MARKER_BYTES;
             }
         }
-        FileMessage {
-            migration,
-            token,
-            runner: runner.to_owned(),
-            marked,
-            cuts,
-        }
+        FileMessage { migration, token, runner: runner.to_owned(), marked, cuts }
     }
 
     /// The parts, one after the other.
@@ -131,9 +125,8 @@ impl<'a> FileMessage<'a> {
         // What is not sent, lines that only psql understands and the `BEGIN` and `COMMIT` around a file, leaves as many
         // blanks, so that every byte stays where it was.
         for line in &self.migration.script.psql_lines {
-            if let Some(piece) = pieces
-                .iter()
-                .find(|it| it.file.start <= line.start && line.end <= it.file.end)
+            if let Some(piece) =
+                pieces.iter().find(|it| it.file.start <= line.start && line.end <= it.file.end)
             {
                 let at = piece.at + line.start - piece.file.start;
                 let blanks = " ".repeat(line.len());
@@ -175,11 +168,7 @@ impl<'a> FileMessage<'a> {
         // One statement needs no marker.
         let lone = (statements.len() == 1).then_some(0);
         let statement = statements.get(failed.reached.or(lone)?)?;
-        Some(Place::of(
-            text,
-            statement.range().start,
-            Precision::Statement,
-        ))
+        Some(Place::of(text, statement.range().start, Precision::Statement))
     }
 
     /// Finds the byte of the file that a position of the server's means, behind what was sent before the part: counted from
@@ -280,10 +269,8 @@ mod tests {
     /// markers, in one part or in several, whatever stands before it.
     #[test]
     fn positions_lead_back_to_the_file() {
-        let large = format!(
-            "-- é\n{}SELECT 'ไทย'",
-            format!("SELECT '{}'; ", "é".repeat(60_000)).repeat(5)
-        );
+        let large =
+            format!("-- é\n{}SELECT 'ไทย'", format!("SELECT '{}'; ", "é".repeat(60_000)).repeat(5));
         for text in [
             "SELECT 1",
             "-- é 🐘\nSELECT 'ไทย';\n\n SELECT 2; -- end",
@@ -338,11 +325,7 @@ mod tests {
         let dump = migration(text);
         assert_eq!(
             texts(&message(&dump, &Marking::None)),
-            [format!(
-                "{}\nSELECT 1;\n{}\n",
-                " ".repeat(13),
-                " ".repeat(15)
-            )]
+            [format!("{}\nSELECT 1;\n{}\n", " ".repeat(13), " ".repeat(15))]
         );
         let two = migration("SELECT 1; SELECT 2");
         let parts: Vec<Part> = message(&two, &Marking::Usual).parts().collect();
@@ -368,11 +351,7 @@ mod tests {
             .sum();
         assert_eq!(sent, text.len());
         for part in &parts[1..] {
-            assert!(
-                part.contains("$lockstep$;INSERT INTO t"),
-                "{}",
-                &part[..200]
-            );
+            assert!(part.contains("$lockstep$;INSERT INTO t"), "{}", &part[..200]);
         }
         let markers: usize = parts.iter().map(|it| it.matches(MARKER).count()).sum();
         assert!((150..250).contains(&markers), "{markers}");
@@ -382,10 +361,7 @@ mod tests {
     #[test]
     fn markers_are_rare_where_they_would_cost_more_than_what_they_mark() {
         let insert = "INSERT INTO t VALUES (1);";
-        let text = format!(
-            "CREATE TABLE t ();{}UPDATE t SET x = 1;{insert}",
-            insert.repeat(100)
-        );
+        let text = format!("CREATE TABLE t ();{}UPDATE t SET x = 1;{insert}", insert.repeat(100));
         let migration = migration(&text);
         let usual = marked(&migration, &Marking::Usual);
         let each: Vec<usize> = (0..=16).collect();

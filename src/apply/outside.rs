@@ -105,9 +105,9 @@ impl<'r> Current<'r> {
                 let outcome = match self.expected() {
                     // Nothing was noted, so the record of what was to be rolled back stands.
                     Expected::Record(..) => FailureOutcome::RolledBack,
-                    Expected::NoneOf(_) => FailureOutcome::OutsideTransaction {
-                        left: self.has_left(statement)?,
-                    },
+                    Expected::NoneOf(_) => {
+                        FailureOutcome::OutsideTransaction { left: self.has_left(statement)? }
+                    }
                 };
                 return Err(self.statement_failure(&error, &self.comment(), outcome));
             }
@@ -236,9 +236,8 @@ impl<'r> Current<'r> {
     fn begin(&mut self, note: Option<Option<&str>>) -> Result<Leave, Fault> {
         let (run, migration) = (self.run, self.migration);
         let doing = format!("noting the start of {}", self.name());
-        let mut fenced = self
-            .locked
-            .transaction(&self.expected(), Settings::of_catalog().retried());
+        let mut fenced =
+            self.locked.transaction(&self.expected(), Settings::of_catalog().retried());
         if let Some(text) = note {
             run.note(&mut fenced, migration, self.number, text);
         }
@@ -254,9 +253,8 @@ impl<'r> Current<'r> {
             Outside::CreateIndex { index, table } => Some((index, table, self.oid_of(table)?)),
             _ => None,
         };
-        let mut fenced = self
-            .locked
-            .transaction(&self.expected(), Settings::of_catalog().retried());
+        let mut fenced =
+            self.locked.transaction(&self.expected(), Settings::of_catalog().retried());
         let step = (self.number, self.is_noted);
         steps::settle(self.run, &mut fenced, self.migration, step);
         if let Some((index, _, oid)) = &built {
@@ -283,10 +281,7 @@ impl<'r> Current<'r> {
     fn execute(&mut self, leave: &Leave) -> Result<Option<Box<DbError>>, Error> {
         self.log_older_transactions()?;
         let message = format!("{}{}", self.comment(), self.text());
-        let part = Part {
-            statement: Some(self.number),
-            ..Part::default()
-        };
+        let part = Part { statement: Some(self.number), ..Part::default() };
         let watch = &mut self.watch;
         watch.begin(self.locked.token(), &part, (String::new(), String::new()));
         let outcome = self.locked.alone(leave, &self.sets, message, watch);
@@ -324,12 +319,7 @@ impl<'r> Current<'r> {
         detail: Option<String>,
         hint: Option<String>,
     ) -> Fault {
-        let cause = SqlError {
-            message,
-            detail,
-            hint,
-            ..SqlError::ours(code, "")
-        };
+        let cause = SqlError { message, detail, hint, ..SqlError::ours(code, "") };
         self.failure(cause, None, None, FailureOutcome::NotBegun)
     }
 
@@ -477,8 +467,5 @@ fn only_statement(text: &str) -> Option<Outside> {
 /// A deadlock, or a lock timeout: ours is off, but a pooler may run the statement on another connection than the one
 /// that was set.
 fn may_pass(error: &DbError) -> bool {
-    matches!(
-        error.code().code(),
-        sqlstate::DEADLOCK_DETECTED | sqlstate::LOCK_NOT_AVAILABLE
-    )
+    matches!(error.code().code(), sqlstate::DEADLOCK_DETECTED | sqlstate::LOCK_NOT_AVAILABLE)
 }

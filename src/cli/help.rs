@@ -103,15 +103,11 @@ mod tests {
 
     /// The cells of each row of the table with this header in a page of the manual.
     fn table(topic: &str, header: &str) -> Vec<Vec<&'static str>> {
-        let (_, page) = MANUAL
-            .iter()
-            .find(|(name, _)| *name == topic)
-            .expect("a page");
+        let (_, page) = MANUAL.iter().find(|(name, _)| *name == topic).expect("a page");
         let (_, rows) = page.split_once(header).expect("the table");
         let rows = rows.trim_start().lines().skip(1);
         let rows = rows.take_while(|row| row.starts_with('|'));
-        rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect())
-            .collect()
+        rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect()).collect()
     }
 
     fn all() -> impl Iterator<Item = (&'static str, String)> {
@@ -184,14 +180,8 @@ mod tests {
                 .map(|line| line.trim_start().split("  ").next().unwrap_or_default())
                 .flat_map(|codes| codes.split(", "))
                 .collect();
-            assert!(
-                codes.iter().all(|code| known.contains(code)),
-                "{name}: {codes:?}"
-            );
-            assert!(
-                codes.is_sorted_by_key(|code| code.parse::<u8>().ok()),
-                "{name}"
-            );
+            assert!(codes.iter().all(|code| known.contains(code)), "{name}: {codes:?}");
+            assert!(codes.is_sorted_by_key(|code| code.parse::<u8>().ok()), "{name}");
         }
         let general = general();
         let words: Vec<&str> = general

@@ -113,9 +113,7 @@ fn record(
             })?;
             tell(config, &held.history, &files, group);
             let count = counted(files.len(), "migration");
-            Ok(format!(
-                "recorded {count} up to {version} as applied, without running any"
-            ))
+            Ok(format!("recorded {count} up to {version} as applied, without running any"))
         }
         Work::Amend(file, recorded_as, id) => {
             let (name, is_mended) = (&file.file_name, recorded_as == version);

@@ -64,7 +64,5 @@ fn forget(config: &Config, held: &mut Held, version: Version) -> Result<(), Erro
     let ids = held.history.ids(version);
     held.refuse_unless_erasable(config, WHY)?;
     let doing = format!("taking the record of {version} back");
-    held.write(config, &expected, &doing, |fenced| {
-        fenced.erase(version, &ids)
-    })
+    held.write(config, &expected, &doing, |fenced| fenced.erase(version, &ids))
 }

@@ -53,16 +53,9 @@ pub fn run(context: &Context<'_>, from: &Path) -> Result<Answer, Error> {
     let refused = migrations
         .iter()
         .flat_map(|it| plan::obstructions_of_up_file(it, &own_tables, &mut BTreeSet::new()));
-    let report = Report {
-        import: &import,
-        from,
-        to,
-        refused: refused.collect(),
-        history: &history,
-    };
-    Ok(Answer::Done(
-        report.text(config::layout(context.environment)),
-    ))
+    let report =
+        Report { import: &import, from, to, refused: refused.collect(), history: &history };
+    Ok(Answer::Done(report.text(config::layout(context.environment))))
 }
 
 /// The problems, with the directory in front of their paths.

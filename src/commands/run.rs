@@ -63,12 +63,7 @@ pub fn look(config: &Config, signals: &Signals, waited: Option<Wait>) -> Result<
             "the server is PostgreSQL {version}; Lockstep is made for {OLDEST_SERVER} and later, and not tested with this one"
         );
     }
-    Ok(FirstLook {
-        session,
-        observation,
-        runner: application_name(&config.server),
-        wait,
-    })
+    Ok(FirstLook { session, observation, runner: application_name(&config.server), wait })
 }
 
 /// What came of wanting the lock.
@@ -192,16 +187,11 @@ impl Held {
         let lost = self.locked.lost();
         let mut fenced = self.locked.transaction(expected, settings);
         write(&mut fenced);
-        fenced
-            .commit(doing, &mut wait)
-            .map_err(|fault| match fault {
-                Fault::DoneByOthers => lost,
-                Fault::Refused(cause) => Error::Database {
-                    doing: doing.to_owned(),
-                    cause,
-                },
-                Fault::Error(error) => error,
-            })
+        fenced.commit(doing, &mut wait).map_err(|fault| match fault {
+            Fault::DoneByOthers => lost,
+            Fault::Refused(cause) => Error::Database { doing: doing.to_owned(), cause },
+            Fault::Error(error) => error,
+        })
     }
 }
 
@@ -275,10 +265,7 @@ pub fn obtain(
             Ok(Some(obtained)) => return Ok(obtained),
             Ok(None) => {}
             Err(error @ Error::ConnectionLost { .. }) if !wait.is_over() => {
-                warn!(
-                    "{}; nothing was begun, so once more from the start",
-                    error.brief()
-                );
+                warn!("{}; nothing was begun, so once more from the start", error.brief());
                 wait.pause(Duration::from_secs(1))?;
                 patience = Wait::new(signals, config.database_wait);
             }
@@ -323,12 +310,8 @@ fn attempt(
     let acquired = lock::acquire(config, session, &seen, tables, wait, settled)?;
     match acquired {
         Acquired::Locked(locked, history) => {
-            let mut held = Held {
-                locked,
-                history,
-                observation: seen,
-                signals: wait.signals().clone(),
-            };
+            let mut held =
+                Held { locked, history, observation: seen, signals: wait.signals().clone() };
             match held.wait_for_bun(migrations, wait) {
                 Ok(()) => Ok(Some(Obtained::Lock(held))),
                 Err(error) => held.work(|_| Err(error)),
@@ -404,11 +387,7 @@ pub fn judge<'a>(
         return Ok(plan);
     }
     let pending = plan.pending.iter().map(|it| it.file_name.clone());
-    Err(Error::Pending {
-        pending: pending.collect(),
-        bun_row,
-        waited,
-    })
+    Err(Error::Pending { pending: pending.collect(), bun_row, waited })
 }
 
 pub fn plan_for<'a>(
@@ -416,11 +395,8 @@ pub fn plan_for<'a>(
     migrations: &'a [Migration],
     history: &History,
 ) -> Result<Plan<'a>, Error> {
-    let rules = Rules {
-        order: config.order,
-        policy: config.divergence,
-        own_tables: own_tables(config),
-    };
+    let rules =
+        Rules { order: config.order, policy: config.divergence, own_tables: own_tables(config) };
     plan::make(migrations, history, &rules).map_err(Error::Refused)
 }
 

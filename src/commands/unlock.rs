@@ -61,9 +61,7 @@ fn unlock(
     if let Some(id) = id.filter(|id| present != Some(*id)) {
         let present = present.map(|present| format!("; its row is {present}"));
         let present = present.unwrap_or_default();
-        return Err(Error::Unusable(format!(
-            "there is no row {id} in {locks}{present}"
-        )));
+        return Err(Error::Unusable(format!("there is no row {id} in {locks}{present}")));
     }
     let (session, seen, wait) = (&mut first.session, &first.observation, &mut first.wait);
     let Some(row) = present else {

@@ -108,9 +108,7 @@ fn not_yet(error: Error, wait: &mut Wait) -> Result<(), Error> {
         return Err(error);
     }
     wait.say(|| match &error {
-        Error::Pending {
-            pending, bun_row, ..
-        } => awaited(pending, bun_row.as_ref()),
+        Error::Pending { pending, bun_row, .. } => awaited(pending, bun_row.as_ref()),
         error => format!("the database: {}", error.brief()),
     });
     Ok(())

@@ -55,12 +55,7 @@ pub(super) fn parse(text: &str) -> Result<Parameters, String> {
 
 impl Parameters {
     pub fn new(remedy: &'static str) -> Parameters {
-        Parameters {
-            parameters: Vec::new(),
-            problems: Vec::new(),
-            after_secret: false,
-            remedy,
-        }
+        Parameters { parameters: Vec::new(), problems: Vec::new(), after_secret: false, remedy }
     }
 
     pub fn add(&mut self, key: &[u8], value: Vec<u8>) {
@@ -154,7 +149,7 @@ fn parse_url(text: &str) -> Result<Parameters, String> {
     const REMEDY: &str = "in a URL write & as %26, = as %3D, % as %25";
     if text.contains(|c: char| c.is_ascii_whitespace() || c.is_ascii_control()) {
         return Err(
-            "a URL holds no white space: write a space as %20, a line break as %0A".to_owned(),
+            "a URL holds no white space: write a space as %20, a line break as %0A".to_owned()
         );
     }
     let (credentials, rest) = split_credentials(text)?;
@@ -221,7 +216,7 @@ fn split_hosts(text: &str) -> Result<(Vec<u8>, String), String> {
             .ok_or("the host's address has no closing bracket: write [::1]:5432")?;
         if !port.is_empty() && !port.starts_with(':') {
             return Err(
-                "only a port, a path or a comma can follow a host's closing bracket".to_owned(),
+                "only a port, a path or a comma can follow a host's closing bracket".to_owned()
             );
         }
         hosts.push(decoded("the host", host)?);
@@ -263,11 +258,8 @@ mod tests {
 
     /// The parameters that are not empty, as `key=value` with blanks between.
     fn listed(text: &str) -> String {
-        let Parameters {
-            parameters,
-            problems,
-            ..
-        } = parse(text).unwrap_or_else(|problem| panic!("{text}: {problem}"));
+        let Parameters { parameters, problems, .. } =
+            parse(text).unwrap_or_else(|problem| panic!("{text}: {problem}"));
         assert_eq!(problems, Vec::<String>::new(), "{text}");
         let shown = parameters.iter().filter(|(_, value)| !value.is_empty());
         shown
@@ -285,20 +277,11 @@ mod tests {
             ("postgresql://localhost:5433", "host=localhost port=5433"),
             ("postgres://localhost/mydb", "host=localhost dbname=mydb"),
             ("postgres://user@localhost", "user=user host=localhost"),
-            (
-                "postgres://user:secret@localhost",
-                "user=user password=secret host=localhost",
-            ),
+            ("postgres://user:secret@localhost", "user=user password=secret host=localhost"),
             ("postgres://user:@localhost", "user=user host=localhost"),
-            (
-                "postgres://:secret@localhost",
-                "password=secret host=localhost",
-            ),
+            ("postgres://:secret@localhost", "password=secret host=localhost"),
             ("postgres://u:a:b:c@h", "user=u password=a:b:c host=h"),
-            (
-                "postgres://u:a#b@h/d",
-                "user=u password=a#b host=h dbname=d",
-            ),
+            ("postgres://u:a#b@h/d", "user=u password=a#b host=h dbname=d"),
             (
                 "postgres://u%40x:p%40%2F%3f%23%25@h/d%2Fe",
                 "user=u@x password=p@/?#% host=h dbname=d/e",
@@ -313,34 +296,16 @@ mod tests {
                 "postgres://host1:123,host2:456/somedb",
                 "host=host1,host2 port=123,456 dbname=somedb",
             ),
-            (
-                "postgres://host1,host2/somedb",
-                "host=host1,host2 dbname=somedb",
-            ),
-            (
-                "postgres://host1,host2:6/somedb",
-                "host=host1,host2 port=,6 dbname=somedb",
-            ),
-            (
-                "postgres://[2001:db8::1234]/database",
-                "host=2001:db8::1234 dbname=database",
-            ),
-            (
-                "postgres://u:p@[::1]:5433,h/d",
-                "user=u password=p host=::1,h port=5433, dbname=d",
-            ),
+            ("postgres://host1,host2/somedb", "host=host1,host2 dbname=somedb"),
+            ("postgres://host1,host2:6/somedb", "host=host1,host2 port=,6 dbname=somedb"),
+            ("postgres://[2001:db8::1234]/database", "host=2001:db8::1234 dbname=database"),
+            ("postgres://u:p@[::1]:5433,h/d", "user=u password=p host=::1,h port=5433, dbname=d"),
             (
                 "postgres://%2Fvar%2Flib%2Fpostgresql/dbname",
                 "host=/var/lib/postgresql dbname=dbname",
             ),
-            (
-                "postgres:///dbname?host=/run/pg&port=6",
-                "dbname=dbname host=/run/pg port=6",
-            ),
-            (
-                "postgres:///?user=u&password=a%26b%3d",
-                "user=u password=a&b=",
-            ),
+            ("postgres:///dbname?host=/run/pg&port=6", "dbname=dbname host=/run/pg port=6"),
+            ("postgres:///?user=u&password=a%26b%3d", "user=u password=a&b="),
             ("postgres://?host=h", "host=h"),
             ("postgres://h?&dbname=d&", "host=h dbname=d"),
             ("postgres://h/d?ssl=true", "host=h dbname=d sslmode=require"),
@@ -348,10 +313,7 @@ mod tests {
                 "postgres://h/d?sslmode=verify-full&sslrootcert=system",
                 "host=h dbname=d sslmode=verify-full sslrootcert=system",
             ),
-            (
-                "postgres://h/d?sslcompression=0&krbsrvname=x&service=",
-                "host=h dbname=d",
-            ),
+            ("postgres://h/d?sslcompression=0&krbsrvname=x&service=", "host=h dbname=d"),
         ] {
             assert_eq!(listed(text), expected, "{text}");
         }
@@ -426,14 +388,8 @@ mod tests {
             ("postgres://u:secret@h/%d", &percent("the database's name")),
             ("postgres://h/d?a%=b", &percent("a parameter's name")),
             ("postgres://h/d?password=%", &percent("a parameter's value")),
-            (
-                "postgres://u:se%00cret@h/d",
-                "the password holds %00, and PostgreSQL takes no NUL",
-            ),
-            (
-                "postgres://[::1/d",
-                "the host's address has no closing bracket: write [::1]:5432",
-            ),
+            ("postgres://u:se%00cret@h/d", "the password holds %00, and PostgreSQL takes no NUL"),
+            ("postgres://[::1/d", "the host's address has no closing bracket: write [::1]:5432"),
             (
                 "postgres://[::1]secret/d",
                 "only a port, a path or a comma can follow a host's closing bracket",
@@ -463,23 +419,14 @@ mod tests {
         let url_spill =
             "what follows a password is no parameter: in a URL write & as %26, = as %3D, % as %25";
         let table: [(&str, &[&str]); 14] = [
-            (
-                "hots=h prot=1",
-                &["unknown parameter \"hots\"", "unknown parameter \"prot\""],
-            ),
+            ("hots=h prot=1", &["unknown parameter \"hots\"", "unknown parameter \"prot\""]),
             ("hots=h password=x", &["unknown parameter \"hots\""]),
             ("Host=h", &["unknown parameter \"Host\""]),
             ("h:s=x", &["a parameter's name is none that is known"]),
             ("=x", &["unknown parameter \"\""]),
-            (
-                "password=a b=c d=e user=u f=g",
-                &[spill, spill, "unknown parameter \"f\""],
-            ),
+            ("password=a b=c d=e user=u f=g", &[spill, spill, "unknown parameter \"f\""]),
             ("sslpassword=a b=c", &[spill]),
-            (
-                "database=x",
-                &["unknown parameter \"database\": did you mean dbname?"],
-            ),
+            ("database=x", &["unknown parameter \"database\": did you mean dbname?"]),
             (
                 "require_auth=scram-sha-256",
                 &[
@@ -495,14 +442,8 @@ mod tests {
             ),
             ("postgres://u:p@h/d?hots=x", &["unknown parameter \"hots\""]),
             ("postgres://h/d?password=a&b=c", &[url_spill]),
-            (
-                "postgres://h/d?sslm-ode=yes",
-                &["unknown parameter \"sslm-ode\""],
-            ),
-            (
-                "postgres://h/d?%73slmod=x",
-                &["unknown parameter \"sslmod\""],
-            ),
+            ("postgres://h/d?sslm-ode=yes", &["unknown parameter \"sslm-ode\""]),
+            ("postgres://h/d?%73slmod=x", &["unknown parameter \"sslmod\""]),
         ];
         for (text, problems) in table {
             let parsed = parse(text).unwrap_or_else(|problem| panic!("{text}: {problem}"));

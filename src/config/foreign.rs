@@ -32,9 +32,7 @@ fn scheme(text: &str) -> Option<String> {
     let is = |prefix| lower.starts_with(prefix);
     let owner = match lower.as_str() {
         "postgres" | "postgresql" => {
-            return Some(format!(
-                "begins with {scheme}://: write it in small letters"
-            ));
+            return Some(format!("begins with {scheme}://: write it in small letters"));
         }
         "postgis" | "pgsql" | "pgx" | "pgx5" | "pg" | "psql" => "another client's name for",
         _ if is("jdbc:") => "JDBC's form of",
@@ -80,10 +78,9 @@ pub(super) fn meant(word: &str) -> String {
 /// What looks as if a shell, or whoever else, should have put a variable's value there.
 pub(super) fn unexpanded(text: &str) -> Option<&'static str> {
     let opened = [("${", '}'), ("$(", ')'), ("{{", '}')];
-    let is_there = opened.iter().any(|(open, close)| {
-        text.split_once(open)
-            .is_some_and(|(_, rest)| rest.contains(*close))
-    });
+    let is_there = opened
+        .iter()
+        .any(|(open, close)| text.split_once(open).is_some_and(|(_, rest)| rest.contains(*close)));
     is_there
         .then_some("holds ${…}, $(…) or {{…}}: if that was to be replaced by a value, it was not")
 }
@@ -155,49 +152,22 @@ mod tests {
         for (text, expected) in [
             ("jdbc:postgresql://h/d?password=secret", "JDBC's form"),
             ("postgresql+psycopg2://u:secret@h/d", "SQLAlchemy's form"),
-            (
-                "prisma+postgres://accelerate.example/?api_key=secret",
-                "Prisma's proxy",
-            ),
+            ("prisma+postgres://accelerate.example/?api_key=secret", "Prisma's proxy"),
             ("r2dbc:postgresql://u:secret@h/d", "R2DBC's form"),
             ("pgsql://u:secret@h/d", "another client's name"),
             ("POSTGRES://u:secret@h/d", "small letters"),
             ("\"postgres://u:secret@h/d\"", "begins with a quote"),
             (" postgres://u:secret@h/d", "white space"),
             ("psql 'postgres://u:secret@h/d'", "the word psql"),
-            (
-                "DATABASE_URL=postgres://u:secret@h/d",
-                "the variable's own name",
-            ),
-            (
-                "Server=h;Database=d;User Id=u;Password=secret;",
-                "ADO.NET's form",
-            ),
+            ("DATABASE_URL=postgres://u:secret@h/d", "the variable's own name"),
+            ("Server=h;Database=d;User Id=u;Password=secret;", "ADO.NET's form"),
             ("postgres://u:secret@h/d?schema=s", "it is Prisma's"),
-            (
-                "postgres://u:secret@h/d?x-migrations-table=m",
-                "golang-migrate's",
-            ),
-            (
-                "postgres://u:secret@h/d?sslmode=disable&amp;port=1",
-                "&amp; is HTML",
-            ),
-            (
-                "postgres://u:secret@h/d?statement_timeout=5",
-                "STATEMENT_TIMEOUT_SECONDS",
-            ),
-            (
-                "postgres://u:secret@h/d?search_path=s",
-                "write options=-c%20search_path%3DSCHEMA",
-            ),
-            (
-                "postgres://u:secret@h/d?sslmode=no-verify",
-                "did you mean require?",
-            ),
-            (
-                "postgres://u:secret@h/d?sslmode=VERIFY_CA",
-                "did you mean verify-ca?",
-            ),
+            ("postgres://u:secret@h/d?x-migrations-table=m", "golang-migrate's"),
+            ("postgres://u:secret@h/d?sslmode=disable&amp;port=1", "&amp; is HTML"),
+            ("postgres://u:secret@h/d?statement_timeout=5", "STATEMENT_TIMEOUT_SECONDS"),
+            ("postgres://u:secret@h/d?search_path=s", "write options=-c%20search_path%3DSCHEMA"),
+            ("postgres://u:secret@h/d?sslmode=no-verify", "did you mean require?"),
+            ("postgres://u:secret@h/d?sslmode=VERIFY_CA", "did you mean verify-ca?"),
         ] {
             let told = refused(&[("DATABASE_URL", text)]).join("\n");
             assert!(told.contains(expected), "{text}: {told}");
@@ -213,11 +183,7 @@ mod tests {
             ("host=h password={{pw}}", 1),
             ("postgres://u:a$b@h/d", 0),
         ] {
-            assert_eq!(
-                loaded(&[("DATABASE_URL", text)]).warnings.len(),
-                count,
-                "{text}"
-            );
+            assert_eq!(loaded(&[("DATABASE_URL", text)]).warnings.len(), count, "{text}");
         }
         // What has only a semicolon in common with that form is ours.
         loaded(&[("DATABASE_URL", "host=h password=a;b=c")]);

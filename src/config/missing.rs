@@ -12,14 +12,7 @@ const NAMED: usize = 5;
 /// What is wrong, if none of the variables is set that say where the database is.
 pub fn address(environment: &Environment) -> Option<String> {
     let (url, endpoint) = (variables::URL.name, variables::ENDPOINT.variable.name);
-    let all = [
-        url,
-        variables::URL_FILE.name,
-        endpoint,
-        "PGHOST",
-        "PGHOSTADDR",
-        "PGSERVICE",
-    ];
+    let all = [url, variables::URL_FILE.name, endpoint, "PGHOST", "PGHOSTADDR", "PGSERVICE"];
     if all.iter().any(|it| environment.named(it).is_some()) {
         return None;
     }

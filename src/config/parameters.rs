@@ -31,10 +31,8 @@ const CRL_DIRECTORY: Treatment = Refused(
     "is not supported: put the lists into one file and name it by sslcrl",
     "is not supported: put the lists into one file and name it by PGSSLCRL",
 );
-const KEY_LOG: Treatment = Refused(
-    "is not supported: it would write the session's secrets to a file; leave it out",
-    "",
-);
+const KEY_LOG: Treatment =
+    Refused("is not supported: it would write the session's secrets to a file; leave it out", "");
 
 #[rustfmt::skip]
 pub static PARAMETERS: [Parameter; 53] = [
@@ -108,13 +106,8 @@ pub static PARAMETERS: [Parameter; 53] = [
 ];
 
 /// What no complaint may repeat, nor anything that may be a piece of it.
-pub(super) const SECRETS: [&str; 5] = [
-    "password",
-    "sslpassword",
-    "scram_client_key",
-    "scram_server_key",
-    "oauth_client_secret",
-];
+pub(super) const SECRETS: [&str; 5] =
+    ["password", "sslpassword", "scram_client_key", "scram_server_key", "oauth_client_secret"];
 
 /// A parameter of the connection string that a variable stands for, too.
 const fn both(
@@ -124,20 +117,12 @@ const fn both(
     default: &'static str,
     meaning: &'static str,
 ) -> Parameter {
-    Parameter {
-        key,
-        treatment,
-        variable: Some(variable(name, default, meaning)),
-    }
+    Parameter { key, treatment, variable: Some(variable(name, default, meaning)) }
 }
 
 /// A parameter that stands in connection strings only.
 const fn only(key: &'static str, treatment: Treatment) -> Parameter {
-    Parameter {
-        key,
-        treatment,
-        variable: None,
-    }
+    Parameter { key, treatment, variable: None }
 }
 
 /// The parameter of this name.

@@ -23,23 +23,21 @@ pub(super) fn read(path: &Path, warnings: &mut Vec<String>) -> Option<Vec<u8>> {
 /// `localhost`.
 pub(super) fn find(file: &[u8], place: &Place, database: &str, user: &str) -> Option<Vec<u8>> {
     let lines = file.split(|byte| *byte == b'\n');
-    lines
-        .map(|it| it.strip_suffix(b"\r").unwrap_or(it))
-        .find_map(|line| {
-            let mut rest = line;
-            let fields = iter::from_fn(|| take_field(&mut rest));
-            let fields: Vec<Field> = fields.take(5).collect();
-            let [host, port, of_database, of_user, (password, _)] = fields.as_slice() else {
-                return None;
-            };
-            let is = |(text, is_any): &Field, name: &str| *is_any || text == name.as_bytes();
-            let is_meant = (is(host, &place.name) || place.is_socket() && is(host, "localhost"))
-                && is(port, &place.port.to_string())
-                && is(of_database, database)
-                && is(of_user, user);
-            let is_one = is_meant && !line.starts_with(b"#") && !password.is_empty();
-            is_one.then(|| password.clone())
-        })
+    lines.map(|it| it.strip_suffix(b"\r").unwrap_or(it)).find_map(|line| {
+        let mut rest = line;
+        let fields = iter::from_fn(|| take_field(&mut rest));
+        let fields: Vec<Field> = fields.take(5).collect();
+        let [host, port, of_database, of_user, (password, _)] = fields.as_slice() else {
+            return None;
+        };
+        let is = |(text, is_any): &Field, name: &str| *is_any || text == name.as_bytes();
+        let is_meant = (is(host, &place.name) || place.is_socket() && is(host, "localhost"))
+            && is(port, &place.port.to_string())
+            && is(of_database, database)
+            && is(of_user, user);
+        let is_one = is_meant && !line.starts_with(b"#") && !password.is_empty();
+        is_one.then(|| password.clone())
+    })
 }
 
 /// A field's text, unescaped; and whether it is an asterisk alone, without a backslash.
@@ -69,12 +67,7 @@ mod tests {
     use super::*;
 
     fn place(name: &str, port: u16) -> Place {
-        Place {
-            name: name.to_owned(),
-            address: None,
-            port,
-            password: None,
-        }
+        Place { name: name.to_owned(), address: None, port, password: None }
     }
 
     #[test]
@@ -85,10 +78,7 @@ mod tests {
             ("db.example:5432:app:me:secret\r\n", Some("secret")),
             ("*:*:*:*:secret", Some("secret")),
             ("*:5432:*:me:secret\n", Some("secret")),
-            (
-                "other:5432:app:me:no\n*:*:*:*:yes\n*:*:*:*:late",
-                Some("yes"),
-            ),
+            ("other:5432:app:me:no\n*:*:*:*:yes\n*:*:*:*:late", Some("yes")),
             ("db.example:5433:app:me:no", None),
             ("db.example:5432:apps:me:no", None),
             ("db.example:5432:app:you:no", None),
@@ -121,10 +111,7 @@ mod tests {
     #[test]
     fn a_colon_or_a_backslash_in_a_name_is_escaped() {
         let found = |file: &[u8]| find(file, &place("::1", 1), "a\\b", "u:v");
-        assert_eq!(
-            found(b"\\:\\:1:1:a\\\\b:u\\:v:secret").as_deref(),
-            Some(&b"secret"[..])
-        );
+        assert_eq!(found(b"\\:\\:1:1:a\\\\b:u\\:v:secret").as_deref(), Some(&b"secret"[..]));
         assert_eq!(found(b"::1:1:a\\b:u:v:secret"), None);
     }
 

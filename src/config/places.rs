@@ -42,9 +42,7 @@ impl fmt::Display for Place {
 pub(super) fn endpoint(text: &str) -> Result<(String, Option<u16>), String> {
     const FORMS: &str = "host:port, host, [::1]:port or a socket directory";
     if text.contains("://") {
-        return Err(format!(
-            "is a URL, which belongs into DATABASE_URL: use {FORMS}"
-        ));
+        return Err(format!("is a URL, which belongs into DATABASE_URL: use {FORMS}"));
     }
     let is_whole = text.starts_with('/') || text.parse::<Ipv6Addr>().is_ok();
     let split = host_and_rest(text).filter(|_| !is_whole);

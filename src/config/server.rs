@@ -66,9 +66,8 @@ impl Resolution<'_, '_> {
         let places = self.places();
         let user = self.user();
         let database = self.text("dbname").or(user.clone());
-        let application_name = self
-            .text("application_name")
-            .or_else(|| self.text("fallback_application_name"));
+        let application_name =
+            self.text("application_name").or_else(|| self.text("fallback_application_name"));
         let connect_timeout = self.connect_timeout();
         let tls = self.tls(places.as_deref());
         let channel_binding = self.channel_binding(&tls, places.as_deref());
@@ -96,8 +95,7 @@ impl Resolution<'_, '_> {
     /// The parameter's text; none if it is not given or, after a complaint, is no text.
     fn text(&mut self, key: &str) -> Option<String> {
         let text = String::from_utf8(self.given.get(key)?.value.clone());
-        text.map_err(|_| self.complain(key, "is not valid UTF-8"))
-            .ok()
+        text.map_err(|_| self.complain(key, "is not valid UTF-8")).ok()
     }
 
     /// Complains of a value with words that follow its name.
@@ -220,8 +218,7 @@ impl Resolution<'_, '_> {
         let user = self.inquiry.environment.user.clone();
         if user.is_none() {
             let problem = "is needed: no user is given, and the one that runs this has no name";
-            self.inquiry
-                .complain(&variables::USERNAME.variable, problem);
+            self.inquiry.complain(&variables::USERNAME.variable, problem);
         }
         user
     }
@@ -319,10 +316,8 @@ const TARGETS: [(&str, Target); 6] = [
     ("standby", Target::Standby),
     ("prefer-standby", Target::PreferStandby),
 ];
-const BALANCES: [(&str, LoadBalanceHosts); 2] = [
-    ("disable", LoadBalanceHosts::Disable),
-    ("random", LoadBalanceHosts::Random),
-];
+const BALANCES: [(&str, LoadBalanceHosts); 2] =
+    [("disable", LoadBalanceHosts::Disable), ("random", LoadBalanceHosts::Random)];
 const BINDINGS: [(&str, ChannelBinding); 3] = [
     ("disable", ChannelBinding::Disable),
     ("prefer", ChannelBinding::Prefer),
@@ -332,9 +327,7 @@ const BINDINGS: [(&str, ChannelBinding); 3] = [
 /// On one line, whatever the names hold.
 fn description(places: &[Place], database: &str, user: &str) -> String {
     let text = format!("{user}@{}/{database}", joined(places, ","));
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]

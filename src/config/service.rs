@@ -90,10 +90,7 @@ mod tests {
         Ok(found.map(|it| {
             let given = it.parameters.iter();
             let given = given.map(|(key, value)| format!("{key}={}", value.escape_ascii()));
-            given
-                .chain(it.problems.clone())
-                .collect::<Vec<_>>()
-                .join(" ")
+            given.chain(it.problems.clone()).collect::<Vec<_>>().join(" ")
         }))
     }
 
@@ -103,10 +100,7 @@ mod tests {
         assert_eq!(listed("a"), Ok(Some(a.to_owned())));
         assert_eq!(listed("b"), Ok(Some(String::new())));
         assert_eq!(listed("z"), Ok(None));
-        assert_eq!(
-            listed("f"),
-            Ok(Some("unknown parameter \"hots\"".to_owned()))
-        );
+        assert_eq!(listed("f"), Ok(Some("unknown parameter \"hots\"".to_owned())));
     }
 
     #[test]

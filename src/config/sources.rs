@@ -82,11 +82,7 @@ impl Inquiry<'_> {
         for problem in found.problems {
             self.complain(variable, problem);
         }
-        let in_string = |value| Given {
-            variable,
-            in_string: true,
-            value,
-        };
+        let in_string = |value| Given { variable, in_string: true, value };
         let given = found.parameters.into_iter();
         let mut layer: Layer = given.map(|(key, value)| (key, in_string(value))).collect();
         layer.retain(|_, it| !it.value.is_empty());
@@ -120,10 +116,7 @@ impl Inquiry<'_> {
             add("host", variable, host.as_bytes());
             port.map(|port| add("port", variable, port.to_string().as_bytes()));
         }
-        for (key, setting) in [
-            ("dbname", &variables::DATABASE),
-            ("user", &variables::USERNAME),
-        ] {
+        for (key, setting) in [("dbname", &variables::DATABASE), ("user", &variables::USERNAME)] {
             if let Some(text) = self.given(setting) {
                 add(key, &setting.variable, text.as_bytes());
             }
@@ -180,11 +173,7 @@ impl Inquiry<'_> {
 impl Given {
     /// The value that a variable of its own has.
     fn whole(variable: &'static Variable, value: &[u8]) -> Given {
-        Given {
-            variable,
-            in_string: false,
-            value: value.to_vec(),
-        }
+        Given { variable, in_string: false, value: value.to_vec() }
     }
 }
 

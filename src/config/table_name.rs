@@ -29,11 +29,7 @@ impl TableName {
     /// The table beside it whose name goes on so.
     pub fn suffixed(&self, suffix: &str) -> TableName {
         let name = format!("{}{suffix}", self.name);
-        TableName {
-            setting: name.clone(),
-            schema: self.schema.clone(),
-            name,
-        }
+        TableName { setting: name.clone(), schema: self.schema.clone(), name }
     }
 
     /// Reads `table` or `schema.table`; `longest` is the table's, in bytes.
@@ -51,11 +47,7 @@ impl TableName {
             let is_one =
                 rest.is_empty() && name.len() <= longest && !schema.as_ref().is_some_and(is_long);
             let setting = text.to_owned();
-            is_one.then_some(TableName {
-                setting,
-                schema,
-                name,
-            })
+            is_one.then_some(TableName { setting, schema, name })
         };
         parsed().ok_or_else(|| {
             format!(
@@ -77,9 +69,7 @@ fn leading_identifier(text: &str) -> Option<(String, &str)> {
         let starts = |c: char| c != '$' && !c.is_ascii_digit();
         let (name, rest) = text.split_at(end);
         // In UTF-8 the server folds ASCII only.
-        return name
-            .starts_with(starts)
-            .then(|| (name.to_ascii_lowercase(), rest));
+        return name.starts_with(starts).then(|| (name.to_ascii_lowercase(), rest));
     };
     // A quote that is doubled belongs to the name; the first other one ends it.
     let end = quoted.replace("\"\"", "__").find('"')?;
@@ -96,12 +86,7 @@ mod tests {
         let long = "x".repeat(63);
         let table: [(&str, Option<&str>, &str, &str); 12] = [
             ("t", None, "t", r#""t""#),
-            (
-                "bun_migrations",
-                None,
-                "bun_migrations",
-                r#""bun_migrations""#,
-            ),
+            ("bun_migrations", None, "bun_migrations", r#""bun_migrations""#),
             ("Mixed", None, "mixed", r#""mixed""#),
             ("s.t", Some("s"), "t", r#""s"."t""#),
             ("S.T", Some("s"), "t", r#""s"."t""#),
@@ -115,11 +100,7 @@ mod tests {
         ];
         for (text, schema, name, quoted) in table {
             let parsed = TableName::parse(text, 63).expect(text);
-            assert_eq!(
-                (parsed.schema.as_deref(), parsed.name.as_str()),
-                (schema, name),
-                "{text}"
-            );
+            assert_eq!((parsed.schema.as_deref(), parsed.name.as_str()), (schema, name), "{text}");
             assert_eq!(parsed.quoted(), quoted);
             assert_eq!(parsed.setting, text);
         }

@@ -81,8 +81,7 @@ impl Drop for Directory {
 }
 
 pub(super) fn text(path: &Path) -> &str {
-    path.to_str()
-        .expect("the temporary directory's name is UTF-8")
+    path.to_str().expect("the temporary directory's name is UTF-8")
 }
 
 /// Every variable whose value is judged.
@@ -121,10 +120,7 @@ fn unset_and_empty_are_the_defaults() {
         assert_eq!(config.ddl_lock_timeout, Duration::from_secs(5));
         assert_eq!(config.ddl_lock_retry, Duration::from_secs(120));
         assert_eq!(config.statement_timeout, Duration::ZERO);
-        assert_eq!(
-            (config.order, config.divergence),
-            (Order::Any, DivergencePolicy::Refuse)
-        );
+        assert_eq!((config.order, config.divergence), (Order::Any, DivergencePolicy::Refuse));
         assert_eq!(config.warnings, Vec::<String>::new());
     }
 }
@@ -154,10 +150,7 @@ fn every_variable_is_heard() {
     assert_eq!(config.ddl_lock_timeout, Duration::from_millis(1500));
     assert_eq!(config.ddl_lock_retry, Duration::from_secs(7));
     assert_eq!(config.statement_timeout, Duration::from_millis(1));
-    assert_eq!(
-        (config.order, config.divergence),
-        (Order::Strict, DivergencePolicy::Warn)
-    );
+    assert_eq!((config.order, config.divergence), (Order::Strict, DivergencePolicy::Warn));
 }
 
 #[test]
@@ -241,21 +234,9 @@ fn each_complaint_comes_alone_too() {
             "/nowhere/url",
             Some("cannot read /nowhere/url: No such file or directory (os error 2)"),
         ),
-        (
-            "DATABASE_URL_FILE",
-            "/",
-            Some("cannot read /: Is a directory (os error 21)"),
-        ),
-        (
-            "DATABASE_PASSWORD_FILE",
-            "/dev/null",
-            Some("/dev/null is empty"),
-        ),
-        (
-            "DATABASE_PASSWORD_FILE",
-            "/dev/zero",
-            Some("/dev/zero is larger than 65536 bytes"),
-        ),
+        ("DATABASE_URL_FILE", "/", Some("cannot read /: Is a directory (os error 21)")),
+        ("DATABASE_PASSWORD_FILE", "/dev/null", Some("/dev/null is empty")),
+        ("DATABASE_PASSWORD_FILE", "/dev/zero", Some("/dev/zero is larger than 65536 bytes")),
         (
             "PGHOST",
             "a b",
@@ -287,21 +268,9 @@ fn each_complaint_comes_alone_too() {
             "65536",
             Some("\"65536\" is not a number from 1 to 65535, or several with commas"),
         ),
-        (
-            "PGPORT",
-            "+1",
-            Some("\"+1\" is not a number from 1 to 65535, or several with commas"),
-        ),
-        (
-            "PGPORT",
-            "1,2",
-            Some("\"1,2\" has 2 ports for 1 host: give one for each"),
-        ),
-        (
-            "PGCONNECT_TIMEOUT",
-            "1.5",
-            Some("\"1.5\" is not a whole number of seconds"),
-        ),
+        ("PGPORT", "+1", Some("\"+1\" is not a number from 1 to 65535, or several with commas")),
+        ("PGPORT", "1,2", Some("\"1,2\" has 2 ports for 1 host: give one for each")),
+        ("PGCONNECT_TIMEOUT", "1.5", Some("\"1.5\" is not a whole number of seconds")),
         (
             "PGSERVICE",
             "x",
@@ -322,11 +291,7 @@ fn each_complaint_comes_alone_too() {
                 "\"master\" is not one of any, read-write, read-only, primary, standby, prefer-standby",
             ),
         ),
-        (
-            "PGLOADBALANCEHOSTS",
-            "x",
-            Some("\"x\" is not one of disable, random"),
-        ),
+        ("PGLOADBALANCEHOSTS", "x", Some("\"x\" is not one of disable, random")),
         (
             "PGGSSENCMODE",
             "require",
@@ -351,11 +316,7 @@ fn each_complaint_comes_alone_too() {
                 "host is not a host's name, an address or a socket directory, or several with commas",
             ),
         ),
-        (
-            "DATABASE_URL",
-            "postgres://h/%ff",
-            Some("dbname is not valid UTF-8"),
-        ),
+        ("DATABASE_URL", "postgres://h/%ff", Some("dbname is not valid UTF-8")),
         (
             "DATABASE_URL",
             "host=a,b hostaddr=::1",
@@ -442,10 +403,9 @@ fn each_complaint_comes_alone_too() {
         ),
     ] {
         match problem {
-            Some(problem) => assert_eq!(
-                refused(&[(variable, value)]),
-                [format!("{variable}: {problem}")]
-            ),
+            Some(problem) => {
+                assert_eq!(refused(&[(variable, value)]), [format!("{variable}: {problem}")])
+            }
             None => drop(loaded(&[(variable, value)])),
         }
     }
@@ -469,9 +429,7 @@ fn what_is_not_utf8_is_named_except_in_passwords() {
         "PGSSLCRL",
     ];
     for name in judged().filter(|name| !others.iter().any(|it| name.contains(it))) {
-        let complaints = load(&Environment::of(&[(name, bytes())]))
-            .map(drop)
-            .expect_err(name);
+        let complaints = load(&Environment::of(&[(name, bytes())])).map(drop).expect_err(name);
         let told: Vec<String> = complaints.iter().map(Complaint::to_string).collect();
         assert_eq!(told, [format!("{name}: is not valid UTF-8")]);
     }
@@ -481,12 +439,9 @@ fn what_is_not_utf8_is_named_except_in_passwords() {
         assert_eq!(config.server.places[0].password, Some(vec![b'a', 0xff]));
     }
     assert_eq!(
-        load(&Environment::of(&[(
-            "DATABASE_PASSWORD_FILE",
-            OsString::from_vec(vec![b'/', 0xff])
-        )]))
-        .map(drop)
-        .expect_err("absent")[0]
+        load(&Environment::of(&[("DATABASE_PASSWORD_FILE", OsString::from_vec(vec![b'/', 0xff]))]))
+            .map(drop)
+            .expect_err("absent")[0]
             .to_string(),
         "DATABASE_PASSWORD_FILE: cannot read /\u{fffd}: No such file or directory (os error 2)"
     );
@@ -502,20 +457,14 @@ fn the_switch_judges_nothing_else() {
     ];
     assert_eq!(switch(&Environment::of(&wrong)), Ok(false));
     for (value, expected) in [("true", Ok(true)), ("0", Ok(false))] {
-        assert_eq!(
-            switch(&Environment::of(&[("RUN_DATABASE_MIGRATIONS", value)])),
-            expected
-        );
+        assert_eq!(switch(&Environment::of(&[("RUN_DATABASE_MIGRATIONS", value)])), expected);
     }
     assert!(switch(&Environment::of(&[("RUN_DATABASE_MIGRATIONS", "yes")])).is_err());
 }
 
 #[test]
 fn a_terminal_that_can_has_a_live_line_and_colours() {
-    let terminal = |columns, has_colours| Layout::Terminal {
-        columns,
-        has_colours,
-    };
+    let terminal = |columns, has_colours| Layout::Terminal { columns, has_colours };
     for (variables, screen) in [
         (&[][..], terminal(80, true)),
         (&[("TERM", "xterm")], terminal(80, true)),
@@ -527,10 +476,7 @@ fn a_terminal_that_can_has_a_live_line_and_colours() {
         (&[("COLUMNS", "wide")], terminal(80, true)),
     ] {
         for (stderr_columns, screen) in [(Some(80), screen), (None, Layout::Plain)] {
-            let settings = logging(&Environment {
-                stderr_columns,
-                ..Environment::of(variables)
-            });
+            let settings = logging(&Environment { stderr_columns, ..Environment::of(variables) });
             assert_eq!(settings.layout, screen, "{variables:?}");
         }
     }
@@ -544,10 +490,7 @@ fn an_answer_is_laid_out_for_the_terminal_that_there_is() {
             ..Environment::of(variables)
         })
     };
-    let terminal = |columns, has_colours| Layout::Terminal {
-        columns,
-        has_colours,
-    };
+    let terminal = |columns, has_colours| Layout::Terminal { columns, has_colours };
     for (variables, expected) in [
         (&[] as &[_], terminal(80, true)),
         (&[("COLUMNS", "132")], terminal(132, true)),
@@ -567,10 +510,7 @@ fn an_answer_is_laid_out_for_the_terminal_that_there_is() {
 fn logging_has_defaults_where_a_value_is_unusable() {
     let settings = |variables: &[(&str, &str)], terminal: bool| {
         let stderr_columns = terminal.then_some(80);
-        Environment {
-            stderr_columns,
-            ..Environment::of(variables)
-        }
+        Environment { stderr_columns, ..Environment::of(variables) }
     };
     let (text, json) = (Format::Text, Format::Json);
     for (variables, terminal, command, service) in [

@@ -131,10 +131,7 @@ impl Resolution<'_, '_> {
             self.refuse_one("hostaddr", "verify-full needs the name that the certificate is made out to: give the host, too");
         }
         if mode == Mode::Disable || cfg!(not(feature = "tls")) {
-            return Tls {
-                mode,
-                ..Tls::default()
-            };
+            return Tls { mode, ..Tls::default() };
         }
         Tls {
             mode,

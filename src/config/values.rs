@@ -48,10 +48,7 @@ pub(super) fn chosen<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, St
 pub(super) fn level(text: &str) -> Result<LevelFilter, String> {
     let level = text.parse().ok().filter(|it| *it != LevelFilter::Off);
     level.ok_or_else(|| {
-        format!(
-            "{} is not one of TRACE, DEBUG, INFO, WARN, ERROR (in any case)",
-            shown(text)
-        )
+        format!("{} is not one of TRACE, DEBUG, INFO, WARN, ERROR (in any case)", shown(text))
     })
 }
 
@@ -104,9 +101,9 @@ mod tests {
         for text in ["0", "f", "F", "false", "FALSE", "False"] {
             assert_eq!(boolean(text), Ok(false));
         }
-        for text in [
-            "yes", "no", "on", "off", "tRUE", "TrUe", " true", "true ", "2", "01", "truetrue", "è",
-        ] {
+        for text in
+            ["yes", "no", "on", "off", "tRUE", "TrUe", " true", "true ", "2", "01", "truetrue", "è"]
+        {
             assert!(boolean(text).is_err(), "{text}");
         }
     }
@@ -163,11 +160,7 @@ mod tests {
             ("5", 5000),
             ("2147483.647", 2_147_483_647),
         ] {
-            assert_eq!(
-                server_timeout(text),
-                Ok(Duration::from_millis(millis)),
-                "{text}"
-            );
+            assert_eq!(server_timeout(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         for text in ["2147483.6471", "2147483.648", "2147484", "-1"] {
             assert!(server_timeout(text).is_err(), "{text}");

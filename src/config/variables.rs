@@ -110,11 +110,7 @@ pub(super) const fn variable(
     default: &'static str,
     meaning: &'static str,
 ) -> Variable {
-    Variable {
-        name,
-        default,
-        meaning,
-    }
+    Variable { name, default, meaning }
 }
 
 const fn setting<T>(
@@ -123,10 +119,7 @@ const fn setting<T>(
     parse: fn(&str) -> Result<T, String>,
     meaning: &'static str,
 ) -> Setting<T> {
-    Setting {
-        variable: variable(name, default, meaning),
-        parse,
-    }
+    Setting { variable: variable(name, default, meaning), parse }
 }
 
 impl Variable {
@@ -163,9 +156,7 @@ mod tests {
     /// The rows of the page's table of variables.
     fn rows(page: &'static str) -> Vec<&'static str> {
         let (_, rows) = page.split_once(HEADER).expect("the table");
-        rows.lines()
-            .take_while(|row| row.starts_with('|'))
-            .collect()
+        rows.lines().take_while(|row| row.starts_with('|')).collect()
     }
 
     fn default_cell(variable: &Variable) -> String {

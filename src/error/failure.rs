@@ -30,10 +30,8 @@ impl Failure {
             self.before.field(),
         ];
         if let Some(place) = &self.place {
-            fields.extend([
-                ("line", Value::from(place.line)),
-                ("column", Value::from(place.column)),
-            ]);
+            fields
+                .extend([("line", Value::from(place.line)), ("column", Value::from(place.column))]);
         }
         fields
     }
@@ -49,10 +47,7 @@ pub struct Before {
 impl Before {
     /// For what fails before the first migration.
     pub fn nothing() -> Before {
-        Before {
-            direction: Direction::Up,
-            count: 0,
-        }
+        Before { direction: Direction::Up, count: 0 }
     }
 
     /// What the log's structured line carries.

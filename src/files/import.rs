@@ -68,10 +68,7 @@ fn take(file: &Path, directory: &Path, root: &Path) -> Result<Found, Problem> {
         Err(error) => Err(describe(&error)),
     };
     let text = text.map_err(|why| Problem::new(file, why))?;
-    Ok(Found {
-        path,
-        text: Some(text),
-    })
+    Ok(Found { path, text: Some(text) })
 }
 
 /// Returns true if and only if the text of such a file is of interest.

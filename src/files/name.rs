@@ -41,11 +41,7 @@ pub fn proposed(above: &str, file_name: &str) -> Option<(Mend, String)> {
         "down.sql" => (Mend::Directory, without_dashes(above), ".down.sql"),
         // A counter, or seconds since 1970; more digits are a date that is not whole, or one with a digit lost.
         _ if (1..=10).contains(&digits) => (Mend::Pad, "0".repeat(14 - digits), file_name),
-        _ => (
-            Mend::Up,
-            file_name.strip_suffix(".sql")?.to_owned(),
-            ".up.sql",
-        ),
+        _ => (Mend::Up, file_name.strip_suffix(".sql")?.to_owned(), ".up.sql"),
     };
     let name = stem + end;
     parse(&name).is_some().then_some((mend, name))
@@ -99,21 +95,9 @@ mod tests {
     fn the_right_name_is_proposed_where_it_is_certain() {
         for (above, file_name, proposal) in [
             ("m", "20240101000000_x.sql", Some("20240101000000_x.up.sql")),
-            (
-                "20240101000009_y",
-                "migration.sql",
-                Some("20240101000009_y.up.sql"),
-            ),
-            (
-                "2024-01-01-000000_x",
-                "up.sql",
-                Some("20240101000000_x.up.sql"),
-            ),
-            (
-                "2024-01-01-000000_x",
-                "down.sql",
-                Some("20240101000000_x.down.sql"),
-            ),
+            ("20240101000009_y", "migration.sql", Some("20240101000009_y.up.sql")),
+            ("2024-01-01-000000_x", "up.sql", Some("20240101000000_x.up.sql")),
+            ("2024-01-01-000000_x", "down.sql", Some("20240101000000_x.down.sql")),
             ("m", "1510262030_x.up.sql", Some("00001510262030_x.up.sql")),
             ("m", "0001_x.down.sql", Some("00000000000001_x.down.sql")),
             ("m", "001_x.sql", None),

@@ -61,10 +61,7 @@ pub fn create(directory: &Path, name: &str) -> Result<Created, Vec<Problem>> {
         // It has done its work, and would only ever cost one second.
         let _ = fs::remove_file(&reservation);
         if let Some(files) = created? {
-            return Ok(Created {
-                files,
-                with_directory,
-            });
+            return Ok(Created { files, with_directory });
         }
         version = following(directory, newest(directory)?, version)?;
     }
@@ -100,10 +97,7 @@ fn newest(directory: &Path) -> Result<Option<Version>, Vec<Problem>> {
     refuse(walk.problems)?;
     let names = walk.files.iter().filter_map(|it| it.file_name());
     let names = names.map(|it| it.to_string_lossy());
-    Ok(names
-        .filter(|it| name::is_sql(it))
-        .filter_map(|it| name::version(&it))
-        .max())
+    Ok(names.filter(|it| name::is_sql(it)).filter_map(|it| name::version(&it)).max())
 }
 
 /// The version to take: that of `at_least`, or the one after the newest if that is later.
@@ -127,10 +121,7 @@ fn now() -> Version {
 
 /// Writes a file that must not be there yet; leaves none if it cannot.
 pub(super) fn write_new(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(path)?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).open(path)?;
     file.write_all(text.as_bytes()).inspect_err(|_| {
         let _ = fs::remove_file(path);
     })

@@ -20,20 +20,13 @@ pub(super) struct Walk {
     above: Vec<PathBuf>,
 }
 
-const OF_FILE_SYSTEMS: [&str; 4] = [
-    "lost+found",
-    "System Volume Information",
-    "$RECYCLE.BIN",
-    "@eaDir",
-];
+const OF_FILE_SYSTEMS: [&str; 4] =
+    ["lost+found", "System Volume Information", "$RECYCLE.BIN", "@eaDir"];
 
 impl Walk {
     /// Looks at all that is below a directory, wherever links lead; or no further than below `within`, a real path.
     pub fn new(directory: &Path, within: Option<PathBuf>) -> Walk {
-        let mut walk = Walk {
-            within,
-            ..Walk::default()
-        };
+        let mut walk = Walk { within, ..Walk::default() };
         walk.enter(directory);
         walk
     }

@@ -16,10 +16,7 @@ pub const WORK_KEY: i32 = 0x776f_726b;
 
 /// The second half of both keys: the history table's oid, however the table is spelled.
 pub fn key(tables: &Tables) -> String {
-    format!(
-        "{}::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int4",
-        literal(&tables.history)
-    )
+    format!("{}::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int4", literal(&tables.history))
 }
 
 /// An SQL expression, of type text: the query for our row in the locks table `the_locks`. It runs with a `search_path` of

@@ -24,11 +24,7 @@ impl Entry {
 
     /// Of any: the parameters of a statement that is prepared, in this order.
     pub fn of_parameters() -> Entry {
-        Entry {
-            version: "$1".to_owned(),
-            file_name: "$2".to_owned(),
-            checksum: "$3".to_owned(),
-        }
+        Entry { version: "$1".to_owned(), file_name: "$2".to_owned(), checksum: "$3".to_owned() }
     }
 }
 
@@ -80,11 +76,7 @@ pub fn record(
     runner: &str,
     started: &Started,
 ) -> String {
-    let Entry {
-        version,
-        file_name,
-        checksum,
-    } = entry;
+    let Entry { version, file_name, checksum } = entry;
     let (started, condition) = match started {
         Started::WithTransaction => ("transaction_timestamp()".to_owned(), String::new()),
         Started::InJournal => (
@@ -172,10 +164,7 @@ pub fn start(
 
 /// The statement that takes records back, which are these rows.
 pub fn take_back(tables: &Tables, which: &str) -> String {
-    format!(
-        "DELETE FROM {history} WHERE {which}",
-        history = tables.history
-    )
+    format!("DELETE FROM {history} WHERE {which}", history = tables.history)
 }
 
 /// The statement that makes of the note of a start that of a rollback, of a migration that was of this group.
@@ -201,9 +190,7 @@ pub fn mend(tables: &Tables, migration: &Migration) -> String {
 /// Statements that take the record with this id, of the version `from`, along to that of the file.
 pub fn rename(tables: &Tables, migration: &Migration, from: Version, id: i64) -> [String; 3] {
     let (to, file_name) = (migration.version, literal(&migration.file_name));
-    let Tables {
-        history, journal, ..
-    } = tables;
+    let Tables { history, journal, .. } = tables;
     [
         format!("DELETE FROM {journal} WHERE version = '{to}'"),
         format!("UPDATE {history} SET name = '{to}' WHERE id = {id}"),
@@ -216,10 +203,7 @@ pub fn rename(tables: &Tables, migration: &Migration, from: Version, id: i64) ->
 /// Statements that leave no trace of a migration in history and journal; `which` are its records.
 pub fn erase(tables: &Tables, version: Version, which: &str) -> [String; 2] {
     let journal = &tables.journal;
-    [
-        take_back(tables, which),
-        format!("DELETE FROM {journal} WHERE version = '{version}'"),
-    ]
+    [take_back(tables, which), format!("DELETE FROM {journal} WHERE version = '{version}'")]
 }
 
 /// The statement that counts, in the journal, how many of a file's statements are done.

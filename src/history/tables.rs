@@ -11,11 +11,7 @@ use crate::sql::quote::literal;
 /// SQL expressions for history, journal and locks table: their qualified and quoted names, or NULL where there is none in
 /// the snapshot.
 pub(super) fn expressions(config: &Config) -> [String; 3] {
-    let tables = [
-        &config.history_table,
-        &config.journal_table,
-        &config.locks_table,
-    ];
+    let tables = [&config.history_table, &config.journal_table, &config.locks_table];
     tables.map(qualified)
 }
 
@@ -47,10 +43,7 @@ pub fn create(config: &Config) -> (Message, Slot) {
             "{id}, name VARCHAR, group_id BIGINT, \
              migrated_at TIMESTAMPTZ NOT NULL DEFAULT current_timestamp, PRIMARY KEY (id)",
         ),
-        (
-            &config.locks_table,
-            "{id}, table_name VARCHAR, PRIMARY KEY (id), UNIQUE (table_name)",
-        ),
+        (&config.locks_table, "{id}, table_name VARCHAR, PRIMARY KEY (id), UNIQUE (table_name)"),
         (
             &config.journal_table,
             "version VARCHAR NOT NULL PRIMARY KEY, file_name VARCHAR NOT NULL, checksum VARCHAR NOT NULL, \
@@ -60,13 +53,10 @@ pub fn create(config: &Config) -> (Message, Slot) {
     ];
     let blocks = tables.map(|(table, columns)| create_table(table, columns));
     let blocks = blocks.concat();
-    message.add(format!(
-        "DO LANGUAGE plpgsql $lockstep$ BEGIN {blocks} END $lockstep$"
-    ));
+    message.add(format!("DO LANGUAGE plpgsql $lockstep$ BEGIN {blocks} END $lockstep$"));
     let [history, journal, locks] = expressions(config);
-    let names = message.add(format!(
-        "SELECT {history} AS history, {journal} AS journal, {locks} AS locks"
-    ));
+    let names =
+        message.add(format!("SELECT {history} AS history, {journal} AS journal, {locks} AS locks"));
     message.add("COMMIT");
     (message, names)
 }
@@ -74,11 +64,7 @@ pub fn create(config: &Config) -> (Message, Slot) {
 /// The tables as such a row calls them, if all are there.
 pub fn named(row: &SimpleQueryRow) -> Option<Tables> {
     let text = |name: &str| row.get(name).map(str::to_owned);
-    Some(Tables {
-        history: text("history")?,
-        journal: text("journal")?,
-        locks: text("locks")?,
-    })
+    Some(Tables { history: text("history")?, journal: text("journal")?, locks: text("locks")? })
 }
 
 /// `{id}` in `columns` stands for a serial column. Such a column is its own sequence and a default, and that is how it

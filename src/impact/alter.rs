@@ -57,10 +57,7 @@ impl Reader<'_> {
                 self.lock_name(&table, Mode::AccessExclusive);
                 self.lose_column(&table, &name, BOTH_NAMES);
             }
-            None => words
-                .elements()
-                .into_iter()
-                .for_each(|it| self.form(&table, it)),
+            None => words.elements().into_iter().for_each(|it| self.form(&table, it)),
         }
     }
 
@@ -147,10 +144,7 @@ impl Reader<'_> {
         if words.at_symbol("(") && !is_view || words.takes("without cluster") {
             return Mode::ShareUpdateExclusive;
         }
-        if words
-            .first_of("logged|unlogged|tablespace|access method")
-            .is_some()
-        {
+        if words.first_of("logged|unlogged|tablespace|access method").is_some() {
             self.rewrites(table, IDLE);
         }
         Mode::AccessExclusive

@@ -21,12 +21,8 @@ use crate::sql::{self, Cursor, quote};
 type Take = fn(&mut World, &SimpleQueryRow) -> Option<()>;
 
 /// What is asked, in this order, and who takes the rows of the answer.
-const QUESTIONS: [(&str, Take); 4] = [
-    (TABLES, table),
-    (LINKS, link),
-    (COLUMNS, column),
-    (FACTS, fact),
-];
+const QUESTIONS: [(&str, Take); 4] =
+    [(TABLES, table), (LINKS, link), (COLUMNS, column), (FACTS, fact)];
 
 /// Asks for all that the pending statements could mean.
 pub fn read(session: &mut Session, pending: &[&Migration]) -> Result<World, Error> {

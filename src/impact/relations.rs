@@ -102,12 +102,7 @@ impl Reader<'_> {
     }
 
     pub(super) fn link(&mut self, kind: LinkKind, table: Name, target: &Name) {
-        self.world.links.push(Link {
-            kind,
-            table,
-            target: target.clone(),
-            ..Link::default()
-        });
+        self.world.links.push(Link { kind, table, target: target.clone(), ..Link::default() });
     }
 
     fn create_index(&mut self, mut words: Cursor<'_>) {

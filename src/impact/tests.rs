@@ -13,16 +13,10 @@ fn world() -> World {
     let tables = ["a", "b", "p", "p1"].map(public);
     let varchar = Type::read(&mut Cursor::new("character varying(10)"));
     let pair = |old: &str, new: &str| (old.to_owned(), new.to_owned());
-    let mut world = World {
-        first_path: vec!["public".to_owned()],
-        ..World::default()
-    };
+    let mut world = World { first_path: vec!["public".to_owned()], ..World::default() };
     world.begin_file();
     for name in tables.into_iter().chain([Name::new("s", "c")]) {
-        let relation = Relation {
-            is_old: true,
-            ..Relation::default()
-        };
+        let relation = Relation { is_old: true, ..Relation::default() };
         world.relations.insert(name, relation);
     }
     let a = world.relations.get_mut(&public("a")).expect("a table");
@@ -69,11 +63,7 @@ fn last(statements: &[&str]) -> String {
         let unknown = impact.unknown.iter().map(|it| format!("? {it}"));
         let warnings = impact.warnings.iter();
         let warnings = warnings.map(|it| format!("! {}", it.harm.word()));
-        let all: Vec<String> = locks
-            .chain(related)
-            .chain(unknown)
-            .chain(warnings)
-            .collect();
+        let all: Vec<String> = locks.chain(related).chain(unknown).chain(warnings).collect();
         found = all.join(", ");
     }
     found
@@ -89,31 +79,17 @@ fn assert_all(cases: &[(&[&str], &str)]) {
 fn names_are_looked_up_as_the_server_does() {
     assert_all(&[
         (&["LOCK public.\"a\" IN SHARE MODE"], "a Share"),
+        (&["LOCK A, c, s.C IN ROW SHARE MODE"], "a RowShare, s.c RowShare"),
         (
-            &["LOCK A, c, s.C IN ROW SHARE MODE"],
+            &["SET search_path = s, 'public'", "LOCK c, a IN ROW SHARE MODE"],
             "a RowShare, s.c RowShare",
         ),
         (
-            &[
-                "SET search_path = s, 'public'",
-                "LOCK c, a IN ROW SHARE MODE",
-            ],
-            "a RowShare, s.c RowShare",
-        ),
-        (
-            &[
-                "SET search_path TO s",
-                "SET search_path TO DEFAULT",
-                "INSERT INTO a VALUES (1)",
-            ],
+            &["SET search_path TO s", "SET search_path TO DEFAULT", "INSERT INTO a VALUES (1)"],
             "a RowExclusive",
         ),
         (
-            &[
-                "SET LOCAL search_path TO s",
-                "RESET search_path",
-                "LOCK a, c IN ROW SHARE MODE",
-            ],
+            &["SET LOCAL search_path TO s", "RESET search_path", "LOCK a, c IN ROW SHARE MODE"],
             "a RowShare",
         ),
         // A name that is given to something new.
@@ -125,18 +101,8 @@ fn names_are_looked_up_as_the_server_does() {
             ],
             "old RowShare",
         ),
-        (
-            &["DROP TABLE a", "CREATE TABLE a (x int)", "DROP INDEX a_x"],
-            "related AccessExclusive",
-        ),
-        (
-            &[
-                "CREATE TABLE n (x int)",
-                "CREATE INDEX n_x ON n (x)",
-                "DROP INDEX n_x",
-            ],
-            "",
-        ),
+        (&["DROP TABLE a", "CREATE TABLE a (x int)", "DROP INDEX a_x"], "related AccessExclusive"),
+        (&["CREATE TABLE n (x int)", "CREATE INDEX n_x ON n (x)", "DROP INDEX n_x"], ""),
         (
             &["CREATE TABLE IF NOT EXISTS a (x int)", "DELETE FROM a"],
             "a RowExclusive, ! breaks_old_code",
@@ -150,19 +116,10 @@ fn what_writes_rows_locks_its_target_and_no_more_is_said() {
     assert_all(&[
         (&["SELECT f(x), pg_sleep(1) FROM a JOIN b USING (x)"], ""),
         (&["INSERT INTO a (x) SELECT x FROM b"], "a RowExclusive"),
-        (
-            &["UPDATE ONLY a AS t SET x = lower(y) FROM b"],
-            "a RowExclusive",
-        ),
+        (&["UPDATE ONLY a AS t SET x = lower(y) FROM b"], "a RowExclusive"),
         (&["DELETE FROM a USING b WHERE true"], "a RowExclusive"),
-        (
-            &["MERGE INTO a USING b ON true WHEN MATCHED THEN DELETE"],
-            "a RowExclusive",
-        ),
-        (
-            &["WITH w AS (SELECT * FROM b) UPDATE a SET x = 1"],
-            "a RowExclusive",
-        ),
+        (&["MERGE INTO a USING b ON true WHEN MATCHED THEN DELETE"], "a RowExclusive"),
+        (&["WITH w AS (SELECT * FROM b) UPDATE a SET x = 1"], "a RowExclusive"),
         (&["WITH w AS (SELECT 1) SELECT * FROM w"], ""),
         (&["COPY a (x) FROM '/dev/null'"], "a RowExclusive"),
         (&["COPY (SELECT * FROM a) TO '/dev/null'"], ""),
@@ -174,29 +131,17 @@ fn what_writes_rows_locks_its_target_and_no_more_is_said() {
 fn all_rows_are_not_to_be_written_under_a_lock_that_keeps_others_out() {
     let add = "ALTER TABLE a ADD x int";
     assert_all(&[
-        (
-            &[add, "UPDATE a SET x = 1"],
-            "a RowExclusive, ! blocks_reads",
-        ),
-        (
-            &[add, "DELETE FROM a"],
-            "a RowExclusive, ! breaks_old_code, ! blocks_reads",
-        ),
+        (&[add, "UPDATE a SET x = 1"], "a RowExclusive, ! blocks_reads"),
+        (&[add, "DELETE FROM a"], "a RowExclusive, ! breaks_old_code, ! blocks_reads"),
         (&["DELETE FROM a"], "a RowExclusive, ! breaks_old_code"),
         (&[add, "UPDATE a SET x = 1 WHERE y = 2"], "a RowExclusive"),
         (&[add, "UPDATE b SET x = 1"], "b RowExclusive"),
-        (
-            &["CREATE INDEX ON a (x)", "UPDATE a SET x = 1"],
-            "a RowExclusive, ! blocks_writes",
-        ),
+        (&["CREATE INDEX ON a (x)", "UPDATE a SET x = 1"], "a RowExclusive, ! blocks_writes"),
         (
             &[add, "ALTER TABLE a RENAME TO z", "UPDATE z SET x = 1"],
             "z RowExclusive, ! blocks_reads",
         ),
-        (
-            &["ALTER TABLE a SET (fillfactor = 70)", "UPDATE a SET x = 1"],
-            "a RowExclusive",
-        ),
+        (&["ALTER TABLE a SET (fillfactor = 70)", "UPDATE a SET x = 1"], "a RowExclusive"),
         (&["CREATE TABLE n (x int)", "UPDATE n SET x = 1"], ""),
     ]);
     let mut world = world();
@@ -216,15 +161,9 @@ fn a_change_of_type_locks_whom_a_foreign_key_links() {
             &["ALTER TABLE b ALTER y TYPE bigint"],
             "a AccessExclusive, b AccessExclusive, ! may_rewrite",
         ),
+        (&["ALTER TABLE b ALTER z TYPE bigint"], "b AccessExclusive, ! may_rewrite"),
         (
-            &["ALTER TABLE b ALTER z TYPE bigint"],
-            "b AccessExclusive, ! may_rewrite",
-        ),
-        (
-            &[
-                "ALTER TABLE b DROP CONSTRAINT b_y_fkey",
-                "ALTER TABLE a ALTER x TYPE bigint",
-            ],
+            &["ALTER TABLE b DROP CONSTRAINT b_y_fkey", "ALTER TABLE a ALTER x TYPE bigint"],
             "a AccessExclusive, ! may_rewrite",
         ),
     ]);
@@ -249,34 +188,19 @@ fn a_change_of_type_rewrites_only_what_does_not_stay_as_it_is() {
     }
     assert_all(&[
         (
-            &[
-                "ALTER TABLE a ALTER v TYPE varchar(30)",
-                "ALTER TABLE a ALTER v TYPE varchar(20)",
-            ],
+            &["ALTER TABLE a ALTER v TYPE varchar(30)", "ALTER TABLE a ALTER v TYPE varchar(20)"],
             "a AccessExclusive, ! rewrite",
         ),
-        (
-            &[
-                "ALTER TABLE a RENAME TO z",
-                "ALTER TABLE z ALTER v TYPE text",
-            ],
-            "z AccessExclusive",
-        ),
+        (&["ALTER TABLE a RENAME TO z", "ALTER TABLE z ALTER v TYPE text"], "z AccessExclusive"),
     ]);
 }
 
 #[test]
 fn a_table_of_the_plan_that_goes_again_locks_what_it_was_linked_to() {
     assert_all(&[
+        (&["CREATE TABLE n (x int REFERENCES a)", "DROP TABLE n"], "a AccessExclusive"),
         (
-            &["CREATE TABLE n (x int REFERENCES a)", "DROP TABLE n"],
-            "a AccessExclusive",
-        ),
-        (
-            &[
-                "CREATE TABLE n (x int, FOREIGN KEY (x) REFERENCES s.c (id))",
-                "DROP TABLE n",
-            ],
+            &["CREATE TABLE n (x int, FOREIGN KEY (x) REFERENCES s.c (id))", "DROP TABLE n"],
             "s.c AccessExclusive",
         ),
         (
@@ -288,10 +212,7 @@ fn a_table_of_the_plan_that_goes_again_locks_what_it_was_linked_to() {
             "a AccessExclusive",
         ),
         (
-            &[
-                "CREATE TABLE p2 PARTITION OF p FOR VALUES IN (2)",
-                "DROP TABLE p2",
-            ],
+            &["CREATE TABLE p2 PARTITION OF p FOR VALUES IN (2)", "DROP TABLE p2"],
             "p AccessExclusive, related AccessExclusive",
         ),
         (&["CREATE TABLE n (x int)", "DROP TABLE n"], ""),
@@ -299,10 +220,7 @@ fn a_table_of_the_plan_that_goes_again_locks_what_it_was_linked_to() {
             &["DROP TABLE a CASCADE"],
             "a AccessExclusive, b AccessExclusive, related AccessExclusive, ! breaks_old_code",
         ),
-        (
-            &["DROP TABLE b"],
-            "a AccessExclusive, b AccessExclusive, ! breaks_old_code",
-        ),
+        (&["DROP TABLE b"], "a AccessExclusive, b AccessExclusive, ! breaks_old_code"),
     ]);
 }
 
@@ -315,24 +233,14 @@ fn a_default_rewrites_if_it_differs_from_row_to_row() {
         ("round(random()::numeric, 2)", ", ! rewrite"),
     ] {
         let statement = format!("ALTER TABLE a ADD n text DEFAULT {default}, ADD z int");
-        assert_eq!(
-            last(&[&statement]),
-            format!("a AccessExclusive{warning}"),
-            "{default}"
-        );
+        assert_eq!(last(&[&statement]), format!("a AccessExclusive{warning}"), "{default}");
     }
     let function = "CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'";
     let add = "ALTER TABLE a ADD n int DEFAULT mine()";
     assert_all(&[
         (&[function, add], "a AccessExclusive, ! rewrite"),
-        (
-            &[&format!("{function} IMMUTABLE"), add],
-            "a AccessExclusive",
-        ),
-        (
-            &["ALTER TABLE a ADD n checked"],
-            "a AccessExclusive, ! rewrite",
-        ),
+        (&[&format!("{function} IMMUTABLE"), add], "a AccessExclusive"),
+        (&["ALTER TABLE a ADD n checked"], "a AccessExclusive, ! rewrite"),
         (&["ALTER TABLE a ADD n plain"], "a AccessExclusive"),
     ]);
 }
@@ -348,45 +256,21 @@ fn set_not_null_is_harmless_once_a_check_proves_it() {
         (&[set], "a AccessExclusive, ! scan"),
         (&[add, set], "a AccessExclusive, ! scan"),
         (&[add, validate, set], "a AccessExclusive"),
-        (
-            &[add, validate, "ALTER TABLE a DROP CONSTRAINT c", set],
-            "a AccessExclusive, ! scan",
-        ),
+        (&[add, validate, "ALTER TABLE a DROP CONSTRAINT c", set], "a AccessExclusive, ! scan"),
     ]);
 }
 
 #[test]
 fn what_old_code_does_not_expect_is_warned_of() {
     assert_all(&[
-        (
-            &["ALTER TABLE a ADD x int NOT NULL"],
-            "a AccessExclusive, ! breaks_old_code",
-        ),
-        (
-            &["ALTER TABLE a ADD x int NOT NULL DEFAULT 1"],
-            "a AccessExclusive",
-        ),
-        (
-            &["ALTER TABLE a ADD x int CHECK (y IS NOT NULL)"],
-            "a AccessExclusive, ! scan",
-        ),
-        (
-            &["ALTER TABLE a ADD x int NOT NULL GENERATED ALWAYS AS (1)"],
-            "a AccessExclusive",
-        ),
-        (
-            &["ALTER TABLE a ENABLE ROW LEVEL SECURITY"],
-            "a AccessExclusive, ! breaks_old_code",
-        ),
-        (
-            &["ALTER TABLE a DISABLE ROW LEVEL SECURITY"],
-            "a AccessExclusive",
-        ),
+        (&["ALTER TABLE a ADD x int NOT NULL"], "a AccessExclusive, ! breaks_old_code"),
+        (&["ALTER TABLE a ADD x int NOT NULL DEFAULT 1"], "a AccessExclusive"),
+        (&["ALTER TABLE a ADD x int CHECK (y IS NOT NULL)"], "a AccessExclusive, ! scan"),
+        (&["ALTER TABLE a ADD x int NOT NULL GENERATED ALWAYS AS (1)"], "a AccessExclusive"),
+        (&["ALTER TABLE a ENABLE ROW LEVEL SECURITY"], "a AccessExclusive, ! breaks_old_code"),
+        (&["ALTER TABLE a DISABLE ROW LEVEL SECURITY"], "a AccessExclusive"),
         (&["DROP TYPE e CASCADE"], "related AccessExclusive"),
-        (
-            &["CREATE TABLE n ()", "ALTER TABLE n ADD x int NOT NULL"],
-            "",
-        ),
+        (&["CREATE TABLE n ()", "ALTER TABLE n ADD x int NOT NULL"], ""),
     ]);
 }
 

@@ -85,10 +85,8 @@ mod tests {
     #[test]
     fn knows_which_values_stay_as_they_are() {
         let pair = |old: &str, new: &str| (old.to_owned(), new.to_owned());
-        let coercible = BTreeSet::from([
-            pair("character varying", "text"),
-            pair("text", "character varying"),
-        ]);
+        let coercible =
+            BTreeSet::from([pair("character varying", "text"), pair("text", "character varying")]);
         for (old, new, stays) in [
             ("character varying(10)", "text", true),
             ("character varying(10)", "varchar(20)", true),

@@ -148,15 +148,13 @@ impl World {
 
     pub fn drop(&mut self, name: &Name) {
         self.relations.remove(name);
-        self.links
-            .retain(|it| it.table != *name && it.target != *name);
+        self.links.retain(|it| it.table != *name && it.target != *name);
     }
 
     pub fn rename(&mut self, from: &Name, to: Name) {
         let links = self.links.iter_mut();
         let ends = links.flat_map(|it| [&mut it.table, &mut it.target]);
-        ends.filter(|name| **name == *from)
-            .for_each(|name| name.clone_from(&to));
+        ends.filter(|name| **name == *from).for_each(|name| name.clone_from(&to));
         let relation = self.relations.remove(from);
         self.relations.extend(relation.map(|it| (to, it)));
     }

@@ -97,9 +97,7 @@ pub fn judge(tool: Tool, import: &Import, records: &[Record]) -> Verdict {
                 both.for_each(|(it, is)| *it |= is);
             }
             (_, None) if record.what != "undone" => {
-                doubts.push(format!(
-                    "{tool} has applied {entry}, and no file here is of it"
-                ));
+                doubts.push(format!("{tool} has applied {entry}, and no file here is of it"));
             }
             ("up to", Some(found)) => applied[..=found].fill(true),
             (what, Some(found)) => applied[found] = what == "applied",
@@ -111,10 +109,7 @@ pub fn judge(tool: Tool, import: &Import, records: &[Record]) -> Verdict {
     let gaps = applied[..covered].iter().zip(migrations);
     let gaps = gaps.filter(|(is_applied, _)| !**is_applied);
     doubts.extend(gaps.map(|(_, gap)| {
-        format!(
-            "{tool} has not applied {}, and has applied what comes after it",
-            gap.up.from
-        )
+        format!("{tool} has not applied {}, and has applied what comes after it", gap.up.from)
     }));
     match (doubts.is_empty(), newest) {
         (false, _) => Verdict::Doubt(doubts),

@@ -71,9 +71,7 @@ pub(super) fn recognise<'a>(
         };
         return Err(Problem::new("", problem).into());
     };
-    let settings: Vec<&Found> = (found.iter())
-        .filter(|it| !name::is_sql(&it.path))
-        .collect();
+    let settings: Vec<&Found> = (found.iter()).filter(|it| !name::is_sql(&it.path)).collect();
     Ok((tools, paired(shape, named, &settings)?))
 }
 
@@ -125,9 +123,8 @@ fn file_of(path: &str) -> &str {
 
 /// What only a program can run.
 fn code(file: &Found) -> Option<Problem> {
-    const LANGUAGES: [&str; 12] = [
-        "go", "rs", "java", "kt", "groovy", "js", "ts", "py", "rb", "php", "tmpl", "tpl",
-    ];
+    const LANGUAGES: [&str; 12] =
+        ["go", "rs", "java", "kt", "groovy", "js", "ts", "py", "rb", "php", "tmpl", "tpl"];
     let name = file_of(&file.path);
     let (stem, extension) = name.rsplit_once('.')?;
     let is_migration =
@@ -189,13 +186,11 @@ fn shape(found: &Found) -> Option<(Shape, Named<'_>)> {
     let rest = file.trim_start_matches(is_digit);
     let digits = file.strip_suffix(rest).filter(|it| !it.is_empty())?;
     let stem = rest.get(..rest.len().checked_sub(4)?)?;
-    let paired = [(".up", true), (".down", false)]
-        .iter()
-        .find_map(|(end, is_up)| {
-            let name = stem.strip_suffix(end)?.strip_prefix('_')?;
-            let name = name.strip_suffix(".tx").unwrap_or(name);
-            Some((Shape::Pairs, named(digits, name, file, *is_up)))
-        });
+    let paired = [(".up", true), (".down", false)].iter().find_map(|(end, is_up)| {
+        let name = stem.strip_suffix(end)?.strip_prefix('_')?;
+        let name = name.strip_suffix(".tx").unwrap_or(name);
+        Some((Shape::Pairs, named(digits, name, file, *is_up)))
+    });
     paired.or_else(|| {
         let name = stem.trim_start_matches(['_', '-', '.', ' ']);
         Some((Shape::Singles, named(digits, name, file, true)))
@@ -301,9 +296,7 @@ pub(super) fn numbers(version: &str) -> Vec<u64> {
 fn says_no_transaction(up: &Found, settings: &[&Found]) -> bool {
     let diesels = format!("{}metadata.toml", up.path.trim_end_matches("up.sql"));
     let flyways = format!("{}.conf", up.path);
-    let mut beside = settings
-        .iter()
-        .filter(|it| it.path == diesels || it.path == flyways);
+    let mut beside = settings.iter().filter(|it| it.path == diesels || it.path == flyways);
     beside.any(|it| {
         let text = it.text().replace([' ', '\t'], "");
         let mut lines = text.lines();

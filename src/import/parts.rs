@@ -50,10 +50,7 @@ pub(super) fn of(tool: Tool, source: &Source<'_>) -> Result<(Part, Option<Part>)
     if up.text().lines().any(is_mybatis_undo) {
         return Err("it holds a way down behind //@UNDO: write that into a file of its own".into());
     }
-    Ok((
-        part(up, up.text()),
-        down.map(|down| part(down, down.text())),
-    ))
+    Ok((part(up, up.text()), down.map(|down| part(down, down.text()))))
 }
 
 /// The tools that write both ways into one file.
@@ -61,11 +58,7 @@ const COMMENTING: [Tool; 4] = [Tool::Goose, Tool::SqlMigrate, Tool::Dbmate, Tool
 
 /// Whose comments the lines hold, if anybody's.
 pub(super) fn author(text: &str) -> Option<Tool> {
-    let author = |line| {
-        COMMENTING
-            .into_iter()
-            .find(|tool| mark(*tool, line).is_some())
-    };
+    let author = |line| COMMENTING.into_iter().find(|tool| mark(*tool, line).is_some());
     text.lines().find_map(author)
 }
 

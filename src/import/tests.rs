@@ -37,32 +37,17 @@ fn versions(numbers: &[&str]) -> Vec<String> {
 #[test]
 fn a_number_becomes_fourteen_digits_that_sort_alike() {
     for (numbers, expected) in [
-        (
-            &["1", "2", "10"][..],
-            &["00000000000001", "00000000000002", "00000000000010"][..],
-        ),
+        (&["1", "2", "10"][..], &["00000000000001", "00000000000002", "00000000000010"][..]),
         (&["0009", "010"], &["00000000000009", "00000000000010"]),
         (&["20230314095813"], &["20230314095813"]),
-        (
-            &["202303140958", "20230315"],
-            &["00202303140958", "00000020230315"],
-        ),
-        (
-            &["20230314", "202303140958"],
-            &["20230314000000", "20230314095800"],
-        ),
+        (&["202303140958", "20230315"], &["00202303140958", "00000020230315"]),
+        (&["20230314", "202303140958"], &["20230314000000", "20230314095800"]),
         (&["2023031409"], &["20230314090000"]),
         (&["1700000000"], &["20231114221320"]),
         (&["1700000000123"], &["20231114221320"]),
-        (
-            &["1500000000", "1700000000"],
-            &["20170714024000", "20231114221320"],
-        ),
+        (&["1500000000", "1700000000"], &["20170714024000", "20231114221320"]),
         // Seconds and a timestamp that is older, but greater as a number: only padding keeps the order.
-        (
-            &["1700000000", "20150101000000"],
-            &["00001700000000", "20150101000000"],
-        ),
+        (&["1700000000", "20150101000000"], &["00001700000000", "20150101000000"]),
         (&["1", "1700000000"], &["00000000000001", "20231114221320"]),
         (&["20231332"], &["00000020231332"]),
     ] {
@@ -85,13 +70,8 @@ fn dotted_versions_keep_their_order_and_stay_below_every_timestamp() {
     let import = understand(&found).expect("it is Flyway's");
     assert_eq!(import.tools, [Tool::Flyway]);
     let new = import.migrations.iter();
-    let new: Vec<_> = new
-        .map(|it| (it.up.from.clone(), it.version.to_string()))
-        .collect();
-    assert_eq!(
-        new,
-        names.map(|(old, new)| (old.to_owned(), new.to_owned()))
-    );
+    let new: Vec<_> = new.map(|it| (it.up.from.clone(), it.version.to_string())).collect();
+    assert_eq!(new, names.map(|(old, new)| (old.to_owned(), new.to_owned())));
 }
 
 #[test]
@@ -148,9 +128,7 @@ fn a_file_of_both_ways_is_cut_at_the_comment_and_no_byte_is_lost() {
     ] {
         let import = understood(&[("1_a.sql", text)]);
         assert_eq!(import.tools, [tool], "{text}");
-        let [only] = &import.migrations[..] else {
-            panic!("one")
-        };
+        let [only] = &import.migrations[..] else { panic!("one") };
         assert_eq!(only.up.text, up);
         assert_eq!(only.down.as_ref().map(|it| it.text.as_str()), down);
     }
@@ -181,67 +159,28 @@ fn what_cannot_come_along_is_named() {
         (&[][..], "is empty"),
         (&[("notes.sql", "")], "no migration of a tool that is known"),
         (&[("sub/1_a.up.sql", "")], "sub below it has some"),
-        (
-            &[("1_a.up.sql", ""), ("2_b.sql", GOOSE)],
-            "2_b.sql is named as by goose",
-        ),
-        (
-            &[("1_a.sql", GOOSE), ("2_b.sql", "-- migrate:up")],
-            "two tools",
-        ),
+        (&[("1_a.up.sql", ""), ("2_b.sql", GOOSE)], "2_b.sql is named as by goose"),
+        (&[("1_a.sql", GOOSE), ("2_b.sql", "-- migrate:up")], "two tools"),
         (&[("V1__a.sql", ""), ("1_a/up.sql", "")], "two tools"),
         (
             &[("1_a.sql", GOOSE), ("2_b.sql", "")],
             "2_b.sql: nothing in it says where goose's way up begins",
         ),
-        (
-            &[("1_a.sql", GOOSE), ("2_b.go", ""), ("3_c.go", "")],
-            "3_c.go: code in another language",
-        ),
+        (&[("1_a.sql", GOOSE), ("2_b.go", ""), ("3_c.go", "")], "3_c.go: code in another language"),
         (&[("V1__a.sql", ""), ("V2__b.java", "")], "V2__b.java: code"),
-        (
-            &[("1_a.sql", "-- +goose ENVSUB ON\n-- +goose Up\n")],
-            "ENVSUB",
-        ),
-        (
-            &[("V1__a.sql", "SELECT 1;\nSELECT '${who}'")],
-            "line 2: ${who}",
-        ),
-        (
-            &[(
-                "1_a.sql",
-                "{{ template \"x\" }}\n---- create above / drop below ----\n",
-            )],
-            "template",
-        ),
-        (
-            &[("1_a.up.sql", ""), ("01_b.up.sql", "")],
-            "would get the version 00000000000001 of",
-        ),
+        (&[("1_a.sql", "-- +goose ENVSUB ON\n-- +goose Up\n")], "ENVSUB"),
+        (&[("V1__a.sql", "SELECT 1;\nSELECT '${who}'")], "line 2: ${who}"),
+        (&[("1_a.sql", "{{ template \"x\" }}\n---- create above / drop below ----\n")], "template"),
+        (&[("1_a.up.sql", ""), ("01_b.up.sql", "")], "would get the version 00000000000001 of"),
         (
             &[("1_a.up.sql", ""), ("2_a.down.sql", "")],
             "2_a.down.sql: a way down without its way up",
         ),
-        (
-            &[("V1__a.sql", ""), ("U2__b.sql", "")],
-            "no V file has its version",
-        ),
+        (&[("V1__a.sql", ""), ("U2__b.sql", "")], "no V file has its version"),
         (&[("123456789012345678901_a.up.sql", "")], "14 digits"),
-        (
-            &[("2_a.sql", "-- migrate:up"), ("10_b.sql", "-- migrate:up")],
-            "sorts names as text",
-        ),
-        (
-            &[
-                ("1_a.sql", "-- +migrate Up"),
-                ("init.sql", "-- +migrate Up"),
-            ],
-            "begins with no number",
-        ),
-        (
-            &[("1_a.sql", "SELECT 1;\n-- //@UNDO\nSELECT 2;")],
-            "//@UNDO",
-        ),
+        (&[("2_a.sql", "-- migrate:up"), ("10_b.sql", "-- migrate:up")], "sorts names as text"),
+        (&[("1_a.sql", "-- +migrate Up"), ("init.sql", "-- +migrate Up")], "begins with no number"),
+        (&[("1_a.sql", "SELECT 1;\n-- //@UNDO\nSELECT 2;")], "//@UNDO"),
     ] {
         let said = refused(found);
         assert!(said.contains(complaint), "{found:?}: {said}");
@@ -259,15 +198,9 @@ fn what_stays_behind_is_told() {
     ]);
     assert_eq!(import.migrations.len(), 2);
     let left: Vec<_> = import.left.iter().map(|it| &it.path).collect();
-    assert_eq!(
-        left,
-        ["R__views.sql", "afterMigrate.sql", "B1__all.sql"].map(Path::new)
-    );
+    assert_eq!(left, ["R__views.sql", "afterMigrate.sql", "B1__all.sql"].map(Path::new));
     let import = understood(&[("U2__b.sql", ""), ("U1__a.sql", "")]);
-    assert_eq!(
-        (import.tools, import.migrations.len()),
-        (vec![Tool::Refinery], 2)
-    );
+    assert_eq!((import.tools, import.migrations.len()), (vec![Tool::Refinery], 2));
     let import = understood(&[("1_a.up.sql", ""), ("seeds/1_b.up.sql", "")]);
     assert_eq!(import.left[0].path, Path::new("seeds/1_b.up.sql"));
 }
@@ -309,20 +242,12 @@ fn only_a_history_without_a_doubt_names_a_version() {
     let up_to = |version: &str| Verdict::UpTo(Version::parse(version).expect("digits"));
     let (migrate, sqlx) = (Tool::GolangMigrate, Tool::Sqlx);
     for (tool, records, expected) in [
-        (
-            migrate,
-            &[("10", "up to")][..],
-            Some(up_to("00000000000010")),
-        ),
+        (migrate, &[("10", "up to")][..], Some(up_to("00000000000010"))),
         (migrate, &[("2", "up to")], Some(up_to("00000000000002"))),
         (migrate, &[("3", "up to")], None),
         (migrate, &[("2", "failed")], None),
         (migrate, &[], Some(Verdict::Nothing)),
-        (
-            sqlx,
-            &[("1", "applied"), ("2", "applied")],
-            Some(up_to("00000000000002")),
-        ),
+        (sqlx, &[("1", "applied"), ("2", "applied")], Some(up_to("00000000000002"))),
         (sqlx, &[("1", "applied"), ("10", "applied")], None),
         (sqlx, &[("1", "applied"), ("5", "applied")], None),
         (sqlx, &[("1", "applied"), ("2", "failed")], None),
@@ -331,16 +256,8 @@ fn only_a_history_without_a_doubt_names_a_version() {
             &[("1", "applied"), ("2", "applied"), ("2", "undone")],
             Some(up_to("00000000000001")),
         ),
-        (
-            Tool::Flyway,
-            &[("1", "applied"), ("1.1", "applied")],
-            Some(up_to("00000000000101")),
-        ),
-        (
-            Tool::Flyway,
-            &[("1.5", "baseline"), ("2", "applied")],
-            Some(up_to("00000000000200")),
-        ),
+        (Tool::Flyway, &[("1", "applied"), ("1.1", "applied")], Some(up_to("00000000000101"))),
+        (Tool::Flyway, &[("1.5", "baseline"), ("2", "applied")], Some(up_to("00000000000200"))),
         (
             Tool::Flyway,
             &[("1", "applied"), ("1.1", "applied"), ("1.1", "undone")],
@@ -348,10 +265,7 @@ fn only_a_history_without_a_doubt_names_a_version() {
         ),
         (
             Tool::Prisma,
-            &[
-                ("20240101000001_a", "undone"),
-                ("20240101000001_a", "applied"),
-            ],
+            &[("20240101000001_a", "undone"), ("20240101000001_a", "applied")],
             Some(up_to("20240101000001")),
         ),
         (Tool::Prisma, &[("20240101000001_a", "failed")], None),

@@ -13,9 +13,8 @@ pub fn versions(sources: &[Source<'_>]) -> Vec<Option<Version>> {
     if sources.iter().any(|source| source.up.number.len() > 1) {
         return dotted(sources);
     }
-    let padded: Vec<_> = (sources.iter())
-        .map(|source| Version::padded(source.up.number[0]))
-        .collect();
+    let padded: Vec<_> =
+        (sources.iter()).map(|source| Version::padded(source.up.number[0])).collect();
     let moments: Vec<_> = (sources.iter().zip(&padded))
         .map(|(source, padded)| moment(&source.up.digits).or(*padded))
         .collect();

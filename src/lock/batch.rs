@@ -88,20 +88,13 @@ impl Locked {
         let members = (self.known()..).zip(batch);
         let members = members.map(|(known, it)| self.transaction_of(it, known).text());
         let reset = settings::reset(&self.runner).join("; ");
-        format!(
-            "/* lockstep batch */ {prepared};\n{};\n{reset}",
-            joined(members, ";\n")
-        )
+        format!("/* lockstep batch */ {prepared};\n{};\n{reset}", joined(members, ";\n"))
     }
 
     /// The transaction of one file. What the one before it has left is undone first, in the same transaction: if that fails,
     /// all is undone behind the message. The fence makes the settings, since each statement costs as much as many of them.
     fn transaction_of(&self, member: &Member<'_>, known: i64) -> Message {
-        let Entry {
-            version,
-            file_name,
-            checksum,
-        } = Entry::of(member.migration);
+        let Entry { version, file_name, checksum } = Entry::of(member.migration);
         let mut message = Message::begin_as_set(Access::Write);
         message.extend(&settings::RESETS);
         message.add(record::announce(member.migration.version));
@@ -111,9 +104,8 @@ impl Locked {
         message.add("SET LOCAL search_path TO pg_catalog, pg_temp");
         // A plan for any version is as good as one for this.
         message.add("SET LOCAL plan_cache_mode TO force_generic_plan");
-        message.add(format!(
-            "EXECUTE lockstep_record({version}, {file_name}, {checksum}, {known})"
-        ));
+        message
+            .add(format!("EXECUTE lockstep_record({version}, {file_name}, {checksum}, {known})"));
         message.add(format!("EXECUTE lockstep_check({version})"));
         message.add("COMMIT");
         message
@@ -182,10 +174,7 @@ fn applied_in(answer: &Answer, batch: &[Member<'_>]) -> Vec<Duration> {
     let read = |row: &SimpleQueryRow| {
         let version = Version::parse(row.try_get("version").ok()??)?;
         let seconds: f64 = row.try_get("seconds").ok()??.parse().ok()?;
-        Some((
-            version,
-            Duration::try_from_secs_f64(seconds).unwrap_or_default(),
-        ))
+        Some((version, Duration::try_from_secs_f64(seconds).unwrap_or_default()))
     };
     let times: BTreeMap<Version, Duration> = answer.all_rows().filter_map(read).collect();
     let files = batch.iter();

@@ -473,19 +473,12 @@ impl<'a> Fenced<'a> {
             && answer.row(proven).and_then(|row| row.get("proven")) == Some("t")
         {
             let doing = format!("resetting the session after {doing}, which is committed");
-            return Err(Fault::Error(
-                Trouble::Sql(Box::new(cause)).while_doing(&doing),
-            ));
+            return Err(Fault::Error(Trouble::Sql(Box::new(cause)).while_doing(&doing)));
         }
         match self.locked.fault(&cause, ours) {
-            Fault::Refused(error) => Ok(Err(Box::new(Failed {
-                cause,
-                error: *error,
-                ours,
-                part,
-                prefix,
-                reached,
-            }))),
+            Fault::Refused(error) => {
+                Ok(Err(Box::new(Failed { cause, error: *error, ours, part, prefix, reached })))
+            }
             fault => Err(fault),
         }
     }

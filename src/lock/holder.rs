@@ -103,10 +103,7 @@ pub fn strangers(session: &mut Session) -> Result<Vec<Stranger>, Error> {
 /// The query for them. It runs with a `search_path` of `pg_catalog`. It asks the functions below the views, which a fresh
 /// session plans in half the time.
 pub(super) fn strangers_query() -> String {
-    format!(
-        include_str!("strangers.sql"),
-        age = age("COALESCE(a.xact_start, a.query_start)")
-    )
+    format!(include_str!("strangers.sql"), age = age("COALESCE(a.xact_start, a.query_start)"))
 }
 
 impl Stranger {

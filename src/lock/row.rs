@@ -27,11 +27,7 @@ const ORPHAN_TIMEOUT: Duration = Duration::from_secs(1);
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 fn settings(lock_timeout: Duration, commit: Commit) -> Settings {
-    Settings {
-        lock_timeout,
-        commit,
-        ..Settings::of_catalog()
-    }
+    Settings { lock_timeout, commit, ..Settings::of_catalog() }
 }
 
 /// The message that writes our row, or takes a dead run's over, and reads the history behind it.
@@ -75,14 +71,7 @@ impl Write {
         let look = PlainLook::again(&mut message, tables, name, observed);
         let strangers = message.add(holder::strangers_query());
         message.add("COMMIT");
-        Write {
-            message,
-            guard_pid,
-            row,
-            look,
-            strangers,
-            locks: tables.locks.clone(),
-        }
+        Write { message, guard_pid, row, look, strangers, locks: tables.locks.clone() }
     }
 
     /// Waits until the row is ours; returns its id, the history behind it, and who else is connected.
@@ -102,9 +91,8 @@ impl Write {
             match answer {
                 Ok(answer) => {
                     let read = self.look.read(&answer, Some(known));
-                    let Read {
-                        history, lock_row, ..
-                    } = read.map_err(|it| it.while_doing(doing))?;
+                    let Read { history, lock_row, .. } =
+                        read.map_err(|it| it.while_doing(doing))?;
                     let row = answer.row(self.row);
                     if let Some(token) = row.and_then(|row| row.get("id")?.parse().ok()) {
                         let strangers = answer.rows(self.strangers).iter();

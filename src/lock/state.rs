@@ -80,10 +80,6 @@ pub fn ask(config: &Config, signals: &Signals) -> Result<Facts, Error> {
             (None, None) => LockState::Free,
         };
         session.close();
-        return Ok(Facts {
-            observation,
-            records: observe.records(&answer),
-            lock,
-        });
+        return Ok(Facts { observation, records: observe.records(&answer), lock });
     }
 }

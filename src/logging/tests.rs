@@ -27,12 +27,7 @@ fn rendered(format: Format, level: Level, message: &str, fields: &[(&str, Value<
 #[test]
 fn json_has_the_services_shape() {
     assert_eq!(
-        rendered(
-            Format::Json,
-            Level::Debug,
-            "running migrations on database",
-            &[]
-        ),
+        rendered(Format::Json, Level::Debug, "running migrations on database", &[]),
         "{\"level\":\"debug\",\"time\":\"2023-10-17T20:46:17Z\",\"caller\":\"src/apply.rs:155\",\
          \"message\":\"running migrations on database\"}\n"
     );
@@ -61,10 +56,7 @@ fn json_values_keep_their_types() {
     ];
     for (value, expected) in table {
         let line = rendered(Format::Json, Level::Info, "m", &[("k", value)]);
-        assert!(
-            line.ends_with(&format!("\"message\":\"m\",\"k\":{expected}}}\n")),
-            "{line}"
-        );
+        assert!(line.ends_with(&format!("\"message\":\"m\",\"k\":{expected}}}\n")), "{line}");
     }
 }
 
@@ -73,10 +65,7 @@ fn json_escapes_every_control_character_and_stays_one_line() {
     for code in 0..0x250_u32 {
         let c = char::from_u32(code).expect("no surrogate is below U+0250");
         let out = json::string(&c.to_string());
-        assert!(
-            !out.chars().any(char::is_control),
-            "U+{code:04X} came out as it is"
-        );
+        assert!(!out.chars().any(char::is_control), "U+{code:04X} came out as it is");
         let expected = match c {
             '"' => "\"\\\"\"".to_owned(),
             '\\' => "\"\\\\\"".to_owned(),
@@ -90,16 +79,8 @@ fn json_escapes_every_control_character_and_stays_one_line() {
     }
     let out = json::string("ไทย 🐘 \u{2028}\u{2029}");
     assert_eq!(out, "\"ไทย 🐘 \\u2028\\u2029\"");
-    let line = rendered(
-        Format::Json,
-        Level::Info,
-        "a\r\nb",
-        &[("sq\"l\n", Value::from("x\ny"))],
-    );
-    assert!(
-        line.ends_with("\"message\":\"a\\r\\nb\",\"sq\\\"l\\n\":\"x\\ny\"}\n"),
-        "{line}"
-    );
+    let line = rendered(Format::Json, Level::Info, "a\r\nb", &[("sq\"l\n", Value::from("x\ny"))]);
+    assert!(line.ends_with("\"message\":\"a\\r\\nb\",\"sq\\\"l\\n\":\"x\\ny\"}\n"), "{line}");
 }
 
 #[test]
@@ -116,16 +97,10 @@ fn the_caller_is_relative_to_the_package() {
     for (file, expected) in [
         (Some("src/apply.rs"), "src/apply.rs:3"),
         (Some("/build/lockstep/src/apply.rs"), "src/apply.rs:3"),
-        (
-            Some("/src/lockstep/src/config/conninfo.rs"),
-            "src/config/conninfo.rs:3",
-        ),
+        (Some("/src/lockstep/src/config/conninfo.rs"), "src/config/conninfo.rs:3"),
         (None, "?:3"),
     ] {
-        assert_eq!(
-            caller(&Record::builder().file(file).line(Some(3)).build()),
-            expected
-        );
+        assert_eq!(caller(&Record::builder().file(file).line(Some(3)).build()), expected);
     }
 }
 
@@ -148,10 +123,7 @@ fn text_is_one_line_with_quotes_where_needed() {
         "2023-10-17T20:46:17Z INFO  applied version=20230320161721 n=3 ok=true space=\"a b\" empty=\"\" \
          quote=\"a\\\"b\\\\\" equals=\"a=b\" tab=\"a\\tb\" escape=\"\\u{1b}[31m\" end=SELECT\n"
     );
-    assert_eq!(
-        rendered(Format::Text, Level::Error, "m", &[]),
-        "2023-10-17T20:46:17Z ERROR m\n"
-    );
+    assert_eq!(rendered(Format::Text, Level::Error, "m", &[]), "2023-10-17T20:46:17Z ERROR m\n");
 }
 
 #[test]
@@ -161,10 +133,7 @@ fn text_of_several_lines_stays_readable() {
             Format::Text,
             Level::Debug,
             "first\r\n\nthird \u{1b}[2J\tx",
-            &[
-                ("sql", Value::from("SELECT 1\n  FROM x\n")),
-                ("verb", Value::from("SELECT"))
-            ]
+            &[("sql", Value::from("SELECT 1\n  FROM x\n")), ("verb", Value::from("SELECT"))]
         ),
         "2023-10-17T20:46:17Z DEBUG first verb=SELECT\n\n  third \\u{1b}[2J\tx\n  sql:\n    SELECT 1\n      FROM x\n"
     );
@@ -173,23 +142,14 @@ fn text_of_several_lines_stays_readable() {
 #[test]
 fn long_sql_is_cut_at_a_character() {
     assert_eq!(shortened(&"x".repeat(8192)), "x".repeat(8192));
-    assert_eq!(
-        shortened(&"x".repeat(8200)),
-        format!("{}… (8 bytes more)", "x".repeat(8192))
-    );
+    assert_eq!(shortened(&"x".repeat(8200)), format!("{}… (8 bytes more)", "x".repeat(8192)));
     // Three bytes a letter, and 8192 is no multiple of three.
-    assert_eq!(
-        shortened(&"ก".repeat(2731)),
-        format!("{}… (3 bytes more)", "ก".repeat(2730))
-    );
+    assert_eq!(shortened(&"ก".repeat(2731)), format!("{}… (3 bytes more)", "ก".repeat(2730)));
 }
 
 #[test]
 fn durations_have_three_decimals() {
-    assert_eq!(
-        milliseconds(Duration::from_nanos(1_234_567)).to_string(),
-        "1.234"
-    );
+    assert_eq!(milliseconds(Duration::from_nanos(1_234_567)).to_string(), "1.234");
     assert_eq!(milliseconds(Duration::from_secs(61)).to_string(), "61000");
 }
 
@@ -199,10 +159,7 @@ fn written(settings: Settings) -> String {
     struct Shared(Arc<Mutex<Vec<u8>>>);
     impl io::Write for Shared {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0
-                .lock()
-                .expect("no test panics while it writes")
-                .extend(bytes);
+            self.0.lock().expect("no test panics while it writes").extend(bytes);
             Ok(bytes.len())
         }
         fn flush(&mut self) -> io::Result<()> {
@@ -211,16 +168,11 @@ fn written(settings: Settings) -> String {
     }
 
     let shared = Shared::default();
-    let logger = builder(settings)
-        .target(env_logger::Target::Pipe(Box::new(shared.clone())))
-        .build();
+    let logger =
+        builder(settings).target(env_logger::Target::Pipe(Box::new(shared.clone()))).build();
     let log = |target, level, message: &str| {
         logger.log(
-            &Record::builder()
-                .target(target)
-                .level(level)
-                .args(format_args!("{message}"))
-                .build(),
+            &Record::builder().target(target).level(level).args(format_args!("{message}")).build(),
         );
     };
     for level in Level::iter() {
@@ -243,32 +195,17 @@ fn levels_hold_for_our_records_and_neither_for_queries_nor_for_the_report() {
         (LevelFilter::Trace, 5),
     ] {
         for queries in [true, false] {
-            let text = written(Settings {
-                level,
-                format: Format::Text,
-                queries,
-                layout: Layout::Plain,
-            });
+            let text =
+                written(Settings { level, format: Format::Text, queries, layout: Layout::Plain });
             assert_eq!(text.matches(" at ").count(), shown, "{text}");
             assert_eq!(text.contains(" DEBUG query\n"), queries, "{text}");
             assert!(!text.contains("foreign"), "{text}");
             assert!(text.ends_with("\nerror: the end\n  hint: none\n"), "{text}");
 
-            let json = written(Settings {
-                level,
-                format: Format::Json,
-                queries,
-                layout: Layout::Plain,
-            });
-            assert_eq!(
-                json.lines().count(),
-                shown + 1 + usize::from(queries),
-                "{json}"
-            );
-            assert!(
-                json.ends_with("\"message\":\"the end\\n  hint: none\"}\n"),
-                "{json}"
-            );
+            let json =
+                written(Settings { level, format: Format::Json, queries, layout: Layout::Plain });
+            assert_eq!(json.lines().count(), shown + 1 + usize::from(queries), "{json}");
+            assert!(json.ends_with("\"message\":\"the end\\n  hint: none\"}\n"), "{json}");
         }
     }
 }
@@ -279,18 +216,11 @@ fn a_terminal_gets_short_lines_and_a_colour_where_something_is_wrong() {
         let (columns, fields) = (24, [("k", Value::from(1))]);
         let record = |args| {
             let mut record = Record::builder();
-            let record = record
-                .target(target)
-                .level(level)
-                .key_values(&fields)
-                .args(args);
+            let record = record.target(target).level(level).key_values(&fields).args(args);
             terminal_text(
                 &record.build(),
                 message,
-                Layout::Terminal {
-                    columns,
-                    has_colours,
-                },
+                Layout::Terminal { columns, has_colours },
                 columns,
             )
         };
@@ -298,24 +228,9 @@ fn a_terminal_gets_short_lines_and_a_colour_where_something_is_wrong() {
     };
     for (target, level, message, expected) in [
         ("lockstep", Level::Info, "a WARN", "a WARN\n"),
-        (
-            "lockstep",
-            Level::Warn,
-            "a warning: b",
-            "\u{1b}[33mwarning:\u{1b}[0m a warning: b\n",
-        ),
-        (
-            "lockstep",
-            Level::Info,
-            "a message of many words",
-            "a message of many words\n",
-        ),
-        (
-            "lockstep",
-            Level::Info,
-            "a message of many words x",
-            "a message of many words\n  x\n",
-        ),
+        ("lockstep", Level::Warn, "a warning: b", "\u{1b}[33mwarning:\u{1b}[0m a warning: b\n"),
+        ("lockstep", Level::Info, "a message of many words", "a message of many words\n"),
+        ("lockstep", Level::Info, "a message of many words x", "a message of many words\n  x\n"),
         (
             REPORT,
             Level::Error,

@@ -45,10 +45,7 @@ impl fmt::Display for Doubt {
                 write!(f, "{version} would fail now ({why}), so it most likely ran")
             }
             Verdict::InPart(done, of) => {
-                write!(
-                    f,
-                    "{version} most likely ran in part: {done} of its {of} parts"
-                )
+                write!(f, "{version} most likely ran in part: {done} of its {of} parts")
             }
             Verdict::Unfinished(why) => write!(f, "{version} began, and did not finish: {why}"),
             Verdict::Unknown(why) => write!(f, "whether {version} ran cannot be told: {why}"),
@@ -306,29 +303,17 @@ mod tests {
     #[test]
     fn bun_sends_what_stands_between_its_lines() {
         let texts = |text: &str| -> Vec<String> {
-            parts(text)
-                .into_iter()
-                .map(|it| text[it].to_owned())
-                .collect()
+            parts(text).into_iter().map(|it| text[it].to_owned()).collect()
         };
-        assert_eq!(
-            texts("a\n--bun:split\nb\r\n--bun:split\r\nc"),
-            ["a\n", "b\r\n", "c"]
-        );
+        assert_eq!(texts("a\n--bun:split\nb\r\n--bun:split\r\nc"), ["a\n", "b\r\n", "c"]);
         assert_eq!(texts("a -- --bun:split\n"), ["a -- --bun:split\n"]);
         assert_eq!(texts(""), [""]);
     }
 
     #[test]
     fn what_is_gone_was_done_only_by_what_removes() {
-        assert_eq!(
-            of_part("42P01", "w", "DROP TABLE", ""),
-            Part::Done("w".to_owned())
-        );
-        assert_eq!(
-            of_part("42P01", "w", "INSERT", ""),
-            Part::Odd("w".to_owned())
-        );
+        assert_eq!(of_part("42P01", "w", "DROP TABLE", ""), Part::Done("w".to_owned()));
+        assert_eq!(of_part("42P01", "w", "INSERT", ""), Part::Odd("w".to_owned()));
         assert_eq!(of_part("57014", "w", "SELECT", "42P07"), Part::New);
     }
 }

@@ -56,10 +56,7 @@ impl Chosen {
             }
             Rollback::Newest(count) => records.truncate(count),
         }
-        Ok(Chosen {
-            records,
-            newest_id: newest_id(history),
-        })
+        Ok(Chosen { records, newest_id: newest_id(history) })
     }
 
     /// Returns true if and only if there is nothing to roll back.
@@ -118,13 +115,10 @@ impl Chosen {
 
 /// One of each version, in reverse order of application. A rollback that was begun comes first.
 fn newest_first(history: &History) -> Vec<Record> {
-    let begun = history.interrupted.iter().filter_map(|it| {
-        Some(Record {
-            version: it.version,
-            id: None,
-            group: it.rollback?,
-        })
-    });
+    let begun = history
+        .interrupted
+        .iter()
+        .filter_map(|it| Some(Record { version: it.version, id: None, group: it.rollback? }));
     let recorded = history.applied.iter().rev().map(|it| Record {
         version: it.version,
         id: Some(it.id),
@@ -221,11 +215,7 @@ mod tests {
             (twice, &[], Newest(2), "1 2"),
         ] {
             let history = history(records, begun);
-            assert_eq!(
-                left(&history, which, &history),
-                expected,
-                "{records:?} {begun:?}"
-            );
+            assert_eq!(left(&history, which, &history), expected, "{records:?} {begun:?}");
         }
     }
 
@@ -240,18 +230,10 @@ mod tests {
             (&[], &[], ""),
             // Applied again, by another row.
             (&[(1, 1, 1), (2, 2, 2), (3, 4, 2)], &[], "1 newer"),
-            (
-                &[(1, 1, 1), (2, 2, 2), (3, 3, 2), (4, 4, 3), (5, 5, 3)],
-                &[],
-                "2 newer",
-            ),
+            (&[(1, 1, 1), (2, 2, 2), (3, 3, 2), (4, 4, 3), (5, 5, 3)], &[], "2 newer"),
         ] {
             let after = history(records, begun);
-            assert_eq!(
-                left(&before, group, &after),
-                expected,
-                "{records:?} {begun:?}"
-            );
+            assert_eq!(left(&before, group, &after), expected, "{records:?} {begun:?}");
         }
     }
 }

@@ -220,16 +220,9 @@ mod tests {
             (
                 &["20240101000000"],
                 "SELECT 1; SELECT 1; SELECT 1; SELECT 1; VACUUM",
-                &[
-                    "20231231235958_a_1: SELECT and 3 more",
-                    "20231231235959_a_2: VACUUM",
-                ],
+                &["20231231235958_a_1: SELECT and 3 more", "20231231235959_a_2: VACUUM"],
             ),
-            (
-                &["20231231235959", "99991231235959"],
-                "VACUUM a; VACUUM b; VACUUM c; VACUUM d",
-                &[],
-            ),
+            (&["20231231235959", "99991231235959"], "VACUUM a; VACUUM b; VACUUM c; VACUUM d", &[]),
         ] {
             let mut taken = taken(others);
             taken.extend(Version::parse(OWN));
@@ -244,11 +237,7 @@ mod tests {
                 })
                 .collect();
             assert_eq!(found, expected, "{others:?} {text}");
-            assert_eq!(
-                taken.len(),
-                before + expected.len().saturating_sub(1),
-                "all are taken now"
-            );
+            assert_eq!(taken.len(), before + expected.len().saturating_sub(1), "all are taken now");
         }
     }
 }

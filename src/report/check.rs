@@ -70,10 +70,7 @@ impl Report<'_> {
                 ("version", divergence.version.to_string().into()),
                 ("file", divergence.file.clone().into()),
                 ("state", divergence.state.to_string().into()),
-                (
-                    "renamed_from",
-                    divergence.renamed_from.map(|it| it.to_string()).into(),
-                ),
+                ("renamed_from", divergence.renamed_from.map(|it| it.to_string()).into()),
                 ("tolerated", tolerated.into()),
             ])
         });

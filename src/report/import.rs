@@ -59,10 +59,7 @@ impl Report<'_> {
         let left: Vec<String> = import.left.iter().map(Problem::to_string).collect();
         let refused: Vec<String> = self.refused.iter().map(Obstruction::to_string).collect();
         text += &list("left behind", &left);
-        text += &list(
-            "what `lockstep up` would refuse on an empty database",
-            &refused,
-        );
+        text += &list("what `lockstep up` would refuse on an empty database", &refused);
         text + &list("next", &self.next())
     }
 

@@ -92,12 +92,7 @@ impl<'a> Answer<'a> {
                 statements: statements.iter().map(read).collect(),
             }
         });
-        Answer {
-            files: files.collect(),
-            of: migrations.len(),
-            runner,
-            is_rehearsed: false,
-        }
+        Answer { files: files.collect(), of: migrations.len(), runner, is_rehearsed: false }
     }
 
     /// Adds what a rehearsal has measured, for each statement.
@@ -210,10 +205,7 @@ impl File<'_> {
             ("file", migration.path.display().to_string().into()),
             ("out_of_order", self.is_out_of_order.into()),
             ("runs", runs(&migration.script).0.into()),
-            (
-                "statements",
-                self.statements.iter().map(Statement::json).collect(),
-            ),
+            ("statements", self.statements.iter().map(Statement::json).collect()),
         ])
     }
 }
@@ -348,10 +340,7 @@ fn folded(tables: &[&String]) -> String {
 
 fn measured_json(measured: &Measured) -> Json {
     let lock = |(table, mode): (&String, &Mode)| {
-        Json::Object(vec![
-            ("table", table.clone().into()),
-            ("mode", mode.to_string().into()),
-        ])
+        Json::Object(vec![("table", table.clone().into()), ("mode", mode.to_string().into())])
     };
     let microseconds = i64::try_from(measured.duration.as_micros()).unwrap_or(i64::MAX);
     Json::Object(vec![

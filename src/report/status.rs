@@ -148,9 +148,7 @@ impl Report<'_> {
         }));
         notes.extend(self.entries.iter().filter_map(|entry| {
             let (version, from) = (entry.version, entry.renamed_from?);
-            Some(format!(
-                "{version} was applied as {from}, whose file is gone"
-            ))
+            Some(format!("{version} was applied as {from}, whose file is gone"))
         }));
         notes
     }
@@ -238,10 +236,7 @@ impl Report<'_> {
             ("standby", seen.in_recovery.into()),
             ("history_table", seen.history_table.clone().into()),
             ("lock", lock_json(&self.facts.lock, seen)),
-            (
-                "migrations",
-                self.entries.iter().map(|it| self.entry_json(it)).collect(),
-            ),
+            ("migrations", self.entries.iter().map(|it| self.entry_json(it)).collect()),
             ("counts", Json::Object(State::ALL.map(count).to_vec())),
             ("foreign_names", seen.history.foreign.clone().into()),
         ])
@@ -257,10 +252,7 @@ impl Report<'_> {
             ("file", file.into()),
             ("state", entry.state.to_string().into()),
             ("unfinished", entry.is_unfinished.into()),
-            (
-                "renamed_from",
-                entry.renamed_from.map(|it| it.to_string()).into(),
-            ),
+            ("renamed_from", entry.renamed_from.map(|it| it.to_string()).into()),
             ("applied_at", told.applied_at.into()),
             ("group", told.group.into()),
             ("started_at", told.started_at.into()),
@@ -281,15 +273,10 @@ fn lock_lines(lock: &LockState, seen: &Observation) -> Vec<(&'static str, String
             let gone = "is of a runner that is gone; the next run takes it over";
             vec![("lock", format!("free: row {id} of {locks} {gone}"))]
         }
-        LockState::Elsewhere { id } => row(
-            *id,
-            "is a runner's; only the primary knows whether that lives",
-        ),
-        LockState::Bun {
-            id,
-            suspects,
-            waiting,
-        } => {
+        LockState::Elsewhere { id } => {
+            row(*id, "is a runner's; only the primary knows whether that lives")
+        }
+        LockState::Bun { id, suspects, waiting } => {
             let mut lines = row(*id, IS_BUNS);
             lines.extend(suspect_lines(suspects));
             let doubt = seen.bun_row().and_then(|it| it.doubt());
@@ -308,9 +295,7 @@ fn suspect_lines(suspects: &[String]) -> Vec<(&'static str, String)> {
         return vec![("", nobody.to_owned())];
     }
     let shown = suspects.iter().take(SUSPECTS);
-    let mut lines: Vec<_> = shown
-        .map(|it| ("", format!("its owner may be {it}")))
-        .collect();
+    let mut lines: Vec<_> = shown.map(|it| ("", format!("its owner may be {it}"))).collect();
     if let Some(more @ 1..) = suspects.len().checked_sub(SUSPECTS) {
         lines.push(("", format!("or one of {} more", counted(more, "session"))));
     }
@@ -387,10 +372,7 @@ fn holder_json(holder: &Holder) -> Json {
         ("sql", work.sql.into()),
         ("running_since", work.since.into()),
         ("index_build_phase", build.map(|it| it.phase.clone()).into()),
-        (
-            "index_build_percent",
-            build.and_then(|it| it.percent).into(),
-        ),
+        ("index_build_percent", build.and_then(|it| it.percent).into()),
         ("waits_for", work.waits_for.into()),
     ])
 }

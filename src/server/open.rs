@@ -165,10 +165,7 @@ impl Round<'_> {
             return Ok(vec![known]);
         }
         let (mut session, limit) = (self.thread(), self.limit());
-        let request = Request::LookUp {
-            name: place.name.clone(),
-            port: place.port,
-        };
+        let request = Request::LookUp { name: place.name.clone(), port: place.port };
         let why = "no name server answers";
         let cause = match self.step(&mut session, request, limit, why)? {
             Some(Event::Located(Ok(addresses))) => {
@@ -306,9 +303,7 @@ impl Round<'_> {
         };
         Ok(match self.first_answer(session, query)? {
             Ok(answer) if answer.row(Slot(0)).and_then(|it| it.get(0)) == Some(wanted) => None,
-            Ok(_) => Some(format!(
-                "{otherwise}, and target_session_attrs asks for another one"
-            )),
+            Ok(_) => Some(format!("{otherwise}, and target_session_attrs asks for another one")),
             Err(trouble) => Some(trouble.words().1.to_owned()),
         })
     }

@@ -241,9 +241,7 @@ impl Watch<'_> {
 
     /// What the file is called, or the first and the last of them.
     pub fn name(&self) -> String {
-        let last = self
-            .last
-            .map(|it| format!(" … {}", name::bare(&it.file_name)));
+        let last = self.last.map(|it| format!(" … {}", name::bare(&it.file_name)));
         name::bare(&self.migration.file_name).to_owned() + &last.unwrap_or_default()
     }
 
@@ -395,9 +393,7 @@ mod tests {
     fn a_long_statement_is_told_of_ever_more_rarely_down_to_once_a_minute() {
         let start = Instant::now();
         let mut reminder = Reminder::default();
-        let told: Vec<u64> = (0..400)
-            .filter(|at| reminder.is_due(start, secs(*at)))
-            .collect();
+        let told: Vec<u64> = (0..400).filter(|at| reminder.is_due(start, secs(*at))).collect();
         assert_eq!(told, [5, 10, 20, 40, 80, 140, 200, 260, 320, 380]);
         // The next statement begins anew, and what was slept through is not made up for.
         let next = start + secs(1);

@@ -113,10 +113,7 @@ pub(super) struct Destination {
 impl Destination {
     /// The same for another connection.
     pub(super) fn again(&self) -> Destination {
-        Destination {
-            client: self.client.clone(),
-            tls: self.tls.as_ref().map(Connector::afresh),
-        }
+        Destination { client: self.client.clone(), tls: self.tls.as_ref().map(Connector::afresh) }
     }
 }
 
@@ -183,10 +180,9 @@ impl Trouble {
     pub fn while_doing(self, doing: &str) -> Error {
         let doing = doing.to_owned();
         match self {
-            Trouble::Sql(error) => Error::Database {
-                doing,
-                cause: Box::new(SqlError::from(&*error)),
-            },
+            Trouble::Sql(error) => {
+                Error::Database { doing, cause: Box::new(SqlError::from(&*error)) }
+            }
             Trouble::Lost(cause) => Error::ConnectionLost { doing, cause },
             Trouble::Stopped(signal) => Error::Stopped(Stopped { signal, doing }),
             Trouble::Unexpected => Error::NoConnection(format!(
@@ -265,11 +261,7 @@ impl Answer {
 impl Session {
     /// A thread that has no connection yet.
     pub(super) fn new(signals: &Signals) -> Session {
-        Session {
-            line: Some(Line::new()),
-            destination: None,
-            signals: signals.clone(),
-        }
+        Session { line: Some(Line::new()), destination: None, signals: signals.clone() }
     }
 
     /// Looks at what this session executes, by another connection to the same place, which asks this query.
@@ -387,11 +379,7 @@ impl Session {
         rolled_back.map_err(|trouble| trouble.while_doing(doing))?;
         if wait.is_over() {
             // The statement is our own, which nobody needs to see.
-            let cause = Box::new(SqlError {
-                query: None,
-                context: None,
-                ..cause
-            });
+            let cause = Box::new(SqlError { query: None, context: None, ..cause });
             return Err(Error::TableWait {
                 doing: doing.to_owned(),
                 cause,
@@ -438,8 +426,7 @@ impl Session {
         text: String,
         listener: &mut dyn Listener,
     ) -> Result<(), Trouble> {
-        self.answer(Request::Run(text), Patience::Endless, listener)
-            .map(drop)
+        self.answer(Request::Run(text), Patience::Endless, listener).map(drop)
     }
 
     /// The same of statements that return few rows, which are wanted.
@@ -454,8 +441,7 @@ impl Session {
     /// Asks for a sign of life. It fails no transaction and takes no snapshot.
     pub fn ping(&mut self) -> Result<(), Trouble> {
         let nothing = Request::Ask(String::new());
-        self.answer(nothing, Patience::AtMost(PING_TIMEOUT), &mut Quiet)
-            .map(drop)
+        self.answer(nothing, Patience::AtMost(PING_TIMEOUT), &mut Quiet).map(drop)
     }
 
     /// A message of our own goes into the query log as one entry, since it is one round trip; its verb is that of its

@@ -70,18 +70,12 @@ pub struct Dialect {
 impl Settings {
     /// The defaults, but for names.
     pub fn of_catalog() -> Settings {
-        Settings {
-            names: Names::Catalog,
-            ..Settings::default()
-        }
+        Settings { names: Names::Catalog, ..Settings::default() }
     }
 
     /// The same for a statement that may meet a lock, and is tried again then.
     pub fn retried(self) -> Settings {
-        Settings {
-            lock_timeout: LOCK_TIMEOUT,
-            ..self
-        }
+        Settings { lock_timeout: LOCK_TIMEOUT, ..self }
     }
 
     /// To try a user's statements, and roll back: whatever takes its time is given up.
@@ -95,18 +89,14 @@ impl Settings {
 
     /// The same for a server of this dialect.
     pub fn on(self, dialect: Dialect) -> Settings {
-        Settings {
-            dialect: Some(dialect),
-            ..self
-        }
+        Settings { dialect: Some(dialect), ..self }
     }
 
     /// The statements that make the settings.
     pub fn statements(&self) -> Vec<String> {
         let values = self.values().into_iter();
-        let mut statements: Vec<String> = values
-            .map(|(name, value)| format!("SET LOCAL {name} TO '{value}'"))
-            .collect();
+        let mut statements: Vec<String> =
+            values.map(|(name, value)| format!("SET LOCAL {name} TO '{value}'")).collect();
         if self.names == Names::Catalog {
             statements.push("SET LOCAL search_path TO pg_catalog, pg_temp".to_owned());
         }
@@ -145,8 +135,7 @@ impl Settings {
 
     /// What a file may have changed that a statement of ours behind it minds.
     pub fn timeouts(&self) -> [String; 3] {
-        self.timeout_values()
-            .map(|(name, value)| format!("SET LOCAL {name} TO {value}"))
+        self.timeout_values().map(|(name, value)| format!("SET LOCAL {name} TO {value}"))
     }
 
     fn timeout_values(&self) -> [(&'static str, String); 3] {
@@ -188,9 +177,7 @@ pub fn reset(runner: &str) -> Vec<String> {
         "SELECT pg_catalog.pg_advisory_unlock_all()",
         "DEALLOCATE ALL",
     ];
-    let mut reset: Vec<String> = (first.iter().chain(&RESETS))
-        .map(ToString::to_string)
-        .collect();
+    let mut reset: Vec<String> = (first.iter().chain(&RESETS)).map(ToString::to_string).collect();
     let own = of_connection(runner).into_iter();
     reset.extend(own.map(|(name, value)| format!("SET {name} TO {value}")));
     reset

@@ -91,12 +91,8 @@ mod tests {
             Mode::VerifyCa,
             Mode::VerifyFull,
         ];
-        let outcomes = [
-            Outcome::Plain,
-            Outcome::Failed,
-            Outcome::Encrypted("TLS 1.3"),
-            Outcome::Unable,
-        ];
+        let outcomes =
+            [Outcome::Plain, Outcome::Failed, Outcome::Encrypted("TLS 1.3"), Outcome::Unable];
         let states = [None, Some("28000"), Some("28P01"), Some("57P03")];
         let mut found = Vec::new();
         for mode in modes {
@@ -112,9 +108,8 @@ mod tests {
                 }
             }
         }
-        let mut expected: Vec<_> = outcomes
-            .map(|outcome| (Mode::Allow, outcome, Some("28000"), SslMode::Require))
-            .into();
+        let mut expected: Vec<_> =
+            outcomes.map(|outcome| (Mode::Allow, outcome, Some("28000"), SslMode::Require)).into();
         expected
             .extend(states.map(|state| (Mode::Prefer, Outcome::Failed, state, SslMode::Disable)));
         expected.push((Mode::Prefer, outcomes[2], Some("28000"), SslMode::Disable));

@@ -61,10 +61,7 @@ impl Wait {
     /// Like [`Wait::new`], but it says what it waits for only when that changes: for whoever waits for somebody else's
     /// work, and would fill the log with one line.
     pub fn on_change(signals: &Signals, limit: Duration) -> Wait {
-        Wait {
-            is_regular: false,
-            ..Wait::new(signals, limit)
-        }
+        Wait { is_regular: false, ..Wait::new(signals, limit) }
     }
 
     pub fn signals(&self) -> &Signals {

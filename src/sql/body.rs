@@ -113,16 +113,8 @@ mod tests {
         let text = "SELECT 1;\nDO LANGUAGE plpgsql $x$\nBEGIN\n  PERFORM 1;\n  DELETE FROM nosuch;\nEND $x$;";
         let query = Some(("DELETE FROM nosuch", 13));
         for (context, query, expected) in [
-            (
-                "PL/pgSQL function inline_code_block line 4 at SQL statement",
-                query,
-                "true nosuch;",
-            ),
-            (
-                "PL/pgSQL-Funktion inline_code_block Zeile 4 bei SQL",
-                query,
-                "true nosuch;",
-            ),
+            ("PL/pgSQL function inline_code_block line 4 at SQL statement", query, "true nosuch;"),
+            ("PL/pgSQL-Funktion inline_code_block Zeile 4 bei SQL", query, "true nosuch;"),
             (
                 "PL/pgSQL function inline_code_block line 4 at RAISE",
                 None,
@@ -134,16 +126,8 @@ mod tests {
                 None,
                 "false PERFORM 1;",
             ),
-            (
-                "PL/pgSQL function other(integer) line 9 at RAISE",
-                None,
-                "none",
-            ),
-            (
-                "PL/pgSQL function inline_code_block line 99 at RAISE",
-                None,
-                "none",
-            ),
+            ("PL/pgSQL function other(integer) line 9 at RAISE", None, "none"),
+            ("PL/pgSQL function inline_code_block line 99 at RAISE", None, "none"),
             ("", None, "none"),
         ] {
             assert_eq!(found(text, 1, context, query), expected, "{context}");
@@ -156,18 +140,10 @@ mod tests {
             CREATE OR REPLACE PROCEDURE \"G h\"() LANGUAGE 'plpgsql' AS 'BEGIN\n  RAISE ''x''; END';\nSELECT s.f(1)";
         let context = "PL/pgSQL function s.f(integer) line 3 at RETURN";
         assert_eq!(found(text, 2, context, Some(("nosuch", 1))), "true nosuch;");
-        assert_eq!(
-            found("SELECT s.f(1)", 0, context, Some(("nosuch", 1))),
-            "none"
-        );
+        assert_eq!(found("SELECT s.f(1)", 0, context, Some(("nosuch", 1))), "none");
         let context = "PL/pgSQL function \"G h\"() line 2 at RAISE";
         assert_eq!(
-            found(
-                &text.replace("G h", "Gh"),
-                2,
-                &context.replace("G h", "Gh"),
-                None
-            ),
+            found(&text.replace("G h", "Gh"), 2, &context.replace("G h", "Gh"), None),
             "false RAISE ''x''; END';"
         );
         // In SQL there is no line, but the whole text.

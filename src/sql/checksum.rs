@@ -102,10 +102,7 @@ mod tests {
         assert_eq!(Checksum::parse_hex(pinned), Some(parse(text).checksum));
         let by_hand = b"create\0table\0t\0(\0\"A\"\0int\0default\x001e5\0,\0b\0text\0)\0;\0\
             insert\0into\0t\0values\0(\0e'a\\'\nb'\n'd'\0,\0u&\"E\"\0,\0$q$\n$q$\0,\x001\0+\0-\x001\0)\0;\0";
-        assert_eq!(
-            parse(text).checksum.0,
-            <[u8; 32]>::from(Sha256::digest(by_hand))
-        );
+        assert_eq!(parse(text).checksum.0, <[u8; 32]>::from(Sha256::digest(by_hand)));
         let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(format!("{:?}", parse("-- nothing;\n;").checksum), empty);
         for bad in [
@@ -122,10 +119,7 @@ mod tests {
     #[test]
     fn keeps_the_checksum_when_only_the_form_changes() {
         let same = [
-            (
-                "SELECT a, 'b' FROM t;",
-                "select\n  A , -- x\n 'b'\r\nfrom/**/T",
-            ),
+            ("SELECT a, 'b' FROM t;", "select\n  A , -- x\n 'b'\r\nfrom/**/T"),
             ("a;b", ";a;;\n;b;"),
             ("a 'x\ny' \"p\nq\" $$\n$$", "a 'x\r\ny' \"p\r\nq\" $$\r\n$$"),
             ("E'a'\n'b'", "e'a' -- x\r\n\r\n   'b'"),
@@ -135,11 +129,7 @@ mod tests {
             ("0X1f", "0x1F"),
         ];
         for (one, other) in same {
-            assert_eq!(
-                parse(one).checksum,
-                parse(other).checksum,
-                "{one} | {other}"
-            );
+            assert_eq!(parse(one).checksum, parse(other).checksum, "{one} | {other}");
         }
         let different = [
             ("a b", "ab"),
@@ -160,11 +150,7 @@ mod tests {
             ("a", ""),
         ];
         for (one, other) in different {
-            assert_ne!(
-                parse(one).checksum,
-                parse(other).checksum,
-                "{one} | {other}"
-            );
+            assert_ne!(parse(one).checksum, parse(other).checksum, "{one} | {other}");
         }
     }
 

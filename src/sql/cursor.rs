@@ -24,10 +24,7 @@ impl<'a> Cursor<'a> {
 
     /// Before the first token of a part of the text.
     fn within(text: &'a str, begin: usize, end: usize) -> Self {
-        let mut cursor = Cursor {
-            lexer: Lexer::new(&text[..end], begin),
-            token: None,
-        };
+        let mut cursor = Cursor { lexer: Lexer::new(&text[..end], begin), token: None };
         cursor.advance();
         cursor
     }
@@ -320,9 +317,7 @@ mod tests {
     fn lists_identifiers_as_the_server_stores_them() {
         let text =
             "INSERT INTO S.\"My \"\"T\" (a, B) SELECT a, 'c', $$d$$, 1e5 FROM U&\"\\0078\" -- e";
-        let expected = [
-            "insert", "into", "s", "My \"T", "a", "b", "select", "from", "x",
-        ];
+        let expected = ["insert", "into", "s", "My \"T", "a", "b", "select", "from", "x"];
         assert_eq!(identifiers(text), expected);
         assert_eq!(identifiers("\"A\" a A \"a\""), ["A", "a"]);
     }

@@ -26,12 +26,7 @@ pub fn enum_use(text: &str, statements: &[Statement]) -> Option<EnumUse> {
         let (type_name, value) = added_enum_value(statement)?;
         let mut behind = texts[added + 1..].iter();
         let used = behind.position(|other| uses_literal(other, &value))?;
-        Some(EnumUse {
-            type_name,
-            value,
-            added,
-            used: added + 1 + used,
-        })
+        Some(EnumUse { type_name, value, added, used: added + 1 + used })
     });
     uses.min_by_key(|it| it.used)
 }
@@ -79,24 +74,15 @@ mod tests {
         };
         let add = "ALTER TYPE s.t ADD VALUE IF NOT EXISTS 'it''s' BEFORE 'b';";
         for (text, expected) in [
-            (
-                format!("{add} SELECT 1; INSERT INTO x VALUES ('it''s')"),
-                Some("s.t it's 0 2"),
-            ),
-            (
-                format!("{add} DO $$ BEGIN PERFORM 'it''s'; END $$"),
-                Some("s.t it's 0 1"),
-            ),
+            (format!("{add} SELECT 1; INSERT INTO x VALUES ('it''s')"), Some("s.t it's 0 2")),
+            (format!("{add} DO $$ BEGIN PERFORM 'it''s'; END $$"), Some("s.t it's 0 1")),
             (
                 format!("SELECT 'it''s'; {add} ALTER TABLE x ALTER y SET DEFAULT 'it''s'::s.t"),
                 Some("s.t it's 1 2"),
             ),
             (format!("SELECT 'it''s'; {add}"), None),
             (format!("{add} SELECT 'its', \"it's\", 1 -- 'it''s'"), None),
-            (
-                format!("{add} ALTER TYPE s.t ADD VALUE 'c' AFTER 'it''s'"),
-                None,
-            ),
+            (format!("{add} ALTER TYPE s.t ADD VALUE 'c' AFTER 'it''s'"), None),
             (
                 format!(
                     "{add} CREATE FUNCTION f() RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN 'it''s'; END $$"

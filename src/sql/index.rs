@@ -46,11 +46,7 @@ mod tests {
             ("CREATE INDEX CONCURRENTLY i ON t", None),
             ("REINDEX TABLE CONCURRENTLY t", None),
         ] {
-            assert_eq!(
-                index_on(statement, "i2", "x.y").as_deref(),
-                expected,
-                "{statement}"
-            );
+            assert_eq!(index_on(statement, "i2", "x.y").as_deref(), expected, "{statement}");
         }
     }
 }

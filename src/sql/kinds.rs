@@ -84,9 +84,7 @@ pub(super) fn kind_of(statement: &str) -> Kind {
     }
     match cursor.first_of(PERHAPS_ALONE) {
         Some("create subscription") => outside_if(creates_slot(cursor)),
-        Some("drop index concurrently") => outside(Outside::DropIndex {
-            indexes: dropped(cursor),
-        }),
+        Some("drop index concurrently") => outside(Outside::DropIndex { indexes: dropped(cursor) }),
         Some("drop subscription") => Kind::MaybeOutside,
         Some("alter database") => outside_if(moves_database(cursor)),
         Some("alter subscription") => outside_if(works_elsewhere(cursor)),
@@ -169,9 +167,7 @@ pub(super) fn concurrent_detach(mut cursor: Cursor<'_>) -> Option<Outside> {
         return None;
     }
     let partition = cursor.qualified_name()?;
-    cursor
-        .takes("concurrently")
-        .then_some(Outside::DetachPartition { table, partition })
+    cursor.takes("concurrently").then_some(Outside::DetachPartition { table, partition })
 }
 
 /// The table with partitions that a statement creates; none if it may be there already.
@@ -339,11 +335,7 @@ mod tests {
         let long = "é".repeat(40);
         let cases: &[(&str, &str, &str)] = &[
             ("CREATE INDEX CONCURRENTLY a ON t (x)", "a", "t"),
-            (
-                "create /**/ unique index concurrently Foo on Bar(x)",
-                "foo",
-                "Bar",
-            ),
+            ("create /**/ unique index concurrently Foo on Bar(x)", "foo", "Bar"),
             (
                 "CREATE INDEX CONCURRENTLY IF NOT EXISTS \"A\"\"b\" ON ONLY s . \"T\"\"t\" (x)",
                 "A\"b",
@@ -355,11 +347,7 @@ mod tests {
                 "dat",
                 "\"ab\".c",
             ),
-            (
-                &format!("CREATE INDEX CONCURRENTLY {long} ON t (x)"),
-                &long[..62],
-                "t",
-            ),
+            (&format!("CREATE INDEX CONCURRENTLY {long} ON t (x)"), &long[..62], "t"),
         ];
         for &(text, index, table) in cases {
             let (index, table) = (index.to_owned(), table.to_owned());
@@ -372,9 +360,7 @@ mod tests {
     #[test]
     fn names_what_other_concurrent_commands_work_on() {
         let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
-        let drop = |indexes| Outside::DropIndex {
-            indexes: names(indexes),
-        };
+        let drop = |indexes| Outside::DropIndex { indexes: names(indexes) };
         let rebuild = |target, name: Option<&str>| {
             let name = name.map(str::to_owned);
             Outside::ReindexConcurrently { target, name }
@@ -385,38 +371,17 @@ mod tests {
         };
         let cases = [
             ("DROP INDEX CONCURRENTLY a", drop(&["a"])),
-            (
-                "DROP INDEX CONCURRENTLY IF EXISTS a, s.\"B\" CASCADE",
-                drop(&["a", "s.\"B\""]),
-            ),
-            (
-                "REINDEX INDEX CONCURRENTLY s.i",
-                rebuild(ReindexTarget::Index, Some("s.i")),
-            ),
-            (
-                "REINDEX (CONCURRENTLY, VERBOSE) TABLE t",
-                rebuild(ReindexTarget::Table, Some("t")),
-            ),
-            (
-                "REINDEX (concurrently 'on') SCHEMA s",
-                rebuild(ReindexTarget::Schema, Some("s")),
-            ),
-            (
-                "REINDEX (verbose) DATABASE CONCURRENTLY",
-                rebuild(ReindexTarget::Database, None),
-            ),
-            (
-                "REINDEX (CONCURRENTLY 1) SYSTEM d",
-                rebuild(ReindexTarget::System, Some("d")),
-            ),
+            ("DROP INDEX CONCURRENTLY IF EXISTS a, s.\"B\" CASCADE", drop(&["a", "s.\"B\""])),
+            ("REINDEX INDEX CONCURRENTLY s.i", rebuild(ReindexTarget::Index, Some("s.i"))),
+            ("REINDEX (CONCURRENTLY, VERBOSE) TABLE t", rebuild(ReindexTarget::Table, Some("t"))),
+            ("REINDEX (concurrently 'on') SCHEMA s", rebuild(ReindexTarget::Schema, Some("s"))),
+            ("REINDEX (verbose) DATABASE CONCURRENTLY", rebuild(ReindexTarget::Database, None)),
+            ("REINDEX (CONCURRENTLY 1) SYSTEM d", rebuild(ReindexTarget::System, Some("d"))),
             (
                 "REINDEX (CONCURRENTLY false) INDEX CONCURRENTLY i",
                 rebuild(ReindexTarget::Index, Some("i")),
             ),
-            (
-                "ALTER TABLE t DETACH PARTITION p CONCURRENTLY",
-                detach("t", "p"),
-            ),
+            ("ALTER TABLE t DETACH PARTITION p CONCURRENTLY", detach("t", "p")),
             (
                 "ALTER TABLE IF EXISTS ONLY s.t * DETACH PARTITION s /**/ . p CONCURRENTLY",
                 detach("s.t", "s.p"),

@@ -125,11 +125,7 @@ mod tests {
     use super::*;
 
     fn obstacles(text: &str) -> Vec<(usize, ObstacleKind)> {
-        parse(text)
-            .obstacles
-            .into_iter()
-            .map(|obstacle| (obstacle.offset, obstacle.kind))
-            .collect()
+        parse(text).obstacles.into_iter().map(|obstacle| (obstacle.offset, obstacle.kind)).collect()
     }
 
     fn control(command: &'static str) -> ObstacleKind {
@@ -144,22 +140,10 @@ mod tests {
     fn finds_what_cannot_be_run_and_where() {
         use ObstacleKind::{CopyFromStdin, CopyToStdout};
         let cases: &[(&str, &[(usize, ObstacleKind)])] = &[
-            (
-                "BEGIN; x; COMMIT",
-                &[(0, control("BEGIN")), (10, control("COMMIT"))],
-            ),
-            (
-                "begin isolation level serializable",
-                &[(0, control("BEGIN"))],
-            ),
-            (
-                "a;\nSTART /**/ TRANSACTION READ ONLY",
-                &[(3, control("START TRANSACTION"))],
-            ),
-            (
-                "END; ABORT WORK",
-                &[(0, control("END")), (5, control("ABORT"))],
-            ),
+            ("BEGIN; x; COMMIT", &[(0, control("BEGIN")), (10, control("COMMIT"))]),
+            ("begin isolation level serializable", &[(0, control("BEGIN"))]),
+            ("a;\nSTART /**/ TRANSACTION READ ONLY", &[(3, control("START TRANSACTION"))]),
+            ("END; ABORT WORK", &[(0, control("END")), (5, control("ABORT"))]),
             ("COMMIT AND CHAIN", &[(0, control("COMMIT"))]),
             (
                 "ROLLBACK; ROLLBACK WORK AND CHAIN",
@@ -167,38 +151,20 @@ mod tests {
             ),
             ("ROLLBACK TO a; ROLLBACK TRANSACTION TO SAVEPOINT a", &[]),
             ("ROLLBACK work to a; SAVEPOINT a; RELEASE a", &[]),
-            (
-                "PREPARE TRANSACTION 'x'",
-                &[(0, control("PREPARE TRANSACTION"))],
-            ),
-            (
-                "PREPARE transaction AS SELECT 1; PREPARE commit AS SELECT 1",
-                &[],
-            ),
+            ("PREPARE TRANSACTION 'x'", &[(0, control("PREPARE TRANSACTION"))]),
+            ("PREPARE transaction AS SELECT 1; PREPARE commit AS SELECT 1", &[]),
             ("SELECT 1 AS begin; \"commit\"; 'rollback'; (commit)", &[]),
             ("DO $$ BEGIN COMMIT; END $$", &[]),
             ("COPY t FROM STDIN", &[(0, CopyFromStdin)]),
-            (
-                "COPY s.t (a, b) FROM stdin WITH (FORMAT csv)",
-                &[(0, CopyFromStdin)],
-            ),
+            ("COPY s.t (a, b) FROM stdin WITH (FORMAT csv)", &[(0, CopyFromStdin)]),
             ("COPY BINARY t FROM stdin", &[(0, CopyFromStdin)]),
             (
                 "COPY t TO STDOUT; COPY (SELECT 1 FROM stdin) TO stdout",
                 &[(0, CopyToStdout), (18, CopyToStdout)],
             ),
-            (
-                "COPY t FROM STDOUT; COPY t TO STDIN",
-                &[(0, CopyFromStdin), (20, CopyToStdout)],
-            ),
-            (
-                "COPY t FROM 'stdin'; COPY t FROM PROGRAM 'stdin'; COPY t TO '/stdout'",
-                &[],
-            ),
-            (
-                "COPY (SELECT 1 FROM t) TO 'x'; COPY stdin FROM 'x'; COPY t (stdin) FROM 'x'",
-                &[],
-            ),
+            ("COPY t FROM STDOUT; COPY t TO STDIN", &[(0, CopyFromStdin), (20, CopyToStdout)]),
+            ("COPY t FROM 'stdin'; COPY t FROM PROGRAM 'stdin'; COPY t TO '/stdout'", &[]),
+            ("COPY (SELECT 1 FROM t) TO 'x'; COPY stdin FROM 'x'; COPY t (stdin) FROM 'x'", &[]),
             (
                 "COPY t FROM STDIN;\n1\tit's\n\\N\t\\.\n\\.\nCOMMIT",
                 &[(0, CopyFromStdin), (35, control("COMMIT"))],
@@ -207,38 +173,22 @@ mod tests {
                 "COPY t FROM STDIN;\r\n'\r\n\\.\r\nCOPY t FROM STDIN;\n(\n\\.",
                 &[(0, CopyFromStdin), (27, CopyFromStdin)],
             ),
-            (
-                "COPY t FROM STDIN; COMMIT",
-                &[(0, CopyFromStdin), (19, control("COMMIT"))],
-            ),
+            ("COPY t FROM STDIN; COMMIT", &[(0, CopyFromStdin), (19, control("COMMIT"))]),
             (
                 "\\d t; COMMIT\nSELECT 1 \\gset;\n;COMMIT",
-                &[
-                    (0, psql("\\d")),
-                    (22, psql("\\gset;")),
-                    (30, control("COMMIT")),
-                ],
+                &[(0, psql("\\d")), (22, psql("\\gset;")), (30, control("COMMIT"))],
             ),
             ("\\connect\\d", &[(0, psql("\\connect"))]),
             (
                 "a (\\i b\n);VACUUM",
                 &[
                     (3, psql("\\i")),
-                    (
-                        10,
-                        ObstacleKind::SharedFile {
-                            command: "VACUUM".to_owned(),
-                        },
-                    ),
+                    (10, ObstacleKind::SharedFile { command: "VACUUM".to_owned() }),
                 ],
             ),
             (
                 "x\\restrict a\n\\restricted\n\\\\",
-                &[
-                    (1, psql("\\restrict")),
-                    (13, psql("\\restricted")),
-                    (25, psql("\\")),
-                ],
+                &[(1, psql("\\restrict")), (13, psql("\\restricted")), (25, psql("\\"))],
             ),
             ("'\\d' E'\\d' \"\\d\" $$\\d$$ -- \\d\n /* \\d */", &[]),
         ];
@@ -249,10 +199,7 @@ mod tests {
 
     #[test]
     fn refuses_an_index_that_could_not_be_found_again() {
-        for rest in [
-            "t (a)",
-            "ONLY s.t USING btree (lower(a), \"b\") INCLUDE (c)",
-        ] {
+        for rest in ["t (a)", "ONLY s.t USING btree (lower(a), \"b\") INCLUDE (c)"] {
             let text = format!("CREATE UNIQUE INDEX CONCURRENTLY ON {rest} WHERE true");
             let expected = [(0, ObstacleKind::UnnamedConcurrentIndex)];
             assert_eq!(obstacles(&text), expected, "{text}");

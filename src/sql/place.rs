@@ -145,12 +145,7 @@ mod tests {
             (3, 2, 2, "\tżółć 🐘 x"),
             (text.find('🐘').expect("an elephant"), 2, 7, "\tżółć 🐘 x"),
             // Within a character: its beginning.
-            (
-                text.find('🐘').expect("an elephant") + 2,
-                2,
-                7,
-                "\tżółć 🐘 x",
-            ),
+            (text.find('🐘').expect("an elephant") + 2, 2, 7, "\tżółć 🐘 x"),
             (text.find("last").expect("a last line"), 3, 1, "last"),
             (text.len() + 7, 3, 5, "last"),
         ] {
@@ -204,10 +199,7 @@ mod tests {
         let (shown, below) = excerpt.split_once('\n').expect("two lines");
         let column = below.chars().position(|c| c == '^').expect("a caret");
         assert_eq!(shown.chars().nth(column), Some('!'), "{excerpt}");
-        assert!(
-            shown.chars().count() <= 80 && shown.ends_with('…'),
-            "{excerpt}"
-        );
+        assert!(shown.chars().count() <= 80 && shown.ends_with('…'), "{excerpt}");
 
         let end = Place::of(&line, line.len(), Precision::Exact).excerpt();
         let (shown, below) = end.split_once('\n').expect("two lines");

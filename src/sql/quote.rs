@@ -125,13 +125,7 @@ mod tests {
 
     #[test]
     fn reads_names_as_the_server_stores_them() {
-        assert_eq!(
-            stored_name("U&\"\\D83D\\DE00\\\\\\+000061\\zz\"", '\\'),
-            "😀\\azz"
-        );
-        assert_eq!(
-            stored_name(&format!("\"{}\"", "é".repeat(40)), '\\'),
-            "é".repeat(31)
-        );
+        assert_eq!(stored_name("U&\"\\D83D\\DE00\\\\\\+000061\\zz\"", '\\'), "😀\\azz");
+        assert_eq!(stored_name(&format!("\"{}\"", "é".repeat(40)), '\\'), "é".repeat(31));
     }
 }

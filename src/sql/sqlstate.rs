@@ -64,15 +64,9 @@ pub const OURS: [(&str, &str); 10] = [
     (TRANSACTION_ENDED, "the file ended its transaction"),
     (ALREADY_RECORDED, "already recorded"),
     (LOCK_LOST, "the migration lock was lost"),
-    (
-        OTHER_SERVER,
-        "the two connections reached different servers, or the guard is gone",
-    ),
+    (OTHER_SERVER, "the two connections reached different servers, or the guard is gone"),
     (INVALID_INDEX, "the index is INVALID"),
-    (
-        ROW_TAKEN,
-        "the file took the row of the migration lock away",
-    ),
+    (ROW_TAKEN, "the file took the row of the migration lock away"),
     (NOT_RECORDED, "the record did not stay"),
     (NO_LONGER_RECORDED, "no longer recorded"),
     (STILL_RECORDED, "the record did not go"),

@@ -212,9 +212,7 @@ impl<'a> Splitter<'a> {
         self.hasher.update(b";\0");
         if self.script.no_transaction {
             let hasher = self.hasher.clone();
-            self.script
-                .checksums
-                .push(Checksum(hasher.finalize().into()));
+            self.script.checksums.push(Checksum(hasher.finalize().into()));
         }
         let statement = &self.text[open.start..end];
         if let Some(kind) = obstacle_in(statement) {
@@ -223,11 +221,7 @@ impl<'a> Splitter<'a> {
             }
             self.obstruct(open.start, kind);
         }
-        self.script.statements.push(Statement {
-            start: open.start,
-            end,
-            kind: kind_of(statement),
-        });
+        self.script.statements.push(Statement { start: open.start, end, kind: kind_of(statement) });
     }
 
     /// What follows `COPY … FROM STDIN;` up to a line `\.` is no SQL. One complaint about the
@@ -251,10 +245,8 @@ impl<'a> Splitter<'a> {
         let before = &self.text[self.begin..token.start];
         let line = before.rsplit(['\n', '\r']).next().unwrap_or(before);
         let first_on_its_line = line.bytes().all(is_space);
-        let command = token.text[1..]
-            .split([' ', '\t', '\x0b', '\x0c', '\\'])
-            .next()
-            .unwrap_or_default();
+        let command =
+            token.text[1..].split([' ', '\t', '\x0b', '\x0c', '\\']).next().unwrap_or_default();
         if first_on_its_line && (command == "restrict" || command == "unrestrict") {
             self.script.psql_lines.push(token.start..token.end());
         } else {
@@ -343,19 +335,11 @@ mod tests {
     use super::*;
 
     fn statements(text: &str) -> Vec<&str> {
-        parse(text)
-            .statements
-            .iter()
-            .map(|statement| &text[statement.range()])
-            .collect()
+        parse(text).statements.iter().map(|statement| &text[statement.range()]).collect()
     }
 
     fn obstacles(text: &str) -> Vec<(usize, ObstacleKind)> {
-        parse(text)
-            .obstacles
-            .into_iter()
-            .map(|obstacle| (obstacle.offset, obstacle.kind))
-            .collect()
+        parse(text).obstacles.into_iter().map(|obstacle| (obstacle.offset, obstacle.kind)).collect()
     }
 
     fn psql(command: &str) -> ObstacleKind {
@@ -387,10 +371,7 @@ mod tests {
             ("\u{feff}SELECT 1", &["SELECT 1"]),
             ("a;b ; c -- d", &["a", "b ", "c"]),
             ("a -- ;\n b;c", &["a -- ;\n b", "c"]),
-            (
-                "a ';' \";\" $$;$$ E'\\';'/*;*/;b",
-                &["a ';' \";\" $$;$$ E'\\';'/*;*/", "b"],
-            ),
+            ("a ';' \";\" $$;$$ E'\\';'/*;*/;b", &["a ';' \";\" $$;$$ E'\\';'/*;*/", "b"]),
             (
                 "CREATE RULE r AS ON INSERT TO t DO (a;b);c",
                 &["CREATE RULE r AS ON INSERT TO t DO (a;b)", "c"],
@@ -404,22 +385,13 @@ mod tests {
                 "CREATE FUNCTION f() BEGIN ATOMIC END;x",
                 &["CREATE FUNCTION f() BEGIN ATOMIC END", "x"],
             ),
-            (
-                "CREATE FUNCTION begin() AS $$a;b$$;x",
-                &["CREATE FUNCTION begin() AS $$a;b$$", "x"],
-            ),
-            (
-                "CREATE FUNCTION f() begin;x",
-                &["CREATE FUNCTION f() begin", "x"],
-            ),
+            ("CREATE FUNCTION begin() AS $$a;b$$;x", &["CREATE FUNCTION begin() AS $$a;b$$", "x"]),
+            ("CREATE FUNCTION f() begin;x", &["CREATE FUNCTION f() begin", "x"]),
             (
                 "CREATE FUNCTION f() \"begin\" atomic;x",
                 &["CREATE FUNCTION f() \"begin\" atomic", "x"],
             ),
-            (
-                "CREATE TABLE begin atomic;x",
-                &["CREATE TABLE begin atomic", "x"],
-            ),
+            ("CREATE TABLE begin atomic;x", &["CREATE TABLE begin atomic", "x"]),
             ("DO $$BEGIN x; END$$;y", &["DO $$BEGIN x; END$$", "y"]),
             ("a\n\\restrict x;y\nb;c", &["a\n\\restrict x;y\nb", "c"]),
             ("SELECT 'open; b", &["SELECT 'open; b"]),
@@ -434,13 +406,9 @@ mod tests {
     fn refuses_a_statement_that_must_be_alone_and_is_not() {
         let text =
             "CREATE INDEX CONCURRENTLY a ON t (x);\nREINDEX TABLE t;\nDROP INDEX CONCURRENTLY b";
-        let shared = |command: &str| ObstacleKind::SharedFile {
-            command: command.to_owned(),
-        };
-        let expected = [
-            (0, shared("CREATE INDEX CONCURRENTLY")),
-            (55, shared("DROP INDEX CONCURRENTLY")),
-        ];
+        let shared = |command: &str| ObstacleKind::SharedFile { command: command.to_owned() };
+        let expected =
+            [(0, shared("CREATE INDEX CONCURRENTLY")), (55, shared("DROP INDEX CONCURRENTLY"))];
         assert_eq!(obstacles(text), expected);
         assert_eq!(obstacles("-- alone\nVACUUM;;\n-- really\n"), []);
     }
@@ -449,11 +417,7 @@ mod tests {
     fn skips_the_lines_that_pg_dump_writes_for_psql() {
         let text = "\u{feff}\\restrict abc\r\nSELECT 1\n \t\\unrestrict abc\n;\\unrestrict";
         let script = parse(text);
-        let lines: Vec<&str> = script
-            .psql_lines
-            .iter()
-            .map(|line| &text[line.clone()])
-            .collect();
+        let lines: Vec<&str> = script.psql_lines.iter().map(|line| &text[line.clone()]).collect();
         assert_eq!(lines, ["\\restrict abc", "\\unrestrict abc"]);
         assert_eq!(script.checksum, parse("SELECT 1").checksum);
         assert_eq!(obstacles(text), [(46, psql("\\unrestrict"))]);

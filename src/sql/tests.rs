@@ -151,9 +151,7 @@ fn keeps_its_promises_for_any_text() {
         usize::try_from(state % below as u64).expect("less than a usize")
     };
     for _ in 0..20_000 {
-        let text: String = (0..random(24))
-            .map(|_| fragments[random(fragments.len())])
-            .collect();
+        let text: String = (0..random(24)).map(|_| fragments[random(fragments.len())]).collect();
         check(&text);
         check_set_apart(&text, &mut random);
     }
@@ -163,10 +161,7 @@ fn keeps_its_promises_for_any_text() {
 fn check_set_apart(text: &str, random: &mut impl FnMut(usize) -> usize) {
     let script = parse(text);
     let line_counts = |obstacle: &Obstacle| {
-        matches!(
-            obstacle.kind,
-            ObstacleKind::PsqlCommand(_) | ObstacleKind::CopyFromStdin
-        )
+        matches!(obstacle.kind, ObstacleKind::PsqlCommand(_) | ObstacleKind::CopyFromStdin)
     };
     if script.obstacles.iter().any(line_counts) || !script.psql_lines.is_empty() {
         return;
@@ -176,15 +171,7 @@ fn check_set_apart(text: &str, random: &mut impl FnMut(usize) -> usize) {
     let mut after_literal = false;
     for token in Lexer::new(text, begin) {
         // A line break between two literals would make them one.
-        let gaps = [
-            " ",
-            "\t",
-            "/* ; */",
-            "/*'/**/*/ ",
-            "\r\n",
-            " -- ;\n",
-            "\n\n",
-        ];
+        let gaps = [" ", "\t", "/* ; */", "/*'/**/*/ ", "\r\n", " -- ;\n", "\n\n"];
         apart.push_str(gaps[random(if after_literal { 4 } else { gaps.len() })]);
         apart.push_str(token.text);
         after_literal = token.kind == TokenKind::Literal;
@@ -203,10 +190,7 @@ fn check_tokens(text: &str) {
     let mut end = 0;
     for token in Lexer::new(text, 0) {
         assert!(end <= token.start && token.start < token.end(), "{text}");
-        assert!(
-            Lexer::new(&text[end..token.start], 0).next().is_none(),
-            "{text}"
-        );
+        assert!(Lexer::new(&text[end..token.start], 0).next().is_none(), "{text}");
         end = token.end();
     }
     assert!(Lexer::new(&text[end..], 0).next().is_none(), "{text}");
@@ -217,18 +201,13 @@ fn check_tokens(text: &str) {
 fn check(text: &str) {
     check_tokens(text);
     let script = parse(text);
-    let copies = script
-        .obstacles
-        .iter()
-        .any(|obstacle| obstacle.kind == ObstacleKind::CopyFromStdin);
+    let copies =
+        script.obstacles.iter().any(|obstacle| obstacle.kind == ObstacleKind::CopyFromStdin);
     let mut end = if text.starts_with('\u{feff}') { 3 } else { 0 };
     for statement in &script.statements {
         let range = statement.range();
         assert!(end <= range.start && range.start < range.end, "{text}");
-        assert!(
-            copies || is_empty_between(&text[end..range.start]),
-            "{text}"
-        );
+        assert!(copies || is_empty_between(&text[end..range.start]), "{text}");
         end = range.end;
         let alone = &text[range];
         if !alone.starts_with('\u{feff}') {
@@ -238,17 +217,9 @@ fn check(text: &str) {
         }
     }
     assert!(copies || is_empty_between(&text[end..]), "{text}");
+    assert!(script.obstacles.is_sorted_by_key(|obstacle| obstacle.offset), "{text}");
     assert!(
-        script
-            .obstacles
-            .is_sorted_by_key(|obstacle| obstacle.offset),
-        "{text}"
-    );
-    assert!(
-        script
-            .obstacles
-            .iter()
-            .all(|obstacle| text.is_char_boundary(obstacle.offset)),
+        script.obstacles.iter().all(|obstacle| text.is_char_boundary(obstacle.offset)),
         "{text}"
     );
     for line in &script.psql_lines {
@@ -258,11 +229,8 @@ fn check(text: &str) {
         );
     }
     if !copies {
-        let alone: Vec<&str> = script
-            .statements
-            .iter()
-            .map(|statement| &text[statement.range()])
-            .collect();
+        let alone: Vec<&str> =
+            script.statements.iter().map(|statement| &text[statement.range()]).collect();
         let again = parse(&format!(";{}", alone.join("\n;\n")));
         assert_eq!(again.checksum, script.checksum, "{text}");
     }

@@ -84,10 +84,7 @@ const NARROWEST: usize = 12;
 
 impl Table {
     pub fn new(columns: &[(&'static str, Align)]) -> Table {
-        Table {
-            columns: columns.to_vec(),
-            rows: Vec::new(),
-        }
+        Table { columns: columns.to_vec(), rows: Vec::new() }
     }
 
     /// Adds a line. It has as many cells as there are columns.
@@ -268,17 +265,10 @@ pub fn columns_of(character: char) -> usize {
 mod tests {
     use super::*;
 
-    const NARROW: Layout = Layout::Terminal {
-        columns: 30,
-        has_colours: false,
-    };
+    const NARROW: Layout = Layout::Terminal { columns: 30, has_colours: false };
 
     fn table() -> Table {
-        let columns = [
-            ("id", Align::Left),
-            ("name", Align::Wrapping),
-            ("ms", Align::Right),
-        ];
+        let columns = [("id", Align::Left), ("name", Align::Wrapping), ("ms", Align::Right)];
         let mut table = Table::new(&columns);
         let mut push = |cells: [&str; 3]| {
             table.push(cells.map(|it| (it.to_owned(), Tone::Good)).to_vec());
@@ -314,20 +304,14 @@ id  name                    ms
 
     #[test]
     fn what_does_not_fit_at_all_is_left_out_from_the_right() {
-        let text = table().text(Layout::Terminal {
-            columns: 18,
-            has_colours: false,
-        });
+        let text = table().text(Layout::Terminal { columns: 18, has_colours: false });
         assert!(text.starts_with("id  name\n1 "), "{text}");
         assert!(text.lines().all(|line| width(line) <= 18), "{text}");
     }
 
     #[test]
     fn colours_do_not_count() {
-        let layout = |has_colours| Layout::Terminal {
-            columns: 80,
-            has_colours,
-        };
+        let layout = |has_colours| Layout::Terminal { columns: 80, has_colours };
         let painted = table().text(layout(true));
         assert!(painted.starts_with("\u{1b}[1mid\u{1b}[0m  \u{1b}[1mname\u{1b}[0m"));
         let mut plain = painted.replace("\u{1b}[0m", "");

@@ -70,20 +70,11 @@ pub struct Scratch {
 impl Scratch {
     pub fn new() -> Scratch {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "t{}_{}",
-            std::process::id(),
-            NUMBER.fetch_add(1, Ordering::Relaxed)
-        );
+        let name = format!("t{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let directory = std::env::temp_dir().join(format!("lockstep-{name}"));
         fs::create_dir_all(directory.join("migrations")).expect("a scratch directory");
         ADMIN.ask(admin, &format!("CREATE DATABASE {name} TEMPLATE template0"));
-        Scratch {
-            database: name,
-            directory,
-            owner: None,
-            session: Kept::none(),
-        }
+        Scratch { database: name, directory, owner: None, session: Kept::none() }
     }
 
     /// One where the binary is an ordinary role: whatever tables, functions and types there are belong to it, and
@@ -91,9 +82,7 @@ impl Scratch {
     pub fn owned() -> Scratch {
         let mut scratch = Scratch::new();
         let owner = format!("{}_owner", scratch.database);
-        scratch.sql(&format!(
-            "CREATE ROLE {owner} LOGIN; GRANT ALL ON SCHEMA public TO {owner}"
-        ));
+        scratch.sql(&format!("CREATE ROLE {owner} LOGIN; GRANT ALL ON SCHEMA public TO {owner}"));
         scratch.owner = Some(owner);
         scratch
     }
@@ -124,10 +113,7 @@ impl Scratch {
 
     pub fn url(&self) -> String {
         let server = server();
-        format!(
-            "postgres://postgres@{}:{}/{}",
-            server.host, server.port, self.database
-        )
+        format!("postgres://postgres@{}:{}/{}", server.host, server.port, self.database)
     }
 
     pub fn migrations(&self) -> PathBuf {
@@ -147,10 +133,7 @@ impl Scratch {
     pub fn passworded(&self, label: &str, password: &str) -> Role<'_> {
         ask_members_for_passwords();
         let password = password.replace('\'', "''");
-        let role = self.role(
-            label,
-            &format!("LOGIN PASSWORD '{password}' IN ROLE {PASSWORDED}"),
-        );
+        let role = self.role(label, &format!("LOGIN PASSWORD '{password}' IN ROLE {PASSWORDED}"));
         let (name, database) = (&role.name, &self.database);
         self.sql(&format!(
             "GRANT ALL ON SCHEMA public TO {name}; GRANT ALL ON DATABASE {database} TO {name}"
@@ -172,8 +155,7 @@ impl Scratch {
     pub fn sql(&self, sql: &str) -> Vec<String> {
         let found = self.session.ask(|| self.client(), sql);
         if let Some(owner) = self.owner.as_ref().filter(|_| sql.contains("CREATE ")) {
-            self.session
-                .ask(|| self.client(), &ADOPT.replace('@', owner));
+            self.session.ask(|| self.client(), &ADOPT.replace('@', owner));
         }
         found
     }
@@ -187,10 +169,7 @@ impl Scratch {
 
     /// The versions in the history, in the order of their ids.
     pub fn history(&self) -> Vec<String> {
-        match self
-            .value("SELECT to_regclass('bun_migrations') IS NOT NULL")
-            .as_str()
-        {
+        match self.value("SELECT to_regclass('bun_migrations') IS NOT NULL").as_str() {
             "t" => self.sql("SELECT name FROM bun_migrations ORDER BY id"),
             _ => Vec::new(),
         }
@@ -202,22 +181,11 @@ impl Scratch {
         let user = format!("//{}@", self.user());
         let url = self.url().replace("//postgres@", &user);
         environment.insert("DATABASE_URL".to_owned(), url);
-        environment.insert(
-            "MIGRATIONS_DIR".to_owned(),
-            self.migrations().display().to_string(),
-        );
+        environment.insert("MIGRATIONS_DIR".to_owned(), self.migrations().display().to_string());
         environment.insert("LOG_FORMAT".to_owned(), "json".to_owned());
         environment.insert("HOME".to_owned(), self.directory.display().to_string());
-        let arguments = arguments
-            .iter()
-            .map(|&argument| argument.to_owned())
-            .collect();
-        Lockstep {
-            scratch: self,
-            arguments,
-            environment,
-            wrapper: Vec::new(),
-        }
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        Lockstep { scratch: self, arguments, environment, wrapper: Vec::new() }
     }
 
     /// `lockstep up` with nothing special about it.
@@ -233,10 +201,7 @@ impl Scratch {
             &self.url(),
         ]));
         // The key of `\restrict` is a random one.
-        text.lines()
-            .filter(|line| !line.starts_with('\\'))
-            .collect::<Vec<_>>()
-            .join("\n")
+        text.lines().filter(|line| !line.starts_with('\\')).collect::<Vec<_>>().join("\n")
     }
 
     /// Ends the sessions that are kept: for whoever counts what sessions take.
@@ -353,26 +318,19 @@ pub fn printed(command: &mut Command) -> String {
     let output = output.expect("the program is there");
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {complaint}");
-    String::from_utf8_lossy(&output.stdout)
-        .trim_end()
-        .to_owned()
+    String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
 }
 
 /// A client of the database `postgres`, as superuser.
 pub fn admin() -> Client {
     let server = server();
-    let config = format!(
-        "host={} port={} user=postgres dbname=postgres",
-        server.host, server.port
-    );
+    let config = format!("host={} port={} user=postgres dbname=postgres", server.host, server.port);
     Client::connect(&config, NoTls).expect("the test server")
 }
 
 /// Runs statements and returns the rows of all of them, a NULL as `∅`, columns joined by `|`.
 pub fn rows(client: &mut Client, sql: &str) -> Vec<String> {
-    let messages = client
-        .simple_query(sql)
-        .unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    let messages = client.simple_query(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     let row = |message: &SimpleQueryMessage| match message {
         SimpleQueryMessage::Row(row) => Some(
             (0..row.len())
@@ -454,10 +412,7 @@ impl Lockstep<'_> {
             .env_clear()
             .envs(&self.environment)
             .current_dir(&self.scratch.directory);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
@@ -465,17 +420,9 @@ impl Lockstep<'_> {
         let mut child = self.command().spawn().expect("the binary starts");
         let stdout = child.stdout.take().map(collect).expect("a pipe");
         let stderr = child.stderr.take().map(collect).expect("a pipe");
-        let told = format!(
-            "lockstep {}\nenvironment: {:#?}",
-            self.arguments.join(" "),
-            self.environment
-        );
-        Running {
-            child,
-            stdout,
-            stderr,
-            told,
-        }
+        let told =
+            format!("lockstep {}\nenvironment: {:#?}", self.arguments.join(" "), self.environment);
+        Running { child, stdout, stderr, told }
     }
 
     /// Runs it to its end.
@@ -484,10 +431,7 @@ impl Lockstep<'_> {
     }
 }
 
-type Collected = (
-    thread::JoinHandle<()>,
-    std::sync::Arc<std::sync::Mutex<Vec<u8>>>,
-);
+type Collected = (thread::JoinHandle<()>, std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
 
 fn collect(mut stream: impl Read + Send + 'static) -> Collected {
     let collected = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
@@ -495,9 +439,7 @@ fn collect(mut stream: impl Read + Send + 'static) -> Collected {
     let thread = thread::spawn(move || {
         let mut buffer = [0; 8192];
         while let Ok(count @ 1..) = stream.read(&mut buffer) {
-            sink.lock()
-                .expect("no panic while locked")
-                .extend_from_slice(&buffer[..count]);
+            sink.lock().expect("no panic while locked").extend_from_slice(&buffer[..count]);
         }
     });
     (thread, collected)
@@ -632,18 +574,11 @@ impl Outcome {
     /// The final error's text: in JSON its message, in text format what follows `error: `.
     #[track_caller]
     pub fn error(&self) -> String {
-        let json = self
-            .lines()
-            .into_iter()
-            .rev()
-            .find(|line| line.field("level") == Some("error"));
+        let json = self.lines().into_iter().rev().find(|line| line.field("level") == Some("error"));
         if let Some(line) = json {
             return line.field("message").expect("a message").to_owned();
         }
-        let at = self
-            .stderr
-            .find("error: ")
-            .unwrap_or_else(|| panic!("no error\n{self}"));
+        let at = self.stderr.find("error: ").unwrap_or_else(|| panic!("no error\n{self}"));
         self.stderr[at + "error: ".len()..].trim_end().to_owned()
     }
 
@@ -660,11 +595,7 @@ impl Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{}\ncode {:?}, signal {:?}",
-            self.told, self.code, self.signal
-        )?;
+        writeln!(f, "{}\ncode {:?}, signal {:?}", self.told, self.code, self.signal)?;
         write!(f, "--- stdout\n{}--- stderr\n{}", self.stdout, self.stderr)
     }
 }
@@ -675,10 +606,7 @@ pub struct Line(pub Vec<(String, String)>);
 
 impl Line {
     pub fn field(&self, name: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// Parses a flat object strictly: what is no JSON fails the test.
@@ -692,9 +620,8 @@ impl Line {
         while !rest.is_empty() {
             let (key, after) =
                 json_string(rest).unwrap_or_else(|| panic!("no key: {rest}\n{outcome}"));
-            let after = after
-                .strip_prefix(':')
-                .unwrap_or_else(|| panic!("no colon: {after}\n{outcome}"));
+            let after =
+                after.strip_prefix(':').unwrap_or_else(|| panic!("no colon: {after}\n{outcome}"));
             let (value, after) = match json_string(after) {
                 Some(found) => found,
                 None => {
@@ -726,10 +653,8 @@ fn json_string(text: &str) -> Option<(String, &str)> {
                 'b' => value.push('\u{8}'),
                 'f' => value.push('\u{c}'),
                 'u' => {
-                    let code: String = (0..4)
-                        .filter_map(|_| characters.next())
-                        .map(|(_, c)| c)
-                        .collect();
+                    let code: String =
+                        (0..4).filter_map(|_| characters.next()).map(|(_, c)| c).collect();
                     value.push(char::from_u32(u32::from_str_radix(&code, 16).ok()?)?);
                 }
                 plain @ ('"' | '\\' | '/') => value.push(plain),
@@ -759,9 +684,7 @@ impl Gate {
 
     pub fn closed(scratch: &Scratch) -> Gate {
         let mut client = scratch.client();
-        client
-            .batch_execute("SELECT pg_catalog.pg_advisory_lock(77)")
-            .expect("a gate");
+        client.batch_execute("SELECT pg_catalog.pg_advisory_lock(77)").expect("a gate");
         Gate { client }
     }
 
@@ -769,9 +692,7 @@ impl Gate {
     pub fn visitor(&mut self) -> Option<i32> {
         let query = "SELECT pid FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND objid = 77 AND NOT granted \
                      AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())";
-        rows(&mut self.client, query)
-            .first()
-            .map(|pid| pid.parse().expect("a process id"))
+        rows(&mut self.client, query).first().map(|pid| pid.parse().expect("a process id"))
     }
 
     /// The process id of the session that keeps it closed.
@@ -800,9 +721,7 @@ impl Gate {
 
     /// Lets whoever stands here go on, and all that come later.
     pub fn open(&mut self) {
-        self.client
-            .batch_execute("SELECT pg_catalog.pg_advisory_unlock(77)")
-            .expect("a gate");
+        self.client.batch_execute("SELECT pg_catalog.pg_advisory_unlock(77)").expect("a gate");
     }
 }
 
@@ -816,11 +735,7 @@ impl Scratch {
     #[track_caller]
     pub fn assert_unlocked(&self) {
         assert_eq!(self.guard(), None, "the guard");
-        assert_eq!(
-            self.sql("SELECT id FROM bun_migration_locks"),
-            [""; 0],
-            "the locks table"
-        );
+        assert_eq!(self.sql("SELECT id FROM bun_migration_locks"), [""; 0], "the locks table");
     }
 
     /// The process id of the session that holds the guard, whatever the history table is.
@@ -828,9 +743,7 @@ impl Scratch {
         let query = "SELECT pid FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2 \
                      AND classid = 1819239275 \
                      AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())";
-        self.sql(query)
-            .first()
-            .map(|pid| pid.parse().expect("a process id"))
+        self.sql(query).first().map(|pid| pid.parse().expect("a process id"))
     }
 }
 
@@ -841,10 +754,7 @@ impl Running {
         let stat = format!("/proc/{}/stat", self.pid());
         wait_until("the process is frozen", || {
             match fs::read_to_string(&stat) {
-                Ok(stat) => stat
-                    .rsplit(") ")
-                    .next()
-                    .is_some_and(|rest| rest.starts_with('T')),
+                Ok(stat) => stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')),
                 // No such file system here: the signal was sent, which has to do.
                 Err(_) => true,
             }
@@ -867,10 +777,7 @@ impl Scratch {
     pub fn role(&self, label: &str, options: &str) -> Role<'_> {
         let name = format!("{}_{label}", self.database);
         self.sql(&format!("CREATE ROLE {name} {options}"));
-        Role {
-            name,
-            scratch: self,
-        }
+        Role { name, scratch: self }
     }
 }
 
@@ -890,19 +797,14 @@ impl Scratch {
 impl Role<'_> {
     /// The scratch database's URL, for this role.
     pub fn url(&self) -> String {
-        self.scratch
-            .url()
-            .replace("//postgres@", &format!("//{}@", self.name))
+        self.scratch.url().replace("//postgres@", &format!("//{}@", self.name))
     }
 }
 
 impl Drop for Role<'_> {
     fn drop(&mut self) {
         if !thread::panicking() {
-            self.scratch.sql(&format!(
-                "DROP OWNED BY {0} CASCADE; DROP ROLE {0}",
-                self.name
-            ));
+            self.scratch.sql(&format!("DROP OWNED BY {0} CASCADE; DROP ROLE {0}", self.name));
         }
     }
 }

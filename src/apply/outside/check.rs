@@ -33,9 +33,7 @@ impl Current<'_> {
         let doing = format!("comparing the index \"{index}\" with that of {name}");
         let settings = Settings::default().retried();
         let mut wait = self.run.lock_retry();
-        let rows = self
-            .locked
-            .try_out(settings, &statements, &doing, &mut wait)?;
+        let rows = self.locked.try_out(settings, &statements, &doing, &mut wait)?;
         Ok(definition::read(&rows))
     }
 
@@ -48,11 +46,7 @@ impl Current<'_> {
     ) -> Result<(), Fault> {
         let name = self.index_name(index, table)?;
         let (what, detail, whose) = match was_started {
-            false => (
-                "was there before, and is INVALID",
-                None,
-                "This migration did not leave it",
-            ),
+            false => ("was there before, and is INVALID", None, "This migration did not leave it"),
             true => match self.compare(self.text(), index, table)? {
                 Comparison::Same => return Ok(()),
                 Comparison::Differs { present, wanted } => (

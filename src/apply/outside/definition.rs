@@ -35,16 +35,8 @@ pub(super) fn statements(statement: &str, index: &str, table: &Relation) -> Opti
     // An empty copy of the table: a temporary one, or, where our role may make none, one beside the table, which whoever
     // may create indexes there may create too. And what its type is called in a definition.
     let (create, copy, own_type) = match table.may_be_temporary {
-        true => (
-            "CREATE TEMPORARY TABLE",
-            format!("pg_temp.{}", table.name),
-            "pg_temp",
-        ),
-        false => (
-            "CREATE TABLE",
-            format!("{}.{COPY}_table", table.schema),
-            COPY,
-        ),
+        true => ("CREATE TEMPORARY TABLE", format!("pg_temp.{}", table.name), "pg_temp"),
+        false => ("CREATE TABLE", format!("{}.{COPY}_table", table.schema), COPY),
     };
     let original = format!("{}.{}", table.schema, table.name);
     let block = format!(
@@ -61,10 +53,7 @@ pub(super) fn statements(statement: &str, index: &str, table: &Relation) -> Opti
         own_type = literal(own_type),
     );
     // The block may hold whatever the statement holds, so a dollar quote could end too soon.
-    Some([
-        format!("DO LANGUAGE plpgsql {}", literal(&block)),
-        format!("FETCH ALL FROM {CURSOR}"),
-    ])
+    Some([format!("DO LANGUAGE plpgsql {}", literal(&block)), format!("FETCH ALL FROM {CURSOR}")])
 }
 
 const CURSOR: &str = "lockstep_definitions";
@@ -84,10 +73,7 @@ pub(super) fn shape(i: &str, c: &str) -> String {
 }
 
 pub(super) fn unknown(why: &str) -> Comparison {
-    Comparison::Unknown {
-        why: why.to_owned(),
-        present: "?".to_owned(),
-    }
+    Comparison::Unknown { why: why.to_owned(), present: "?".to_owned() }
 }
 
 /// Reads what the [`statements`] returned.
@@ -98,10 +84,7 @@ pub(super) fn read(rows: &[SimpleQueryRow]) -> Comparison {
     let text = |name: &str| row.get(name).unwrap_or("?").to_owned();
     let (present, wanted) = (text("present"), text("wanted"));
     match (row.get("trouble"), row.get("same")) {
-        (Some(why), _) => Comparison::Unknown {
-            why: why.to_owned(),
-            present,
-        },
+        (Some(why), _) => Comparison::Unknown { why: why.to_owned(), present },
         (None, Some("t")) => Comparison::Same,
         (None, _) => Comparison::Differs { present, wanted },
     }

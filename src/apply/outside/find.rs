@@ -183,10 +183,7 @@ fn object_query(statement: &str) -> Option<String> {
         _ => return None,
     };
     let names = sql::identifiers(statement);
-    let name = names
-        .iter()
-        .skip(2)
-        .find(|name| !matches!(name.as_str(), "if" | "exists"))?;
+    let name = names.iter().skip(2).find(|name| !matches!(name.as_str(), "if" | "exists"))?;
     Some(format!(
         "SELECT CASE WHEN {wanted} (SELECT FROM {catalog} = {}) THEN 'done' ELSE 'nothing' END AS found",
         literal(name)

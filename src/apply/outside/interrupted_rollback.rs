@@ -114,10 +114,7 @@ impl Current<'_> {
 
     /// Nothing of the rollback has happened: the migration is as it was.
     fn record_again(&mut self) -> Result<bool, Fault> {
-        info!(
-            "{}: nothing of its rollback had happened; it is recorded again",
-            self.name()
-        );
+        info!("{}: nothing of its rollback had happened; it is recorded again", self.name());
         self.number = self.migration.script.statements.len().saturating_sub(1);
         self.finish(&Outside::Other)?;
         Ok(true)

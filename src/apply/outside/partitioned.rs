@@ -63,10 +63,7 @@ pub fn refuse(session: &mut Session, pending: &[&Migration]) -> Result<(), Error
     }
     match obstructions.is_empty() {
         true => Ok(()),
-        false => Err(Error::Refused(Refusal {
-            divergences: Vec::new(),
-            obstructions,
-        })),
+        false => Err(Error::Refused(Refusal { divergences: Vec::new(), obstructions })),
     }
 }
 

@@ -103,11 +103,8 @@ impl<'r> Current<'r> {
     fn attempt_statement(&mut self) -> Result<Attempt<'r>, Fault> {
         let (run, text) = (self.run, self.text());
         let sets: String = self.sets.iter().map(|it| format!("{it};\n")).collect();
-        let part = Part {
-            text: format!("{sets}{text}"),
-            statement: Some(self.number),
-            ..Part::default()
-        };
+        let part =
+            Part { text: format!("{sets}{text}"), statement: Some(self.number), ..Part::default() };
         let doing = format!("running statement {} of {}", self.number + 1, self.name());
         let mut fenced = self.locked.transaction(&self.expected(), run.settings());
         settle(run, &mut fenced, self.migration, (self.number, true));

@@ -58,9 +58,7 @@ pub fn run(
     };
     let mut outcome = rehearsal.run(plan);
     let locked_out = rehearsal.locked_out;
-    let FirstLook {
-        session, runner, ..
-    } = first;
+    let FirstLook { session, runner, .. } = first;
     // The first error is the one that counts; without a session there is nothing to roll back.
     let rolled_back = session.roll_back();
     if let Err(trouble) = rolled_back.and_then(|()| session.reset(runner)) {
@@ -222,10 +220,7 @@ impl Rehearsal<'_> {
     /// Which locks have come since the last look.
     fn measure(&mut self, text: &str, duration: Duration) -> Result<Measured, Error> {
         let mut found = self.look("LEFT")?;
-        let mut measured = Measured {
-            duration,
-            ..Measured::default()
-        };
+        let mut measured = Measured { duration, ..Measured::default() };
         // TRUNCATE gives a table an empty file, ROLLBACK TO the one that it had.
         let writes = !["TRUNCATE", "ROLLBACK"].contains(&&*sql::verb(text));
         for (oid, table) in &mut self.tables {

@@ -46,35 +46,20 @@ fn the_first_source_that_names_something_wins() {
         ("hostaddr=::1", "part@[::1]:3/partdb"),
         ("host='' port=7", "part@part.example:7/partdb"),
     ] {
-        assert_eq!(
-            described(&with(&[("DATABASE_URL", text)])),
-            expected,
-            "{text}"
-        );
+        assert_eq!(described(&with(&[("DATABASE_URL", text)])), expected, "{text}");
     }
-    let config = loaded(&with(&[(
-        "DATABASE_URL",
-        "application_name=mine connect_timeout=4",
-    )]));
+    let config = loaded(&with(&[("DATABASE_URL", "application_name=mine connect_timeout=4")]));
     assert_eq!(config.server.application_name.as_deref(), Some("mine"));
     assert_eq!(config.server.connect_timeout, Some(Duration::from_secs(4)));
-    let config = loaded(&with(&[(
-        "DATABASE_URL",
-        "fallback_application_name=mine connect_timeout=0",
-    )]));
+    let config =
+        loaded(&with(&[("DATABASE_URL", "fallback_application_name=mine connect_timeout=0")]));
     assert_eq!(config.server.application_name.as_deref(), Some("pgapp"));
     assert_eq!(config.server.connect_timeout, None);
-    let config = loaded(&[(
-        "DATABASE_URL",
-        "fallback_application_name=mine connect_timeout=-1",
-    )]);
+    let config = loaded(&[("DATABASE_URL", "fallback_application_name=mine connect_timeout=-1")]);
     assert_eq!(config.server.application_name.as_deref(), Some("mine"));
     assert_eq!(config.server.connect_timeout, None);
     // An endpoint without a port is completed by PGPORT.
-    assert_eq!(
-        described(&[("DATABASE_ENDPOINT_URL", "h"), ("PGPORT", "3")]),
-        "tester@h:3/tester"
-    );
+    assert_eq!(described(&[("DATABASE_ENDPOINT_URL", "h"), ("PGPORT", "3")]), "tester@h:3/tester");
     // libpq's variables that are not used are not judged.
     assert_eq!(
         described(&[url, ("PGPORT", "x"), ("PGHOST", " "), ("PGHOSTADDR", "x")]),
@@ -104,10 +89,7 @@ fn a_service_stands_between_the_parts_and_libpqs_variables() {
 
     let missing = [("PGSERVICE", "c"), service[1]];
     let told = refused(&missing);
-    assert!(
-        told[0].starts_with("PGSERVICE: there is no service \"c\" in "),
-        "{told:?}"
-    );
+    assert!(told[0].starts_with("PGSERVICE: there is no service \"c\" in "), "{told:?}");
     let wrong = [("PGSERVICE", "b"), service[1]];
     assert_eq!(refused(&wrong), ["PGSERVICE: unknown parameter \"hots\""]);
 }
@@ -153,23 +135,11 @@ fn the_driver_gets_what_was_said() {
     assert_eq!(server.options.as_deref(), Some("-c a=b"));
     assert_eq!(server.target, Target::ReadWrite);
     assert_eq!(server.balance, LoadBalanceHosts::Random);
-    assert_eq!(
-        config.server.description,
-        "u@x@a:1,[::1]:5432,/run/pg:3/d/e"
-    );
+    assert_eq!(config.server.description, "u@x@a:1,[::1]:5432,/run/pg:3/d/e");
 
-    let config = loaded(&[(
-        "DATABASE_URL",
-        "hostaddr=127.0.0.1,::1 host=a,b port=6 user='x\ny'",
-    )]);
+    let config = loaded(&[("DATABASE_URL", "hostaddr=127.0.0.1,::1 host=a,b port=6 user='x\ny'")]);
     let addresses: Vec<_> = config.server.places.iter().map(|it| it.address).collect();
-    assert_eq!(
-        addresses,
-        [
-            Some([127, 0, 0, 1].into()),
-            Some("::1".parse().expect("an address"))
-        ]
-    );
+    assert_eq!(addresses, [Some([127, 0, 0, 1].into()), Some("::1".parse().expect("an address"))]);
     assert_eq!(config.server.description, "x\u{fffd}y@a:6,b:6/x\u{fffd}y");
 }
 
@@ -244,14 +214,8 @@ fn what_cannot_be_kept_is_refused() {
             "sslrootcert=system needs sslmode=verify-full, which it is without any sslmode: \
           anybody can have a certificate from one of the system's authorities",
         ),
-        (
-            "sslnegotiation=direct",
-            "sslnegotiation=direct needs sslmode=require or a stronger one",
-        ),
-        (
-            "sslcertmode=require",
-            "sslcertmode=require needs sslmode=require or a stronger one",
-        ),
+        ("sslnegotiation=direct", "sslnegotiation=direct needs sslmode=require or a stronger one"),
+        ("sslcertmode=require", "sslcertmode=require needs sslmode=require or a stronger one"),
         (
             "sslcertmode=require sslmode=require",
             "sslcertmode=require, but there is no client certificate: name its file by sslcert",
@@ -260,10 +224,7 @@ fn what_cannot_be_kept_is_refused() {
             "channel_binding=require sslmode=disable",
             "channel_binding=require needs TLS, and sslmode=disable forbids it",
         ),
-        (
-            "sslcertmode=bogus",
-            "sslcertmode is not one of disable, allow, require",
-        ),
+        ("sslcertmode=bogus", "sslcertmode is not one of disable, allow, require"),
         ("sslsni=yes", "sslsni is not one of 1, 0"),
         (
             "ssl_min_protocol_version=TLSv9",
@@ -281,26 +242,14 @@ fn what_cannot_be_kept_is_refused() {
             "sslcrldir=/x",
             "sslcrldir is not supported: put the lists into one file and name it by sslcrl",
         ),
-        (
-            "keepalives_idle=abc",
-            "keepalives_idle is not a whole number",
-        ),
-        (
-            "tcp_user_timeout=abc",
-            "tcp_user_timeout is not a whole number",
-        ),
-        (
-            "max_protocol_version=bogus",
-            "max_protocol_version is not one of 3.0, 3.2, latest",
-        ),
+        ("keepalives_idle=abc", "keepalives_idle is not a whole number"),
+        ("tcp_user_timeout=abc", "tcp_user_timeout is not a whole number"),
+        ("max_protocol_version=bogus", "max_protocol_version is not one of 3.0, 3.2, latest"),
         (
             "min_protocol_version=3.2",
             "min_protocol_version is not 3.0: Lockstep speaks that version of PostgreSQL's protocol",
         ),
-        (
-            "replication=true",
-            "replication is not false: migrations are no replication",
-        ),
+        ("replication=true", "replication is not false: migrations are no replication"),
     ] {
         let told = refused(&[("DATABASE_URL", &format!("host=h {url}"))]);
         assert_eq!(told, [format!("DATABASE_URL: {problem}")], "{url}");
@@ -320,10 +269,7 @@ fn what_cannot_be_kept_is_refused() {
     let url = format!("hostaddr=::1 sslmode=verify-full sslrootcert={root}");
     let nameless =
         "verify-full needs the name that the certificate is made out to: give the host, too";
-    assert_eq!(
-        refused(&[("DATABASE_URL", &url)]),
-        [format!("DATABASE_URL: {nameless}")]
-    );
+    assert_eq!(refused(&[("DATABASE_URL", &url)]), [format!("DATABASE_URL: {nameless}")]);
     let peer = ("PGREQUIREPEER", "postgres");
     assert_eq!(
         refused(&[("PGHOST", "/run"), peer]),
@@ -335,10 +281,7 @@ fn what_cannot_be_kept_is_refused() {
             "DATABASE_URL",
             "replication=false min_protocol_version=3.0 max_protocol_version=latest keepalives_idle=30",
         ),
-        (
-            "DATABASE_URL",
-            "sslnegotiation=direct channel_binding=require host=/run",
-        ),
+        ("DATABASE_URL", "sslnegotiation=direct channel_binding=require host=/run"),
         ("DATABASE_URL", "postgres://h/d\n"),
         ("DATABASE_URL", "postgres://h/d\r\n"),
     ] {
@@ -354,13 +297,7 @@ fn the_clients_certificate_needs_a_key_of_its_own() {
     let certificate = directory.file("c", b"certificate");
     let key = directory.file("k", b"key");
     let encrypted = directory.file("e", b"-----BEGIN ENCRYPTED PRIVATE KEY-----");
-    let given = |key| {
-        [
-            ("PGHOST", "h"),
-            ("PGSSLCERT", text(&certificate)),
-            ("PGSSLKEY", key),
-        ]
-    };
+    let given = |key| [("PGHOST", "h"), ("PGSSLCERT", text(&certificate)), ("PGSSLKEY", key)];
     let identity = tls(&given(text(&key))).identity.expect("a certificate");
     assert_eq!(
         (&*identity.certificate.text, &*identity.key.text),
@@ -402,10 +339,8 @@ fn files_in_the_home_directory_are_the_last_resort() {
     let directory = Directory::new();
     fs::create_dir(directory.0.join(".postgresql")).expect("the directory is ours");
     let home = |variables: &[(&str, &str)]| {
-        let environment = Environment {
-            home: Some(directory.0.clone()),
-            ..Environment::of(variables)
-        };
+        let environment =
+            Environment { home: Some(directory.0.clone()), ..Environment::of(variables) };
         load(&environment).map(|config| config.server.tls)
     };
     let host = ("PGHOST", "h");
@@ -418,10 +353,7 @@ fn files_in_the_home_directory_are_the_last_resort() {
     let tls = home(&[host, ("PGSSLMODE", "verify-ca")]).expect("nothing is wrong");
     assert!(matches!(tls.roots, Roots::File(file) if file.text == b"root.crt"));
     assert_eq!(tls.revoked.expect("a list").text, b"root.crl");
-    assert_eq!(
-        tls.identity.expect("a certificate").key.text,
-        b"postgresql.key"
-    );
+    assert_eq!(tls.identity.expect("a certificate").key.text, b"postgresql.key");
 }
 
 #[cfg(not(feature = "tls"))]
@@ -446,10 +378,7 @@ fn without_tls_a_demand_for_it_is_refused() {
 fn the_password_file_is_the_last_resort() {
     use std::os::unix::fs::PermissionsExt as _;
     let directory = Directory::new();
-    let file = directory.file(
-        ".pgpass",
-        b"a:1:d:u:one\nb:2:d:u:two\nlocalhost:*:*:*:local\n",
-    );
+    let file = directory.file(".pgpass", b"a:1:d:u:one\nb:2:d:u:two\nlocalhost:*:*:*:local\n");
     let file = text(&file);
     let from = |url| loaded(&[("DATABASE_URL", url), ("PGPASSFILE", file)]);
     let all = |config: &Config| {
@@ -461,46 +390,27 @@ fn the_password_file_is_the_last_resort() {
 
     assert_eq!(found(&from("postgres://u@a:1/d")).as_deref(), Some("one"));
     assert_eq!(found(&from("postgres://u@a:2/d")), None);
-    assert_eq!(
-        found(&from("postgres://u:own@a:1/d")).as_deref(),
-        Some("own")
-    );
-    assert_eq!(
-        found(&from("postgres://u@%2Fsome%2Fsocket/d")).as_deref(),
-        Some("local")
-    );
+    assert_eq!(found(&from("postgres://u:own@a:1/d")).as_deref(), Some("own"));
+    assert_eq!(found(&from("postgres://u@%2Fsome%2Fsocket/d")).as_deref(), Some("local"));
     // Each place has its own.
     let several = from("postgres://u@c,b:2,a:1/d");
     let expected = [None, Some("two".to_owned()), Some("one".to_owned())];
     assert_eq!(all(&several), expected);
     assert_eq!(several.warnings, Vec::<String>::new());
     assert_eq!(
-        password(&[(
-            "DATABASE_URL",
-            &format!("host=a port=1 user=u dbname=d passfile={file}")
-        )])
-        .as_deref(),
+        password(&[("DATABASE_URL", &format!("host=a port=1 user=u dbname=d passfile={file}"))])
+            .as_deref(),
         Some("one")
     );
 
     let home = |variables: &[(&str, &str)]| {
         let home = Some(directory.0.clone());
-        load(&Environment {
-            user: None,
-            home,
-            ..Environment::of(variables)
-        })
-        .expect("nothing is wrong")
+        load(&Environment { user: None, home, ..Environment::of(variables) })
+            .expect("nothing is wrong")
     };
     assert_eq!(found(&home(&[("PGUSER", "x")])).as_deref(), Some("local"));
-    assert_eq!(
-        found(&home(&[("PGUSER", "x"), ("PGPASSFILE", "/nowhere")])),
-        None
-    );
-    assert_eq!(
-        found(&home(&[("PGUSER", "x"), ("PGPASSWORD", "pg")])).as_deref(),
-        Some("pg")
-    );
+    assert_eq!(found(&home(&[("PGUSER", "x"), ("PGPASSFILE", "/nowhere")])), None);
+    assert_eq!(found(&home(&[("PGUSER", "x"), ("PGPASSWORD", "pg")])).as_deref(), Some("pg"));
 
     for mode in [0o640, 0o604] {
         fs::set_permissions(file, fs::Permissions::from_mode(mode)).expect("the file is ours");
@@ -516,10 +426,7 @@ fn the_password_file_is_the_last_resort() {
     let config = loaded(&[("PGPASSFILE", text(&directory.0))]);
     assert_eq!(
         config.warnings,
-        [format!(
-            "the password file {} is ignored: it is not a plain file",
-            text(&directory.0)
-        )]
+        [format!("the password file {} is ignored: it is not a plain file", text(&directory.0))]
     );
 }
 
@@ -531,27 +438,17 @@ fn a_local_socket_is_found_and_the_user_is_the_systems() {
         socket_directories: vec!["/nowhere".into(), directory.0.clone()],
         ..Environment::of(variables)
     };
-    let described = |variables| {
-        load(&environment(variables))
-            .expect("nothing is wrong")
-            .server
-            .description
-    };
+    let described =
+        |variables| load(&environment(variables)).expect("nothing is wrong").server.description;
     assert_eq!(described(&[]), "tester@localhost:5432/tester");
     assert_eq!(
         described(&[("PGPORT", "6000")]),
         format!("tester@{}:6000/tester", text(&directory.0))
     );
-    assert_eq!(
-        described(&[("PGPORT", "6000"), ("PGHOST", "h")]),
-        "tester@h:6000/tester"
-    );
+    assert_eq!(described(&[("PGPORT", "6000"), ("PGHOST", "h")]), "tester@h:6000/tester");
 
     let nobody = |variables: &[(&str, &str)]| {
-        load(&Environment {
-            user: None,
-            ..Environment::of(variables)
-        })
+        load(&Environment { user: None, ..Environment::of(variables) })
     };
     let problem = "is needed: no user is given, and the one that runs this has no name";
     assert_eq!(
@@ -559,10 +456,7 @@ fn a_local_socket_is_found_and_the_user_is_the_systems() {
         [complaint(&variables::USERNAME.variable, problem)]
     );
     assert_eq!(
-        nobody(&[("PGUSER", "u")])
-            .expect("there is a user")
-            .server
-            .description,
+        nobody(&[("PGUSER", "u")]).expect("there is a user").server.description,
         "u@localhost:5432/u"
     );
 }

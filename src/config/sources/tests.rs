@@ -29,18 +29,12 @@ fn secrets_may_stand_in_files() {
             }
             None => assert_eq!(
                 refused(&variables),
-                [format!(
-                    "DATABASE_PASSWORD_FILE: {} is empty",
-                    path.display()
-                )]
+                [format!("DATABASE_PASSWORD_FILE: {} is empty", path.display())]
             ),
         }
     }
     let url = directory.file("url", b"postgres://u:p@h/d\n");
-    assert_eq!(
-        described(&[("DATABASE_URL_FILE", text(&url))]),
-        "u@h:5432/d"
-    );
+    assert_eq!(described(&[("DATABASE_URL_FILE", text(&url))]), "u@h:5432/d");
     assert_eq!(
         refused(&[
             ("DATABASE_URL_FILE", text(&url)),
@@ -63,9 +57,8 @@ fn secrets_may_stand_in_files() {
 #[test]
 fn no_text_ever_shows_a_part_of_a_password() {
     let directory = Directory::new();
-    let mut separators: Vec<String> = (1..=0x7f_u8)
-        .map(|byte| char::from(byte).to_string())
-        .collect();
+    let mut separators: Vec<String> =
+        (1..=0x7f_u8).map(|byte| char::from(byte).to_string()).collect();
     separators.extend(
         [
             "%zz",
@@ -120,11 +113,7 @@ fn no_text_ever_shows_a_part_of_a_password() {
         ]
         .map(str::to_owned),
     );
-    let encoded = |text: &str| {
-        text.bytes()
-            .map(|byte| format!("%{byte:02x}"))
-            .collect::<String>()
-    };
+    let encoded = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
     let quoted = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
     let (mut taken, mut refused) = (0, 0);
     for separator in &separators {
@@ -142,14 +131,8 @@ fn no_text_ever_shows_a_part_of_a_password() {
                 ("PGPASSWORD", password.clone()),
                 ("DATABASE_PASSWORD_FILE", text(&file).to_owned()),
                 ("PGPASSFILE", text(&pgpass).to_owned()),
-                (
-                    "DATABASE_URL",
-                    format!("postgres://u:{}@h/d", encoded(&password)),
-                ),
-                (
-                    "DATABASE_URL",
-                    format!("user=u password={} host=h", quoted(&password)),
-                ),
+                ("DATABASE_URL", format!("postgres://u:{}@h/d", encoded(&password))),
+                ("DATABASE_URL", format!("user=u password={} host=h", quoted(&password))),
             ];
             // Without an `@` what stands here is a host and its port, and only what cannot be a port can be noticed.
             let hostless = if password.starts_with("qzx") {
@@ -158,40 +141,25 @@ fn no_text_ever_shows_a_part_of_a_password() {
                 "qzx".to_owned()
             };
             let raw: [(&str, String); 13] = [
-                (
-                    "DATABASE_URL",
-                    format!("postgres://u:{password}@h:1/d?application_name=a"),
-                ),
+                ("DATABASE_URL", format!("postgres://u:{password}@h:1/d?application_name=a")),
                 ("DATABASE_URL", format!("postgres://u:{password}@/d?hots=h")),
                 ("DATABASE_URL", format!("postgres://u:{password}@h")),
                 ("DATABASE_URL", format!("postgres://:{password}@h")),
                 ("DATABASE_URL", format!("postgres://u:{hostless}")),
-                (
-                    "DATABASE_URL",
-                    format!("postgres://h/d?password={password}"),
-                ),
-                (
-                    "DATABASE_URL",
-                    format!("postgres://h/d?password={password}&sslmode=require"),
-                ),
+                ("DATABASE_URL", format!("postgres://h/d?password={password}")),
+                ("DATABASE_URL", format!("postgres://h/d?password={password}&sslmode=require")),
                 ("DATABASE_URL", format!("mysql://u:{password}@h")),
                 ("DATABASE_URL", format!("password={password}")),
                 ("DATABASE_URL", format!("host=h password={password} user=u")),
-                (
-                    "DATABASE_URL",
-                    format!("host=h password='{password}' user=u"),
-                ),
+                ("DATABASE_URL", format!("host=h password='{password}' user=u")),
                 ("DATABASE_URL_FILE", text(&url_file).to_owned()),
                 ("DATABASE_ENDPOINT_URL", format!("u:{password}@h:5432")),
             ];
             for (index, (variable, value)) in whole.iter().chain(&raw).enumerate() {
                 let trailing = variable.ends_with("FILE") && password.contains(['\r', '\n']);
                 // A second wrong variable, so that the complaints' path is walked too.
-                for more in [
-                    ("LOG_LEVEL", "INFO"),
-                    ("LOG_LEVEL", "LOUD"),
-                    ("PGSSLMODE", "require"),
-                ] {
+                for more in [("LOG_LEVEL", "INFO"), ("LOG_LEVEL", "LOUD"), ("PGSSLMODE", "require")]
+                {
                     let environment = Environment::of(&[(*variable, value.as_str()), more]);
                     let texts = match load(&environment) {
                         Ok(config) => {
@@ -220,8 +188,5 @@ fn no_text_ever_shows_a_part_of_a_password() {
             }
         }
     }
-    assert!(
-        taken > 5000 && refused > 5000,
-        "{taken} taken, {refused} refused"
-    );
+    assert!(taken > 5000 && refused > 5000, "{taken} taken, {refused} refused");
 }

@@ -37,11 +37,7 @@ impl<'a> Iterator for Elements<'a> {
         };
         let (content, rest) = after.split_at_checked(length)?;
         self.0 = rest;
-        Some(Element {
-            tag,
-            content,
-            whole: &text[..text.len() - rest.len()],
-        })
+        Some(Element { tag, content, whole: &text[..text.len() - rest.len()] })
     }
 }
 
@@ -123,11 +119,8 @@ impl<'a> Certificate<'a> {
     }
 
     pub fn names(&self) -> Names<'a> {
-        let mut names = Names {
-            common: common_name(self.subject),
-            hosts: Vec::new(),
-            addresses: Vec::new(),
-        };
+        let mut names =
+            Names { common: common_name(self.subject), hosts: Vec::new(), addresses: Vec::new() };
         let Some(alternatives) = self.extension(ALTERNATIVE_NAMES) else {
             return names;
         };

@@ -88,10 +88,7 @@ impl Connector {
 
     /// The same for another connection.
     pub fn afresh(&self) -> Connector {
-        Connector {
-            witness: Arc::default(),
-            ..self.clone()
-        }
+        Connector { witness: Arc::default(), ..self.clone() }
     }
 
     /// How far this connection has come.
@@ -114,10 +111,8 @@ impl Connector {
         let mut config = ClientConfig::clone(&self.base);
         let verifier = Arc::new(Verifier::new(&self.trust, host));
         config.dangerous().set_certificate_verifier(verifier);
-        config.client_auth_cert_resolver = Arc::new(Shown {
-            identity: self.identity.clone(),
-            witness: Arc::clone(&self.witness),
-        });
+        config.client_auth_cert_resolver =
+            Arc::new(Shown { identity: self.identity.clone(), witness: Arc::clone(&self.witness) });
         let nameless = || ServerName::from(Ipv4Addr::UNSPECIFIED);
         let name = ServerName::try_from(host.to_owned());
         (Arc::new(config), name.unwrap_or_else(|_| nameless()))
@@ -209,9 +204,9 @@ fn certified(identity: &Identity, provider: &CryptoProvider) -> Result<Certified
         format!("the client's key {key} is of a kind that Lockstep cannot use: RSA, P-256, P-384 and Ed25519 are those it can")
     })?;
     match loaded.public_key() {
-        Some(public) if public.as_ref() != first.key => Err(format!(
-            "the client's key {key} does not belong to the certificate {certificate}"
-        )),
+        Some(public) if public.as_ref() != first.key => {
+            Err(format!("the client's key {key} does not belong to the certificate {certificate}"))
+        }
         _ => Ok(CertifiedKey::new(chain, loaded)),
     }
 }

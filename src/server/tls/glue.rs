@@ -25,10 +25,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> MakeTlsConnect<S> for C
     type Error = Infallible;
 
     fn make_tls_connect(&mut self, host: &str) -> Result<Handshake, Infallible> {
-        Ok(Handshake {
-            connector: self.clone(),
-            host: host.to_owned(),
-        })
+        Ok(Handshake { connector: self.clone(), host: host.to_owned() })
     }
 }
 

@@ -138,12 +138,7 @@ impl Store {
                 None => {}
             }
         }
-        Store {
-            all,
-            roots,
-            between,
-            place,
-        }
+        Store { all, roots, between, place }
     }
 }
 
@@ -156,10 +151,7 @@ pub struct Verifier {
 
 impl Verifier {
     pub fn new(trust: &Arc<Trust>, host: &str) -> Verifier {
-        Verifier {
-            trust: Arc::clone(trust),
-            host: host.to_owned(),
-        }
+        Verifier { trust: Arc::clone(trust), host: host.to_owned() }
     }
 
     fn check(
@@ -283,9 +275,7 @@ fn in_time(shape: &Certificate<'_>, now: UnixTime) -> Result<(), String> {
     }
     if now < first {
         let day = first.date();
-        return Err(format!(
-            "is not good before {day}; is this machine's clock right?"
-        ));
+        return Err(format!("is not good before {day}; is this machine's clock right?"));
     }
     Ok(())
 }
@@ -328,10 +318,7 @@ fn fits(name: &str, host: &str) -> bool {
 }
 
 fn bad(problem: Fault) -> rustls::Error {
-    let fault = Fault {
-        words: format!("the server's certificate {problem}"),
-        ..problem
-    };
+    let fault = Fault { words: format!("the server's certificate {problem}"), ..problem };
     CertificateError::Other(OtherError(Arc::new(fault))).into()
 }
 
@@ -408,13 +395,8 @@ mod tests {
     use super::*;
 
     /// Alternative names and addresses, the common name, the host, and whether that fits.
-    type Row = (
-        &'static [&'static str],
-        &'static [[u8; 4]],
-        Option<&'static str>,
-        &'static str,
-        bool,
-    );
+    type Row =
+        (&'static [&'static str], &'static [[u8; 4]], Option<&'static str>, &'static str, bool);
 
     #[test]
     fn names_are_compared_as_libpq_does() {
@@ -423,13 +405,7 @@ mod tests {
             (&["db.test"], &[], None, "DB.Test", true),
             (&["db.test"], &[], None, "db.test.", false),
             (&["db.test"], &[], Some("other.test"), "other.test", false),
-            (
-                &[],
-                &[[127, 0, 0, 1]],
-                Some("other.test"),
-                "other.test",
-                true,
-            ),
+            (&[], &[[127, 0, 0, 1]], Some("other.test"), "other.test", true),
             (&[], &[], Some("db.test"), "db.test", true),
             (&["*.db.test"], &[], None, "a.db.test", true),
             (&["*.db.test"], &[], None, "a.b.db.test", false),
@@ -440,13 +416,7 @@ mod tests {
             (&[], &[[127, 0, 0, 1]], None, "127.0.0.1", true),
             (&["127.0.0.1"], &[], None, "127.0.0.1", true),
             (&["db.test"], &[], Some("127.0.0.1"), "127.0.0.1", true),
-            (
-                &[],
-                &[[127, 0, 0, 2]],
-                Some("127.0.0.1"),
-                "127.0.0.1",
-                false,
-            ),
+            (&[], &[[127, 0, 0, 2]], Some("127.0.0.1"), "127.0.0.1", false),
         ];
         for (hosts, addresses, common, host, expected) in table {
             let names = Names {
@@ -455,11 +425,7 @@ mod tests {
                 addresses: addresses.iter().map(|it| IpAddr::from(*it)).collect(),
             };
             let checked = check_name(&names, host);
-            assert_eq!(
-                checked.is_ok(),
-                expected,
-                "{hosts:?} {addresses:?} {common:?} {host}"
-            );
+            assert_eq!(checked.is_ok(), expected, "{hosts:?} {addresses:?} {common:?} {host}");
         }
     }
 }

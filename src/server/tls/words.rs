@@ -18,10 +18,7 @@ pub struct Fault {
 
 impl From<String> for Fault {
     fn from(words: String) -> Fault {
-        Fault {
-            words,
-            is_ours: false,
-        }
+        Fault { words, is_ours: false }
     }
 }
 

@@ -16,10 +16,7 @@ fn a_database_that_bun_migrated_up_to_the_sixth_file_is_continued_at_the_seventh
          SELECT 'eth_call', timestamp '2023-09-20' + n * interval '1 day' FROM generate_series(1, 10) n",
     );
     let first = scratch.sql("SELECT * FROM bun_migrations ORDER BY id");
-    let up = scratch
-        .lockstep(&["up"])
-        .env("MIGRATIONS_DIR", text(&repository()))
-        .run();
+    let up = scratch.lockstep(&["up"]).env("MIGRATIONS_DIR", text(&repository())).run();
     up.code(0)
         .says("1/7 applying 20230413090544_add_origin.up.sql")
         .is_up_to_date(13)
@@ -28,10 +25,7 @@ fn a_database_that_bun_migrated_up_to_the_sixth_file_is_continued_at_the_seventh
     let versions: Vec<String> = files().iter().map(|path| version(path)).collect();
     assert_eq!(scratch.history(), versions);
     // bun's rows are as they were, and what is new is the group that comes next.
-    assert_eq!(
-        scratch.sql("SELECT * FROM bun_migrations ORDER BY id LIMIT 6"),
-        first
-    );
+    assert_eq!(scratch.sql("SELECT * FROM bun_migrations ORDER BY id LIMIT 6"), first);
     assert_eq!(
         scratch.sql("SELECT group_id, count(*) FROM bun_migrations GROUP BY 1 ORDER BY 1"),
         ["1|4", "2|2", "3|7"]
@@ -40,10 +34,7 @@ fn a_database_that_bun_migrated_up_to_the_sixth_file_is_continued_at_the_seventh
         scratch.value("SELECT count(*) FROM proxied_request_metrics WHERE NOT cached"),
         "10"
     );
-    assert_eq!(
-        scratch.value("SELECT count(*) FROM bun_migrations_journal"),
-        "7"
-    );
+    assert_eq!(scratch.value("SELECT count(*) FROM bun_migrations_journal"), "7");
     assert_bun_reads_all_as_applied(&scratch, &versions);
 }
 
@@ -54,21 +45,14 @@ fn what_is_continued_ends_where_a_fresh_database_does() {
     let schema = |prepare: fn(&Scratch)| {
         let scratch = Scratch::new();
         prepare(&scratch);
-        scratch
-            .lockstep(&["up"])
-            .env("MIGRATIONS_DIR", text(&repository()))
-            .run()
-            .code(0);
+        scratch.lockstep(&["up"]).env("MIGRATIONS_DIR", text(&repository())).run().code(0);
         scratch.schema()
     };
     let continued = schema(|scratch| as_bun_leaves_it(scratch, 6));
     let fresh = schema(|_| ());
     let lines = continued.lines().zip(fresh.lines());
     assert_eq!(
-        lines
-            .filter(|(continued, fresh)| continued != fresh)
-            .take(10)
-            .collect::<Vec<_>>(),
+        lines.filter(|(continued, fresh)| continued != fresh).take(10).collect::<Vec<_>>(),
         []
     );
     assert_eq!(continued.len(), fresh.len());
@@ -79,12 +63,8 @@ fn a_database_that_bun_has_migrated_to_the_end_is_left_as_it_is() {
     let scratch = Scratch::with([("20240101000000_a.up.sql", "CREATE TABLE a ();")]);
     create_buns_tables(&scratch, "bun_migrations", "bun_migration_locks");
     scratch.sql("INSERT INTO bun_migrations (name, group_id) VALUES ('20240101000000', 1)");
-    let state = || {
-        (
-            scratch.schema(),
-            scratch.sql("SELECT ctid, xmin, xmax, t FROM bun_migrations t"),
-        )
-    };
+    let state =
+        || (scratch.schema(), scratch.sql("SELECT ctid, xmin, xmax, t FROM bun_migrations t"));
     let before = state();
     scratch.up().code(0);
     assert_eq!(state(), before);
@@ -99,9 +79,7 @@ fn tables_of_other_names_are_continued_too() {
     scratch.sql("INSERT INTO ops.history (name, group_id) VALUES ('20240101000000', 7)");
     scratch.file("20240101000000_a.up.sql", "CREATE TABLE a ();");
     scratch.file("20240101000001_b.up.sql", "CREATE TABLE b ();");
-    let up = scratch
-        .lockstep(&["up"])
-        .env("MIGRATIONS_TABLE", "ops.history");
+    let up = scratch.lockstep(&["up"]).env("MIGRATIONS_TABLE", "ops.history");
     up.env("MIGRATION_LOCKS_TABLE", "ops.locks").run().code(0);
     assert_eq!(
         scratch.sql("SELECT name, group_id FROM ops.history ORDER BY id"),
@@ -111,10 +89,7 @@ fn tables_of_other_names_are_continued_too() {
         scratch.value("SELECT to_regclass('a') IS NULL AND to_regclass('b') IS NOT NULL"),
         "t"
     );
-    assert_eq!(
-        scratch.value("SELECT to_regclass('public.bun_migrations') IS NULL"),
-        "t"
-    );
+    assert_eq!(scratch.value("SELECT to_regclass('public.bun_migrations') IS NULL"), "t");
 }
 
 /// bun records a migration before it runs it: the newest may be running, or may never have run. There is no journal yet.
@@ -126,12 +101,8 @@ fn a_history_that_looks_complete_is_not_believed_while_buns_row_stands() {
         "INSERT INTO bun_migrations (name, group_id) VALUES ('20240101000000', 1); \
          INSERT INTO bun_migration_locks (table_name) VALUES ('bun_migrations')",
     );
-    let up = scratch
-        .lockstep(&["up"])
-        .env("MIGRATION_LOCK_WAIT_SECONDS", "0.2")
-        .run();
-    up.code(4)
-        .says("20240101000000, the newest record, may be running, or may never have run");
+    let up = scratch.lockstep(&["up"]).env("MIGRATION_LOCK_WAIT_SECONDS", "0.2").run();
+    up.code(4).says("20240101000000, the newest record, may be running, or may never have run");
     // It failed, and bun was told to take the record back: then the migration is pending.
     let mut running = scratch.lockstep(&["up"]).spawn();
     running.wait_for_log(WAITS_FOR_BUN);
@@ -146,10 +117,7 @@ fn a_history_without_rows_starts_at_the_first_file_with_the_first_group() {
     create_buns_tables(&scratch, "bun_migrations", "bun_migration_locks");
     scratch.file("20240101000000_a.up.sql", "CREATE TABLE a ();");
     scratch.up().code(0);
-    assert_eq!(
-        scratch.sql("SELECT name, group_id FROM bun_migrations"),
-        ["20240101000000|1"]
-    );
+    assert_eq!(scratch.sql("SELECT name, group_id FROM bun_migrations"), ["20240101000000|1"]);
 }
 
 // What the tests above are made of.
@@ -157,9 +125,7 @@ fn a_history_without_rows_starts_at_the_first_file_with_the_first_group() {
 /// The files of the repository's own `migrations`, sorted.
 fn files() -> Vec<PathBuf> {
     let entries = fs::read_dir(repository()).expect("the repository's migrations");
-    let mut files: Vec<PathBuf> = entries
-        .map(|entry| entry.expect("an entry").path())
-        .collect();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
     files.retain(|path| text(path).ends_with(".up.sql"));
     files.sort();
     assert_eq!(files.len(), 13);

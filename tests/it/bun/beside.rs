@@ -20,13 +20,8 @@ fn while_bun_works_we_wait_name_its_row_and_end_at_the_deadline_with_4() {
     gate.wait_for_visitor();
 
     let row = scratch.value("SELECT id FROM bun_migration_locks");
-    let brief = scratch
-        .lockstep(&["up"])
-        .env("MIGRATION_LOCK_WAIT_SECONDS", "3")
-        .run();
-    brief.code(4).says(&format!(
-        "waiting for bun's lock, row {row} of public.bun_migration_locks"
-    ));
+    let brief = scratch.lockstep(&["up"]).env("MIGRATION_LOCK_WAIT_SECONDS", "3").run();
+    brief.code(4).says(&format!("waiting for bun's lock, row {row} of public.bun_migration_locks"));
 
     // bun records before it runs, so to us it looks as if the second were applied.
     let mut patient = scratch.lockstep(&["up"]).spawn();
@@ -66,17 +61,12 @@ fn neither_bun_nor_waiters_delay_an_index_build() {
     let scratch = Scratch::new();
     let mut gate = Gate::closed(&scratch);
     steps(&scratch, &[Gate::SQL]);
-    scratch.file(
-        &file(2),
-        "CREATE INDEX CONCURRENTLY ran_version_idx ON ran (version)",
-    );
+    scratch.file(&file(2), "CREATE INDEX CONCURRENTLY ran_version_idx ON ran (version)");
     scratch.file(&file(3), "DROP INDEX CONCURRENTLY ran_version_idx");
     let run = scratch.patient_up().spawn();
     gate.wait_for_visitor();
     let mut waiters: Vec<Running> = (0..3).map(|_| scratch.patient_up().spawn()).collect();
-    waiters
-        .iter_mut()
-        .for_each(|it| it.wait_for_log(WAITS_FOR_A_RUNNER));
+    waiters.iter_mut().for_each(|it| it.wait_for_log(WAITS_FOR_A_RUNNER));
     let bun = Bun::start(&scratch, RETRY);
     wait_until("bun was refused five times", || bun.refused() >= 5);
     gate.open();
@@ -103,9 +93,7 @@ fn when_we_are_killed_the_next_of_us_takes_over_and_bun_gets_in_after_that() {
     killed.kill();
     wait_until("nobody has the lock", || scratch.guard().is_none());
     let so_far = bun.refused();
-    wait_until("the row still shuts bun out", || {
-        bun.refused() >= so_far + 5
-    });
+    wait_until("the row still shuts bun out", || bun.refused() >= so_far + 5);
     gate.open();
     scratch.patient_up().run().code(0);
     assert_eq!(bun.wait().applied, [""; 0]);
@@ -121,17 +109,9 @@ fn when_bun_is_killed_its_row_stays_until_unlock_is_told_its_id() {
     let bun = Bun::start(&scratch, RETRY);
     bun.is_to_die();
     let run = bun.wait();
-    let outcome = scratch
-        .lockstep(&["up"])
-        .env("MIGRATION_LOCK_WAIT_SECONDS", "0")
-        .run();
-    outcome
-        .code(4)
-        .says(&format!("lockstep unlock {}", run.lock));
-    scratch
-        .lockstep(&["unlock", &run.lock.to_string()])
-        .run()
-        .code(0);
+    let outcome = scratch.lockstep(&["up"]).env("MIGRATION_LOCK_WAIT_SECONDS", "0").run();
+    outcome.code(4).says(&format!("lockstep unlock {}", run.lock));
+    scratch.lockstep(&["unlock", &run.lock.to_string()]).run().code(0);
     scratch.up().code(0);
     assert_applied_once(&scratch, 2);
     scratch.assert_unlocked();
@@ -145,11 +125,9 @@ fn what_runs_twice_after_buns_rollback_is_told_to_be_recorded_if_all_of_it_is_th
     scratch.sql("CREATE TABLE rows (x int)");
     scratch.file(&file(1), text);
     let hint = format!("lockstep baseline {}", version(1));
-    for (there, is_hinted) in [
-        ("CREATE TABLE big ()", false),
-        ("CREATE TABLE small ()", true),
-        ("DROP TABLE big", false),
-    ] {
+    for (there, is_hinted) in
+        [("CREATE TABLE big ()", false), ("CREATE TABLE small ()", true), ("DROP TABLE big", false)]
+    {
         scratch.sql(there);
         let outcome = scratch.up();
         outcome.code(1).says("42P07");

@@ -40,19 +40,9 @@ const RAN: &str = "it most likely ran";
 const UNKNOWN: &str = "cannot be told";
 
 const KINDS: [Kind; 10] = [
-    kind(
-        "create, tx",
-        "tx.up",
-        "CREATE TABLE n (); @",
-        [NEVER, NEVER],
-    ),
+    kind("create, tx", "tx.up", "CREATE TABLE n (); @", [NEVER, NEVER]),
     kind("create", "up", "CREATE TABLE n (); @", [RAN, NEVER]),
-    kind(
-        "add column",
-        "up",
-        "@ ALTER TABLE t ADD COLUMN y int",
-        [RAN, NEVER],
-    ),
+    kind("add column", "up", "@ ALTER TABLE t ADD COLUMN y int", [RAN, NEVER]),
     kind("rename", "up", "ALTER TABLE t RENAME TO u; @", [RAN, NEVER]),
     kind(
         "split",
@@ -60,19 +50,9 @@ const KINDS: [Kind; 10] = [
         "CREATE TABLE n ();\n--bun:split\n@ CREATE TABLE m ();",
         [RAN, "in part: 1 of its 2"],
     ),
-    kind(
-        "split, tx",
-        "tx.up",
-        "DROP TABLE d;\n--bun:split\n@ CREATE TABLE e ();",
-        [NEVER, NEVER],
-    ),
+    kind("split, tx", "tx.up", "DROP TABLE d;\n--bun:split\n@ CREATE TABLE e ();", [NEVER, NEVER]),
     kind("type", "up", "CREATE TYPE e AS ENUM ('a'); @", [RAN, NEVER]),
-    kind(
-        "insert",
-        "up",
-        "INSERT INTO log VALUES (1); @",
-        [UNKNOWN, UNKNOWN],
-    ),
+    kind("insert", "up", "INSERT INTO log VALUES (1); @", [UNKNOWN, UNKNOWN]),
     Kind {
         held: Held::Writer,
         ..kind(
@@ -84,12 +64,7 @@ const KINDS: [Kind; 10] = [
     },
     Kind {
         held: Held::Writer,
-        ..kind(
-            "drop index",
-            "up",
-            "DROP INDEX CONCURRENTLY j",
-            [RAN, NEVER],
-        )
+        ..kind("drop index", "up", "DROP INDEX CONCURRENTLY j", [RAN, NEVER])
     },
 ];
 
@@ -100,14 +75,7 @@ const fn kind(
     [finished, ended]: [&'static str; 2],
 ) -> Kind {
     let held = Held::Gate;
-    Kind {
-        name,
-        suffix,
-        text,
-        held,
-        finished,
-        ended,
-    }
+    Kind { name, suffix, text, held, finished, ended }
 }
 
 #[test]
@@ -137,11 +105,7 @@ pub fn real_bun(module: &str) -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let bun = root.join("target/tmp").join(module.replace(".mod", "-bun"));
     let local = "/usr/local/go/bin/go";
-    let go = if Path::new(local).exists() {
-        local
-    } else {
-        "go"
-    };
+    let go = if Path::new(local).exists() { local } else { "go" };
     let build = Command::new(go)
         .args(["build", "-modfile", module, "-o", &text(&bun), "."])
         .current_dir(root.join("tests/bun"))
@@ -165,21 +129,13 @@ pub fn real_bun(module: &str) -> Option<PathBuf> {
 /// A database in which bun has applied the first file, and has the second one to do.
 fn stage(bun: &Path, kind: &Kind) -> Site {
     let site = Site::with([SETUP]);
-    assert!(
-        start(bun, &site.scratch, server().port)
-            .wait()
-            .expect("bun")
-            .success()
-    );
+    assert!(start(bun, &site.scratch, server().port).wait().expect("bun").success());
     add(&site.scratch, kind);
     site
 }
 
 pub fn start(bun: &Path, scratch: &Scratch, port: u16) -> Child {
-    let url = format!(
-        "postgres://postgres@127.0.0.1:{port}/{}?sslmode=disable",
-        scratch.database
-    );
+    let url = format!("postgres://postgres@127.0.0.1:{port}/{}?sslmode=disable", scratch.database);
     let mut command = Command::new(bun);
     command.args([&url, &text(&scratch.migrations())]);
     command.stdout(Stdio::null()).spawn().expect("bun")
@@ -191,9 +147,7 @@ fn held(bun: &Path, kind: &Kind, finishes: bool, end: &[String]) {
     let mut gate = Gate::closed(scratch);
     let mut writer = scratch.client();
     if kind.held == Held::Writer {
-        writer
-            .batch_execute("BEGIN; INSERT INTO t VALUES (1)")
-            .expect("a row");
+        writer.batch_execute("BEGIN; INSERT INTO t VALUES (1)").expect("a row");
     }
     let mut child = start(bun, scratch, server().port);
     let waiting = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
@@ -204,11 +158,7 @@ fn held(bun: &Path, kind: &Kind, finishes: bool, end: &[String]) {
     });
     child.kill().expect("killed");
     child.wait().expect("gone");
-    scratch
-        .lockstep(&["unlock"])
-        .run()
-        .code(4)
-        .says("it stays while these are at work:");
+    scratch.lockstep(&["unlock"]).run().code(4).says("it stays while these are at work:");
     if !finishes {
         scratch.sql(&format!("SELECT pg_terminate_backend({}, 10000)", pid[0]));
     }
@@ -240,12 +190,7 @@ fn struck(bun: &Path, kind: &Kind, end: &[String], first: usize) {
         let proxy = site.proxy(Some(message));
         let mut child = start(bun, scratch, proxy.port);
         let is_over = || child.try_wait().expect("bun").is_some();
-        assert!(
-            proxy.wait_for_hold(is_over),
-            "{}: {}",
-            kind.name,
-            seen[message]
-        );
+        assert!(proxy.wait_for_hold(is_over), "{}: {}", kind.name, seen[message]);
         if moment != Moment::Before {
             proxy.pass();
         }
@@ -253,10 +198,7 @@ fn struck(bun: &Path, kind: &Kind, end: &[String], first: usize) {
         child.wait().expect("gone");
         proxy.close();
         let said = mend(scratch, kind, end);
-        tell(&format!(
-            "bun, {}, {moment:?} {}: {said}",
-            kind.name, seen[message]
-        ));
+        tell(&format!("bun, {}, {moment:?} {}: {said}", kind.name, seen[message]));
     }
 }
 
@@ -284,11 +226,7 @@ fn mend(scratch: &Scratch, kind: &Kind, end: &[String]) -> String {
         if is_recorded {
             assert!(error.contains(lines[1]), "{}: {error}", kind.name);
             assert!(!said.contains(RAN) || done == end, "{}: {said}", kind.name);
-            assert!(
-                !said.contains(NEVER) || done != end,
-                "{}: {said}",
-                kind.name
-            );
+            assert!(!said.contains(NEVER) || done != end, "{}: {said}", kind.name);
             obey(scratch, &said, done == end);
         }
     }

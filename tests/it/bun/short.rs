@@ -9,29 +9,16 @@ use crate::support::{Outcome, Scratch, server, text};
 
 /// As bun knows them, and as `import` names them; in the order in which bun runs them, that of the texts.
 const FILES: [(&str, &str, &str); 3] = [
-    (
-        "0002_b.up.sql",
-        "00000000000002_b.up.sql",
-        "CREATE TABLE b ()",
-    ),
+    ("0002_b.up.sql", "00000000000002_b.up.sql", "CREATE TABLE b ()"),
     ("1_a.up.sql", "00000000000001_a.up.sql", "CREATE TABLE a ()"),
-    (
-        "20240101_c.tx.up.sql",
-        "20240101000000_c.up.sql",
-        "CREATE TABLE c ()",
-    ),
+    ("20240101_c.tx.up.sql", "20240101000000_c.up.sql", "CREATE TABLE c ()"),
 ];
 
 /// What bun has applied, with `MIGRATIONS_DIR` empty again.
 fn applied_by_bun() -> Scratch {
     let scratch = Scratch::with(FILES.map(|(name, _, text)| (name, text)));
     match real_bun("bun13.mod") {
-        Some(bun) => assert!(
-            start(&bun, &scratch, server().port)
-                .wait()
-                .expect("bun")
-                .success()
-        ),
+        Some(bun) => assert!(start(&bun, &scratch, server().port).wait().expect("bun").success()),
         None => {
             init(&scratch);
             for (_, _, text) in FILES {
@@ -53,16 +40,11 @@ fn a_file_that_bun_applied_under_fewer_digits_is_not_run_again_until_baseline_kn
     let run = |arguments: &[&str]| scratch.lockstep(arguments).run();
     let names = |outcome: &Outcome| {
         let said = format!("{}{}", outcome.stdout, outcome.stderr);
-        for (file, short) in [
-            ("00000000000001", "1"),
-            ("00000000000002", "0002"),
-            ("20240101000000", "20240101"),
-        ] {
+        for (file, short) in
+            [("00000000000001", "1"), ("00000000000002", "0002"), ("20240101000000", "20240101")]
+        {
             let words = format!("{file} renamed: ");
-            let line = said
-                .split("\\n")
-                .flat_map(str::lines)
-                .find(|it| it.contains(&words));
+            let line = said.split("\\n").flat_map(str::lines).find(|it| it.contains(&words));
             let line = line.unwrap_or_else(|| panic!("{file}: {outcome}"));
             assert!(line.contains(&format!("applied as {short}, ")), "{line}");
         }
@@ -96,13 +78,6 @@ fn import_names_the_files_and_the_one_command_to_type() {
     let command = outcome.stdout.lines().last().expect("what to type").trim();
     assert_eq!(command, "lockstep baseline 20240101000000", "{outcome}");
     scratch.lockstep(&["check"]).run().code(5);
-    scratch
-        .lockstep(&["baseline", "20240101000000"])
-        .run()
-        .code(0);
-    scratch
-        .up()
-        .code(0)
-        .is_up_to_date(3)
-        .is_silent_about("applied in ");
+    scratch.lockstep(&["baseline", "20240101000000"]).run().code(0);
+    scratch.up().code(0).is_up_to_date(3).is_silent_about("applied in ");
 }

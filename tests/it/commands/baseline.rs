@@ -41,10 +41,7 @@ fn a_second_time_there_is_nothing_to_record_and_nothing_is_written() {
         .code(0)
         .says("there is nothing to record: every file up to 20230101000002 is recorded");
     assert_eq!(scratch.sql(written), before);
-    assert_eq!(
-        scratch.value("SELECT last_value FROM bun_migration_locks_id_seq"),
-        "1"
-    );
+    assert_eq!(scratch.value("SELECT last_value FROM bun_migration_locks_id_seq"), "1");
 }
 
 #[test]
@@ -52,14 +49,9 @@ fn what_is_recorded_already_stays_and_the_rest_gets_a_group_of_its_own() {
     let scratch = with_files(1..=1);
     scratch.up().code(0);
     with_more(&scratch, 2..=3);
-    baseline(&scratch, 3)
-        .code(0)
-        .says("recorded 2 migrations up to");
+    baseline(&scratch, 3).code(0).says("recorded 2 migrations up to");
     let groups = scratch.sql("SELECT name, group_id FROM bun_migrations ORDER BY id");
-    assert_eq!(
-        groups,
-        [1, 2, 3].map(|it| format!("{}|{}", version(it), it.min(2)))
-    );
+    assert_eq!(groups, [1, 2, 3].map(|it| format!("{}|{}", version(it), it.min(2))));
     assert_eq!(tables(&scratch), ["t1"]);
 }
 
@@ -85,11 +77,7 @@ fn refuses_a_version_that_no_file_has_and_names_the_nearest_without_connecting()
             .lockstep(&["baseline", asked])
             .env("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none")
             .run();
-        let path = scratch
-            .migrations()
-            .join(file(nearest))
-            .display()
-            .to_string();
+        let path = scratch.migrations().join(file(nearest)).display().to_string();
         assert_eq!(
             outcome.code(2).error(),
             format!("no file has the version {asked}; nothing was changed; the nearest is {path}")
@@ -114,10 +102,8 @@ fn waits_for_another_runner_and_finds_what_that_has_left() {
     with_more(&scratch, 3..=3);
     scratch.sql("CREATE TABLE t3 (a int)");
     let mut gate = Gate::closed(&scratch);
-    let (up, recording) = gate.queue(
-        &scratch.patient_up(),
-        &scratch.lockstep(&["baseline", &version(3)]),
-    );
+    let (up, recording) =
+        gate.queue(&scratch.patient_up(), &scratch.lockstep(&["baseline", &version(3)]));
     gate.open();
     // The third fails, for its table is there; and is recorded.
     up.wait().code(1);
@@ -130,16 +116,12 @@ fn waits_for_another_runner_and_finds_what_that_has_left() {
 fn of_many_that_run_at_once_one_records() {
     let scratch = with_files(1..=3);
     let newest = version(3);
-    let runs: Vec<_> = (0..5)
-        .map(|_| scratch.lockstep(&["baseline", &newest]).spawn())
-        .collect();
+    let runs: Vec<_> = (0..5).map(|_| scratch.lockstep(&["baseline", &newest]).spawn()).collect();
     let outcomes: Vec<Outcome> = runs.into_iter().map(|run| run.wait()).collect();
     for outcome in &outcomes {
         outcome.code(0);
     }
-    let recorded = outcomes
-        .iter()
-        .filter(|it| it.stderr.contains("recorded 3 migrations"));
+    let recorded = outcomes.iter().filter(|it| it.stderr.contains("recorded 3 migrations"));
     assert_eq!(recorded.count(), 1);
     assert_eq!(scratch.history().len(), 3);
     scratch.assert_unlocked();
@@ -166,10 +148,7 @@ fn an_adopted_database_is_like_one_made_by_up_alone() {
     let repository = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations");
     let made_by_up = Scratch::new();
     let run = |scratch: &Scratch, arguments: &[&str]| {
-        let run = scratch
-            .lockstep(arguments)
-            .env("MIGRATIONS_DIR", repository)
-            .run();
+        let run = scratch.lockstep(arguments).env("MIGRATIONS_DIR", repository).run();
         run.code(0);
     };
     run(&made_by_up, &["up"]);

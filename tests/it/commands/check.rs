@@ -109,10 +109,7 @@ fn what_up_would_refuse_is_refused_with_the_same_words_and_code() {
     warn(&["check"]).code(6);
     std::fs::remove_file(scratch.migrations().join("20240101000004_commit.up.sql"))
         .expect("a file");
-    warn(&["check"])
-        .code(0)
-        .says("20240101000001 modified: ")
-        .says("20240101000002 missing: ");
+    warn(&["check"]).code(0).says("20240101000001 modified: ").says("20240101000002 missing: ");
     let json = warn(&["check", "--json"]);
     assert_eq!(json.json_value("verdict"), "up_to_date");
     assert_eq!(json.json_value("divergences[].tolerated"), "true");
@@ -144,10 +141,7 @@ fn while_a_row_of_buns_stands_nothing_is_up_to_date() {
     scratch.sql("UPDATE bun_migration_locks SET id = -3");
     let reader = scratch.reader();
     for command in ["check", "wait"] {
-        let run = scratch
-            .lockstep(&[command])
-            .env("DATABASE_URL", reader.url())
-            .run();
+        let run = scratch.lockstep(&[command]).env("DATABASE_URL", reader.url()).run();
         run.code(0)
             .says("row -3 of public.bun_migration_locks is of a run of Lockstep's that died");
     }
@@ -177,15 +171,10 @@ fn wait_tells_each_change_of_state_once_and_ends_when_others_have_migrated() {
     // The session is kept, and its loss is survived.
     let sessions = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() \
                     AND application_name LIKE 'lockstep/%'";
-    scratch.sql(&format!(
-        "SELECT pg_terminate_backend(pid) FROM ({sessions}) s"
-    ));
+    scratch.sql(&format!("SELECT pg_terminate_backend(pid) FROM ({sessions}) s"));
     wait.wait_for_log("terminating connection due to administrator command");
     wait_until("wait has said again what it waits for", || {
-        wait.log()
-            .matches("next 20240101000002_gate.up.sql")
-            .count()
-            == 2
+        wait.log().matches("next 20240101000002_gate.up.sql").count() == 2
     });
 
     let up = scratch.patient_up().spawn();
@@ -197,19 +186,12 @@ fn wait_tells_each_change_of_state_once_and_ends_when_others_have_migrated() {
     assert_eq!(outcome.stdout, "");
     let told = messages(&outcome);
     // Whether a look falls between the two migrations is chance.
-    let told: Vec<&String> = told
-        .iter()
-        .filter(|it| !it.contains("next 20240101000003"))
-        .collect();
+    let told: Vec<&String> = told.iter().filter(|it| !it.contains("next 20240101000003")).collect();
     assert_eq!(told.len(), 7, "{told:#?}");
     assert!(
         told[0].starts_with("waiting for the database at ") && told[0].contains("No such file")
     );
-    assert!(
-        told[1].contains("the database system is starting up (SQLSTATE 57P03)"),
-        "{}",
-        told[1]
-    );
+    assert!(told[1].contains("the database system is starting up (SQLSTATE 57P03)"), "{}", told[1]);
     let pending =
         "waiting for 2 migrations to be applied by another runner, next 20240101000002_gate.up.sql";
     assert!(told[2].ends_with(": 2 of 3 pending"), "{}", told[2]);
@@ -227,10 +209,7 @@ fn at_the_deadline_the_code_tells_pending_from_unreachable() {
         let outcome = wait.clone().env("MIGRATION_WAIT_SECONDS", seconds).run();
         outcome.code(6);
         let error = outcome.error();
-        assert!(
-            error.starts_with("2 migrations are still pending after "),
-            "{error}"
-        );
+        assert!(error.starts_with("2 migrations are still pending after "), "{error}");
         assert!(
             error.ends_with("\n  20240101000001_t.up.sql\n  20240101000002_t.up.sql"),
             "{error}"
@@ -293,25 +272,13 @@ fn what_no_waiting_cures_ends_it_at_once() {
         .code(2)
         .says("(SQLSTATE 28P01)")
         .waits_for_nothing();
-    with_url(scratch.url() + "_not")
-        .code(2)
-        .says("does not exist")
-        .waits_for_nothing();
+    with_url(scratch.url() + "_not").code(2).says("does not exist").waits_for_nothing();
     scratch.up().code(0);
     scratch.file("20240101000001_t.up.sql", "SELECT 'edited'");
-    scratch
-        .lockstep(&["wait"])
-        .run()
-        .code(5)
-        .says("20240101000001 modified")
-        .waits_for_nothing();
+    scratch.lockstep(&["wait"]).run().code(5).says("20240101000001 modified").waits_for_nothing();
     scratch.file("20240101000001_t.up.sql", "SELECT 1");
     scratch.file("20240101000003_t.up.sql", "COMMIT");
-    scratch
-        .lockstep(&["wait"])
-        .run()
-        .code(2)
-        .says("pending migrations cannot be run");
+    scratch.lockstep(&["wait"]).run().code(2).says("pending migrations cannot be run");
 }
 
 /// The right to read the tables may be what a migration grants.
@@ -321,17 +288,10 @@ fn a_right_that_is_lacking_is_waited_for() {
     scratch.up().code(0);
     let role = scratch.role("later", "LOGIN");
     let wait = scratch.lockstep(&["wait"]).env("DATABASE_URL", role.url());
-    wait.clone()
-        .env("MIGRATION_WAIT_SECONDS", "0")
-        .run()
-        .code(2)
-        .says("permission denied");
+    wait.clone().env("MIGRATION_WAIT_SECONDS", "0").run().code(2).says("permission denied");
     let mut run = wait.spawn();
     run.wait_for_log("permission denied");
-    scratch.sql(&format!(
-        "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}",
-        role.name
-    ));
+    scratch.sql(&format!("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}", role.name));
     run.wait().code(0);
 }
 
@@ -343,9 +303,7 @@ fn a_row_of_buns_is_waited_for_and_named() {
         "INSERT INTO bun_migration_locks (table_name) VALUES ('bun_migrations') RETURNING id",
     );
     let mut wait = scratch.lockstep(&["wait"]).spawn();
-    wait.wait_for_log(&format!(
-        "waiting for bun's lock, row {row} of public.bun_migration_locks"
-    ));
+    wait.wait_for_log(&format!("waiting for bun's lock, row {row} of public.bun_migration_locks"));
     scratch.sql("DELETE FROM bun_migration_locks");
     wait.wait().code(0);
 }
@@ -371,10 +329,7 @@ fn a_signal_ends_it_at_once() {
 fn with(count: usize) -> Scratch {
     let scratch = Scratch::new();
     for number in 1..=count {
-        scratch.file(
-            &format!("2024010100000{number}_t.up.sql"),
-            format!("SELECT {number}"),
-        );
+        scratch.file(&format!("2024010100000{number}_t.up.sql"), format!("SELECT {number}"));
     }
     scratch
 }
@@ -391,10 +346,7 @@ fn assert_check(scratch: &Scratch, code: i32, answer: &str) {
 /// The log's messages, without how much time is left.
 fn messages(outcome: &Outcome) -> Vec<String> {
     let lines = outcome.lines();
-    lines
-        .iter()
-        .filter_map(|line| line.field("message").map(str::to_owned))
-        .collect()
+    lines.iter().filter_map(|line| line.field("message").map(str::to_owned)).collect()
 }
 
 /// A server that is not there yet: a local socket in the scratch directory, where nobody can have been before.
@@ -422,11 +374,8 @@ impl LateServer {
     }
 
     fn client<'a>(&self, scratch: &'a Scratch, arguments: &[&str]) -> Lockstep<'a> {
-        let url = format!(
-            "host={} user=postgres dbname={}",
-            text(&self.directory),
-            scratch.database
-        );
+        let url =
+            format!("host={} user=postgres dbname={}", text(&self.directory), scratch.database);
         scratch.lockstep(arguments).env("DATABASE_URL", url)
     }
 
@@ -472,10 +421,8 @@ fn refuse(mut client: UnixStream, sqlstate: &str, message: &str) {
 fn relay(client: UnixStream) {
     let upstream =
         TcpStream::connect((server().host.as_str(), server().port)).expect("the test server");
-    let (mut from_client, mut to_server) = (
-        client.try_clone().expect("a socket"),
-        upstream.try_clone().expect("a socket"),
-    );
+    let (mut from_client, mut to_server) =
+        (client.try_clone().expect("a socket"), upstream.try_clone().expect("a socket"));
     let (mut from_server, mut to_client) = (upstream, client);
     thread::spawn(move || {
         let _ = std::io::copy(&mut from_client, &mut to_server);

@@ -38,11 +38,7 @@ fn gives_back_the_schema_of_before_for_every_migration_of_the_repository() {
     assert_eq!(repository_files(".down.sql").len(), ups.len());
     let whole = scratch.schema();
     for (up, before) in ups.iter().zip(before).rev() {
-        scratch
-            .lockstep(&["down"])
-            .run()
-            .code(0)
-            .says("1/1 rolled back");
+        scratch.lockstep(&["down"]).run().code(0).says("1/1 rolled back");
         assert_eq!(schema_without_ours(&scratch), before, "{}", up.display());
     }
     assert_eq!(scratch.history(), [""; 0]);
@@ -161,10 +157,7 @@ fn more_than_there_are_is_refused_with_their_number() {
 fn names_that_are_no_versions_are_neither_counted_nor_touched() {
     let scratch = applied(1..=2);
     scratch.sql("INSERT INTO bun_migrations (name, group_id) VALUES ('by hand', 7)");
-    down(&scratch)
-        .code(0)
-        .rolled_back(2)
-        .says("it is left alone");
+    down(&scratch).code(0).rolled_back(2).says("it is left alone");
     assert_eq!(scratch.history(), ["by hand"]);
 }
 
@@ -182,10 +175,8 @@ fn an_up_file_that_was_edited_does_not_keep_its_migration_from_being_rolled_back
 #[test]
 fn a_version_that_is_recorded_twice_is_rolled_back_once() {
     let scratch = applied(1..=1);
-    scratch.sql(&format!(
-        "INSERT INTO bun_migrations (name, group_id) VALUES ('{}', 1)",
-        version(1)
-    ));
+    scratch
+        .sql(&format!("INSERT INTO bun_migrations (name, group_id) VALUES ('{}', 1)", version(1)));
     down(&scratch).code(0).rolled_back(1);
     assert_eq!(scratch.history(), [""; 0]);
     assert_no_journal(&scratch);
@@ -202,13 +193,7 @@ fn every_down_file_that_is_missing_is_named_with_all_that_cannot_run_and_nothing
     scratch.file(&down_file(1), "DROP INDEX CONCURRENTLY i; DROP TABLE t1");
     let outcome = down(&scratch);
     outcome.code(2);
-    let path = |number| {
-        scratch
-            .migrations()
-            .join(down_file(number))
-            .display()
-            .to_string()
-    };
+    let path = |number| scratch.migrations().join(down_file(number)).display().to_string();
     let [first, second, third, fourth] = [1, 2, 3, 4].map(path);
     assert_eq!(
         outcome.error(),
@@ -245,9 +230,7 @@ fn two_down_files_of_one_version_are_refused_only_where_one_is_to_run() {
     scratch.file(&down_file(1).replace(".down", ".tx.down"), "DROP TABLE t1");
     scratch.lockstep(&["down", "1"]).run().code(0);
     let refused = down(&scratch);
-    refused
-        .code(2)
-        .says(&format!("version {} has 2 down files: ", version(1)));
+    refused.code(2).says(&format!("version {} has 2 down files: ", version(1)));
     assert_eq!(scratch.history(), [version(1)]);
 }
 
@@ -330,9 +313,7 @@ fn a_record_that_does_not_go_undoes_the_rollback() {
 fn a_table_in_use_is_waited_for_and_tried_again() {
     let scratch = applied(1..=2);
     let mut reader = scratch.client();
-    reader
-        .batch_execute("BEGIN; SELECT FROM t2")
-        .expect("a reader");
+    reader.batch_execute("BEGIN; SELECT FROM t2").expect("a reader");
     let impatient = |retry: &str| {
         scratch
             .lockstep(&["down"])
@@ -358,9 +339,7 @@ fn a_signal_lets_the_running_rollback_finish_and_no_other_begin() {
     gate.wait_for_visitor();
     run.signal("TERM");
     gate.open();
-    run.wait()
-        .code(143)
-        .says("stopped by SIGTERM: 1 of 3 migrations were rolled back");
+    run.wait().code(143).says("stopped by SIGTERM: 1 of 3 migrations were rolled back");
     assert_eq!(scratch.history(), [version(1), version(2)]);
     assert_eq!(tables(&scratch), ["t1", "t2"]);
     scratch.assert_unlocked();
@@ -406,13 +385,8 @@ fn a_connection_that_is_lost_is_told_with_the_advice_to_look_first() {
 fn a_row_deleted_by_hand_stops_the_run_before_its_next_try() {
     let scratch = applied(1..=2);
     let mut reader = scratch.client();
-    reader
-        .batch_execute("BEGIN; SELECT FROM t2")
-        .expect("a reader");
-    let mut run = scratch
-        .lockstep(&["down"])
-        .env("DDL_LOCK_TIMEOUT_SECONDS", "0.1")
-        .spawn();
+    reader.batch_execute("BEGIN; SELECT FROM t2").expect("a reader");
+    let mut run = scratch.lockstep(&["down"]).env("DDL_LOCK_TIMEOUT_SECONDS", "0.1").spawn();
     run.wait_for_log(TRIES_AGAIN);
     scratch.sql("DELETE FROM bun_migration_locks");
     run.wait().code(4);
@@ -431,10 +405,7 @@ fn a_record_that_is_gone_by_then_is_left_alone_with_its_table() {
     let mut gate = Gate::closed(&scratch);
     let run = patient_down(&scratch).spawn();
     gate.wait_for_visitor();
-    scratch.sql(&format!(
-        "DELETE FROM bun_migrations WHERE name = '{}'",
-        version(2)
-    ));
+    scratch.sql(&format!("DELETE FROM bun_migrations WHERE name = '{}'", version(2)));
     gate.open();
     run.wait()
         .code(0)
@@ -456,10 +427,7 @@ fn of_two_that_run_at_once_one_rolls_back_and_the_other_takes_no_further_group()
     let (first, second) = gate.queue(&patient_down(&scratch), &patient_down(&scratch));
     gate.open();
     first.wait().code(0).rolled_back(1);
-    second
-        .wait()
-        .code(0)
-        .says("there is nothing left to roll back");
+    second.wait().code(0).says("there is nothing left to roll back");
     assert_eq!(scratch.history(), [version(1)]);
     scratch.assert_unlocked();
 }
@@ -485,11 +453,7 @@ fn what_was_applied_while_it_waited_is_not_rolled_back() {
 fn a_row_of_buns_is_waited_for() {
     let scratch = applied(1..=1);
     scratch.sql("INSERT INTO bun_migration_locks (table_name) VALUES ('bun_migrations')");
-    scratch
-        .lockstep(&["down"])
-        .env("MIGRATION_LOCK_WAIT_SECONDS", "0.3")
-        .run()
-        .code(4);
+    scratch.lockstep(&["down"]).env("MIGRATION_LOCK_WAIT_SECONDS", "0.3").run().code(4);
     let mut run = scratch.lockstep(&["down"]).spawn();
     run.wait_for_log(WAITS_FOR_BUN);
     scratch.sql("DELETE FROM bun_migration_locks");
@@ -509,10 +473,7 @@ fn an_index_is_dropped_concurrently_and_its_record_goes() {
     scratch.lockstep(&["down", "1"]).run().code(0);
     assert_eq!(index(&scratch), "absent");
     assert_eq!(scratch.history(), [version(1)]);
-    assert_eq!(
-        scratch.sql("SELECT version FROM bun_migrations_journal"),
-        [version(1)]
-    );
+    assert_eq!(scratch.sql("SELECT version FROM bun_migrations_journal"), [version(1)]);
     scratch.assert_unlocked();
 }
 
@@ -525,10 +486,7 @@ fn a_drop_that_was_complete_but_whose_note_stayed_is_not_run_again() {
     let outcome = scratch.lockstep(&["down", "1"]).run();
     outcome.code(0).says(FINDS_THE_WORK_DONE).rolled_back(1);
     assert_eq!(scratch.history(), [version(1)]);
-    assert_eq!(
-        scratch.sql("SELECT version FROM bun_migrations_journal"),
-        [version(1)]
-    );
+    assert_eq!(scratch.sql("SELECT version FROM bun_migrations_journal"), [version(1)]);
 }
 
 #[test]
@@ -560,26 +518,12 @@ fn status_tells_of_a_rollback_that_was_cut_short() {
 fn a_drop_that_was_cut_short_is_finished_by_the_next_down() {
     let scratch = cut_short();
     assert_eq!(index(&scratch), "INVALID");
-    assert_eq!(
-        scratch.history(),
-        [version(1)],
-        "no longer whole, so not recorded"
-    );
+    assert_eq!(scratch.history(), [version(1)], "no longer whole, so not recorded");
     let outcome = scratch.lockstep(&["down", "1"]).run();
-    outcome
-        .code(0)
-        .says("an earlier run did not finish it")
-        .rolled_back(1);
+    outcome.code(0).says("an earlier run did not finish it").rolled_back(1);
     assert_eq!(index(&scratch), "absent");
-    assert_eq!(
-        scratch.history(),
-        [version(1)],
-        "one was asked for, and one is gone"
-    );
-    assert_eq!(
-        scratch.sql("SELECT version FROM bun_migrations_journal"),
-        [version(1)]
-    );
+    assert_eq!(scratch.history(), [version(1)], "one was asked for, and one is gone");
+    assert_eq!(scratch.sql("SELECT version FROM bun_migrations_journal"), [version(1)]);
     scratch.assert_unlocked();
 }
 
@@ -607,24 +551,16 @@ fn after_a_drop_that_was_cut_short_no_other_run_gets_its_group() {
     scratch.up().code(0);
     scratch.file(&up(2), BUILD_INDEX);
     scratch.file(&down_file(2), DROP);
-    down(&scratch)
-        .code(0)
-        .says("rolled back 1 migration, down to and including 20230101000003");
+    down(&scratch).code(0).says("rolled back 1 migration, down to and including 20230101000003");
     assert_eq!(scratch.history(), [version(1)]);
-    down(&scratch)
-        .code(0)
-        .says("rolled back 1 migration, down to and including 20230101000002");
+    down(&scratch).code(0).says("rolled back 1 migration, down to and including 20230101000002");
     assert_eq!(index(&scratch), "absent");
 }
 
 #[test]
 fn after_a_drop_that_was_cut_short_up_builds_the_index_again() {
     let scratch = cut_short();
-    scratch
-        .up()
-        .code(0)
-        .says("as its rollback had begun to")
-        .applied_one(1, 1);
+    scratch.up().code(0).says("as its rollback had begun to").applied_one(1, 1);
     assert_eq!(index(&scratch), "valid");
     assert_eq!(scratch.history(), [version(1), version(2)]);
     let journal = "SELECT count(*) FILTER (WHERE finished_at IS NULL), count(*) FILTER (WHERE history_id > 0) \
@@ -671,10 +607,7 @@ fn after_a_drop_that_was_complete_up_builds_the_index() {
 fn after_a_drop_of_a_database_that_was_not_begun_up_records_the_database() {
     let scratch = Scratch::new();
     let database = format!("{}_more", scratch.database);
-    scratch.file(
-        &up(1),
-        format!("CREATE DATABASE {database} TEMPLATE template0"),
-    );
+    scratch.file(&up(1), format!("CREATE DATABASE {database} TEMPLATE template0"));
     scratch.file(&down_file(1), format!("DROP DATABASE {database}"));
     scratch.up().code(0);
     scratch.sql(
@@ -710,9 +643,7 @@ fn the_orphan_of_a_rollback_is_waited_for_in_both_directions() {
 fn a_session_is_noted_by_the_name_that_the_server_shows() {
     let scratch = indexed();
     let mut reader = scratch.client();
-    reader
-        .batch_execute("BEGIN; LOCK TABLE t1 IN ACCESS SHARE MODE")
-        .expect("a reader");
+    reader.batch_execute("BEGIN; LOCK TABLE t1 IN ACCESS SHARE MODE").expect("a reader");
     let name = format!("Straße {}", "日".repeat(30));
     let down = scratch.lockstep(&["down", "1"]).env("PGAPPNAME", name);
     let run = down.spawn();
@@ -737,23 +668,13 @@ fn a_build_on_the_way_back_that_was_cut_short_is_finished_by_down_and_undone_by_
         let run = scratch.lockstep(&["down", "1"]).spawn();
         let building = "SELECT pid FROM pg_stat_progress_create_index WHERE datname = current_database() \
                         AND phase LIKE 'waiting for %'";
-        wait_until("the index is being built", || {
-            !scratch.sql(building).is_empty()
-        });
-        assert_eq!(
-            scratch.history(),
-            [version(1), version(2)],
-            "taken back before it began"
-        );
+        wait_until("the index is being built", || !scratch.sql(building).is_empty());
+        assert_eq!(scratch.history(), [version(1), version(2)], "taken back before it began");
         run.kill();
         wait_until("the build has ended", || scratch.sql(building).is_empty());
         drop(old);
         assert_eq!(index(&scratch), "INVALID");
-        scratch
-            .lockstep(command)
-            .run()
-            .code(0)
-            .says(DROPS_THE_INVALID_INDEX);
+        scratch.lockstep(command).run().code(0).says(DROPS_THE_INVALID_INDEX);
         match command {
             ["up"] => {
                 assert_eq!(index(&scratch), "absent");
@@ -830,10 +751,7 @@ fn a_drop_that_the_server_refuses_can_be_mended_or_taken_back() {
     scratch.file(&down_file(2), "ALTER TABLE t1 DROP CONSTRAINT t1_a_key");
     down(&scratch).code(0);
     assert_eq!(scratch.history(), [version(1)]);
-    assert_eq!(
-        scratch.sql("SELECT version FROM bun_migrations_journal"),
-        [version(1)]
-    );
+    assert_eq!(scratch.sql("SELECT version FROM bun_migrations_journal"), [version(1)]);
 }
 
 /// It is recorded only for what the file says now: the index that is there is another one, or another file's.
@@ -841,10 +759,7 @@ fn a_drop_that_the_server_refuses_can_be_mended_or_taken_back() {
 fn after_a_drop_that_was_not_begun_an_up_file_that_was_edited_gets_what_it_says() {
     let scratch = indexed();
     note(&scratch, "a dead runner");
-    scratch.file(
-        &up(2),
-        "CREATE UNIQUE INDEX CONCURRENTLY t1_a_idx ON t1 (a)",
-    );
+    scratch.file(&up(2), "CREATE UNIQUE INDEX CONCURRENTLY t1_a_idx ON t1 (a)");
     scratch
         .up()
         .code(1)
@@ -867,9 +782,7 @@ fn a_detach_on_the_way_back_that_was_cut_short_is_finished_by_down_and_undone_by
         for blocker in ["LOCK TABLE p", "SELECT FROM p"] {
             let scratch = attached();
             let mut reader = scratch.client();
-            reader
-                .batch_execute(&format!("BEGIN; {blocker}"))
-                .expect("a reader");
+            reader.batch_execute(&format!("BEGIN; {blocker}")).expect("a reader");
             let run = scratch.lockstep(&["down", "1"]).spawn();
             wait_until("it is noted", || scratch.history().len() == 1);
             let waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() \
@@ -915,9 +828,7 @@ fn what_the_server_refuses_to_drop_is_recorded_again_by_up() {
     scratch.file(&down_file(1), named("DROP SUBSCRIPTION {name}"));
     scratch.up().code(0);
     let before = scratch.history();
-    down(&scratch)
-        .code(1)
-        .says("could not connect to publisher");
+    down(&scratch).code(1).says("could not connect to publisher");
     scratch.up().code(0).says(TAKES_A_ROLLBACK_BACK);
     assert_eq!(scratch.history(), before);
     // With its slot it would keep the database.
@@ -969,11 +880,7 @@ const WAYS: [(&str, &str, &str); 4] = [
         "DROP TABLE t1",
     ),
     ("20230101000002_index", BUILD_INDEX, DROP),
-    (
-        "20230101000003_column",
-        "ALTER TABLE t1 ADD COLUMN b int",
-        "ALTER TABLE t1 DROP COLUMN b",
-    ),
+    ("20230101000003_column", "ALTER TABLE t1 ADD COLUMN b int", "ALTER TABLE t1 DROP COLUMN b"),
     (
         "20230101000004_no_old_index",
         "DROP INDEX CONCURRENTLY old_idx",
@@ -1043,9 +950,7 @@ fn down_through(site: &Site, proxy: &Proxy) -> Running {
         site.host, proxy.port, site.scratch.database
     );
     let down = site.scratch.lockstep(&["down", "3"]);
-    down.env("DATABASE_URL", url)
-        .env("DATABASE_WAIT_SECONDS", "2")
-        .spawn()
+    down.env("DATABASE_URL", url).env("DATABASE_WAIT_SECONDS", "2").spawn()
 }
 
 /// From everything applied, to everything applied.
@@ -1061,9 +966,7 @@ fn play(site: &Site, (message, moment, then): (usize, Moment, &str), whole: &str
     proxy.close();
     if then == "down" {
         let sessions = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'lockstep/%'";
-        wait_until("the server has noticed", || {
-            scratch.sql(sessions).is_empty()
-        });
+        wait_until("the server has noticed", || scratch.sql(sessions).is_empty());
         // What is recorded is whole; what is neither recorded nor noted has left no trace.
         let state = scratch.value(
             "SELECT coalesce((SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('t1_a_idx')), false), \
@@ -1073,10 +976,7 @@ fn play(site: &Site, (message, moment, then): (usize, Moment, &str), whole: &str
         let recorded = scratch.history();
         for (number, is_whole) in (2..).zip(state.split('|')) {
             let is_recorded = recorded.contains(&version(number));
-            assert!(
-                !is_recorded || is_whole == "t",
-                "{number} is recorded, and {state}"
-            );
+            assert!(!is_recorded || is_whole == "t", "{number} is recorded, and {state}");
         }
         let begun =
             scratch.sql("SELECT version FROM bun_migrations_journal WHERE finished_at IS NULL");
@@ -1086,10 +986,7 @@ fn play(site: &Site, (message, moment, then): (usize, Moment, &str), whole: &str
             outcome.code(0);
         }
         assert_eq!(scratch.history(), [version(1)]);
-        assert_eq!(
-            scratch.sql("SELECT version FROM bun_migrations_journal"),
-            [version(1)]
-        );
+        assert_eq!(scratch.sql("SELECT version FROM bun_migrations_journal"), [version(1)]);
         let indexes =
             "SELECT indexrelid::regclass, indisvalid FROM pg_index WHERE indrelid = 't1'::regclass";
         assert_eq!(scratch.sql(indexes), ["old_idx|t"]);
@@ -1116,9 +1013,7 @@ const OURS: &str = "SELECT relname FROM pg_class WHERE relname LIKE 'proxied%'";
 fn repository_files(extension: &str) -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
     let entries = fs::read_dir(directory).expect("the repository's migrations");
-    let mut files: Vec<PathBuf> = entries
-        .map(|entry| entry.expect("an entry").path())
-        .collect();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
     files.retain(|path| path.to_string_lossy().ends_with(extension));
     files.sort();
     files
@@ -1169,9 +1064,7 @@ fn down(scratch: &Scratch) -> Outcome {
 }
 
 fn patient_down(scratch: &Scratch) -> crate::support::Lockstep<'_> {
-    scratch
-        .lockstep(&["down"])
-        .env("DDL_LOCK_TIMEOUT_SECONDS", "0")
+    scratch.lockstep(&["down"]).env("DDL_LOCK_TIMEOUT_SECONDS", "0")
 }
 
 fn tables(scratch: &Scratch) -> Vec<String> {
@@ -1182,10 +1075,7 @@ fn tables(scratch: &Scratch) -> Vec<String> {
 }
 
 fn assert_no_journal(scratch: &Scratch) {
-    assert_eq!(
-        scratch.sql("SELECT version FROM bun_migrations_journal"),
-        [""; 0]
-    );
+    assert_eq!(scratch.sql("SELECT version FROM bun_migrations_journal"), [""; 0]);
 }
 
 /// The first migration makes a table, the second, of another group, an index.
@@ -1203,14 +1093,8 @@ fn attached() -> Scratch {
         &up(1),
         "CREATE TABLE p (a int) PARTITION BY LIST (a); CREATE TABLE p1 (a int)",
     )]);
-    scratch.file(
-        &up(2),
-        "ALTER TABLE p ATTACH PARTITION p1 FOR VALUES IN (1)",
-    );
-    scratch.file(
-        &down_file(2),
-        "ALTER TABLE p DETACH PARTITION p1 CONCURRENTLY",
-    );
+    scratch.file(&up(2), "ALTER TABLE p ATTACH PARTITION p1 FOR VALUES IN (1)");
+    scratch.file(&down_file(2), "ALTER TABLE p DETACH PARTITION p1 CONCURRENTLY");
     scratch.up().code(0);
     scratch
 }
@@ -1231,17 +1115,13 @@ fn index(scratch: &Scratch) -> String {
 fn cut_short() -> Scratch {
     let scratch = indexed();
     let mut reader = scratch.client();
-    reader
-        .batch_execute("BEGIN; LOCK TABLE t1 IN ACCESS SHARE MODE")
-        .expect("a reader");
+    reader.batch_execute("BEGIN; LOCK TABLE t1 IN ACCESS SHARE MODE").expect("a reader");
     let run = scratch.lockstep(&["down", "1"]).spawn();
     wait_until("the index is INVALID", || index(&scratch) == "INVALID");
     run.kill();
     let dropping = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%DROP INDEX%' \
                     AND pid <> pg_backend_pid()";
-    wait_until("the server has noticed", || {
-        scratch.sql(dropping).is_empty()
-    });
+    wait_until("the server has noticed", || scratch.sql(dropping).is_empty());
     scratch
 }
 
@@ -1250,9 +1130,7 @@ fn note(scratch: &Scratch, runner: &str) {
     scratch
         .sql("CREATE TABLE seen AS SELECT group_id FROM bun_migrations ORDER BY id DESC LIMIT 1");
     let mut reader = scratch.client();
-    reader
-        .batch_execute("BEGIN; LOCK TABLE t1 IN ACCESS EXCLUSIVE MODE")
-        .expect("a reader");
+    reader.batch_execute("BEGIN; LOCK TABLE t1 IN ACCESS EXCLUSIVE MODE").expect("a reader");
     let run = scratch.lockstep(&["down", "1"]).spawn();
     wait_until("it is noted", || scratch.history().len() == 1);
     run.kill();
@@ -1269,7 +1147,5 @@ fn note(scratch: &Scratch, runner: &str) {
 }
 
 fn is_there(scratch: &Scratch, pid: i32) -> bool {
-    !scratch
-        .sql(&format!("SELECT FROM pg_stat_activity WHERE pid = {pid}"))
-        .is_empty()
+    !scratch.sql(&format!("SELECT FROM pg_stat_activity WHERE pid = {pid}")).is_empty()
 }

@@ -29,10 +29,7 @@ fn the_general_page_is_one_screen() {
         .collect();
     assert_eq!(listed, COMMANDS);
     assert!(page.lines().count() <= 24, "{page}");
-    assert!(
-        page.lines().all(|line| line.chars().count() <= 80),
-        "{page}"
-    );
+    assert!(page.lines().all(|line| line.chars().count() <= 80), "{page}");
 }
 
 /// Each word behind `TOPIC` on the general page has a page, which is the manual's file of that name.
@@ -58,10 +55,7 @@ fn each_command_has_a_page_by_every_spelling() {
     for command in COMMANDS {
         let page = scratch.lockstep(&["help", command]).run();
         let page = page.code(0).stdout.clone();
-        assert!(
-            page.starts_with(&format!("usage: lockstep {command}")),
-            "{page}"
-        );
+        assert!(page.starts_with(&format!("usage: lockstep {command}")), "{page}");
         assert!(page.lines().count() <= 24, "{page}");
         let mut spellings = vec![["--help", command], ["-h", command]];
         if command != "help" {
@@ -122,10 +116,8 @@ fn shells_complete_commands_options_and_topics() {
             assert_eq!(answer.trim_end(), completed, "{typed}");
         }
         if let Some(answer) = ask_shell(&["fish", "-Nc"], &format!("{fish}complete -C '{typed}'")) {
-            let answers: Vec<&str> = answer
-                .lines()
-                .filter_map(|it| it.split('\t').next())
-                .collect();
+            let answers: Vec<&str> =
+                answer.lines().filter_map(|it| it.split('\t').next()).collect();
             assert_eq!(answers, [completed], "{typed}");
         }
     }
@@ -139,12 +131,7 @@ fn shells_complete_commands_options_and_topics() {
 #[test]
 fn the_manual_page_shows_what_the_help_pages_show() {
     let scratch = Scratch::new();
-    let page = scratch
-        .lockstep(&["help", "man"])
-        .run()
-        .code(0)
-        .stdout
-        .clone();
+    let page = scratch.lockstep(&["help", "man"]).run().code(0).stdout.clone();
     let path = scratch.directory.join("lockstep.1");
     fs::write(&path, page).expect("a file");
     let mut man = Command::new("man");
@@ -161,8 +148,5 @@ fn the_manual_page_shows_what_the_help_pages_show() {
             assert!(shown_text.contains(line), "{line}\n{shown_text}");
         }
     }
-    assert!(
-        shown_text.contains("DDL_LOCK_TIMEOUT_SECONDS"),
-        "{shown_text}"
-    );
+    assert!(shown_text.contains("DDL_LOCK_TIMEOUT_SECONDS"), "{shown_text}");
 }

@@ -38,14 +38,8 @@ fn a_history_that_the_search_path_does_not_lead_to_is_not_begun_anew() {
         outcome.code(5);
         // What `check` finds is its answer.
         let error = format!("{}{}", outcome.stdout, outcome.stderr);
-        assert!(
-            error.contains("MIGRATIONS_TABLE=public.bun_migrations"),
-            "{error}"
-        );
-        assert!(
-            error.contains("MIGRATIONS_TABLE=SCHEMA.bun_migrations"),
-            "{error}"
-        );
+        assert!(error.contains("MIGRATIONS_TABLE=public.bun_migrations"), "{error}");
+        assert!(error.contains("MIGRATIONS_TABLE=SCHEMA.bun_migrations"), "{error}");
     }
     assert_eq!(times(&scratch), "1");
     assert_eq!(
@@ -70,27 +64,19 @@ fn whatever_sets_the_path_and_only_for_our_files() {
     scratch.up().code(0);
     let role = scratch.role("set", "LOGIN SUPERUSER");
     let name = &role.name;
-    scratch.sql(&format!(
-        "CREATE SCHEMA app; ALTER ROLE {name} SET search_path = app"
-    ));
+    scratch.sql(&format!("CREATE SCHEMA app; ALTER ROLE {name} SET search_path = app"));
     let service = scratch.directory.join("services");
     let options = "options=-c search_path=app";
     std::fs::write(&service, format!("[it]\n{options}\n")).expect("a service file");
     let url = scratch.url();
     let pgbouncer = PgBouncer::start(&scratch, Mode::Transaction, 2);
     let up = || scratch.lockstep(&["up"]);
-    let of_url = || {
-        up().env(
-            "DATABASE_URL",
-            format!("{url}?options=-c%20search_path%3Dapp"),
-        )
-    };
+    let of_url = || up().env("DATABASE_URL", format!("{url}?options=-c%20search_path%3Dapp"));
     let ways = [
         of_url(),
         up().env("PGOPTIONS", "-c search_path=app"),
         up().env("DATABASE_URL", role.url()),
-        up().env("PGSERVICEFILE", text(&service))
-            .env("PGSERVICE", "it"),
+        up().env("PGSERVICEFILE", text(&service)).env("PGSERVICE", "it"),
     ];
     for way in ways {
         way.run().code(5).says("public.bun_migrations");
@@ -123,17 +109,12 @@ fn a_renamed_file_is_not_run_again() {
         let status = scratch.lockstep(&["status"]).run();
         let note = format!("{new} was applied as {old}, whose file is gone");
         assert!(status.code(0).stdout.contains(&note), "{status}");
-        let warned = scratch
-            .lockstep(&["up"])
-            .env("MIGRATION_DIVERGENCE", "warn");
+        let warned = scratch.lockstep(&["up"]).env("MIGRATION_DIVERGENCE", "warn");
         warned.run().code(0).says(&said);
         assert_eq!(times(&scratch), "3", "{from} to {to}");
         let status = scratch.lockstep(&["status", "--json"]).run();
         let status = &status.code(0).stdout;
-        assert!(
-            status.contains(&format!("\"renamed_from\": \"{old}\"")),
-            "{status}"
-        );
+        assert!(status.contains(&format!("\"renamed_from\": \"{old}\"")), "{status}");
         scratch.lockstep(&["baseline", &new]).run().code(0);
         scratch.up().code(0).is_up_to_date(3);
         assert_eq!(times(&scratch), "3", "{from} to {to}");
@@ -154,14 +135,8 @@ fn several_renamed_files_and_empty_ones() {
         std::fs::rename(path(number), path(number + 10)).expect("a file");
     }
     let error = scratch.up().code(5).error();
-    assert!(
-        error.contains(&format!("{} renamed", version(12))),
-        "{error}"
-    );
-    assert!(
-        error.contains(&format!("{} renamed", version(14))),
-        "{error}"
-    );
+    assert!(error.contains(&format!("{} renamed", version(12))), "{error}");
+    assert!(error.contains(&format!("{} renamed", version(14))), "{error}");
     assert!(!error.contains(&version(16)), "{error}");
     assert_eq!(times(&scratch), "2");
 }
@@ -182,10 +157,8 @@ fn a_file_that_was_mended_is_recorded_as_it_is_now() {
 /// With the file of its way back, and where the statement runs outside a transaction.
 #[test]
 fn a_renamed_file_takes_its_way_back_along() {
-    let (up, down) = (
-        |it| format!("{}_i.up.sql", version(it)),
-        |it| format!("{}_i.down.sql", version(it)),
-    );
+    let (up, down) =
+        (|it| format!("{}_i.up.sql", version(it)), |it| format!("{}_i.down.sql", version(it)));
     let scratch = Scratch::with([
         (file(1), "CREATE TABLE t (a int)"),
         (up(2), "CREATE INDEX CONCURRENTLY t_a ON t (a)"),
@@ -217,8 +190,6 @@ fn hidden_rows_are_an_error_and_not_an_empty_history() {
     let url = scratch.url().replace("postgres@", &format!("{name}@"));
     for command in [&["check"][..], &["status"], &["up"]] {
         let outcome = scratch.lockstep(command).env("DATABASE_URL", &url).run();
-        outcome
-            .code(2)
-            .says("row-level security may hide rows of public.bun_migrations");
+        outcome.code(2).says("row-level security may hide rows of public.bun_migrations");
     }
 }

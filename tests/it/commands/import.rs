@@ -74,10 +74,7 @@ fn adopt(scratch: &Scratch, table: &str, pending: usize, baseline: &str) {
     scratch.lockstep(&command).run().code(0);
     let check = scratch.lockstep(&["check"]).run();
     check.code(if pending == 0 { 0 } else { 6 });
-    scratch.file(
-        "20990101000000_more.up.sql",
-        "CREATE TABLE more (id int PRIMARY KEY)",
-    );
+    scratch.file("20990101000000_more.up.sql", "CREATE TABLE more (id int PRIMARY KEY)");
     scratch.up().code(0).applied_now(pending + 1);
     scratch.lockstep(&["check"]).run().code(0);
     scratch.sql(&format!("DROP TABLE {table}"));
@@ -125,10 +122,7 @@ const GOLANG_MIGRATE: &[(&str, &str)] = &[
         "000002_add_mood.up.sql",
         "CREATE TYPE mood AS ENUM ('happy');\nALTER TABLE users ADD COLUMN mood mood;\n",
     ),
-    (
-        "000002_add_mood.down.sql",
-        "ALTER TABLE users DROP COLUMN mood;\nDROP TYPE mood;\n",
-    ),
+    ("000002_add_mood.down.sql", "ALTER TABLE users DROP COLUMN mood;\nDROP TYPE mood;\n"),
 ];
 
 #[test]
@@ -255,17 +249,11 @@ fn adopts_a_database_of_sqlx() {
     const INDEX: &str = "-- no-transaction\nCREATE INDEX CONCURRENTLY todos_idx ON todos (id);\n";
     for files in [
         &[
-            (
-                "20200718111257_todos.sql",
-                "CREATE TABLE todos (id bigserial PRIMARY KEY);\n",
-            ),
+            ("20200718111257_todos.sql", "CREATE TABLE todos (id bigserial PRIMARY KEY);\n"),
             ("20200718111300_index.sql", INDEX),
         ][..],
         &[
-            (
-                "20200718111257_todos.up.sql",
-                "CREATE TABLE todos (id bigserial PRIMARY KEY);\n",
-            ),
+            ("20200718111257_todos.up.sql", "CREATE TABLE todos (id bigserial PRIMARY KEY);\n"),
             ("20200718111257_todos.down.sql", "DROP TABLE todos;\n"),
             ("1595071000_index.up.sql", "SELECT 1"),
         ],
@@ -292,26 +280,17 @@ fn adopts_a_database_of_diesel() {
                 "00000000000000_diesel_initial_setup/up.sql",
                 "CREATE FUNCTION diesel_one() RETURNS int LANGUAGE sql AS 'SELECT 1';\n",
             ),
-            (
-                "00000000000000_diesel_initial_setup/down.sql",
-                "DROP FUNCTION diesel_one();\n",
-            ),
+            ("00000000000000_diesel_initial_setup/down.sql", "DROP FUNCTION diesel_one();\n"),
             (
                 "2024-03-14-095813_create_posts/up.sql",
                 "CREATE TABLE posts (id SERIAL PRIMARY KEY);\n",
             ),
-            (
-                "2024-03-14-095813_create_posts/down.sql",
-                "DROP TABLE posts;\n",
-            ),
+            ("2024-03-14-095813_create_posts/down.sql", "DROP TABLE posts;\n"),
             (
                 "2024-03-15-000000_index/up.sql",
                 "CREATE INDEX CONCURRENTLY posts_idx ON posts (id);\n",
             ),
-            (
-                "2024-03-15-000000_index/metadata.toml",
-                "run_in_transaction = false\n",
-            ),
+            ("2024-03-15-000000_index/metadata.toml", "run_in_transaction = false\n"),
         ],
         left: "CREATE FUNCTION diesel_one() RETURNS int LANGUAGE sql AS 'SELECT 1';
             CREATE TABLE posts (id SERIAL PRIMARY KEY);
@@ -370,10 +349,7 @@ fn adopts_a_database_of_bun_with_short_names() {
     let scratch = Scratch::new();
     write(
         &scratch,
-        &[
-            ("1_a.up.sql", "CREATE TABLE a (id int)"),
-            ("2_b.tx.up.sql", "CREATE TABLE b (id int)"),
-        ],
+        &[("1_a.up.sql", "CREATE TABLE a (id int)"), ("2_b.tx.up.sql", "CREATE TABLE b (id int)")],
     );
     scratch.sql(
         "CREATE TABLE bun_migrations (id BIGSERIAL PRIMARY KEY, name VARCHAR, group_id BIGINT,
@@ -428,11 +404,7 @@ fn built() -> Result<PathBuf, String> {
             "github.com/pressly/goose/v3/cmd/goose@v3.30.0",
             "-tags=no_clickhouse no_libsql no_mssql no_mysql no_sqlite3 no_vertica no_ydb",
         ),
-        (
-            "migrate",
-            "github.com/golang-migrate/migrate/v4/cmd/migrate@v4.20.1",
-            "-tags=postgres",
-        ),
+        ("migrate", "github.com/golang-migrate/migrate/v4/cmd/migrate@v4.20.1", "-tags=postgres"),
     ];
     let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("go");
     let bin = home.join("bin");
@@ -445,9 +417,7 @@ fn built() -> Result<PathBuf, String> {
         }
         let mut go = Command::new("timeout");
         go.args(["600", "go", "install", tags, package]);
-        go.env("GOPATH", &home)
-            .env("GOCACHE", home.join("cache"))
-            .env("GOFLAGS", "-modcacherw");
+        go.env("GOPATH", &home).env("GOCACHE", home.join("cache")).env("GOFLAGS", "-modcacherw");
         match go.output() {
             Ok(output) if output.status.success() => {}
             Ok(output) => {
@@ -471,20 +441,14 @@ fn without_a_database_it_writes_and_says_how_to_find_out() {
     let row = "00001_create_users.sql → 00000000000001_create_users.up.sql";
     assert!(outcome.stdout.contains(row), "{outcome}");
     let text = |name: &str| fs::read_to_string(scratch.migrations().join(name)).expect("a file");
-    assert_eq!(
-        text("00000000000001_create_users.down.sql"),
-        "DROP TABLE users;\n"
-    );
+    assert_eq!(text("00000000000001_create_users.down.sql"), "DROP TABLE users;\n");
     assert_eq!(
         text("20230115133000_index.up.sql"),
         "-- +goose NO TRANSACTION\n-- +goose Up\nCREATE INDEX CONCURRENTLY users_name_idx ON users (name);\n\n"
     );
     // Nothing is overwritten, and a second time is no harm.
     let before = listing(&scratch.directory);
-    import_alone(&scratch)
-        .run()
-        .code(2)
-        .says("must be absent or empty");
+    import_alone(&scratch).run().code(2).says("must be absent or empty");
     assert_eq!(listing(&scratch.directory), before);
     scratch.up().code(0).applied_now(3);
     scratch.lockstep(&["down"]).run().code(0).rolled_back(3);
@@ -493,32 +457,18 @@ fn without_a_database_it_writes_and_says_how_to_find_out() {
 #[test]
 fn shows_what_an_empty_database_would_refuse() {
     let scratch = Scratch::new();
-    write(
-        &scratch,
-        &[("1_a.up.sql", "CREATE TABLE a (id int);\nROLLBACK;\n")],
-    );
+    write(&scratch, &[("1_a.up.sql", "CREATE TABLE a (id int);\nROLLBACK;\n")]);
     let outcome = import_alone(&scratch).run();
     outcome.code(0);
-    assert!(
-        outcome
-            .stdout
-            .contains("00000000000001_a.up.sql:2:1: ROLLBACK"),
-        "{outcome}"
-    );
+    assert!(outcome.stdout.contains("00000000000001_a.up.sql:2:1: ROLLBACK"), "{outcome}");
 }
 
 #[test]
 fn a_doubt_in_the_history_names_no_version() {
     const TABLE: &str = "CREATE TABLE schema_migrations (version bigint not null primary key, dirty boolean not null);";
     for (left, words) in [
-        (
-            "INSERT INTO schema_migrations VALUES (2, true)",
-            "did not finish",
-        ),
-        (
-            "INSERT INTO schema_migrations VALUES (7, false)",
-            "no file here is of it",
-        ),
+        ("INSERT INTO schema_migrations VALUES (2, true)", "did not finish"),
+        ("INSERT INTO schema_migrations VALUES (7, false)", "no file here is of it"),
         ("SELECT 1", "lockstep up"),
         ("DROP TABLE schema_migrations", "has no table"),
         (
@@ -548,10 +498,7 @@ fn only_reads_the_database() {
     let reader = scratch.reader();
     let before = scratch.schema();
     let outcome = import(&scratch).env("DATABASE_URL", reader.url()).run();
-    assert_eq!(
-        command_to_type(outcome.code(0)),
-        ["baseline", "00000000000002"]
-    );
+    assert_eq!(command_to_type(outcome.code(0)), ["baseline", "00000000000002"]);
     assert_eq!(scratch.schema(), before);
 }
 
@@ -581,9 +528,7 @@ fn a_history_that_is_locked_is_waited_for() {
     locker.batch_execute(lock).expect("a lock");
     let patience = |seconds| import(&scratch).env("MIGRATION_LOCK_WAIT_SECONDS", seconds);
     let outcome = patience("1").run();
-    outcome
-        .code(4)
-        .says("reading the other tool's history: gave up");
+    outcome.code(4).says("reading the other tool's history: gave up");
     assert_eq!(listing(&scratch.directory), before);
     let mut run = patience("60").spawn();
     run.wait_for_log("a lock while reading the other tool's history");
@@ -602,10 +547,7 @@ fn writes_nothing_if_the_database_does_not_answer() {
     run.env("DATABASE_URL", url).run().code(3);
     scratch.sql("CREATE TABLE schema_migrations (version bigint, dirty boolean)");
     let role = scratch.role("nobody", "LOGIN");
-    import(&scratch)
-        .env("DATABASE_URL", role.url())
-        .run()
-        .code(2);
+    import(&scratch).env("DATABASE_URL", role.url()).run().code(2);
     assert_eq!(listing(&scratch.directory), before);
 }
 
@@ -613,18 +555,9 @@ fn writes_nothing_if_the_database_does_not_answer() {
 fn refuses_what_it_cannot_bring_along_and_writes_nothing() {
     for (files, words) in [
         (&[][..], "is empty"),
-        (
-            &[("notes.sql", "SELECT 1")],
-            "no migration of a tool that is known",
-        ),
-        (
-            &[("1_a.up.sql", ""), ("V2__b.sql", "")],
-            "it could be that of two tools",
-        ),
-        (
-            &[("1_a.go", ""), ("2_b.sql", "-- +goose Up\n")],
-            "1_a.go: code in another language",
-        ),
+        (&[("notes.sql", "SELECT 1")], "no migration of a tool that is known"),
+        (&[("1_a.up.sql", ""), ("V2__b.sql", "")], "it could be that of two tools"),
+        (&[("1_a.go", ""), ("2_b.sql", "-- +goose Up\n")], "1_a.go: code in another language"),
         (&[("1_\u{1b}[2Ja.up.sql", "")], "cannot be shown"),
         (&[("1_a.up.sql", "SELECT '\0'")], "NUL"),
     ] {
@@ -641,10 +574,7 @@ fn refuses_what_it_cannot_bring_along_and_writes_nothing() {
 #[test]
 fn refuses_a_directory_that_is_not_there() {
     let scratch = Scratch::new();
-    import_alone(&scratch)
-        .run()
-        .code(2)
-        .says("theirs: cannot be read");
+    import_alone(&scratch).run().code(2).says("theirs: cannot be read");
 }
 
 /// A link within the directory is a file; one out of it, or round in it, is not.
@@ -659,9 +589,7 @@ fn follows_no_symbolic_link_out_of_the_directory() {
     symlink("../secret.sql", directory.join("2_b.up.sql")).expect("a link");
     let before = listing(&scratch.directory);
     let outcome = import_alone(&scratch).run();
-    outcome
-        .code(2)
-        .says("2_b.up.sql: a symbolic link out of the directory");
+    outcome.code(2).says("2_b.up.sql: a symbolic link out of the directory");
     fs::remove_file(directory.join("2_b.up.sql")).expect("the link");
     symlink(".", directory.join("round")).expect("a link");
     import_alone(&scratch).run().code(2).says("goes round");
@@ -672,10 +600,7 @@ fn follows_no_symbolic_link_out_of_the_directory() {
 #[test]
 fn leaves_our_own_layout_where_it_is() {
     let scratch = Scratch::new();
-    write(
-        &scratch,
-        &[("20230314095813_a.up.sql", "CREATE TABLE a (id int)")],
-    );
+    write(&scratch, &[("20230314095813_a.up.sql", "CREATE TABLE a (id int)")]);
     let before = listing(&scratch.directory);
     let outcome = import_alone(&scratch).run();
     outcome.code(0);
@@ -685,10 +610,7 @@ fn leaves_our_own_layout_where_it_is() {
          INSERT INTO schema_migrations VALUES (20230314095813, false)",
     );
     let outcome = import(&scratch).run();
-    assert_eq!(
-        command_to_type(outcome.code(0)),
-        ["baseline", "20230314095813"]
-    );
+    assert_eq!(command_to_type(outcome.code(0)), ["baseline", "20230314095813"]);
     assert_eq!(listing(&scratch.directory), before);
 }
 
@@ -700,16 +622,9 @@ fn writes_ten_thousand_files_or_none() {
         let name = format!("{number}_step.up.sql");
         fs::write(directory.join(name), "SELECT 1;\n").expect("a file");
     }
-    import_alone(&scratch)
-        .run()
-        .code(0)
-        .says("10000 files written");
+    import_alone(&scratch).run().code(0).says("10000 files written");
     assert_eq!(listing(&scratch.migrations()).len(), 10_000);
-    assert!(
-        !listing(&scratch.directory)
-            .iter()
-            .any(|it| it.contains(".import-"))
-    );
+    assert!(!listing(&scratch.directory).iter().any(|it| it.contains(".import-")));
 }
 
 /// Into an empty directory that cannot be replaced, and with no place for what is to be written.
@@ -726,10 +641,7 @@ fn leaves_nothing_if_it_cannot_write_all() {
             fs::create_dir(scratch.migrations()).expect("a directory");
         }
         let before = listing(&scratch.directory);
-        import_alone(&scratch)
-            .run()
-            .code(2)
-            .says("cannot be created");
+        import_alone(&scratch).run().code(2).says("cannot be created");
         assert_eq!(listing(&scratch.directory), before);
     }
     let empty = scratch.migrations();

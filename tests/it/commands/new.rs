@@ -12,17 +12,14 @@ use crate::support::{Lockstep, Outcome, Scratch, text};
 fn new<'a>(scratch: &'a Scratch, arguments: &[&str]) -> Lockstep<'a> {
     let words: Vec<&str> = ["new"].iter().chain(arguments).copied().collect();
     let run = scratch.lockstep(&words).env("DATABASE_URL", "wrong");
-    run.env("MIGRATION_ORDER", "wrong")
-        .env("PGSSLMODE", "wrong")
+    run.env("MIGRATION_ORDER", "wrong").env("PGSSLMODE", "wrong")
 }
 
 /// The names in the directory, hidden ones too.
 fn names(directory: &Path) -> BTreeSet<String> {
     let entries = fs::read_dir(directory).expect("a directory");
     let name = |entry: std::io::Result<fs::DirEntry>| entry.expect("an entry").file_name();
-    entries
-        .map(|it| name(it).to_string_lossy().into_owned())
-        .collect()
+    entries.map(|it| name(it).to_string_lossy().into_owned()).collect()
 }
 
 /// The version that the answer tells, twice: of both files, which are there.
@@ -30,22 +27,14 @@ fn names(directory: &Path) -> BTreeSet<String> {
 fn version(outcome: &Outcome, name: &str) -> String {
     outcome.code(0);
     let lines: Vec<&str> = outcome.stdout.lines().collect();
-    let [up, down] = lines[..] else {
-        panic!("two paths\n{outcome}")
-    };
+    let [up, down] = lines[..] else { panic!("two paths\n{outcome}") };
     let file = up.rsplit('/').next().unwrap_or_default();
     let version = file.split('_').next().unwrap_or_default();
     assert_eq!(version.len(), 14, "{outcome}");
     for (path, way) in [(up, "up"), (down, "down")] {
-        assert!(
-            path.ends_with(&format!("/{version}_{name}.{way}.sql")),
-            "{outcome}"
-        );
+        assert!(path.ends_with(&format!("/{version}_{name}.{way}.sql")), "{outcome}");
         let text = fs::read_to_string(path).expect("the file");
-        assert!(
-            text.starts_with("-- ") && text.lines().count() == 1,
-            "{text}"
-        );
+        assert!(text.starts_with("-- ") && text.lines().count() == 1, "{text}");
     }
     version.to_owned()
 }
@@ -107,28 +96,20 @@ fn the_version_is_later_than_the_newest_file_wherever_that_is() {
     scratch.file("99999999999999_end.sql", "SELECT 1");
     let outcome = new(&scratch, &["e"]).run();
     let complaint = outcome.code(2).error();
-    assert!(
-        complaint.ends_with("no version comes after 99999999999999"),
-        "{outcome}"
-    );
+    assert!(complaint.ends_with("no version comes after 99999999999999"), "{outcome}");
 }
 
 #[test]
 fn a_directory_that_is_not_there_is_created_and_a_file_in_its_place_refused() {
     let scratch = Scratch::new();
     let deep = scratch.directory.join("a/b");
-    let outcome = new(&scratch, &["x"])
-        .env("MIGRATIONS_DIR", text(&deep))
-        .run();
+    let outcome = new(&scratch, &["x"]).env("MIGRATIONS_DIR", text(&deep)).run();
     version(&outcome, "x");
     outcome.says(&format!("created the directory {}", deep.display()));
     let file = scratch.file("file", "");
     for place in [text(&file), text(&file.join("below"))] {
         let outcome = new(&scratch, &["x"]).env("MIGRATIONS_DIR", place).run();
-        assert!(
-            outcome.code(2).error().contains("not a directory"),
-            "{outcome}"
-        );
+        assert!(outcome.code(2).error().contains("not a directory"), "{outcome}");
     }
 }
 
@@ -138,10 +119,7 @@ fn there_are_both_files_or_neither() {
     // Of 255 bytes, which a name may have, the up file's needs 254, and the down file's 256.
     let outcome = new(&scratch, &[&"x".repeat(232)]).run();
     let complaint = outcome.code(2).error();
-    assert!(
-        complaint.contains("the file cannot be created: "),
-        "{outcome}"
-    );
+    assert!(complaint.contains("the file cannot be created: "), "{outcome}");
     assert_eq!(outcome.stdout, "");
     assert_eq!(names(&scratch.migrations()), [].into());
 }
@@ -156,10 +134,7 @@ fn a_directory_below_that_cannot_be_read_is_refused() {
     if fs::read_dir(&below).is_err() {
         let outcome = new(&scratch, &["x"]).run();
         let complaint = outcome.code(2).error();
-        assert!(
-            complaint.contains("the directory cannot be read: "),
-            "{outcome}"
-        );
+        assert!(complaint.contains("the directory cannot be read: "), "{outcome}");
         assert_eq!(names(&scratch.migrations()).len(), 1);
     }
     fs::set_permissions(&below, fs::Permissions::from_mode(0o700)).expect("its rights");
@@ -168,23 +143,18 @@ fn a_directory_below_that_cannot_be_read_is_refused() {
 /// What a run that died left behind costs that version, and nothing else.
 #[test]
 fn a_reservation_that_stayed_is_stepped_over() {
-    let scratch = Scratch::with([
-        ("20980101000000_a.up.sql", "SELECT 1"),
-        (".20980101000001.new", ""),
-    ]);
+    let scratch =
+        Scratch::with([("20980101000000_a.up.sql", "SELECT 1"), (".20980101000001.new", "")]);
     assert_eq!(version(&new(&scratch, &["b"]).run(), "b"), "20980101000002");
 }
 
 #[test]
 fn many_at_once_never_share_a_version() {
     let scratch = Scratch::new();
-    let running: Vec<_> = (0..12)
-        .map(|number| new(&scratch, &[&format!("n{number}")]).spawn())
-        .collect();
-    let versions: BTreeSet<String> = (0..)
-        .zip(running)
-        .map(|(number, it)| version(&it.wait(), &format!("n{number}")))
-        .collect();
+    let running: Vec<_> =
+        (0..12).map(|number| new(&scratch, &[&format!("n{number}")]).spawn()).collect();
+    let versions: BTreeSet<String> =
+        (0..).zip(running).map(|(number, it)| version(&it.wait(), &format!("n{number}"))).collect();
     assert_eq!(versions.len(), 12, "{versions:?}");
     assert_eq!(names(&scratch.migrations()).len(), 24);
 }

@@ -44,14 +44,10 @@ fn every_state_is_shown_in_a_table_of_which_nothing_is_cut_off_in_a_pipe() {
     let outcome = scratch.lockstep(&["status"]).run();
     outcome.code(0);
     assert!(
-        outcome
-            .stdout
-            .contains("\n20230107000000  a_name_that-is_rather_LONG_1  out-of-order  ")
+        outcome.stdout.contains("\n20230107000000  a_name_that-is_rather_LONG_1  out-of-order  ")
     );
     assert!(
-        outcome
-            .stdout
-            .contains("\n20230108000000  -                             ahead         ")
+        outcome.stdout.contains("\n20230108000000  -                             ahead         ")
     );
     assert!(outcome.stdout.ends_with(
         "2 out-of-order, 1 modified, 1 missing, 1 ahead, 1 archived; the lock is free\n"
@@ -195,10 +191,7 @@ fn a_runner_in_a_long_statement_is_shown_and_nobody_waits_for_it() {
     let mut gate = Gate::closed(&scratch);
     scratch.file("20240101000000_a.up.sql", "CREATE TABLE a ();");
     scratch.up().code(0);
-    scratch.file(
-        "20240101000001_long.up.sql",
-        format!("LOCK TABLE a; {}", Gate::SQL),
-    );
+    scratch.file("20240101000001_long.up.sql", format!("LOCK TABLE a; {}", Gate::SQL));
     let run = scratch.patient_up().spawn();
     let working = gate.wait_for_visitor();
     let guard = scratch.guard().expect("a guard");
@@ -222,10 +215,7 @@ fn a_runner_in_a_long_statement_is_shown_and_nobody_waits_for_it() {
     assert!(outcome.stdout.contains(&sum), "{outcome}");
     let running = outcome.stdout.lines().find(|it| it.contains("  running  "));
     let running = running.expect("the migration's line");
-    assert!(
-        running.starts_with("20240101000001  long  running"),
-        "{outcome}"
-    );
+    assert!(running.starts_with("20240101000001  long  running"), "{outcome}");
     assert!(running.ends_with("s"), "{outcome}");
     let json = scratch.lockstep(&["status", "--json"]).run();
     json.code(0);
@@ -243,18 +233,11 @@ fn a_runner_in_a_long_statement_is_shown_and_nobody_waits_for_it() {
 
     // The others see it, too, and do not wait.
     scratch.lockstep(&["check"]).run().code(6);
-    scratch
-        .lockstep(&["wait"])
-        .env("MIGRATION_WAIT_SECONDS", "0")
-        .run()
-        .code(6);
+    scratch.lockstep(&["wait"]).env("MIGRATION_WAIT_SECONDS", "0").run().code(6);
 
     // Of another role's sessions the server shows little: no times, no statement.
     let role = scratch.reader();
-    let outcome = scratch
-        .lockstep(&["status"])
-        .env("DATABASE_URL", role.url())
-        .run();
+    let outcome = scratch.lockstep(&["status"]).env("DATABASE_URL", role.url()).run();
     outcome.code(0);
     let lines = head_of(&outcome);
     assert_eq!(
@@ -276,10 +259,7 @@ fn a_runner_in_a_long_statement_is_shown_and_nobody_waits_for_it() {
 #[test]
 fn an_index_build_is_shown_with_its_phase_and_as_running_not_as_left_behind() {
     let scratch = Scratch::migrated([("20240101000000_a.up.sql", "CREATE TABLE a (c int);")]);
-    scratch.file(
-        "20240101000001_i.up.sql",
-        "CREATE INDEX CONCURRENTLY a_c_idx ON a (c)",
-    );
+    scratch.file("20240101000001_i.up.sql", "CREATE INDEX CONCURRENTLY a_c_idx ON a (c)");
     let mut old = scratch.client();
     old.batch_execute("BEGIN; SELECT FROM a; LOCK TABLE a IN ROW EXCLUSIVE MODE")
         .expect("an old transaction");
@@ -300,9 +280,7 @@ fn an_index_build_is_shown_with_its_phase_and_as_running_not_as_left_behind() {
     );
     assert!(lines[6].starts_with("blocked   by pid "), "{outcome}");
     assert!(
-        outcome
-            .stdout
-            .contains("\n20240101000001 runs outside a transaction, started at "),
+        outcome.stdout.contains("\n20240101000001 runs outside a transaction, started at "),
         "{outcome}"
     );
     let json = scratch.lockstep(&["status", "--json"]).run();
@@ -325,10 +303,7 @@ fn an_index_build_is_shown_with_its_phase_and_as_running_not_as_left_behind() {
     );
     let outcome = scratch.lockstep(&["check"]).run();
     outcome.code(6);
-    assert_eq!(
-        outcome.stdout,
-        "1 migration is pending\n  20240101000001_i.up.sql\n"
-    );
+    assert_eq!(outcome.stdout, "1 migration is pending\n  20240101000001_i.up.sql\n");
 }
 
 #[test]
@@ -338,8 +313,7 @@ fn a_row_of_buns_is_shown_with_its_doubts_and_whose_it_may_be() {
         "INSERT INTO bun_migration_locks (table_name) VALUES ('bun_migrations') RETURNING id",
     );
     let mut bun = scratch.client();
-    bun.batch_execute("SET application_name = 'bun ไทย'")
-        .expect("a session");
+    bun.batch_execute("SET application_name = 'bun ไทย'").expect("a session");
     let pid = rows(&mut bun, "SELECT pg_backend_pid()").remove(0);
     let outcome = scratch.lockstep(&["status"]).run();
     outcome.code(0);
@@ -351,10 +325,7 @@ fn a_row_of_buns_is_shown_with_its_doubts_and_whose_it_may_be() {
         )
     );
     let suspect = format!("          its owner may be pid {pid}, ");
-    assert!(
-        lines[4..].iter().any(|it| it.starts_with(&suspect)),
-        "{outcome}"
-    );
+    assert!(lines[4..].iter().any(|it| it.starts_with(&suspect)), "{outcome}");
     assert_eq!(
         lines[lines.len() - 2..],
         [
@@ -396,11 +367,7 @@ fn the_row_of_a_dead_runner_is_shown_as_no_obstacle() {
     );
     let json = scratch.lockstep(&["status", "--json"]).run();
     assert_eq!(json.json_value("lock.state"), "stale");
-    assert_eq!(
-        scratch.sql("SELECT id FROM bun_migration_locks"),
-        ["-7"],
-        "status removes nothing"
-    );
+    assert_eq!(scratch.sql("SELECT id FROM bun_migration_locks"), ["-7"], "status removes nothing");
 }
 
 // ------------------------------------------------------------------------------------------------ reading only
@@ -431,10 +398,7 @@ fn a_role_that_may_only_select_suffices_and_nothing_is_changed() {
     };
     all(6);
     let absent = scratch.lockstep(&["status"]).run();
-    assert_eq!(
-        head_of(&absent)[2],
-        "history   none: bun_migrations is not there yet"
-    );
+    assert_eq!(head_of(&absent)[2], "history   none: bun_migrations is not there yet");
     scratch.up().code(0);
     all(0);
     let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = \
@@ -466,9 +430,7 @@ fn a_history_of_buns_is_shown_before_lockstep_has_ever_run() {
 fn a_history_that_is_locked_against_readers_is_named_and_the_wait_for_it_ends() {
     let scratch = migrated();
     let mut locker = scratch.client();
-    locker
-        .batch_execute("BEGIN; LOCK TABLE bun_migrations")
-        .expect("a lock");
+    locker.batch_execute("BEGIN; LOCK TABLE bun_migrations").expect("a lock");
     let pid = rows(&mut locker, "SELECT pg_backend_pid()").remove(0);
     let runs = ["status", "check", "wait"].map(|command| {
         scratch
@@ -480,16 +442,8 @@ fn a_history_that_is_locked_against_readers_is_named_and_the_wait_for_it_ends() 
     for run in runs {
         let outcome = run.wait();
         outcome.code(4);
-        assert!(
-            outcome
-                .error()
-                .starts_with("reading the history: gave up after "),
-            "{outcome}"
-        );
-        assert!(
-            outcome.error().contains("lock timeout (SQLSTATE 55P03)"),
-            "{outcome}"
-        );
+        assert!(outcome.error().starts_with("reading the history: gave up after "), "{outcome}");
+        assert!(outcome.error().contains("lock timeout (SQLSTATE 55P03)"), "{outcome}");
         let blocked = format!("\n  blocked by pid {pid}, idle in transaction for ");
         assert!(outcome.error().contains(&blocked), "{outcome}");
     }
@@ -499,9 +453,8 @@ fn a_history_that_is_locked_against_readers_is_named_and_the_wait_for_it_ends() 
 fn what_is_unusable_is_told_before_connecting() {
     let scratch = Scratch::with([("notes.sql", "")]);
     for command in ["status", "check", "wait"] {
-        let run = scratch
-            .lockstep(&[command])
-            .env("DATABASE_URL", "postgres://postgres@127.0.0.1:1/x");
+        let run =
+            scratch.lockstep(&[command]).env("DATABASE_URL", "postgres://postgres@127.0.0.1:1/x");
         run.run().code(2).says("not a migration's name");
     }
 }
@@ -517,14 +470,8 @@ fn the_fields_and_their_types_are_those_of_the_manual() {
     scratch.sql("INSERT INTO bun_migration_locks (table_name) VALUES ('bun_migrations')");
     let bun = scratch.lockstep(&["status", "--json"]).run();
     scratch.sql("DELETE FROM bun_migration_locks");
-    scratch.file(
-        "20240101000000_x.up.sql",
-        format!("SELECT 1; {}", Gate::SQL),
-    );
-    let mut up = scratch
-        .patient_up()
-        .env("MIGRATION_DIVERGENCE", "warn")
-        .spawn();
+    scratch.file("20240101000000_x.up.sql", format!("SELECT 1; {}", Gate::SQL));
+    let mut up = scratch.patient_up().env("MIGRATION_DIVERGENCE", "warn").spawn();
     up.wait_for_log("applying 20240101000000");
     gate.wait_for_visitor();
     let held = scratch.lockstep(&["status", "--json"]).run();
@@ -552,12 +499,8 @@ fn documented(command: &str) -> BTreeMap<String, Vec<String>> {
     let rows = rows.flat_map(|row| {
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
         let types: Vec<String> = cells[2].split(" or ").map(str::to_owned).collect();
-        let names: Vec<String> = cells[1]
-            .split('`')
-            .skip(1)
-            .step_by(2)
-            .map(str::to_owned)
-            .collect();
+        let names: Vec<String> =
+            cells[1].split('`').skip(1).step_by(2).map(str::to_owned).collect();
         names.into_iter().map(move |name| (name, types.clone()))
     });
     rows.collect()
@@ -674,17 +617,11 @@ fn masked(line: &str) -> String {
         let is_date = bare.len() == 10 && bare.as_bytes()[4] == b'-' && bare.starts_with("20");
         if is_date && rest.peek().is_some_and(|it| it.contains(':')) {
             let clock = rest.next().expect("a time of day");
-            words.push(format!(
-                "<time>{}",
-                if clock.ends_with(',') { "," } else { "" }
-            ));
+            words.push(format!("<time>{}", if clock.ends_with(',') { "," } else { "" }));
         } else if word.starts_with("lockstep/") {
             words.push(word.to_owned());
             let runner = rest.next().unwrap_or_default();
-            words.push(format!(
-                "<host>/<pid>{}",
-                if runner.ends_with(',') { "," } else { "" }
-            ));
+            words.push(format!("<host>/<pid>{}", if runner.ends_with(',') { "," } else { "" }));
         } else if words.last().is_some_and(|it| it == "from") {
             words.push(format!("<address>{comma}"));
         } else {
@@ -703,18 +640,10 @@ fn on_a_terminal(command: Lockstep<'_>) -> Option<String> {
     }
     let binary = env!("CARGO_BIN_EXE_lockstep");
     let inner = command.command();
-    let arguments: Vec<String> = inner
-        .get_args()
-        .map(|it| it.to_string_lossy().into_owned())
-        .collect();
+    let arguments: Vec<String> =
+        inner.get_args().map(|it| it.to_string_lossy().into_owned()).collect();
     let mut outer = Command::new("script");
-    outer
-        .args([
-            "-qec",
-            &format!("'{binary}' {}", arguments.join(" ")),
-            "/dev/null",
-        ])
-        .env_clear();
+    outer.args(["-qec", &format!("'{binary}' {}", arguments.join(" ")), "/dev/null"]).env_clear();
     for (name, value) in inner.get_envs() {
         outer.env(name, value.unwrap_or_default());
     }
@@ -730,7 +659,5 @@ fn on_a_terminal(command: Lockstep<'_>) -> Option<String> {
 fn without_colours(text: &str) -> String {
     let mut parts = text.split("\u{1b}[");
     let first = parts.next().unwrap_or_default().to_owned();
-    parts.fold(first, |plain, part| {
-        plain + part.split_once('m').map_or(part, |(_, rest)| rest)
-    })
+    parts.fold(first, |plain, part| plain + part.split_once('m').map_or(part, |(_, rest)| rest))
 }

@@ -92,10 +92,7 @@ fn an_orphan_that_is_still_at_work_is_waited_for() {
     gate.open();
     let outcome = unlock.wait();
     outcome.code(0);
-    assert!(
-        outcome.stdout.starts_with(&format!("removed row {row} of")),
-        "{outcome}"
-    );
+    assert!(outcome.stdout.starts_with(&format!("removed row {row} of")), "{outcome}");
     run.thaw();
     let outcome = run.wait();
     assert!(matches!(outcome.code, Some(0 | 4)), "{outcome}");
@@ -110,9 +107,7 @@ fn buns_row_is_shown_with_the_sessions_that_may_be_its_owners_and_stays_until_it
     scratch.sql("INSERT INTO bun_migrations (name, group_id) VALUES ('20230101000001', 1)");
     let row = scratch.value(BUN_LOCK);
     let mut suspect = scratch.client();
-    suspect
-        .batch_execute("SET application_name = 'the proxy'")
-        .expect("a name");
+    suspect.batch_execute("SET application_name = 'the proxy'").expect("a name");
 
     let outcome = unlock(&scratch, &[]);
     outcome.code(4);
@@ -148,9 +143,7 @@ fn buns_row_stays_while_another_program_is_in_a_transaction() {
     init(&scratch);
     let row = scratch.value(BUN_LOCK);
     let mut suspect = scratch.client();
-    suspect
-        .batch_execute("BEGIN; SELECT 'at work'")
-        .expect("a transaction");
+    suspect.batch_execute("BEGIN; SELECT 'at work'").expect("a transaction");
     for arguments in [&[][..], &[row.as_str()]] {
         let outcome = unlock(&scratch, arguments);
         outcome
@@ -174,62 +167,14 @@ fn what_bun_recorded_last_is_tried_and_the_answer_ends_with_the_command_to_type(
     let index = "CREATE INDEX CONCURRENTLY i ON t (x)";
     let parts = "CREATE TABLE a ();\n--bun:split\nINSERT INTO t VALUES (1);\n--bun:split\nCREATE TABLE b ();";
     for (kind, text, there, said, command) in [
-        (
-            "up",
-            "CREATE TABLE a ()",
-            "",
-            "most likely never did",
-            forget,
-        ),
-        (
-            "up",
-            "CREATE TABLE a ()",
-            "CREATE TABLE a ()",
-            "most likely ran",
-            "lockstep up",
-        ),
-        (
-            "up",
-            "CREATE TABLE a (); SELECT pg_sleep(9)",
-            "",
-            "most likely never did",
-            forget,
-        ),
-        (
-            "up",
-            "INSERT INTO t VALUES (1)",
-            "",
-            "cannot be told",
-            forget,
-        ),
-        (
-            "up",
-            "DROP TABLE gone",
-            "",
-            "most likely ran",
-            "lockstep up",
-        ),
-        (
-            "up",
-            "ALTER TABLE t RENAME TO u",
-            "",
-            "most likely never did",
-            forget,
-        ),
-        (
-            "up",
-            "DROP TABLE t; CREATE TABLE t (x int)",
-            "",
-            "cannot be told",
-            forget,
-        ),
-        (
-            "up",
-            "COMMIT; CREATE TABLE a ()",
-            "",
-            "cannot be told",
-            forget,
-        ),
+        ("up", "CREATE TABLE a ()", "", "most likely never did", forget),
+        ("up", "CREATE TABLE a ()", "CREATE TABLE a ()", "most likely ran", "lockstep up"),
+        ("up", "CREATE TABLE a (); SELECT pg_sleep(9)", "", "most likely never did", forget),
+        ("up", "INSERT INTO t VALUES (1)", "", "cannot be told", forget),
+        ("up", "DROP TABLE gone", "", "most likely ran", "lockstep up"),
+        ("up", "ALTER TABLE t RENAME TO u", "", "most likely never did", forget),
+        ("up", "DROP TABLE t; CREATE TABLE t (x int)", "", "cannot be told", forget),
+        ("up", "COMMIT; CREATE TABLE a ()", "", "cannot be told", forget),
         ("up", parts, "", "most likely never did", forget),
         (
             "up",
@@ -241,13 +186,7 @@ fn what_bun_recorded_last_is_tried_and_the_answer_ends_with_the_command_to_type(
         ("tx.up", parts, "", "most likely never did", forget),
         ("up", index, "", "most likely never did", forget),
         ("up", index, index, "most likely ran", "lockstep up"),
-        (
-            "up",
-            "DROP INDEX CONCURRENTLY i",
-            index,
-            "most likely never did",
-            forget,
-        ),
+        ("up", "DROP INDEX CONCURRENTLY i", index, "most likely never did", forget),
         (
             "up",
             index,
@@ -276,10 +215,7 @@ fn what_bun_recorded_last_is_tried_and_the_answer_ends_with_the_command_to_type(
         let outcome = unlock(&scratch, &[&row]);
         outcome.code(0);
         assert!(outcome.stdout.contains(said), "{text}\n{outcome}");
-        assert!(
-            outcome.stdout.ends_with(&format!("{command}\n")),
-            "{text}\n{outcome}"
-        );
+        assert!(outcome.stdout.ends_with(&format!("{command}\n")), "{text}\n{outcome}");
         assert_eq!(scratch.schema(), before, "{text}");
         assert_eq!(scratch.value("SELECT count(*) FROM t"), "0", "{text}");
         std::fs::remove_file(file).expect("removed");
@@ -308,23 +244,14 @@ fn a_role_that_may_only_read_is_shown_the_lock_and_told_that_it_may_not_remove_t
     let scratch = Scratch::new();
     let row = left_by_a_dead_runner(&scratch);
     let reader = scratch.role("reader", "LOGIN");
-    scratch.sql(&format!(
-        "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}",
-        reader.name
-    ));
-    let outcome = scratch
-        .lockstep(&["unlock"])
-        .env("DATABASE_URL", reader.url())
-        .run();
+    scratch.sql(&format!("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}", reader.name));
+    let outcome = scratch.lockstep(&["unlock"]).env("DATABASE_URL", reader.url()).run();
     outcome.code(2).says("permission denied");
     assert_eq!(self::row(&scratch), row);
 }
 
 fn unlock(scratch: &Scratch, arguments: &[&str]) -> Outcome {
-    let words: Vec<&str> = ["unlock"]
-        .into_iter()
-        .chain(arguments.iter().copied())
-        .collect();
+    let words: Vec<&str> = ["unlock"].into_iter().chain(arguments.iter().copied()).collect();
     scratch.lockstep(&words).run()
 }
 

@@ -26,32 +26,21 @@ impl Pair {
         let mut sql = client(&at, "postgres");
         sql.batch_execute("ALTER SYSTEM SET synchronous_standby_names TO '*'")
             .expect("a synchronous standby");
-        sql.batch_execute("SELECT pg_reload_conf()")
-            .expect("a synchronous standby");
+        sql.batch_execute("SELECT pg_reload_conf()").expect("a synchronous standby");
         wait_until("the standby is synchronous", || {
             let state = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
             rows(&mut sql, state) == ["1"]
         });
-        Pair {
-            primary,
-            standby,
-            url,
-        }
+        Pair { primary, standby, url }
     }
 
     fn up<'a>(&self, scratch: &'a Scratch) -> Lockstep<'a> {
-        scratch
-            .patient_up()
-            .env("DATABASE_URL", &self.url)
-            .env("PGTARGETSESSIONATTRS", "primary")
+        scratch.patient_up().env("DATABASE_URL", &self.url).env("PGTARGETSESSIONATTRS", "primary")
     }
 
     fn fail_over(&self) {
         self.primary.stop();
-        let promoted = rows(
-            &mut client(&self.standby, "postgres"),
-            "SELECT pg_promote()",
-        );
+        let promoted = rows(&mut client(&self.standby, "postgres"), "SELECT pg_promote()");
         assert_eq!(promoted, ["t"]);
     }
 
@@ -98,10 +87,6 @@ fn a_run_that_met_a_failover_is_made_good_by_the_next() {
     run.wait().code(3);
     let (recorded, made) = pair.applied();
     assert_eq!(recorded, made);
-    pair.up(&scratch)
-        .run()
-        .code(0)
-        .is_up_to_date(ALL)
-        .applied_now(ALL - recorded);
+    pair.up(&scratch).run().code(0).is_up_to_date(ALL).applied_now(ALL - recorded);
     assert_eq!(pair.applied(), (ALL, ALL));
 }

@@ -60,10 +60,7 @@ fn hostile_settings_of_the_database_change_nothing() {
     let mut client = scratch.client();
     rows(&mut client, "DO $$ BEGIN END $$");
     for (name, value) in settings {
-        rows(
-            &mut client,
-            &format!("ALTER DATABASE {} SET {name} = '{value}'", scratch.database),
-        );
+        rows(&mut client, &format!("ALTER DATABASE {} SET {name} = '{value}'", scratch.database));
     }
     scratch.file(
         &file(1),
@@ -74,37 +71,19 @@ fn hostile_settings_of_the_database_change_nothing() {
         "INSERT INTO public.ran SELECT 'slow', now(), '1 day' FROM pg_sleep(1.3);
          DO $$ BEGIN RAISE NOTICE 'hidden'; END $$",
     );
-    scratch.file(
-        &file(3),
-        "CREATE INDEX CONCURRENTLY ran_version_idx ON public.ran (version)",
-    );
+    scratch.file(&file(3), "CREATE INDEX CONCURRENTLY ran_version_idx ON public.ran (version)");
     scratch.file(&file(4), "SELECT pg_sleep(0.1); SELECT pg_sleep(0.1)");
     let outcome = scratch.up();
-    outcome
-        .code(0)
-        .is_up_to_date(4)
-        .applied_now(4)
-        .is_silent_about(TRIES_AGAIN);
-    scratch
-        .up()
-        .code(0)
-        .is_up_to_date(4)
-        .is_silent_about("applied in ");
+    outcome.code(0).is_up_to_date(4).applied_now(4).is_silent_about(TRIES_AGAIN);
+    scratch.up().code(0).is_up_to_date(4).is_silent_about("applied in ");
 
     let history = "SELECT name, group_id, migrated_at > now() - interval '10 minutes' FROM public.bun_migrations ORDER BY id";
-    let expected: Vec<String> = (1..=4)
-        .map(|number| format!("{}|1|t", version(number)))
-        .collect();
+    let expected: Vec<String> = (1..=4).map(|number| format!("{}|1|t", version(number))).collect();
     assert_eq!(scratch.sql(history), expected);
     let journal = "SELECT version, finished_at >= started_at FROM public.bun_migrations_journal ORDER BY version";
-    let expected: Vec<String> = (1..=4)
-        .map(|number| format!("{}|t", version(number)))
-        .collect();
+    let expected: Vec<String> = (1..=4).map(|number| format!("{}|t", version(number))).collect();
     assert_eq!(scratch.sql(journal), expected);
-    assert_eq!(
-        scratch.sql("SELECT id FROM public.bun_migration_locks"),
-        [""; 0]
-    );
+    assert_eq!(scratch.sql("SELECT id FROM public.bun_migration_locks"), [""; 0]);
     assert_eq!(errors(&scratch), [""; 0]);
 }
 
@@ -122,17 +101,9 @@ fn a_backslash_in_a_string_is_a_backslash_whatever_the_database_says() {
     scratch.up().code(0);
     scratch.up().code(0).is_silent_about("applied in ");
     let mut client = scratch.client();
-    client
-        .batch_execute("SET standard_conforming_strings = on")
-        .expect("a setting");
-    assert_eq!(
-        rows(&mut client, "SELECT c FROM t ORDER BY id"),
-        [r"a\nb", r"a\b", r"\", r"\"]
-    );
-    assert_eq!(
-        rows(&mut client, "SELECT obj_description('t'::regclass)"),
-        [r"it's \"]
-    );
+    client.batch_execute("SET standard_conforming_strings = on").expect("a setting");
+    assert_eq!(rows(&mut client, "SELECT c FROM t ORDER BY id"), [r"a\nb", r"a\b", r"\", r"\"]);
+    assert_eq!(rows(&mut client, "SELECT obj_description('t'::regclass)"), [r"it's \"]);
 }
 
 // ----------------------------------------------------------------------------- 2. what others put into schemas
@@ -156,33 +127,20 @@ fn nothing_else_is_called(schema: &str, search_path: &str) {
         "CREATE SCHEMA IF NOT EXISTS {schema}; SET search_path = {schema}, pg_catalog; {}",
         traps()
     ));
-    scratch.sql(&format!(
-        "ALTER DATABASE {} SET search_path = {search_path}",
-        scratch.database
-    ));
+    scratch.sql(&format!("ALTER DATABASE {} SET search_path = {search_path}", scratch.database));
     for (number, text) in [
         (1, "CREATE TABLE public.ran (version int)"),
-        (
-            2,
-            "INSERT INTO public.ran VALUES (2); INSERT INTO public.ran VALUES (3)",
-        ),
-        (
-            3,
-            "CREATE INDEX CONCURRENTLY ran_version_idx ON public.ran (version)",
-        ),
+        (2, "INSERT INTO public.ran VALUES (2); INSERT INTO public.ran VALUES (3)"),
+        (3, "CREATE INDEX CONCURRENTLY ran_version_idx ON public.ran (version)"),
         (4, "DROP INDEX CONCURRENTLY public.ran_version_idx"),
-        (
-            5,
-            "CREATE INDEX CONCURRENTLY ran_version_idx ON public.ran (version)",
-        ),
+        (5, "CREATE INDEX CONCURRENTLY ran_version_idx ON public.ran (version)"),
         (6, "REINDEX TABLE CONCURRENTLY public.ran"),
     ] {
         scratch.file(&file(number), text);
     }
     let public = |command: &str| {
-        let lockstep = scratch
-            .lockstep(&[command])
-            .env("MIGRATIONS_TABLE", "public.bun_migrations");
+        let lockstep =
+            scratch.lockstep(&[command]).env("MIGRATIONS_TABLE", "public.bun_migrations");
         lockstep.env("MIGRATION_LOCKS_TABLE", "public.bun_migration_locks")
     };
     let mut client = scratch.client();
@@ -200,15 +158,9 @@ fn nothing_else_is_called(schema: &str, search_path: &str) {
     rows(&mut client, &died);
     public("unlock").run().code(0).is_silent_about("trapped");
     public("up").run().code(0).is_silent_about("trapped");
-    let history = rows(
-        &mut client,
-        "SELECT name FROM public.bun_migrations ORDER BY id",
-    );
+    let history = rows(&mut client, "SELECT name FROM public.bun_migrations ORDER BY id");
     assert_eq!(history, (1..=6).map(version).collect::<Vec<_>>());
-    assert_eq!(
-        rows(&mut client, "SELECT id FROM public.bun_migration_locks"),
-        [""; 0]
-    );
+    assert_eq!(rows(&mut client, "SELECT id FROM public.bun_migration_locks"), [""; 0]);
     assert_eq!(errors(&scratch), [""; 0]);
 }
 
@@ -227,16 +179,9 @@ fn traps() -> String {
         "timestamptz",
         "interval",
     ];
-    for (left, right) in types
-        .iter()
-        .flat_map(|left| types.map(|right| (left, right)))
-    {
+    for (left, right) in types.iter().flat_map(|left| types.map(|right| (left, right))) {
         for (kind, result, operators) in [
-            (
-                "compare",
-                "boolean",
-                ["=", "<>", "<", ">", "<=", ">=", "~"].as_slice(),
-            ),
+            ("compare", "boolean", ["=", "<>", "<", ">", "<=", ">=", "~"].as_slice()),
             ("compute", "text", &["||", "-", "+", "*", "/"]),
         ] {
             let function = format!("trap_{kind}_{left}_{right}");
@@ -259,9 +204,8 @@ fn traps() -> String {
         ("current_setting", "varchar, boolean"),
         ("left", "varchar, integer"),
     ] {
-        traps.push_str(&format!(
-            "CREATE FUNCTION \"{function}\"({arguments}) RETURNS text {trap};"
-        ));
+        traps
+            .push_str(&format!("CREATE FUNCTION \"{function}\"({arguments}) RETURNS text {trap};"));
     }
     for relation in [
         "pg_class",
@@ -285,10 +229,7 @@ fn a_member_of_the_owner_migrates() {
     let owner = scratch.role("owner", "");
     let member = scratch.role("member", &format!("LOGIN IN ROLE {}", owner.name));
     owned_by(&scratch, &owner);
-    scratch.file(
-        &file(2),
-        "CREATE INDEX CONCURRENTLY ran_version_idx ON ran (version)",
-    );
+    scratch.file(&file(2), "CREATE INDEX CONCURRENTLY ran_version_idx ON ran (version)");
     scratch.file(&file(3), "ALTER TABLE ran ADD COLUMN another int");
     up_as(&scratch, &member).run().code(0);
     assert_eq!(scratch.history(), (1..=3).map(version).collect::<Vec<_>>());
@@ -300,22 +241,11 @@ fn a_member_that_inherits_nothing_migrates_by_set_role_in_its_files() {
     let scratch = Scratch::new();
     let owner = scratch.role("owner", "");
     let member = scratch.role("member", &format!("LOGIN NOINHERIT IN ROLE {}", owner.name));
-    scratch.sql(&format!(
-        "GRANT CREATE ON SCHEMA public TO {}, {}",
-        owner.name, member.name
-    ));
-    scratch.file(
-        &file(1),
-        format!("SET ROLE {}; CREATE TABLE a ();", owner.name),
-    );
+    scratch.sql(&format!("GRANT CREATE ON SCHEMA public TO {}, {}", owner.name, member.name));
+    scratch.file(&file(1), format!("SET ROLE {}; CREATE TABLE a ();", owner.name));
     scratch.file(&file(2), "CREATE TABLE b ();");
-    scratch.file(
-        &file(3),
-        format!(
-            "SET LOCAL ROLE {}; ALTER TABLE a ADD COLUMN c int",
-            owner.name
-        ),
-    );
+    scratch
+        .file(&file(3), format!("SET LOCAL ROLE {}; ALTER TABLE a ADD COLUMN c int", owner.name));
     up_as(&scratch, &member).run().code(0);
     let owners = "SELECT relname, relowner::regrole FROM pg_class WHERE relkind = 'r' \
                   AND relnamespace = 'public'::regnamespace ORDER BY 1";
@@ -361,10 +291,7 @@ fn a_member_whose_sessions_begin_as_the_owner_migrates_as_the_owner() {
 fn a_role_that_may_only_read_is_told_so_when_something_is_pending() {
     let scratch = Scratch::migrated([(&file(1), "CREATE TABLE ran (version text)")]);
     let reader = scratch.role("reader", "LOGIN");
-    scratch.sql(&format!(
-        "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}",
-        reader.name
-    ));
+    scratch.sql(&format!("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}", reader.name));
     up_as(&scratch, &reader).run().code(0);
     scratch.file(&file(2), "CREATE TABLE another ()");
     let before = scratch.schema();
@@ -384,21 +311,10 @@ fn a_role_that_may_only_read_is_told_so_when_something_is_pending() {
 fn a_role_that_may_not_read_the_history_is_told_so() {
     let scratch = Scratch::migrated([(&file(1), "CREATE TABLE ran (version text)")]);
     let stranger = scratch.role("stranger", "LOGIN");
-    let mut tables = vec![
-        "bun_migrations",
-        "bun_migrations_journal",
-        "bun_migration_locks",
-    ];
+    let mut tables = vec!["bun_migrations", "bun_migrations_journal", "bun_migration_locks"];
     while let Some(missing) = tables.pop() {
-        let granted = [
-            "bun_migration_locks",
-            "bun_migrations",
-            "bun_migrations_journal",
-        ];
-        let granted: Vec<&str> = granted
-            .into_iter()
-            .filter(|&table| table != missing)
-            .collect();
+        let granted = ["bun_migration_locks", "bun_migrations", "bun_migrations_journal"];
+        let granted: Vec<&str> = granted.into_iter().filter(|&table| table != missing).collect();
         scratch.sql(&format!(
             "REVOKE ALL ON {missing} FROM {role}; GRANT SELECT ON {granted} TO {role}",
             granted = granted.join(", "),
@@ -433,14 +349,8 @@ fn a_role_that_may_not_use_the_schema_is_told_so() {
 #[test]
 fn a_role_that_lacks_a_right_to_the_lock_is_told_which_before_anything_runs() {
     without_one_right(&[
-        (
-            "INSERT ON bun_migration_locks",
-            "INSERT on public.bun_migration_locks",
-        ),
-        (
-            "UPDATE ON bun_migration_locks",
-            "UPDATE on public.bun_migration_locks",
-        ),
+        ("INSERT ON bun_migration_locks", "INSERT on public.bun_migration_locks"),
+        ("UPDATE ON bun_migration_locks", "UPDATE on public.bun_migration_locks"),
         (
             "USAGE ON SEQUENCE bun_migration_locks_id_seq",
             "USAGE on public.bun_migration_locks_id_seq",
@@ -450,31 +360,16 @@ fn a_role_that_lacks_a_right_to_the_lock_is_told_which_before_anything_runs() {
 
 #[test]
 fn a_role_that_lacks_the_right_to_give_the_lock_back_is_told_so_before_anything_runs() {
-    without_one_right(&[(
-        "DELETE ON bun_migration_locks",
-        "DELETE on public.bun_migration_locks",
-    )]);
+    without_one_right(&[("DELETE ON bun_migration_locks", "DELETE on public.bun_migration_locks")]);
 }
 
 #[test]
 fn a_role_that_lacks_a_right_to_record_is_told_which_and_no_file_is_blamed() {
     without_one_right(&[
-        (
-            "INSERT ON bun_migrations",
-            "INSERT on public.bun_migrations",
-        ),
-        (
-            "USAGE ON SEQUENCE bun_migrations_id_seq",
-            "USAGE on public.bun_migrations_id_seq",
-        ),
-        (
-            "INSERT ON bun_migrations_journal",
-            "INSERT on public.bun_migrations_journal",
-        ),
-        (
-            "UPDATE ON bun_migrations_journal",
-            "UPDATE on public.bun_migrations_journal",
-        ),
+        ("INSERT ON bun_migrations", "INSERT on public.bun_migrations"),
+        ("USAGE ON SEQUENCE bun_migrations_id_seq", "USAGE on public.bun_migrations_id_seq"),
+        ("INSERT ON bun_migrations_journal", "INSERT on public.bun_migrations_journal"),
+        ("UPDATE ON bun_migrations_journal", "UPDATE on public.bun_migrations_journal"),
     ]);
 }
 
@@ -579,11 +474,7 @@ fn a_locks_table_without_its_unique_constraint_is_refused() {
     scratch
         .sql("ALTER TABLE bun_migration_locks DROP CONSTRAINT bun_migration_locks_table_name_key");
     files(&scratch, 1);
-    scratch
-        .up()
-        .code(2)
-        .says("taking the migration lock: ")
-        .says("(SQLSTATE 42P10)");
+    scratch.up().code(2).says("taking the migration lock: ").says("(SQLSTATE 42P10)");
     assert_eq!(tables(&scratch), [""; 0]);
     assert_eq!(scratch.guard(), None);
 }
@@ -600,10 +491,7 @@ fn names_that_are_recorded_twice_or_are_no_versions_are_left_alone() {
     outcome.code(0).is_up_to_date(2).applied_now(1);
     for (name, what) in [
         ("init", "which is no version of 14 digits"),
-        (
-            "20230101",
-            "a version of fewer than 14 digits, as bun takes since 1.3",
-        ),
+        ("20230101", "a version of fewer than 14 digits, as bun takes since 1.3"),
         ("2023010100000Z", "which is no version of 14 digits"),
         ("99999999999999999999", "which is no version of 14 digits"),
     ] {
@@ -646,15 +534,9 @@ fn a_migration_that_terminates_the_guard_is_applied() {
 fn a_migration_that_terminates_its_own_session_is_undone_and_the_lock_is_free() {
     let scratch = Scratch::with([
         (&file(1), "CREATE TABLE t1 ()"),
-        (
-            &file(2),
-            "CREATE TABLE t2 (); SELECT pg_terminate_backend(pg_backend_pid())",
-        ),
+        (&file(2), "CREATE TABLE t2 (); SELECT pg_terminate_backend(pg_backend_pid())"),
     ]);
-    scratch
-        .up()
-        .code(3)
-        .says("the connection was lost: applying 20230101000002_t.up.sql");
+    scratch.up().code(3).says("the connection was lost: applying 20230101000002_t.up.sql");
     assert_eq!(tables(&scratch), ["t1"]);
     assert_eq!(scratch.history(), [version(1)]);
     assert_eq!(scratch.guard(), None);
@@ -670,17 +552,11 @@ fn a_migration_that_unlocks_all_advisory_locks_unlocks_nothing_of_ours() {
     let scratch = Scratch::new();
     let guards = "SELECT count(*) AS guards FROM pg_locks WHERE locktype = 'advisory' AND classid = 1819239275 AND granted \
                   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-    scratch.file(
-        &file(1),
-        format!("SELECT pg_advisory_unlock_all(); CREATE TABLE t1 AS {guards}"),
-    );
+    scratch.file(&file(1), format!("SELECT pg_advisory_unlock_all(); CREATE TABLE t1 AS {guards}"));
     scratch.file(&file(2), "SELECT pg_advisory_unlock_all()");
     scratch.file(&file(3), format!("CREATE TABLE t3 AS {guards}"));
     scratch.up().code(0).is_silent_about(HAS_LOST_ITS_GUARD);
-    assert_eq!(
-        scratch.sql("SELECT guards FROM t1 UNION ALL SELECT guards FROM t3"),
-        ["1", "1"]
-    );
+    assert_eq!(scratch.sql("SELECT guards FROM t1 UNION ALL SELECT guards FROM t3"), ["1", "1"]);
     scratch.assert_unlocked();
 }
 
@@ -689,10 +565,7 @@ fn a_file_that_is_discard_all_is_applied() {
     let scratch = Scratch::migrated([
         (&file(1), "CREATE TABLE t1 ()"),
         (&file(2), "DISCARD ALL"),
-        (
-            &file(3),
-            "CREATE TABLE t3 AS SELECT current_setting('application_name') AS name",
-        ),
+        (&file(3), "CREATE TABLE t3 AS SELECT current_setting('application_name') AS name"),
     ]);
     assert_eq!(scratch.history(), (1..=3).map(version).collect::<Vec<_>>());
     assert_eq!(scratch.sql("SELECT name LIKE 'lockstep/%' FROM t3"), ["t"]);
@@ -702,10 +575,7 @@ fn a_file_that_is_discard_all_is_applied() {
 #[test]
 fn discard_all_in_company_is_refused() {
     let scratch = Scratch::with([(&file(1), "CREATE TABLE t1 ();\nDISCARD ALL;")]);
-    scratch
-        .up()
-        .code(2)
-        .says(":2:1: DISCARD ALL cannot share a file");
+    scratch.up().code(2).says(":2:1: DISCARD ALL cannot share a file");
     assert_eq!(tables(&scratch), [""; 0]);
 }
 
@@ -760,10 +630,7 @@ fn tables_that_take_no_record_are_to_blame_and_not_the_file() {
     for (fault, command) in [
         (none, "up"),
         (none, "down"),
-        (
-            "ALTER SEQUENCE bun_migrations_id_seq MINVALUE 0 MAXVALUE 1",
-            "up",
-        ),
+        ("ALTER SEQUENCE bun_migrations_id_seq MINVALUE 0 MAXVALUE 1", "up"),
         ("ALTER TABLE bun_migrations ALTER id DROP DEFAULT", "up"),
         ("ALTER TABLE bun_migrations ADD CHECK (id < 2)", "up"),
     ] {
@@ -809,17 +676,10 @@ fn another_programs_table_of_our_name_is_named() {
 fn a_search_path_that_selects_no_schema_is_refused() {
     let scratch = Scratch::new();
     files(&scratch, 1);
-    let set = format!(
-        "ALTER DATABASE {} SET search_path TO nowhere",
-        scratch.database
-    );
+    let set = format!("ALTER DATABASE {} SET search_path TO nowhere", scratch.database);
     scratch.sql(&set);
     let before = scratch.schema();
-    scratch
-        .up()
-        .code(2)
-        .says("no schema has been selected to create in")
-        .says("search_path");
+    scratch.up().code(2).says("no schema has been selected to create in").says("search_path");
     assert_eq!(scratch.schema(), before);
 }
 
@@ -836,10 +696,7 @@ fn assert_undone(attacks: &[&str]) {
         scratch.file(&file(2), format!("CREATE TABLE t2 (); {attack}"));
         let outcome = scratch.up();
         assert_eq!(outcome.code, Some(1), "{attack}\n{outcome}");
-        outcome
-            .says("20230101000002_t.up.sql")
-            .says("rolled back")
-            .is_silent_about("committed");
+        outcome.says("20230101000002_t.up.sql").says("rolled back").is_silent_about("committed");
         assert_eq!(scratch.schema(), before, "{attack}");
         assert_eq!(scratch.history(), [version(1)], "{attack}");
         scratch.assert_unlocked();
@@ -901,19 +758,13 @@ fn create_buns_tables(scratch: &Scratch, before: &str) {
 }
 
 fn version_of_server(scratch: &Scratch) -> u32 {
-    let number: u32 = scratch
-        .value("SHOW server_version_num")
-        .parse()
-        .expect("a number");
+    let number: u32 = scratch.value("SHOW server_version_num").parse().expect("a number");
     number / 10_000
 }
 
 /// What the server had to complain of.
 fn errors(scratch: &Scratch) -> Vec<String> {
-    let complains = |line: &String| {
-        ["ERROR:", "FATAL:", "PANIC:"]
-            .iter()
-            .any(|level| line.contains(level))
-    };
+    let complains =
+        |line: &String| ["ERROR:", "FATAL:", "PANIC:"].iter().any(|level| line.contains(level));
     scratch.server_log().into_iter().filter(complains).collect()
 }

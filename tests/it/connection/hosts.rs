@@ -44,10 +44,7 @@ fn a_silent_host_takes_no_longer_than_the_connect_timeout() {
     let (_first, port) = silent();
     let (_second, other) = silent();
     let host = server().host.as_str();
-    let run = up(
-        &scratch,
-        &[(host, port), (host, other), (host, server().port)],
-    );
+    let run = up(&scratch, &[(host, port), (host, other), (host, server().port)]);
     let started = Instant::now();
     let outcome = run.env("PGCONNECT_TIMEOUT", "2").run();
     outcome.code(0);
@@ -64,16 +61,10 @@ fn each_host_says_why_it_is_none() {
     let (_silent, port) = silent();
     let dead = dead();
     let run = up(&scratch, &[("127.0.0.1", dead), ("127.0.0.1", port)]);
-    let outcome = run
-        .env("PGCONNECT_TIMEOUT", "1")
-        .env("DATABASE_WAIT_SECONDS", "0")
-        .run();
-    outcome
-        .code(3)
-        .says(&format!("127.0.0.1:{dead}: Connection refused"))
-        .says(&format!(
-            "127.0.0.1:{port}: the server accepts connections but does not answer within 1 s"
-        ));
+    let outcome = run.env("PGCONNECT_TIMEOUT", "1").env("DATABASE_WAIT_SECONDS", "0").run();
+    outcome.code(3).says(&format!("127.0.0.1:{dead}: Connection refused")).says(&format!(
+        "127.0.0.1:{port}: the server accepts connections but does not answer within 1 s"
+    ));
 }
 
 /// It has as long as a host has, and the next host has its turn. It takes a name server of our own, which only a process
@@ -94,10 +85,9 @@ fn a_silent_name_server_takes_no_longer_than_the_connect_timeout() {
                  [ ! -e /etc/$file ] || mount --bind $file /etc/$file; done && exec \"$0\" \"$@\"";
     let wrapper = ["unshare", "--mount", "sh", "-ec", mount].map(str::to_owned);
     let possible = Command::new("unshare").args(["--mount", "true"]).output();
-    let (true, Ok(name_server)) = (
-        possible.is_ok_and(|it| it.status.success()),
-        UdpSocket::bind("127.53.0.1:53"),
-    ) else {
+    let (true, Ok(name_server)) =
+        (possible.is_ok_and(|it| it.status.success()), UdpSocket::bind("127.53.0.1:53"))
+    else {
         tell("skipped: no name server of our own, for which it takes root and `unshare --mount`");
         return;
     };
@@ -132,15 +122,8 @@ fn passworded(scratch: &Scratch, places: &[(&str, u16)], lines: &[(&str, u16, &s
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("the file is ours");
     let run = up(scratch, places).env("PGUSER", &role.name);
     let url = run_url(&run).replace("user=postgres ", "");
-    let outcome = run
-        .env("DATABASE_URL", url)
-        .env("PGPASSFILE", text(&file))
-        .run();
-    assert_eq!(
-        scratch.history().len(),
-        usize::from(outcome.code == Some(0)),
-        "{outcome}"
-    );
+    let outcome = run.env("DATABASE_URL", url).env("PGPASSFILE", text(&file)).run();
+    assert_eq!(scratch.history().len(), usize::from(outcome.code == Some(0)), "{outcome}");
     outcome
 }
 
@@ -169,9 +152,7 @@ fn a_wrong_password_ends_the_list() {
     let port = server().port;
     let lines = [("127.0.0.1", port, "wrong"), ("localhost", port, "right")];
     let places = [("127.0.0.1", port), ("localhost", port)];
-    passworded(&scratch, &places, &lines)
-        .code(2)
-        .says("password authentication failed");
+    passworded(&scratch, &places, &lines).code(2).says("password authentication failed");
     let back: Vec<_> = places.into_iter().rev().collect();
     passworded(&scratch, &back, &lines).code(0);
 }
@@ -200,9 +181,7 @@ fn a_connection_that_ends_at_once_hands_over() {
         }
     });
     let host = server().host.as_str();
-    up(&scratch, &[(host, port), (host, server().port)])
-        .run()
-        .code(0);
+    up(&scratch, &[(host, port), (host, server().port)]).run().code(0);
     assert_eq!(scratch.history().len(), 1);
 }
 
@@ -240,9 +219,7 @@ fn there_is_one_thread_for_each_connection() {
     let mut gate = Gate::closed(&scratch);
     scratch.file(FILE, Gate::SQL);
     let places = [("localhost", dead()), ("localhost", server().port)];
-    let run = up(&scratch, &places)
-        .env("DDL_LOCK_TIMEOUT_SECONDS", "0")
-        .spawn();
+    let run = up(&scratch, &places).env("DDL_LOCK_TIMEOUT_SECONDS", "0").spawn();
     gate.wait_for_visitor();
     let tasks = fs::read_dir(format!("/proc/{}/task", run.pid())).expect("a process");
     let threads = tasks.count();

@@ -32,9 +32,7 @@ fn nothing_to_do_costs_the_connection_and_one_query() {
     scratch.up().code(0);
     through(&proxy, &scratch).run().code(0);
     // The process may be gone before the proxy has passed its good-bye on.
-    wait_until("the good-bye came", || {
-        proxy.seen().messages.contains_key(&b'X')
-    });
+    wait_until("the good-bye came", || proxy.seen().messages.contains_key(&b'X'));
     let seen = proxy.seen();
     assert_eq!(seen.connections, 1);
     assert_eq!(seen.round_trips, CONNECT + 1, "{seen:?}");
@@ -52,11 +50,7 @@ fn each_pending_migration_costs_one_round_trip_and_the_rest_is_a_constant() {
         through(&proxy, &scratch).run().code(0);
         assert_eq!(scratch.history().len(), 1 + pending);
         let seen = proxy.seen();
-        assert_eq!(
-            seen.round_trips,
-            CONSTANT + pending,
-            "{pending} pending: {seen:?}"
-        );
+        assert_eq!(seen.round_trips, CONSTANT + pending, "{pending} pending: {seen:?}");
         assert_eq!(seen.connections, 2);
         seen.assert_simple();
     }
@@ -81,15 +75,9 @@ fn no_path_uses_the_extended_protocol() {
     let mut gate = Gate::closed(&scratch);
     scratch.file(
         "20230101000001_t.up.sql",
-        format!(
-            "CREATE TABLE t (c int); {} INSERT INTO t VALUES (1), (1)",
-            Gate::SQL
-        ),
+        format!("CREATE TABLE t (c int); {} INSERT INTO t VALUES (1), (1)", Gate::SQL),
     );
-    scratch.file(
-        "20230101000002_i.up.sql",
-        "CREATE UNIQUE INDEX CONCURRENTLY t_c_idx ON t (c)",
-    );
+    scratch.file("20230101000002_i.up.sql", "CREATE UNIQUE INDEX CONCURRENTLY t_c_idx ON t (c)");
     let up = through(&proxy, &scratch)
         .env("DDL_LOCK_TIMEOUT_SECONDS", "0")
         .env("DATABASE_QUERY_LOGGING_ENABLED", "true");
@@ -119,10 +107,7 @@ fn a_lost_answer_to_a_commit_is_exit_3_and_the_migration_is_not_repeated() {
         .says("the connection was lost: applying 20230101000002_step.up.sql, which may or may not be committed");
     assert_eq!(scratch.history().len(), 2);
     scratch.up().code(0);
-    assert_eq!(
-        scratch.sql("SELECT step FROM ran ORDER BY 1"),
-        ["1", "2", "3"]
-    );
+    assert_eq!(scratch.sql("SELECT step FROM ran ORDER BY 1"), ["1", "2", "3"]);
     assert_eq!(scratch.history().len(), 3);
 }
 
@@ -135,10 +120,7 @@ fn a_lost_migration_is_exit_3_and_the_next_run_applies_it() {
     through(&proxy, &scratch).run().code(3);
     assert_eq!(scratch.history().len(), 1);
     scratch.up().code(0);
-    assert_eq!(
-        scratch.sql("SELECT step FROM ran ORDER BY 1"),
-        ["1", "2", "3"]
-    );
+    assert_eq!(scratch.sql("SELECT step FROM ran ORDER BY 1"), ["1", "2", "3"]);
 }
 
 /// Nothing is wrong with the database then, but its promise could not be had: so it is no 0.
@@ -147,18 +129,12 @@ fn a_lost_release_is_exit_3_and_the_next_run_has_nothing_to_do() {
     let scratch = Scratch::new();
     let proxy = Proxy::losing("DELETE FROM", Lose::Message);
     steps(&scratch, 2);
-    through(&proxy, &scratch)
-        .run()
-        .code(3)
-        .says(LEAVES_THE_LOCK);
+    through(&proxy, &scratch).run().code(3).says(LEAVES_THE_LOCK);
     assert_eq!(scratch.history().len(), 2);
     scratch.up().code(0).is_up_to_date(2);
     steps(&scratch, 3);
     scratch.up().code(0);
-    assert_eq!(
-        scratch.sql("SELECT step FROM ran ORDER BY 1"),
-        ["1", "2", "3"]
-    );
+    assert_eq!(scratch.sql("SELECT step FROM ran ORDER BY 1"), ["1", "2", "3"]);
     assert_eq!(scratch.sql("SELECT id FROM bun_migration_locks"), [""; 0]);
 }
 
@@ -171,10 +147,7 @@ fn a_lost_release_does_not_hide_the_error_of_the_migration() {
     scratch.file("20230101000002_bad.up.sql", "SELECT oops");
     let outcome = through(&proxy, &scratch).run();
     outcome.code(1).says(LEAVES_THE_LOCK);
-    assert!(
-        outcome.error().contains("column \"oops\" does not exist"),
-        "{outcome}"
-    );
+    assert!(outcome.error().contains("column \"oops\" does not exist"), "{outcome}");
 }
 
 // -------------------------------------------------------------------------------------------- what it takes
@@ -186,10 +159,7 @@ fn steps(scratch: &Scratch, count: usize) {
             1 => "CREATE TABLE ran AS SELECT 1 AS step".to_owned(),
             _ => format!("INSERT INTO ran VALUES ({number}) -- step {number}"),
         };
-        scratch.file(
-            &format!("2023010100{:02}{:02}_step.up.sql", number / 60, number % 60),
-            text,
-        );
+        scratch.file(&format!("2023010100{:02}{:02}_step.up.sql", number / 60, number % 60), text);
     }
 }
 
@@ -214,11 +184,7 @@ impl Seen {
     /// Nothing but queries and good-byes: no Parse, Bind, Describe, Execute, Sync, Close, Flush, no function call.
     #[track_caller]
     fn assert_simple(&self) {
-        assert_eq!(
-            self.messages.keys().copied().collect::<Vec<u8>>(),
-            [b'Q', b'X'],
-            "{self:?}"
-        );
+        assert_eq!(self.messages.keys().copied().collect::<Vec<u8>>(), [b'Q', b'X'], "{self:?}");
     }
 }
 

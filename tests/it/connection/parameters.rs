@@ -43,11 +43,7 @@ fn the_url_may_stand_in_a_file() {
     let scratch = scratch();
     let file = scratch.directory.join("url");
     fs::write(&file, format!("{}\n", scratch.url())).expect("a file");
-    scratch
-        .lost()
-        .env("DATABASE_URL_FILE", text(&file))
-        .run()
-        .code(0);
+    scratch.lost().env("DATABASE_URL_FILE", text(&file)).run().code(0);
     assert_eq!(scratch.history().len(), 1);
 }
 
@@ -62,9 +58,7 @@ fn the_parts_name_the_server() {
             .env("DATABASE_NAME", &scratch.database)
             .env("DATABASE_USERNAME", "postgres");
         // A host without its port leaves the port to libpq's variable.
-        let run = more
-            .into_iter()
-            .fold(run, |run, port| run.env("PGPORT", port.to_string()));
+        let run = more.into_iter().fold(run, |run, port| run.env("PGPORT", port.to_string()));
         run.run().code(0);
         assert_eq!(scratch.noted("by_socket"), "f");
     }
@@ -73,14 +67,8 @@ fn the_parts_name_the_server() {
 #[test]
 fn libpqs_variables_name_the_server() {
     let scratch = scratch();
-    let run = scratch
-        .lost()
-        .env("PGHOST", &server().host)
-        .env("PGPORT", server().port.to_string());
-    run.env("PGUSER", "postgres")
-        .env("PGDATABASE", &scratch.database)
-        .run()
-        .code(0);
+    let run = scratch.lost().env("PGHOST", &server().host).env("PGPORT", server().port.to_string());
+    run.env("PGUSER", "postgres").env("PGDATABASE", &scratch.database).run().code(0);
     assert_eq!(scratch.history().len(), 1);
 }
 
@@ -92,10 +80,7 @@ fn a_socket_directory_is_a_host_too() {
         ("DATABASE_ENDPOINT_URL", directory.clone()),
         ("PGHOST", directory.clone()),
         ("DATABASE_URL", format!("host={directory}")),
-        (
-            "DATABASE_URL",
-            format!("postgres://{}", directory.replace('/', "%2F")),
-        ),
+        ("DATABASE_URL", format!("postgres://{}", directory.replace('/', "%2F"))),
     ] {
         let scratch = scratch();
         let run = scratch
@@ -111,10 +96,7 @@ fn a_socket_directory_is_a_host_too() {
             .env("PGUSER", "postgres")
             .env("PGDATABASE", &scratch.database)
             .env("PGPORT", &port);
-        run.env(variable, &value)
-            .env("PGSSLMODE", "require")
-            .run()
-            .code(0);
+        run.env(variable, &value).env("PGSSLMODE", "require").run().code(0);
     }
 }
 
@@ -123,31 +105,15 @@ fn a_socket_directory_is_a_host_too() {
 fn libpqs_defaults_say_the_rest() {
     let scratch = scratch();
     let nowhere = text(&scratch.directory);
-    let user = std::process::Command::new("id")
-        .arg("-un")
-        .output()
-        .expect("id")
-        .stdout;
-    let user = String::from_utf8(user)
-        .expect("a name")
-        .trim_end()
-        .to_owned();
+    let user = std::process::Command::new("id").arg("-un").output().expect("id").stdout;
+    let user = String::from_utf8(user).expect("a name").trim_end().to_owned();
     let once = |run: Lockstep<'_>| run.env("DATABASE_WAIT_SECONDS", "0").run();
 
     let outcome = once(scratch.lost().env("PGHOST", &nowhere));
-    outcome
-        .code(3)
-        .says(&format!("{user}@{nowhere}:5432/{user}: "));
+    outcome.code(3).says(&format!("{user}@{nowhere}:5432/{user}: "));
     // The database is called like the user.
-    let outcome = once(
-        scratch
-            .lost()
-            .env("PGHOST", &nowhere)
-            .env("PGUSER", "somebody"),
-    );
-    outcome
-        .code(3)
-        .says(&format!("somebody@{nowhere}:5432/somebody: "));
+    let outcome = once(scratch.lost().env("PGHOST", &nowhere).env("PGUSER", "somebody"));
+    outcome.code(3).says(&format!("somebody@{nowhere}:5432/somebody: "));
     // Port 1: neither a socket in one of the usual directories, nor anybody who listens.
     // What only reads takes that default; see the exit codes for what writes.
     let run = scratch.lockstep(&["status"]).without("DATABASE_URL");
@@ -160,10 +126,7 @@ fn a_password_is_taken_from_wherever_it_is_given() {
     let scratch = scratch();
     let password = "p@ss:w/o?r#d%41 '\"\\ =&é🐘";
     let role = scratch.passworded("w", password);
-    let encoded: String = password
-        .bytes()
-        .map(|byte| format!("%{byte:02X}"))
-        .collect();
+    let encoded: String = password.bytes().map(|byte| format!("%{byte:02X}")).collect();
     let (host, port, database, user) =
         (&server().host, server().port, &scratch.database, &role.name);
     let url = format!("postgres://{user}@{host}:{port}/{database}");
@@ -188,22 +151,13 @@ fn a_password_is_taken_from_wherever_it_is_given() {
         ),
         ("DATABASE_URL", format!("{url}?passfile={pgpass_file}")),
         ("DATABASE_PASSWORD", password.to_owned()),
-        (
-            "DATABASE_PASSWORD_FILE",
-            file("password", password.to_owned()),
-        ),
-        (
-            "DATABASE_PASSWORD_FILE",
-            file("password-line", format!("{password}\n")),
-        ),
+        ("DATABASE_PASSWORD_FILE", file("password", password.to_owned())),
+        ("DATABASE_PASSWORD_FILE", file("password-line", format!("{password}\n"))),
         ("PGPASSWORD", password.to_owned()),
         ("PGPASSFILE", pgpass_file.clone()),
     ];
     for (variable, value) in &ways {
-        let run = scratch
-            .lockstep(&["up"])
-            .env("DATABASE_URL", &url)
-            .env(variable, value);
+        let run = scratch.lockstep(&["up"]).env("DATABASE_URL", &url).env(variable, value);
         run.run().code(0);
         assert_eq!(
             scratch.value("SELECT string_agg(who, '') FROM noted"),
@@ -216,22 +170,15 @@ fn a_password_is_taken_from_wherever_it_is_given() {
     let refused = scratch.lockstep(&["up"]).env("DATABASE_URL", &url).run();
     refused.code(2).says("password missing");
     file(".pgpass", pgpass);
-    scratch
-        .lockstep(&["up"])
-        .env("DATABASE_URL", &url)
-        .run()
-        .code(0);
+    scratch.lockstep(&["up"]).env("DATABASE_URL", &url).run().code(0);
 }
 
 #[test]
 fn a_wrong_password_is_refused_at_once_by_the_servers_words() {
     let scratch = scratch();
     let role = scratch.passworded("w", "right");
-    let outcome = scratch
-        .lockstep(&["up"])
-        .env("DATABASE_URL", role.url())
-        .env("PGPASSWORD", "wrong")
-        .run();
+    let outcome =
+        scratch.lockstep(&["up"]).env("DATABASE_URL", role.url()).env("PGPASSWORD", "wrong").run();
     outcome.code(2);
     assert_eq!(
         outcome.error(),
@@ -276,10 +223,7 @@ fn no_parameter_is_ignored_that_libpq_heeds() {
         let run = run.env("DATABASE_URL", format!("{}?{parameter}", scratch.url()));
         let outcome = run.run();
         let name = parameter.split('=').next().expect("a name");
-        outcome
-            .code(2)
-            .says("the environment cannot be used")
-            .says(name);
+        outcome.code(2).says("the environment cannot be used").says(name);
     }
     assert_eq!(connections(), before, "of {database}");
     assert_eq!(scratch.history(), [""; 0]);
@@ -314,9 +258,7 @@ fn what_libpq_takes_is_taken() {
     }
     // As the word that it is older than.
     let scratch = scratch();
-    let up = scratch
-        .lockstep(&["up"])
-        .env("DATABASE_URL", url(&scratch, "requiressl=1"));
+    let up = scratch.lockstep(&["up"]).env("DATABASE_URL", url(&scratch, "requiressl=1"));
     up.run().code(2).says("TLS");
 }
 
@@ -336,31 +278,20 @@ fn a_demand_for_tls_that_the_server_cannot_meet_is_refused() {
     }
     assert_eq!(scratch.history(), [""; 0]);
     for mode in ["disable", "allow", "prefer"] {
-        scratch
-            .lockstep(&["up"])
-            .env("PGSSLMODE", mode)
-            .run()
-            .code(0);
+        scratch.lockstep(&["up"]).env("PGSSLMODE", mode).run().code(0);
     }
 }
 
 #[test]
 fn others_see_the_application_name() {
-    for (name, expected) in [
-        (None, concat!("lockstep/", env!("CARGO_PKG_VERSION"))),
-        (Some("the-app"), "the-app"),
-    ] {
+    for (name, expected) in
+        [(None, concat!("lockstep/", env!("CARGO_PKG_VERSION"))), (Some("the-app"), "the-app")]
+    {
         let scratch = scratch();
         // What a file resets is set again for the next one.
-        scratch.file(
-            "20231231000000_reset.up.sql",
-            "RESET ALL; SET application_name = 'mine'",
-        );
+        scratch.file("20231231000000_reset.up.sql", "RESET ALL; SET application_name = 'mine'");
         let run = scratch.lockstep(&["up"]);
-        let running = name
-            .into_iter()
-            .fold(run, |run, name| run.env("PGAPPNAME", name))
-            .spawn();
+        let running = name.into_iter().fold(run, |run, name| run.env("PGAPPNAME", name)).spawn();
         let pid = running.pid();
         running.wait().code(0);
         let noted = scratch.noted("application");
@@ -386,13 +317,8 @@ fn the_connect_timeout_ends_a_try() {
         .env("PGPORT", port.to_string())
         .env("PGUSER", "u");
     let started = Instant::now();
-    let outcome = run
-        .env("PGCONNECT_TIMEOUT", "1")
-        .env("DATABASE_WAIT_SECONDS", "0")
-        .run();
-    outcome
-        .code(3)
-        .says("the server accepts connections but does not answer");
+    let outcome = run.env("PGCONNECT_TIMEOUT", "1").env("DATABASE_WAIT_SECONDS", "0").run();
+    outcome.code(3).says("the server accepts connections but does not answer");
     assert!(started.elapsed().as_secs() < 18, "{:?}", started.elapsed());
 }
 
@@ -401,10 +327,7 @@ fn goes_on_when_the_server_accepts_us() {
     let scratch = scratch();
     let role = scratch.role("limited", "LOGIN CONNECTION LIMIT 0");
     scratch.sql(&format!("GRANT ALL ON SCHEMA public TO {}", role.name));
-    let mut running = scratch
-        .lockstep(&["up"])
-        .env("DATABASE_URL", role.url())
-        .spawn();
+    let mut running = scratch.lockstep(&["up"]).env("DATABASE_URL", role.url()).spawn();
     running.wait_for_log("too many connections for role");
     scratch.sql(&format!("ALTER ROLE {} CONNECTION LIMIT -1", role.name));
     running.wait().code(0);

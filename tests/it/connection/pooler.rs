@@ -30,18 +30,11 @@ fn two_connections_are_enough(mode: Mode) {
     let pgbouncer = PgBouncer::start(&scratch, mode, 2);
     steps(&scratch, &["", "", ""]);
     let index = "ran_version_idx";
-    scratch.file(
-        &file(4),
-        format!("CREATE INDEX CONCURRENTLY {index} ON ran (version)"),
-    );
+    scratch.file(&file(4), format!("CREATE INDEX CONCURRENTLY {index} ON ran (version)"));
     scratch.file(&file(5), format!("REINDEX INDEX CONCURRENTLY {index};"));
     scratch.file(&file(6), "VACUUM ran");
     scratch.file(&file(7), "ALTER TABLE ran ADD COLUMN another int");
-    up(&scratch, &pgbouncer)
-        .run()
-        .code(0)
-        .is_up_to_date(7)
-        .applied_now(7);
+    up(&scratch, &pgbouncer).run().code(0).is_up_to_date(7).applied_now(7);
     up(&scratch, &pgbouncer).run().code(0).is_up_to_date(7);
 
     assert_eq!(scratch.history(), (1..=7).map(version).collect::<Vec<_>>());
@@ -61,11 +54,7 @@ fn status_check_and_wait_work_through_a_pool_of_one() {
     let pgbouncer = PgBouncer::start(&scratch, Mode::Transaction, 1);
     steps(&scratch, &[""]);
     let url = pgbouncer.url();
-    let through = |command: &str| {
-        scratch
-            .lockstep(&[command])
-            .env("DATABASE_URL", url.clone())
-    };
+    let through = |command: &str| scratch.lockstep(&[command]).env("DATABASE_URL", url.clone());
     through("status").run().code(0);
     through("check").run().code(6);
     let mut wait = through("wait").spawn();
@@ -120,9 +109,7 @@ fn statement_pooling_is_refused_with_what_to_use() {
     let pgbouncer = PgBouncer::start(&scratch, Mode::Statement, 2);
     steps(&scratch, &[""]);
     let through = |command: &str| {
-        let run = scratch
-            .lockstep(&[command])
-            .env("DATABASE_URL", pgbouncer.url());
+        let run = scratch.lockstep(&[command]).env("DATABASE_URL", pgbouncer.url());
         run.run()
     };
     through("up").code(2).says("transaction or session mode");
@@ -171,35 +158,18 @@ fn of_fifty_at_once_one_works_and_if_nothing_is_pending_nobody_writes_or_locks()
     scratch.file(&file(5), "INSERT INTO ran VALUES ('20230101000005')");
     assert_one_works(at_once(&scratch, &pgbouncer, 50));
     assert_eq!(scratch.history(), (1..=5).map(version).collect::<Vec<_>>());
-    assert_eq!(
-        scratch.sql("SELECT DISTINCT group_id FROM bun_migrations ORDER BY 1"),
-        ["1", "2"]
-    );
+    assert_eq!(scratch.sql("SELECT DISTINCT group_id FROM bun_migrations ORDER BY 1"), ["1", "2"]);
     drop(pgbouncer);
 
-    scratch.sql(&format!(
-        "ALTER DATABASE {} SET log_statement = 'all'",
-        scratch.database
-    ));
+    scratch.sql(&format!("ALTER DATABASE {} SET log_statement = 'all'", scratch.database));
     let pgbouncer = PgBouncer::start(&scratch, Mode::Transaction, 10);
     for outcome in at_once(&scratch, &pgbouncer, 50) {
-        outcome
-            .code(0)
-            .is_up_to_date(5)
-            .is_silent_about("applied in ");
+        outcome.code(0).is_up_to_date(5).is_silent_about("applied in ");
     }
     let log = scratch.server_log();
     let count = |text: &str| log.iter().filter(|line| line.contains(text)).count();
-    assert_eq!(
-        count("statement: BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"),
-        50,
-        "{log:#?}"
-    );
-    assert_eq!(
-        count("READ WRITE") + count("pg_try_advisory"),
-        0,
-        "{log:#?}"
-    );
+    assert_eq!(count("statement: BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"), 50, "{log:#?}");
+    assert_eq!(count("READ WRITE") + count("pg_try_advisory"), 0, "{log:#?}");
     assert_eq!(complaints(&scratch), [""; 0]);
 }
 
@@ -210,14 +180,8 @@ fn two_runners_that_have_a_connection_each_and_want_two_do_not_starve_each_other
     let pgbouncer = PgBouncer::start(&scratch, Mode::Session, 2);
     steps(&scratch, &["", ""]);
     let mut clients = [pgbouncer.client(), pgbouncer.client()];
-    clients
-        .iter_mut()
-        .for_each(|client| client.batch_execute("SELECT 1").expect("an answer"));
-    let run = || {
-        up(&scratch, &pgbouncer)
-            .env("DATABASE_WAIT_SECONDS", "40")
-            .spawn()
-    };
+    clients.iter_mut().for_each(|client| client.batch_execute("SELECT 1").expect("an answer"));
+    let run = || up(&scratch, &pgbouncer).env("DATABASE_WAIT_SECONDS", "40").spawn();
     let runs = [run(), run()];
     pgbouncer.wait_for_waiting(2);
     drop(clients);
@@ -228,29 +192,21 @@ fn two_runners_that_have_a_connection_each_and_want_two_do_not_starve_each_other
 
 fn race_from_an_empty_database(scratch: &Scratch, pgbouncer: &PgBouncer, runners: usize) {
     steps(scratch, &["", "", "SELECT pg_sleep(0.3)"]);
-    scratch.file(
-        &file(4),
-        "CREATE INDEX CONCURRENTLY ran_version_idx ON ran (version)",
-    );
+    scratch.file(&file(4), "CREATE INDEX CONCURRENTLY ran_version_idx ON ran (version)");
     assert_one_works(at_once(scratch, pgbouncer, runners));
     assert_eq!(scratch.history(), (1..=4).map(version).collect::<Vec<_>>());
     assert_eq!(
         scratch.sql("SELECT version FROM ran ORDER BY 1"),
         (1..=3).map(version).collect::<Vec<_>>()
     );
-    assert_eq!(
-        scratch.sql("SELECT DISTINCT group_id FROM bun_migrations"),
-        ["1"]
-    );
+    assert_eq!(scratch.sql("SELECT DISTINCT group_id FROM bun_migrations"), ["1"]);
     assert!(is_valid(scratch, "ran_version_idx"));
     scratch.assert_unlocked();
     assert_eq!(complaints(scratch), [""; 0]);
 }
 
 fn at_once(scratch: &Scratch, pgbouncer: &PgBouncer, runners: usize) -> Vec<Outcome> {
-    let runs: Vec<Running> = (0..runners)
-        .map(|_| up(scratch, pgbouncer).spawn())
-        .collect();
+    let runs: Vec<Running> = (0..runners).map(|_| up(scratch, pgbouncer).spawn()).collect();
     runs.into_iter().map(Running::wait).collect()
 }
 
@@ -309,10 +265,7 @@ fn a_runner_killed_in_an_index_build_is_succeeded(mode: Mode) {
     let pgbouncer = PgBouncer::start(&scratch, mode, 5);
     steps(&scratch, &[""]);
     up(&scratch, &pgbouncer).run().code(0);
-    scratch.file(
-        &file(2),
-        "CREATE INDEX CONCURRENTLY ran_version_idx ON ran (version)",
-    );
+    scratch.file(&file(2), "CREATE INDEX CONCURRENTLY ran_version_idx ON ran (version)");
     let mut old = scratch.client();
     old.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM ran")
         .expect("an old snapshot");
@@ -340,11 +293,8 @@ fn a_rollback_killed_in_a_drop_is_finished_through_the_pool_in_either_direction(
     ] {
         let scratch = Scratch::new();
         let pgbouncer = PgBouncer::start(&scratch, mode, 2);
-        let through = |command: &[&str]| {
-            scratch
-                .lockstep(command)
-                .env("DATABASE_URL", pgbouncer.url())
-        };
+        let through =
+            |command: &[&str]| scratch.lockstep(command).env("DATABASE_URL", pgbouncer.url());
         steps(&scratch, &[""]);
         let down_file = file(1).replace(".up.", ".down.");
         scratch.file(&down_file, "DROP TABLE ran");
@@ -354,12 +304,9 @@ fn a_rollback_killed_in_a_drop_is_finished_through_the_pool_in_either_direction(
         scratch.file(&file(2).replace(".up.", ".down."), drop_index);
         through(&["up"]).run().code(0);
         let mut old = scratch.client();
-        old.batch_execute("BEGIN; SELECT FROM ran")
-            .expect("a reader");
+        old.batch_execute("BEGIN; SELECT FROM ran").expect("a reader");
         let first = through(&["down", "1"]).spawn();
-        wait_until("the index is INVALID", || {
-            !is_valid(&scratch, "ran_version_idx")
-        });
+        wait_until("the index is INVALID", || !is_valid(&scratch, "ran_version_idx"));
         let killed = first.pid();
         first.kill();
         let mut second = through(command).spawn();
@@ -423,20 +370,14 @@ fn nothing_leaks(mode: Mode) {
         )
     };
     scratch.file(&file(2), leaks(2));
-    scratch.file(
-        &file(3),
-        "CREATE INDEX CONCURRENTLY ran_version_idx ON public.ran (version)",
-    );
+    scratch.file(&file(3), "CREATE INDEX CONCURRENTLY ran_version_idx ON public.ran (version)");
     scratch.file(&file(4), leaks(4));
     up(&scratch, &pgbouncer).run().code(0);
     assert_eq!(scratch.history(), (1..=4).map(version).collect::<Vec<_>>());
     assert_clean(&scratch, &pgbouncer);
 
     scratch.file(&file(5), format!("{}; SELECT 1 / 0", leaks(5)));
-    up(&scratch, &pgbouncer)
-        .run()
-        .code(1)
-        .says("(SQLSTATE 22012)");
+    up(&scratch, &pgbouncer).run().code(1).says("(SQLSTATE 22012)");
     assert_clean(&scratch, &pgbouncer);
 }
 
@@ -447,9 +388,7 @@ fn assert_clean(scratch: &Scratch, pgbouncer: &PgBouncer) {
         let client = Client::connect(&format!("{url}?application_name=probe"), NoTls);
         let mut client = client.expect("a connection");
         // PL/pgSQL has settings of its own once it is loaded.
-        client
-            .batch_execute("BEGIN; DO $$ BEGIN END $$")
-            .expect("a transaction");
+        client.batch_execute("BEGIN; DO $$ BEGIN END $$").expect("a transaction");
         client
     };
     let new = state(&mut connect(&scratch.url()));
@@ -463,18 +402,11 @@ fn assert_clean(scratch: &Scratch, pgbouncer: &PgBouncer) {
         assert!(leaked.is_empty(), "leaked into the pool: {leaked:#?}");
     }
     // A connection that a client leaves in a transaction is not used again.
-    clients
-        .iter_mut()
-        .for_each(|client| client.batch_execute("ROLLBACK").expect("a rollback"));
+    clients.iter_mut().for_each(|client| client.batch_execute("ROLLBACK").expect("a rollback"));
     assert_eq!(pids.len(), 2, "the whole pool was looked at");
-    let ran: BTreeSet<String> = scratch
-        .sql("SELECT DISTINCT pid FROM public.ran")
-        .into_iter()
-        .collect();
-    assert!(
-        !ran.is_disjoint(&pids),
-        "the run's connections are still there: {ran:?}, {pids:?}"
-    );
+    let ran: BTreeSet<String> =
+        scratch.sql("SELECT DISTINCT pid FROM public.ran").into_iter().collect();
+    assert!(!ran.is_disjoint(&pids), "the run's connections are still there: {ran:?}, {pids:?}");
     let advisory = "SELECT pid, objid FROM pg_locks WHERE locktype = 'advisory' \
                     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
     assert_eq!(scratch.sql(advisory), [""; 0], "advisory locks");
@@ -549,9 +481,7 @@ fn a_pgbouncer_that_restarts_in_a_migration_is_a_lost_connection_and_the_next_ru
     gate.wait_for_visitor();
     pgbouncer.kill();
     pgbouncer.run();
-    run.wait()
-        .code(3)
-        .says("the connection was lost: applying 20230101000002_step.up.sql");
+    run.wait().code(3).says("the connection was lost: applying 20230101000002_step.up.sql");
     gate.open();
     up(&scratch, &pgbouncer).run().code(0);
     assert_applied_once(&scratch, 3);
@@ -586,10 +516,7 @@ fn the_wait_of_a_runner_that_gets_no_connection_from_the_pool_has_a_deadline() {
     );
     let other = occupy(&pgbouncer);
     let outcome = waiter.wait();
-    assert!(
-        matches!(outcome.code, Some(3 | 4)),
-        "to be tried again\n{outcome}"
-    );
+    assert!(matches!(outcome.code, Some(3 | 4)), "to be tried again\n{outcome}");
     outcome.is_silent_about("query_wait_timeout");
     drop(other);
     gate.open();
@@ -605,9 +532,7 @@ fn full_pool(scratch: &Scratch) -> (Gate, PgBouncer) {
 
 fn occupy(pgbouncer: &PgBouncer) -> Client {
     let mut client = pgbouncer.client();
-    client
-        .batch_execute("BEGIN")
-        .expect("a connection of the pool");
+    client.batch_execute("BEGIN").expect("a connection of the pool");
     client
 }
 
@@ -619,9 +544,9 @@ fn up<'a>(scratch: &'a Scratch, pgbouncer: &PgBouncer) -> Lockstep<'a> {
 }
 
 fn is_valid(scratch: &Scratch, index: &str) -> bool {
-    scratch.sql(&format!(
-        "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('{index}')"
-    )) == ["t"]
+    scratch
+        .sql(&format!("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('{index}')"))
+        == ["t"]
 }
 
 /// What the server had to complain of.

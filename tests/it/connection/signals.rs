@@ -23,9 +23,10 @@ fn ends_the_wait_for_another_runner_at_once() {
         let (holder, waiter) = gate.queue(&scratch.patient_up(), &scratch.patient_up());
         waiter.signal(signal);
         // The gate is still closed: it did not wait for the holder.
-        waiter.wait().code(code).says(&format!(
-            "stopped by SIG{signal}: nothing was left half done"
-        ));
+        waiter
+            .wait()
+            .code(code)
+            .says(&format!("stopped by SIG{signal}: nothing was left half done"));
         gate.open();
         holder.wait().code(0);
         assert_eq!(scratch.history(), VERSIONS);
@@ -54,10 +55,8 @@ fn ends_the_wait_for_a_server_that_refuses_connections_at_once() {
     let scratch = Scratch::new();
     three_steps(&scratch, "");
     // A port that was free a moment ago.
-    let port = TcpListener::bind("127.0.0.1:0")
-        .and_then(|it| it.local_addr())
-        .expect("a port")
-        .port();
+    let port =
+        TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port();
     for (signal, code) in SIGNALS {
         let mut run = scratch
             .lockstep(&["up"])
@@ -65,9 +64,7 @@ fn ends_the_wait_for_a_server_that_refuses_connections_at_once() {
             .spawn();
         run.wait_for_log(WAITS_FOR_THE_DATABASE);
         run.signal(signal);
-        run.wait()
-            .code(code)
-            .says(&format!("stopped by SIG{signal}"));
+        run.wait().code(code).says(&format!("stopped by SIG{signal}"));
     }
 }
 
@@ -80,16 +77,13 @@ fn ends_the_wait_for_a_server_that_accepts_but_never_answers_at_once() {
     for (signal, code) in SIGNALS {
         let run = scratch
             .lockstep(&["up"])
-            .env(
-                "DATABASE_URL",
-                format!("postgres://x@127.0.0.1:{}/x", mute.port),
-            )
+            .env("DATABASE_URL", format!("postgres://x@127.0.0.1:{}/x", mute.port))
             .spawn();
         mute.wait_for_greeting();
         run.signal(signal);
-        run.wait().code(code).says(&format!(
-            "stopped by SIG{signal}: while connecting to the database"
-        ));
+        run.wait()
+            .code(code)
+            .says(&format!("stopped by SIG{signal}: while connecting to the database"));
     }
 }
 
@@ -101,17 +95,9 @@ fn ends_the_wait_for_a_locked_table() {
     three_steps(&scratch, "");
     scratch.up().code(0);
     let mut reader = scratch.client();
-    reader
-        .batch_execute("BEGIN; LOCK TABLE ran IN ACCESS SHARE MODE")
-        .expect("a lock");
-    scratch.file(
-        "20230101000004_step.up.sql",
-        "ALTER TABLE ran ADD COLUMN more int",
-    );
-    let mut run = scratch
-        .lockstep(&["up"])
-        .env("DDL_LOCK_TIMEOUT_SECONDS", "0.05")
-        .spawn();
+    reader.batch_execute("BEGIN; LOCK TABLE ran IN ACCESS SHARE MODE").expect("a lock");
+    scratch.file("20230101000004_step.up.sql", "ALTER TABLE ran ADD COLUMN more int");
+    let mut run = scratch.lockstep(&["up"]).env("DDL_LOCK_TIMEOUT_SECONDS", "0.05").spawn();
     run.wait_for_log(TRIES_AGAIN);
     run.signal("TERM");
     run.wait().code(143);
@@ -133,10 +119,7 @@ fn finishes_the_migration_that_runs_and_stops_before_the_next() {
         wait_until_delivered(&run);
         gate.open();
         let outcome = run.wait();
-        outcome
-            .code(code)
-            .applied_one(1, 3)
-            .is_silent_about("2/3 applying");
+        outcome.code(code).applied_one(1, 3).is_silent_about("2/3 applying");
         assert_eq!(
             outcome.error(),
             format!("stopped by SIG{signal}: 1 of 3 pending migrations were applied")
@@ -145,10 +128,7 @@ fn finishes_the_migration_that_runs_and_stops_before_the_next() {
         scratch.assert_unlocked();
         scratch.up().code(0);
         assert_eq!(scratch.history(), VERSIONS);
-        assert_eq!(
-            scratch.sql("SELECT step FROM ran ORDER BY 1"),
-            ["1", "2", "3"]
-        );
+        assert_eq!(scratch.sql("SELECT step FROM ran ORDER BY 1"), ["1", "2", "3"]);
     }
 }
 
@@ -177,24 +157,17 @@ fn a_signal_in_an_index_build_lets_it_finish_and_be_recorded() {
     let mut old = scratch.client();
     old.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM ran")
         .expect("an old snapshot");
-    scratch.file(
-        "20230101000004_step.up.sql",
-        "CREATE INDEX CONCURRENTLY ran_step_idx ON ran (step)",
-    );
+    scratch
+        .file("20230101000004_step.up.sql", "CREATE INDEX CONCURRENTLY ran_step_idx ON ran (step)");
     scratch.file("20230101000005_step.up.sql", "INSERT INTO ran VALUES (5)");
     let run = scratch.lockstep(&["up"]).spawn();
     let building =
         "SELECT count(*) FROM pg_stat_progress_create_index WHERE datname = current_database()";
-    wait_until("the index is being built", || {
-        scratch.value(building) == "1"
-    });
+    wait_until("the index is being built", || scratch.value(building) == "1");
     run.signal("TERM");
     wait_until_delivered(&run);
     drop(old);
-    run.wait()
-        .code(143)
-        .applied_one(1, 2)
-        .is_silent_about("2/2 applying");
+    run.wait().code(143).applied_one(1, 2).is_silent_about("2/2 applying");
     assert_eq!(scratch.history().len(), 4);
     assert_eq!(
         scratch
@@ -217,9 +190,7 @@ fn stops_between_two_migrations() {
         gate.wait_for_visitor();
         run.freeze();
         gate.open();
-        wait_until("the first migration is committed", || {
-            scratch.history().len() == 1
-        });
+        wait_until("the first migration is committed", || scratch.history().len() == 1);
         run.signal(signal);
         run.thaw();
         run.wait().code(code).applied_one(1, 3);
@@ -233,11 +204,8 @@ fn stops_between_two_migrations() {
 /// The gate is closed until the run has ended, so it did not wait for its migration; and the server rolls back.
 #[test]
 fn a_second_signal_ends_the_run_at_once() {
-    for (first, second, code) in [
-        ("TERM", "TERM", 143),
-        ("INT", "INT", 130),
-        ("INT", "TERM", 143),
-    ] {
+    for (first, second, code) in [("TERM", "TERM", 143), ("INT", "INT", 130), ("INT", "TERM", 143)]
+    {
         let scratch = Scratch::new();
         let mut gate = Gate::closed(&scratch);
         three_steps(&scratch, Gate::SQL);
@@ -283,10 +251,7 @@ fn signals_work_as_process_1() {
         .args(up.get_args())
         .env_clear();
     unshare
-        .envs(
-            up.get_envs()
-                .filter_map(|(name, value)| Some((name, value?))),
-        )
+        .envs(up.get_envs().filter_map(|(name, value)| Some((name, value?))))
         .current_dir(&scratch.directory);
     unshare.stderr(std::process::Stdio::piped());
     let mut unshare = unshare.spawn().expect("unshare");
@@ -295,30 +260,17 @@ fn signals_work_as_process_1() {
         "SELECT application_name FROM pg_stat_activity WHERE pid = {}",
         scratch.guard().expect("a guard")
     ));
-    assert!(
-        application.ends_with("/1"),
-        "it is process 1: {application}"
-    );
+    assert!(application.ends_with("/1"), "it is process 1: {application}");
     let children =
         fs::read_to_string(format!("/proc/{0}/task/{0}/children", unshare.id())).expect("/proc");
     send_signal("TERM", children.trim());
     wait_until("the signal is delivered", || !is_pending(children.trim()));
     gate.open();
-    wait_until("it has ended", || {
-        unshare.try_wait().expect("a child").is_some()
-    });
+    wait_until("it has ended", || unshare.try_wait().expect("a child").is_some());
     let mut log = String::new();
-    unshare
-        .stderr
-        .take()
-        .expect("a pipe")
-        .read_to_string(&mut log)
-        .expect("a log");
+    unshare.stderr.take().expect("a pipe").read_to_string(&mut log).expect("a log");
     assert_eq!(unshare.wait().expect("a child").code(), Some(143), "{log}");
-    assert!(
-        log.contains("stopped by SIGTERM: 1 of 3 pending migrations were applied"),
-        "{log}"
-    );
+    assert!(log.contains("stopped by SIGTERM: 1 of 3 pending migrations were applied"), "{log}");
     assert_eq!(scratch.history(), VERSIONS[..1]);
     scratch.assert_unlocked();
 }
@@ -343,18 +295,14 @@ fn three_steps(scratch: &Scratch, first: &str) {
 
 /// Waits until the kernel has handed a signal to the process.
 fn wait_until_delivered(run: &Running) {
-    wait_until("the signal is delivered", || {
-        !is_pending(&run.pid().to_string())
-    });
+    wait_until("the signal is delivered", || !is_pending(&run.pid().to_string()));
 }
 
 /// Returns true if and only if a signal is known to be on its way to the process.
 fn is_pending(pid: &str) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let pending = |line: &str| {
-        let set = line
-            .strip_prefix("SigPnd:")
-            .or_else(|| line.strip_prefix("ShdPnd:"));
+        let set = line.strip_prefix("SigPnd:").or_else(|| line.strip_prefix("ShdPnd:"));
         set.is_some_and(|set| set.trim().bytes().any(|digit| digit != b'0'))
     };
     status.lines().any(pending)

@@ -25,10 +25,7 @@ fn a_standby_that_is_up_to_date_is_recognised_as_such() {
     write_files(&scratch, 2);
     up(&scratch, &database.on_primary()).run().code(0);
     database.catch_up();
-    up(&scratch, &database.on_standby())
-        .run()
-        .code(0)
-        .is_up_to_date(2);
+    up(&scratch, &database.on_standby()).run().code(0).is_up_to_date(2);
     database.assert_no_errors_on_standby();
 }
 
@@ -40,10 +37,7 @@ fn what_is_pending_on_a_standby_is_refused_before_anything_is_tried() {
     let refused = || {
         let up = up(&scratch, &database.on_standby());
         let outcome = up.env("DATABASE_WAIT_SECONDS", "0").run();
-        outcome
-            .code(2)
-            .waits_for_nothing()
-            .is_silent_about("applying");
+        outcome.code(2).waits_for_nothing().is_silent_about("applying");
         assert_eq!(
             outcome.error(),
             format!(
@@ -80,12 +74,9 @@ fn a_standby_that_is_met_during_a_failover_is_waited_for() {
             let (Ok(client), Ok(server)) = (client, TcpStream::connect(to)) else {
                 continue;
             };
-            for (mut from, mut to) in [(&client, &server), (&server, &client)].map(|(a, b)| {
-                (
-                    a.try_clone().expect("a socket"),
-                    b.try_clone().expect("a socket"),
-                )
-            }) {
+            for (mut from, mut to) in [(&client, &server), (&server, &client)]
+                .map(|(a, b)| (a.try_clone().expect("a socket"), b.try_clone().expect("a socket")))
+            {
                 thread::spawn(move || {
                     let _ = io::copy(&mut from, &mut to);
                     let _ = to.shutdown(Shutdown::Both);
@@ -203,9 +194,7 @@ fn of_several_hosts_the_one_that_can_be_written_to_is_found() {
     asked("primary", standby).code(3).says("it is a standby");
     assert_eq!(database.history(), ["20230101000001", "20230101000002"]);
     database.catch_up();
-    up(&scratch, &format!("{url}?target_session_attrs=read-write"))
-        .run()
-        .code(0);
+    up(&scratch, &format!("{url}?target_session_attrs=read-write")).run().code(0);
     up(&scratch, &url).run().code(0);
     database.assert_no_errors_on_standby();
 }
@@ -218,21 +207,14 @@ fn where_no_host_can_be_written_to_the_wait_has_its_deadline() {
     write_files(&scratch, 1);
     let url = format!("{}?target_session_attrs=read-write", database.on_standby());
     let outcome = up(&scratch, &url).env("DATABASE_WAIT_SECONDS", "0.5").run();
-    outcome
-        .code(3)
-        .says("the database could not be reached within");
-    assert_eq!(
-        database.sql("SELECT to_regclass('bun_migrations') IS NULL"),
-        ["t"]
-    );
+    outcome.code(3).says("the database could not be reached within");
+    assert_eq!(database.sql("SELECT to_regclass('bun_migrations') IS NULL"), ["t"]);
 }
 
 fn write_files(scratch: &Scratch, count: usize) {
     for number in 1..=count {
-        scratch.file(
-            &format!("2023010100000{number}_t.up.sql"),
-            format!("CREATE TABLE t{number} ()"),
-        );
+        scratch
+            .file(&format!("2023010100000{number}_t.up.sql"), format!("CREATE TABLE t{number} ()"));
     }
 }
 
@@ -276,16 +258,12 @@ impl Database {
 
     /// Waits until the standby has all that the primary has now.
     fn catch_up(&self) {
-        let now = rows(
-            &mut client(&pair().primary, "postgres"),
-            "SELECT pg_current_wal_insert_lsn()",
-        )
-        .remove(0);
+        let now =
+            rows(&mut client(&pair().primary, "postgres"), "SELECT pg_current_wal_insert_lsn()")
+                .remove(0);
         let mut standby = client(&pair().standby, "postgres");
         let query = format!("SELECT pg_last_wal_replay_lsn() >= '{now}'");
-        wait_until("the standby has caught up", || {
-            rows(&mut standby, &query) == ["t"]
-        });
+        wait_until("the standby has caught up", || rows(&mut standby, &query) == ["t"]);
     }
 
     #[track_caller]
@@ -302,11 +280,8 @@ impl Database {
 }
 
 pub fn client(authority: &str, database: &str) -> Client {
-    Client::connect(
-        &format!("postgres://postgres@{authority}/{database}"),
-        NoTls,
-    )
-    .expect("a connection")
+    Client::connect(&format!("postgres://postgres@{authority}/{database}"), NoTls)
+        .expect("a connection")
 }
 
 /// Two private servers, `host:port` each; stopped and removed together with the one that the tests share.
@@ -325,23 +300,16 @@ fn pair() -> &'static Pair {
         let primary = start(&directory.join(format!("primary-{}", std::process::id())));
         let data = rows(&mut client(&primary, "postgres"), "SHOW data_directory").remove(0);
         let directory = copy(&primary, Path::new(&data));
-        Pair {
-            primary,
-            standby: start(&directory),
-            standby_log: directory.join("log"),
-        }
+        Pair { primary, standby: start(&directory), standby_log: directory.join("log") }
     })
 }
 
 /// Starts the cluster of a directory, creating it if there is none.
 pub fn start(directory: &Path) -> String {
     let url = script(&["start", "--throwaway"], directory);
-    let authority = url
-        .strip_prefix("postgres://postgres@")
-        .and_then(|rest| rest.split('/').next());
-    authority
-        .expect("postgres://postgres@host:port/")
-        .to_owned()
+    let authority =
+        url.strip_prefix("postgres://postgres@").and_then(|rest| rest.split('/').next());
+    authority.expect("postgres://postgres@host:port/").to_owned()
 }
 
 /// Makes a cluster that is a standby of the primary, where the user that runs the servers can get in.
@@ -349,15 +317,8 @@ pub fn copy(primary: &str, primarys_data: &Path) -> PathBuf {
     let directory = primarys_data.parent().expect("a parent").join("standby");
     let data = directory.join("data");
     fs::create_dir(&directory).expect("a directory");
-    fs::DirBuilder::new()
-        .mode(0o700)
-        .create(&data)
-        .expect("a directory");
-    for (name, text) in [
-        ("throwaway", ""),
-        ("log", ""),
-        ("bindir", &text_of(&server().bindir)),
-    ] {
+    fs::DirBuilder::new().mode(0o700).create(&data).expect("a directory");
+    for (name, text) in [("throwaway", ""), ("log", ""), ("bindir", &text_of(&server().bindir))] {
         fs::write(directory.join(name), text).expect("a file");
     }
     let owner = fs::metadata(primarys_data).expect("the primary's data");
@@ -373,16 +334,10 @@ pub fn copy(primary: &str, primarys_data: &Path) -> PathBuf {
         backup.uid(owner.uid()).gid(owner.gid());
     }
     let output = backup.output().expect("pg_basebackup");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     // Not by --write-recovery-conf: a newer pg_basebackup writes parameters that an older server does not know.
     let mut settings = fs::OpenOptions::new();
-    let mut settings = settings
-        .append(true)
-        .open(data.join("postgresql.auto.conf"));
+    let mut settings = settings.append(true).open(data.join("postgresql.auto.conf"));
     let settings = settings.as_mut().expect("the settings");
     writeln!(settings, "primary_conninfo = '{url}'").expect("written");
     fs::write(data.join("standby.signal"), "").expect("a file");

@@ -49,20 +49,14 @@ fn every_message_of_every_command_has_our_timeouts() {
             None => message.clone(),
         };
         let begins = |all: &[&str]| all.iter().any(|it| sent.starts_with(it));
-        let has_timeouts = [
-            "SET LOCAL lock_timeout TO ",
-            "SET LOCAL statement_timeout TO ",
-        ]
-        .iter()
-        .all(|it| sent.contains(it));
+        let has_timeouts = ["SET LOCAL lock_timeout TO ", "SET LOCAL statement_timeout TO "]
+            .iter()
+            .all(|it| sent.contains(it));
         let is_ours = begins(&OURS) && (has_timeouts || !begins(&OURS[..1]));
         let asks_nothing = sent.trim().is_empty();
         let rolls_back =
             sent == "ROLLBACK" || sent.starts_with("ROLLBACK; SET LOCAL statement_timeout TO 0; ");
-        assert!(
-            is_ours || asks_nothing || rolls_back || begins(&THEIRS),
-            "{message}"
-        );
+        assert!(is_ours || asks_nothing || rolls_back || begins(&THEIRS), "{message}");
     }
     for kind in OURS.iter().chain(&THEIRS) {
         assert!(messages.iter().any(|it| it.starts_with(kind)), "{kind}");
@@ -72,15 +66,10 @@ fn every_message_of_every_command_has_our_timeouts() {
 /// Every command, and whatever makes it say more.
 fn play_all(scratch: &Scratch) {
     let run = |arguments: &[&str], code: i32| {
-        let run = scratch
-            .lockstep(arguments)
-            .env("MIGRATION_LOCK_WAIT_SECONDS", "1");
+        let run = scratch.lockstep(arguments).env("MIGRATION_LOCK_WAIT_SECONDS", "1");
         run.run().code(code);
     };
-    steps(
-        scratch,
-        &["", "CREATE TABLE deferred (a int UNIQUE DEFERRABLE)"],
-    );
+    steps(scratch, &["", "CREATE TABLE deferred (a int UNIQUE DEFERRABLE)"]);
     run(&["status"], 0);
     run(&["plan", "--rehearse"], 0);
     run(&["check"], 6);

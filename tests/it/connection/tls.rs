@@ -46,9 +46,7 @@ fn certificates_are_judged_as_psql_does() {
                 let (psql, ours) = secure.both(&scratch, &url);
                 cells += 1;
                 if psql != ours {
-                    wrong.push(format!(
-                        "{name}, {root:?}, {mode}: psql {psql:?}, ours {ours:?}"
-                    ));
+                    wrong.push(format!("{name}, {root:?}, {mode}: psql {psql:?}, ours {ours:?}"));
                 }
             }
         }
@@ -62,40 +60,21 @@ fn modes_fall_back_as_psqls_do() {
     let secure = secure();
     let scratch = with_one_file();
     for (user, ways) in [
-        (
-            "tls_only",
-            [Way::None, Way::Encrypted, Way::Encrypted, Way::Encrypted],
-        ),
-        (
-            "plain_only",
-            [Way::Plain, Way::Plain, Way::Plain, Way::None],
-        ),
-        (
-            "postgres",
-            [Way::Plain, Way::Plain, Way::Encrypted, Way::Encrypted],
-        ),
+        ("tls_only", [Way::None, Way::Encrypted, Way::Encrypted, Way::Encrypted]),
+        ("plain_only", [Way::Plain, Way::Plain, Way::Plain, Way::None]),
+        ("postgres", [Way::Plain, Way::Plain, Way::Encrypted, Way::Encrypted]),
     ] {
-        for (mode, expected) in ["disable", "allow", "prefer", "require"]
-            .into_iter()
-            .zip(ways)
-        {
+        for (mode, expected) in ["disable", "allow", "prefer", "require"].into_iter().zip(ways) {
             let url = secure.url("localhost", user, mode);
             let seen = secure.both(&scratch, &url);
             assert_eq!(seen, (expected, expected), "{user}, {mode}");
         }
     }
     // Who says nothing about it gets it where it is to be had.
-    let url = secure
-        .url("127.0.0.1", "tls_only", "")
-        .replace("sslmode=", "");
-    assert_eq!(
-        secure.both(&scratch, &url),
-        (Way::Encrypted, Way::Encrypted)
-    );
+    let url = secure.url("127.0.0.1", "tls_only", "").replace("sslmode=", "");
+    assert_eq!(secure.both(&scratch, &url), (Way::Encrypted, Way::Encrypted));
     let refused = secure.ours(&scratch, &secure.url("127.0.0.1", "tls_only", "disable"));
-    refused
-        .code(2)
-        .says("encryption was not tried, because sslmode=disable forbids it");
+    refused.code(2).says("encryption was not tried, because sslmode=disable forbids it");
 }
 
 // -------------------------------------------------------------------------------------------- what is said
@@ -105,18 +84,8 @@ fn what_is_wrong_with_a_certificate_is_told_once() {
     let secure = Secure::start("words");
     let scratch = with_one_file();
     for (name, root, host, words) in [
-        (
-            "expired",
-            "root",
-            "localhost",
-            "the server's certificate has expired on 2021-01-01",
-        ),
-        (
-            "wrong",
-            "root",
-            "localhost",
-            "is made out to \"other.example\", not to \"localhost\"",
-        ),
+        ("expired", "root", "localhost", "the server's certificate has expired on 2021-01-01"),
+        ("wrong", "root", "localhost", "is made out to \"other.example\", not to \"localhost\""),
         ("san", "other", "localhost", "is signed by \"Test Root\""),
         ("self", "root", "localhost", "is signed by itself"),
         // The next host, for which it would do, is not asked.
@@ -126,12 +95,7 @@ fn what_is_wrong_with_a_certificate_is_told_once() {
             "127.0.0.1,localhost",
             "is made out to \"localhost\", not to \"127.0.0.1\"",
         ),
-        (
-            "san",
-            "root",
-            "::1",
-            "is made out to \"localhost\", 127.0.0.1, not to \"::1\"",
-        ),
+        ("san", "root", "::1", "is made out to \"localhost\", 127.0.0.1, not to \"::1\""),
     ] {
         secure.show(name);
         let root = secure.pki.file(root, "crt");
@@ -149,10 +113,7 @@ fn what_is_wrong_with_a_certificate_is_told_once() {
     outcome.code(2).says("there is no certificate in the file");
     // What psql can encrypt and we cannot does not go in clear instead.
     let mut admin = secure.admin();
-    for statement in [
-        "ALTER SYSTEM SET ssl_ecdh_curve = 'secp521r1'",
-        "SELECT pg_reload_conf()",
-    ] {
+    for statement in ["ALTER SYSTEM SET ssl_ecdh_curve = 'secp521r1'", "SELECT pg_reload_conf()"] {
         admin.batch_execute(statement).expect(statement);
     }
     wait_until("the server has another curve", || {
@@ -183,11 +144,8 @@ fn prefer_says_why_it_ended_in_clear() {
     let secure = secure();
     let scratch = with_one_file();
     let root = secure.pki.file("other", "crt");
-    let url = format!(
-        "{} sslrootcert={}",
-        secure.url("localhost", "postgres", "prefer"),
-        text(&root)
-    );
+    let url =
+        format!("{} sslrootcert={}", secure.url("localhost", "postgres", "prefer"), text(&root));
     let outcome = secure.ours(&scratch, &url);
     outcome.code(0).says(
         "will not be encrypted, as sslmode=prefer allows: the server's certificate is signed by",
@@ -199,15 +157,10 @@ fn the_systems_certificates_are_those_of_a_file_or_there_are_none() {
     let secure = secure();
     let scratch = with_one_file();
     let with = |file: &Path| {
-        let run = scratch
-            .lockstep(&["status"])
-            .env("SSL_CERT_FILE", text(file));
+        let run = scratch.lockstep(&["status"]).env("SSL_CERT_FILE", text(file));
         run.env("DATABASE_WAIT_SECONDS", "0")
     };
-    let (root, other) = (
-        secure.pki.file("root", "crt"),
-        secure.pki.file("other", "crt"),
-    );
+    let (root, other) = (secure.pki.file("root", "crt"), secure.pki.file("other", "crt"));
     let url = secure.url("localhost", "postgres", "verify-full");
     let system = format!("{url} sslrootcert=system");
     with(&root).env("DATABASE_URL", &system).run().code(0);
@@ -256,9 +209,7 @@ fn a_client_shows_its_certificate() {
     shown("certified", "").code(0);
     shown("certified", "sslcertmode=require").code(0);
     shown("certified", "sslcertmode=disable").code(2);
-    shown("stranger", "")
-        .code(2)
-        .says("the server does not take the client's certificate");
+    shown("stranger", "").code(2).says("the server does not take the client's certificate");
     secure.ours(&scratch, &url).code(2);
     let other = secure.pki.file("stranger", "key");
     let mixed = shown("certified", &format!("sslkey={}", text(&other)));
@@ -269,10 +220,7 @@ fn a_client_shows_its_certificate() {
 fn what_is_revoked_is_refused() {
     let secure = Secure::start("revoked");
     let scratch = with_one_file();
-    let (root, list) = (
-        secure.pki.file("root", "crt"),
-        secure.pki.file("root", "crl"),
-    );
+    let (root, list) = (secure.pki.file("root", "crt"), secure.pki.file("root", "crl"));
     for (name, code) in [("san", 0), ("revoked", 2)] {
         secure.show(name);
         let url = secure.url("localhost", "postgres", "verify-full");
@@ -297,10 +245,7 @@ fn over_tls_a_run_that_is_killed_is_followed_as_without() {
         in_another_process(module_path!(), test, &secure.cluster, &[]);
         return;
     }
-    let root = Cluster::of_this_process()
-        .expect("a cluster")
-        .directory
-        .join("pki/root.crt");
+    let root = Cluster::of_this_process().expect("a cluster").directory.join("pki/root.crt");
     let scratch = Scratch::new();
     let mut gate = Gate::closed(&scratch);
     scratch.file("20240101000000_a.up.sql", "CREATE TABLE a (c int)");
@@ -310,19 +255,13 @@ fn over_tls_a_run_that_is_killed_is_followed_as_without() {
         .env("PGSSLMODE", "verify-full")
         .env("PGSSLROOTCERT", text(&root))
         .env("PGHOST", "localhost")
-        .env(
-            "DATABASE_URL",
-            scratch.url().replace("127.0.0.1", "localhost"),
-        );
+        .env("DATABASE_URL", scratch.url().replace("127.0.0.1", "localhost"));
     let (first, second) = gate.queue(&up, &up);
     let encrypted = scratch.sql(
         "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
          WHERE datname = current_database() AND application_name LIKE 'lockstep/%'",
     );
-    assert_eq!(
-        encrypted, ["t"; 3],
-        "the work, the guard, and the one that waits"
-    );
+    assert_eq!(encrypted, ["t"; 3], "the work, the guard, and the one that waits");
     first.kill();
     gate.open();
     second.wait().code(0);
@@ -378,10 +317,7 @@ impl Secure {
             "ALTER SYSTEM SET ssl = on",
             "ALTER SYSTEM SET ssl_ca_file = 'root.crt'",
             "ALTER SYSTEM SET log_connections = on",
-            &format!(
-                "COPY (SELECT unnest(string_to_array('{}', ';'))) TO '{hba}'",
-                HBA.join(";")
-            ),
+            &format!("COPY (SELECT unnest(string_to_array('{}', ';'))) TO '{hba}'", HBA.join(";")),
         ] {
             admin.batch_execute(statement).expect(statement);
         }
@@ -400,9 +336,7 @@ impl Secure {
             let set = format!("ALTER SYSTEM SET {setting} = '{name}.{ending}'");
             admin.batch_execute(&set).expect("a setting");
         }
-        admin
-            .batch_execute("SELECT pg_reload_conf()")
-            .expect("a reload");
+        admin.batch_execute("SELECT pg_reload_conf()").expect("a reload");
         let expected = format!("{name}.crt");
         wait_until("the server shows its certificate", || {
             rows(&mut self.admin(), "SHOW ssl_cert_file") == [expected.as_str()]
@@ -477,9 +411,8 @@ struct Pki {
 
 impl Pki {
     /// What a server may show.
-    const SERVERS: [&str; 8] = [
-        "san", "name", "wrong", "both", "expired", "self", "chain", "client",
-    ];
+    const SERVERS: [&str; 8] =
+        ["san", "name", "wrong", "both", "expired", "self", "chain", "client"];
 
     fn make(directory: PathBuf) -> Pki {
         fs::create_dir(&directory).expect("a directory");
@@ -507,14 +440,8 @@ impl Pki {
         let mut revoked = server("db", &local);
         revoked.serial_number = Some(SerialNumber::from(REVOKED));
         signed("revoked", revoked);
-        signed(
-            "client",
-            leaf("db", &local, ExtendedKeyUsagePurpose::ClientAuth),
-        );
-        signed(
-            "certified",
-            leaf("certified", &[], ExtendedKeyUsagePurpose::ClientAuth),
-        );
+        signed("client", leaf("db", &local, ExtendedKeyUsagePurpose::ClientAuth));
+        signed("certified", leaf("certified", &[], ExtendedKeyUsagePurpose::ClientAuth));
         let stranger = leaf("certified", &[], ExtendedKeyUsagePurpose::ClientAuth);
         pki.sign("stranger", stranger, &other);
         pki.sign("chain", server("db", &local), &between);

@@ -210,10 +210,7 @@ fn wire(meter: &mut Meter, work: &Work, way: Way) -> Wire {
     let upstream = (server().host.as_str(), server().port).to_socket_addrs();
     let upstream = upstream.expect("an address").next().expect("an address");
     let proxy = Proxy::start(Ipv4Addr::LOCALHOST, upstream, None);
-    let url = format!(
-        "postgres://postgres@127.0.0.1:{}/{}",
-        proxy.port, scratch.database
-    );
+    let url = format!("postgres://postgres@127.0.0.1:{}/{}", proxy.port, scratch.database);
     meter.set("fsync", "on");
     let flushes = meter.flushes();
     work.run(way, &scratch, &url);
@@ -230,9 +227,7 @@ fn wire(meter: &mut Meter, work: &Work, way: Way) -> Wire {
         let sides = seen.iter().filter(|it| it.connection == *connection);
         let sides: Vec<Side> = sides.map(|it| it.from).collect();
         let answered = sides.windows(2);
-        answered
-            .filter(|it| **it == [Side::Client, Side::Server])
-            .count()
+        answered.filter(|it| **it == [Side::Client, Side::Server]).count()
     });
     Wire {
         round_trips: round_trips.sum(),
@@ -375,9 +370,7 @@ impl Meter {
     fn set(&mut self, setting: &str, value: &str) {
         self.ask(&format!("ALTER SYSTEM SET {setting} TO {value}"));
         self.ask("SELECT pg_reload_conf()");
-        wait_until("the setting is in force", || {
-            self.ask(&format!("SHOW {setting}")) == value
-        });
+        wait_until("the setting is in force", || self.ask(&format!("SHOW {setting}")) == value);
     }
 
     /// In milliseconds, when no session but our own is left.
@@ -435,7 +428,6 @@ impl Process {
     fn children(of: u32) -> Vec<u32> {
         let processes = fs::read_dir("/proc").expect("/proc");
         let pids = processes.filter_map(|it| it.ok()?.file_name().to_str()?.parse().ok());
-        pids.filter(|pid| Process::of(*pid).is_some_and(|it| it.parent == of))
-            .collect()
+        pids.filter(|pid| Process::of(*pid).is_some_and(|it| it.parent == of)).collect()
     }
 }

@@ -43,35 +43,22 @@ impl Scratch {
 /// A run with these variables, and what it complains of.
 #[track_caller]
 pub fn complaints(run: Lockstep<'_>, variables: &[(&str, &str)]) -> Vec<String> {
-    let run = variables
-        .iter()
-        .fold(run, |run, (name, value)| run.env(name, *value));
+    let run = variables.iter().fold(run, |run, (name, value)| run.env(name, *value));
     let outcome = run.run();
     outcome.code(2);
     assert_eq!(outcome.stdout, "", "{outcome}");
     let error = outcome.error();
     let (first, rest) = error.split_once('\n').unwrap_or((&error, ""));
-    assert_eq!(
-        first, "the environment cannot be used; nothing was changed",
-        "{outcome}"
-    );
-    rest.lines()
-        .map(|line| line.trim_start().to_owned())
-        .collect()
+    assert_eq!(first, "the environment cannot be used; nothing was changed", "{outcome}");
+    rest.lines().map(|line| line.trim_start().to_owned()).collect()
 }
 
 /// The deadline of a wait, from its first line in the log: what it has waited and what remains.
 fn deadline_ms(outcome: &Outcome) -> f64 {
     let lines = outcome.lines();
-    let said = lines
-        .iter()
-        .find(|line| line.field("remaining_ms").is_some());
+    let said = lines.iter().find(|line| line.field("remaining_ms").is_some());
     let said = said.unwrap_or_else(|| panic!("no line says what it waits for\n{outcome}"));
-    let number = |name| {
-        said.field(name)
-            .and_then(|value| value.parse::<f64>().ok())
-            .expect(name)
-    };
+    let number = |name| said.field(name).and_then(|value| value.parse::<f64>().ok()).expect(name);
     number("waited_ms") + number("remaining_ms")
 }
 
@@ -79,10 +66,7 @@ fn deadline_ms(outcome: &Outcome) -> f64 {
 #[track_caller]
 fn assert_deadline(outcome: &Outcome, seconds: f64) {
     let told = deadline_ms(outcome);
-    assert!(
-        (told - seconds * 1000.0).abs() < 500.0,
-        "{told} ms, not {seconds} s\n{outcome}"
-    );
+    assert!((told - seconds * 1000.0).abs() < 500.0, "{told} ms, not {seconds} s\n{outcome}");
 }
 
 /// What each says is a unit test's. Here: all of it, in the manual's order, and nothing was touched.
@@ -113,22 +97,14 @@ fn a_variable_that_is_empty_counts_as_unset() {
     let scratch = scratch();
     let (url, directory) = (scratch.url(), text(&scratch.migrations()));
     let names = variables();
-    let run = names
-        .iter()
-        .fold(scratch.lockstep(&["up"]), |run, name| run.env(name, ""));
-    let outcome = run
-        .env("DATABASE_URL", url)
-        .env("MIGRATIONS_DIR", directory)
-        .run();
+    let run = names.iter().fold(scratch.lockstep(&["up"]), |run, name| run.env(name, ""));
+    let outcome = run.env("DATABASE_URL", url).env("MIGRATIONS_DIR", directory).run();
     outcome.code(0);
     assert_eq!(scratch.history().len(), 1, "{outcome}");
     assert_eq!(scratch.noted("lock_timeout"), "5s");
     assert_eq!(scratch.noted("statement_timeout"), "0");
     assert_eq!(scratch.noted("split_part(application, '/', 1)"), "lockstep");
-    assert_eq!(
-        scratch.value("SELECT count(*) FROM bun_migration_locks"),
-        "0"
-    );
+    assert_eq!(scratch.value("SELECT count(*) FROM bun_migration_locks"), "0");
     // Not a line below INFO, and text.
     let lines = outcome.stderr.lines();
     assert!(lines.clone().count() > 0, "{outcome}");
@@ -153,25 +129,19 @@ fn migrations_are_switched_off_unless_the_variable_is_true() {
         Some("False"),
     ] {
         let run = scratch.lockstep(&[]).env("DATABASE_URL", &url);
-        let run = value
-            .into_iter()
-            .fold(run, |run, value| run.env("RUN_DATABASE_MIGRATIONS", value));
+        let run =
+            value.into_iter().fold(run, |run, value| run.env("RUN_DATABASE_MIGRATIONS", value));
         let outcome = run.run();
         outcome.code(0);
         let lines = outcome.lines();
-        let told: Vec<_> = lines
-            .iter()
-            .map(|line| (line.field("level"), line.field("message")))
-            .collect();
+        let told: Vec<_> =
+            lines.iter().map(|line| (line.field("level"), line.field("message"))).collect();
         let message = "migrations are switched off: RUN_DATABASE_MIGRATIONS is not true";
         assert_eq!(told, [(Some("info"), Some(message))], "{outcome}");
         assert_eq!(outcome.stdout, "");
     }
     let connection = listener.accept().map_err(|error| error.kind());
-    assert!(
-        matches!(connection, Err(ErrorKind::WouldBlock)),
-        "it connected: {connection:?}"
-    );
+    assert!(matches!(connection, Err(ErrorKind::WouldBlock)), "it connected: {connection:?}");
 }
 
 /// The same listener does see a connection when migrations are switched on, so the test above could have failed.
@@ -181,10 +151,7 @@ fn migrations_that_are_switched_on_connect() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
     let port = listener.local_addr().expect("an address").port();
     let url = format!("postgres://postgres@127.0.0.1:{port}/{}", scratch.database);
-    let run = scratch
-        .lockstep(&[])
-        .env("RUN_DATABASE_MIGRATIONS", "true")
-        .env("DATABASE_URL", url);
+    let run = scratch.lockstep(&[]).env("RUN_DATABASE_MIGRATIONS", "true").env("DATABASE_URL", url);
     let running = run.spawn();
     listener.accept().expect("a connection");
     drop(running);
@@ -194,12 +161,8 @@ fn migrations_that_are_switched_on_connect() {
 fn where_migrations_are_switched_off_nothing_else_is_judged() {
     let scratch = Scratch::new();
     let names = variables();
-    let others = names
-        .iter()
-        .filter(|name| *name != "RUN_DATABASE_MIGRATIONS");
-    let run = others.fold(scratch.lockstep(&[]), |run, name| {
-        run.env(name, "/\u{7f} wrong")
-    });
+    let others = names.iter().filter(|name| *name != "RUN_DATABASE_MIGRATIONS");
+    let run = others.fold(scratch.lockstep(&[]), |run, name| run.env(name, "/\u{7f} wrong"));
     let outcome = run.run();
     outcome.code(0).says("RUN_DATABASE_MIGRATIONS is not true");
     assert_eq!(outcome.stderr.lines().count(), 1, "{outcome}");
@@ -208,11 +171,7 @@ fn where_migrations_are_switched_off_nothing_else_is_judged() {
 #[test]
 fn what_is_asked_for_by_name_needs_no_switch() {
     let scratch = scratch();
-    scratch
-        .lockstep(&["up"])
-        .env("RUN_DATABASE_MIGRATIONS", "false")
-        .run()
-        .code(0);
+    scratch.lockstep(&["up"]).env("RUN_DATABASE_MIGRATIONS", "false").run().code(0);
     assert_eq!(scratch.history().len(), 1);
 }
 
@@ -223,12 +182,7 @@ fn waits_for_the_server_as_long_as_it_is_told() {
     let nobody = || scratch.lockstep(&["up"]).env("DATABASE_URL", &place);
     let outcome = nobody().env("DATABASE_WAIT_SECONDS", "0").run();
     outcome.code(3).is_silent_about("waiting for");
-    assert!(
-        outcome
-            .error()
-            .starts_with("the database could not be reached within "),
-        "{outcome}"
-    );
+    assert!(outcome.error().starts_with("the database could not be reached within "), "{outcome}");
 
     let outcome = nobody().env("DATABASE_WAIT_SECONDS", "3").run();
     outcome.code(3).says("waiting for the database at ");
@@ -236,10 +190,8 @@ fn waits_for_the_server_as_long_as_it_is_told() {
 
     for unset in [None, Some("")] {
         let run = nobody();
-        let mut running = unset
-            .into_iter()
-            .fold(run, |run, it| run.env("DATABASE_WAIT_SECONDS", it))
-            .spawn();
+        let mut running =
+            unset.into_iter().fold(run, |run, it| run.env("DATABASE_WAIT_SECONDS", it)).spawn();
         running.wait_for_log("waiting for the database at ");
         assert_deadline(&running.kill(), 60.0);
     }
@@ -252,15 +204,9 @@ fn waits_for_another_runner_as_long_as_it_is_told() {
     scratch.file(OTHER_FILE, "SELECT 1");
     scratch.sql("INSERT INTO bun_migration_locks (table_name) VALUES ('bun_migrations')");
 
-    let outcome = scratch
-        .lockstep(&["up"])
-        .env("MIGRATION_LOCK_WAIT_SECONDS", "0")
-        .run();
+    let outcome = scratch.lockstep(&["up"]).env("MIGRATION_LOCK_WAIT_SECONDS", "0").run();
     outcome.code(4).is_silent_about("waiting for");
-    let outcome = scratch
-        .lockstep(&["up"])
-        .env("MIGRATION_LOCK_WAIT_SECONDS", "3")
-        .run();
+    let outcome = scratch.lockstep(&["up"]).env("MIGRATION_LOCK_WAIT_SECONDS", "3").run();
     outcome.code(4);
     assert_deadline(&outcome, 3.0);
 
@@ -287,12 +233,11 @@ fn a_migration_has_the_timeouts_it_is_told_whatever_the_database_says() {
             scratch.database
         ));
         let run = scratch.lockstep(&["up"]);
-        let run = lock
+        let run =
+            lock.into_iter().fold(run, |run, value| run.env("DDL_LOCK_TIMEOUT_SECONDS", value));
+        let run = statement
             .into_iter()
-            .fold(run, |run, value| run.env("DDL_LOCK_TIMEOUT_SECONDS", value));
-        let run = statement.into_iter().fold(run, |run, value| {
-            run.env("STATEMENT_TIMEOUT_SECONDS", value)
-        });
+            .fold(run, |run, value| run.env("STATEMENT_TIMEOUT_SECONDS", value));
         run.run().code(0);
         assert_eq!(scratch.noted("lock_timeout, statement_timeout"), expected);
     }
@@ -305,11 +250,7 @@ fn a_locked_table_is_tried_again_as_long_as_it_is_told() {
     scratch.file(FILE, "ALTER TABLE t ADD b int");
     let mut client = scratch.client();
     client.batch_execute("BEGIN; LOCK TABLE t").expect("a lock");
-    let up = || {
-        scratch
-            .lockstep(&["up"])
-            .env("DDL_LOCK_TIMEOUT_SECONDS", "0.05")
-    };
+    let up = || scratch.lockstep(&["up"]).env("DDL_LOCK_TIMEOUT_SECONDS", "0.05");
 
     let outcome = up().env("DDL_LOCK_RETRY_SECONDS", "0").run();
     outcome.code(4).is_silent_about("waiting for");
@@ -330,10 +271,7 @@ fn the_statement_timeout_stops_a_statement() {
     let scratch = Scratch::with([(FILE, "CREATE TABLE t ();\nSELECT pg_sleep(600);")]);
     // What is finer than the server's millisecond does not become none.
     for timeout in ["0.2", "0.0001"] {
-        let outcome = scratch
-            .lockstep(&["up"])
-            .env("STATEMENT_TIMEOUT_SECONDS", timeout)
-            .run();
+        let outcome = scratch.lockstep(&["up"]).env("STATEMENT_TIMEOUT_SECONDS", timeout).run();
         // Under load the server may take it for a cancel request, and words it so.
         outcome.code(1).says("(SQLSTATE 57014)");
         assert_eq!(scratch.history(), [""; 0]);
@@ -343,27 +281,16 @@ fn the_statement_timeout_stops_a_statement() {
 #[test]
 fn migrations_are_where_the_variable_says_or_in_migrations() {
     let scratch = Scratch::with([(FILE, "SELECT 1")]);
-    scratch
-        .lockstep(&["up"])
-        .without("MIGRATIONS_DIR")
-        .run()
-        .code(0);
+    scratch.lockstep(&["up"]).without("MIGRATIONS_DIR").run().code(0);
     assert_eq!(scratch.history(), ["20240101000000"]);
 
     let elsewhere = scratch.directory.join("else where/deep");
     fs::create_dir_all(&elsewhere).expect("a directory");
     fs::write(elsewhere.join(OTHER_FILE), "SELECT 2").expect("a file");
-    scratch
-        .lockstep(&["up"])
-        .env("MIGRATIONS_DIR", "else where")
-        .run()
-        .code(0);
+    scratch.lockstep(&["up"]).env("MIGRATIONS_DIR", "else where").run().code(0);
     assert_eq!(scratch.history(), ["20240101000000", "20240102000000"]);
 
-    let outcome = scratch
-        .lockstep(&["up"])
-        .env("MIGRATIONS_DIR", "nowhere")
-        .run();
+    let outcome = scratch.lockstep(&["up"]).env("MIGRATIONS_DIR", "nowhere").run();
     outcome.code(2);
     assert_eq!(
         outcome.error(),
@@ -376,12 +303,8 @@ fn migrations_are_where_the_variable_says_or_in_migrations() {
 fn the_tables_are_called_what_the_variables_say() {
     let scratch = scratch();
     scratch.sql("CREATE SCHEMA meta");
-    let run = scratch
-        .lockstep(&["up"])
-        .env("MIGRATIONS_TABLE", "Meta.History");
-    run.env("MIGRATION_LOCKS_TABLE", "\"meta\".\"The Locks\"")
-        .run()
-        .code(0);
+    let run = scratch.lockstep(&["up"]).env("MIGRATIONS_TABLE", "Meta.History");
+    run.env("MIGRATION_LOCKS_TABLE", "\"meta\".\"The Locks\"").run().code(0);
     let tables =
         "SELECT string_agg(format('%s.%s', schemaname, tablename), ', ' ORDER BY tablename)
                   FROM pg_tables WHERE schemaname IN ('meta', 'public')";
@@ -389,35 +312,23 @@ fn the_tables_are_called_what_the_variables_say() {
         scratch.value(tables),
         "meta.The Locks, meta.history, meta.history_journal, public.noted"
     );
-    assert_eq!(
-        scratch.sql("SELECT name FROM meta.history"),
-        ["20240101000000"]
-    );
+    assert_eq!(scratch.sql("SELECT name FROM meta.history"), ["20240101000000"]);
 
     // The row of another runner counts in that table only, and under that name.
     scratch.file(OTHER_FILE, "SELECT 1");
     scratch.sql("INSERT INTO meta.\"The Locks\" (table_name) VALUES ('Meta.History')");
-    let run = scratch
-        .lockstep(&["up"])
-        .env("MIGRATIONS_TABLE", "Meta.History");
+    let run = scratch.lockstep(&["up"]).env("MIGRATIONS_TABLE", "Meta.History");
     let run = run.env("MIGRATION_LOCKS_TABLE", "\"meta\".\"The Locks\"");
     run.env("MIGRATION_LOCK_WAIT_SECONDS", "0").run().code(4);
 }
 
 #[test]
 fn older_files_are_applied_with_a_warning_unless_the_order_is_strict() {
-    for (order, code) in [
-        (None, 0),
-        (Some(""), 0),
-        (Some("any"), 0),
-        (Some("strict"), 5),
-    ] {
+    for (order, code) in [(None, 0), (Some(""), 0), (Some("any"), 0), (Some("strict"), 5)] {
         let scratch = Scratch::migrated([(OTHER_FILE, "SELECT 1")]);
         scratch.file(FILE, "CREATE TABLE late ()");
         let run = scratch.lockstep(&["up"]);
-        let run = order
-            .into_iter()
-            .fold(run, |run, order| run.env("MIGRATION_ORDER", order));
+        let run = order.into_iter().fold(run, |run, order| run.env("MIGRATION_ORDER", order));
         let outcome = run.run();
         outcome.code(code);
         let applied = scratch.value("SELECT to_regclass('late') IS NOT NULL");
@@ -432,27 +343,17 @@ fn older_files_are_applied_with_a_warning_unless_the_order_is_strict() {
 
 #[test]
 fn a_divergence_is_refused_unless_it_is_only_to_be_warned_of() {
-    for (policy, code) in [
-        (None, 5),
-        (Some(""), 5),
-        (Some("refuse"), 5),
-        (Some("warn"), 0),
-    ] {
+    for (policy, code) in [(None, 5), (Some(""), 5), (Some("refuse"), 5), (Some("warn"), 0)] {
         let scratch = scratch();
         scratch.up().code(0);
         scratch.file(FILE, "SELECT 'edited'");
         scratch.file(OTHER_FILE, "CREATE TABLE next ()");
         let run = scratch.lockstep(&["up"]);
-        let run = policy
-            .into_iter()
-            .fold(run, |run, policy| run.env("MIGRATION_DIVERGENCE", policy));
+        let run =
+            policy.into_iter().fold(run, |run, policy| run.env("MIGRATION_DIVERGENCE", policy));
         let outcome = run.run();
         outcome.code(code).says("20240101000000 modified");
-        assert_eq!(
-            scratch.history().len(),
-            if code == 0 { 2 } else { 1 },
-            "{outcome}"
-        );
+        assert_eq!(scratch.history().len(), if code == 0 { 2 } else { 1 }, "{outcome}");
         let lines = outcome.lines();
         assert_eq!(
             lines.iter().any(|line| line.field("level") == Some("warn")),

@@ -40,10 +40,7 @@ fn site() -> Scratch {
         let name = format!("2024010203040{number}_t{number}");
         let up = format!("CREATE TABLE IF NOT EXISTS t{number} (a int);");
         let down = format!("DROP TABLE t{number};");
-        [
-            (format!("{name}.up.sql"), up),
-            (format!("{name}.down.sql"), down),
-        ]
+        [(format!("{name}.up.sql"), up), (format!("{name}.down.sql"), down)]
     };
     let scratch = Scratch::migrated(files(5));
     for (name, text) in files(6) {
@@ -170,12 +167,8 @@ fn systemd_understands_its_units() {
     }
     let scratch = Scratch::new();
     let units = blocks("src/manual/recipes.md", "ini");
-    let [service, timer] = units.as_slice() else {
-        panic!("a service and its timer: {units:?}")
-    };
-    let service = service
-        .1
-        .replace("/usr/local/bin/lockstep", env!("CARGO_BIN_EXE_lockstep"));
+    let [service, timer] = units.as_slice() else { panic!("a service and its timer: {units:?}") };
+    let service = service.1.replace("/usr/local/bin/lockstep", env!("CARGO_BIN_EXE_lockstep"));
     for (name, text) in [("service", &service), ("timer", &timer.1)] {
         let path = scratch.directory.join(format!("app-migrate.{name}"));
         fs::write(path, text).expect("a unit");
@@ -184,10 +177,7 @@ fn systemd_understands_its_units() {
         let output = run(&scratch, &["systemd-analyze", "verify", "--man=no", unit]);
         succeeded(unit, &output);
         let said = String::from_utf8_lossy(&output.stderr);
-        let about_us: Vec<&str> = said
-            .lines()
-            .filter(|it| it.contains("app-migrate"))
-            .collect();
+        let about_us: Vec<&str> = said.lines().filter(|it| it.contains("app-migrate")).collect();
         assert!(about_us.is_empty(), "{about_us:?}");
     }
 }

@@ -7,11 +7,7 @@ use std::fs;
 use crate::support::{Gate, Running, Scratch};
 
 /// The peak of resident memory, in KiB: 12 MiB. Of a debug build more code is resident.
-const MEMORY: usize = if cfg!(debug_assertions) {
-    24 * 1024
-} else {
-    12 * 1024
-};
+const MEMORY: usize = if cfg!(debug_assertions) { 24 * 1024 } else { 12 * 1024 };
 
 const FILES: usize = 5_000;
 
@@ -28,10 +24,7 @@ fn memory_stays_small_with_five_thousand_files() {
     let peak = peak_memory(&run);
     gate.open();
     run.wait().code(0).is_silent_about("warn");
-    assert_eq!(
-        scratch.value("SELECT count(*) FROM bun_migrations"),
-        (FILES + 1).to_string()
-    );
+    assert_eq!(scratch.value("SELECT count(*) FROM bun_migrations"), (FILES + 1).to_string());
     if let Some(peak) = peak {
         println!("{peak} KiB resident at most");
         assert!(peak < MEMORY, "{peak} KiB resident, {MEMORY} allowed");
@@ -67,9 +60,7 @@ fn there_are_no_more_threads_than_connections_and_one() {
 #[cfg(not(debug_assertions))]
 #[test]
 fn the_binary_is_below_three_mebibytes_and_a_half() {
-    let size = fs::metadata(env!("CARGO_BIN_EXE_lockstep"))
-        .expect("the binary")
-        .len();
+    let size = fs::metadata(env!("CARGO_BIN_EXE_lockstep")).expect("the binary").len();
     assert!(size < 7 * 512 * 1024, "{size} bytes");
 }
 
@@ -77,12 +68,7 @@ fn the_binary_is_below_three_mebibytes_and_a_half() {
 
 /// Names with versions that are dates, one a second.
 fn file(number: usize) -> String {
-    format!(
-        "20230101{:02}{:02}{:02}_step.up.sql",
-        number / 3600,
-        number / 60 % 60,
-        number % 60
-    )
+    format!("20230101{:02}{:02}{:02}_step.up.sql", number / 3600, number / 60 % 60, number % 60)
 }
 
 /// As long as the files that people write are; and every file the same, so that one checksum is that of all.
@@ -119,8 +105,6 @@ fn applied_files(scratch: &Scratch) {
 /// The peak of the process's resident memory in KiB; none where there is no `/proc`.
 fn peak_memory(run: &Running) -> Option<usize> {
     let status = fs::read_to_string(format!("/proc/{}/status", run.pid())).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.trim().trim_end_matches(" kB").parse().ok()
 }

@@ -30,11 +30,7 @@ fn killed_in_the_midst_of_a_migration_and_run_again_each_is_applied_once() {
     assert_eq!(running.kill().signal, Some(9));
     // The server notices by itself, although the session waits and has nothing to send.
     wait_for_the_orphan(&scratch);
-    assert_eq!(
-        scratch.sql("SELECT version FROM runs"),
-        ["1"],
-        "the second was rolled back whole"
-    );
+    assert_eq!(scratch.sql("SELECT version FROM runs"), ["1"], "the second was rolled back whole");
     gate.open();
     scratch.up().code(0);
     assert_each_ran_once(&scratch);
@@ -74,42 +70,25 @@ fn killed_again_and_again_at_any_moment_each_is_applied_once() {
     }
     scratch.up().code(0);
     let expected: Vec<String> = (0..=8).map(|version| version.to_string()).collect();
-    assert_eq!(
-        scratch.sql("SELECT version FROM runs ORDER BY version"),
-        expected
-    );
+    assert_eq!(scratch.sql("SELECT version FROM runs ORDER BY version"), expected);
     assert_eq!(scratch.history().len(), 9);
-    assert_eq!(
-        scratch.value("SELECT count(DISTINCT name) FROM bun_migrations"),
-        "9"
-    );
+    assert_eq!(scratch.value("SELECT count(DISTINCT name) FROM bun_migrations"), "9");
 }
 
 /// The build waits for an open transaction, so the kill leaves the INVALID index that PostgreSQL cannot roll back.
 #[test]
 fn killed_while_an_index_is_built_concurrently_the_next_run_builds_it() {
     let scratch = Scratch::migrated([("20240101000000_table.up.sql", "CREATE TABLE t (a int);")]);
-    scratch.file(
-        "20240101000001_index.up.sql",
-        "CREATE INDEX CONCURRENTLY t_a_idx ON t (a);",
-    );
+    scratch.file("20240101000001_index.up.sql", "CREATE INDEX CONCURRENTLY t_a_idx ON t (a);");
     let mut writer = scratch.client();
-    writer
-        .batch_execute("BEGIN; INSERT INTO t VALUES (1)")
-        .expect("a row");
+    writer.batch_execute("BEGIN; INSERT INTO t VALUES (1)").expect("a row");
     let running = scratch.lockstep(&["up"]).spawn();
     let mut client = scratch.client();
     let invalid = "SELECT count(*) FROM pg_index WHERE NOT indisvalid AND indexrelid = to_regclass('t_a_idx')";
-    wait_until("the build has begun", || {
-        rows(&mut client, invalid) == ["1"]
-    });
+    wait_until("the build has begun", || rows(&mut client, invalid) == ["1"]);
     running.kill();
     wait_for_the_orphan(&scratch);
-    assert_eq!(
-        scratch.value(invalid),
-        "1",
-        "the leftover that is to be repaired"
-    );
+    assert_eq!(scratch.value(invalid), "1", "the leftover that is to be repaired");
     writer.batch_execute("COMMIT").expect("a commit");
     scratch.up().code(0).says(DROPS_THE_INVALID_INDEX);
     assert_eq!(
@@ -117,10 +96,7 @@ fn killed_while_an_index_is_built_concurrently_the_next_run_builds_it() {
         "t"
     );
     assert_eq!(scratch.history(), ["20240101000000", "20240101000001"]);
-    assert_eq!(
-        scratch.value("SELECT count(*) FROM pg_index WHERE indrelid = 't'::regclass"),
-        "1"
-    );
+    assert_eq!(scratch.value("SELECT count(*) FROM pg_index WHERE indrelid = 't'::regclass"), "1");
 }
 
 // 2. One at a time, and no lock to delete.
@@ -141,20 +117,11 @@ fn of_twenty_at_once_on_an_empty_database_one_works_and_all_exit_with_0() {
     outcomes.iter().for_each(|outcome| {
         outcome.code(0);
     });
-    let worked = outcomes
-        .iter()
-        .filter(|outcome| outcome.stderr.contains("/3 applied "))
-        .count();
+    let worked = outcomes.iter().filter(|outcome| outcome.stderr.contains("/3 applied ")).count();
     assert_eq!(worked, 1, "runners that applied something");
     assert_each_ran_once(&scratch);
-    assert_eq!(
-        scratch.sql("SELECT DISTINCT group_id FROM bun_migrations"),
-        ["1"]
-    );
-    assert_eq!(
-        scratch.value("SELECT count(*) FROM bun_migration_locks"),
-        "0"
-    );
+    assert_eq!(scratch.sql("SELECT DISTINCT group_id FROM bun_migrations"), ["1"]);
+    assert_eq!(scratch.value("SELECT count(*) FROM bun_migration_locks"), "0");
     let errors: Vec<_> = scratch
         .server_log()
         .into_iter()
@@ -183,10 +150,7 @@ fn the_lock_of_a_killed_runner_is_taken_over_without_help() {
         .run()
         .code(0)
         .is_silent_about("waiting for");
-    assert_eq!(
-        scratch.value("SELECT count(*) FROM bun_migration_locks"),
-        "0"
-    );
+    assert_eq!(scratch.value("SELECT count(*) FROM bun_migration_locks"), "0");
     assert_each_ran_once(&scratch);
 }
 
@@ -231,10 +195,7 @@ fn a_violated_deferred_constraint_undoes_its_file() {
             "20240101000000_a.up.sql",
             "CREATE TABLE a (id int PRIMARY KEY, parent int REFERENCES a DEFERRABLE INITIALLY DEFERRED);",
         ),
-        (
-            "20240101000001_b.up.sql",
-            "CREATE TABLE b (); INSERT INTO a VALUES (1, 2);",
-        ),
+        ("20240101000001_b.up.sql", "CREATE TABLE b (); INSERT INTO a VALUES (1, 2);"),
     ]);
     let error = scratch.up().code(1).error();
     assert!(error.contains("20240101000001_b.up.sql"), "{error}");
@@ -260,20 +221,11 @@ fn a_statement_that_cannot_run_in_a_transaction_runs_alone_in_its_file() {
             "20240101000001_build.up.sql",
             "-- Large.\nCREATE UNIQUE INDEX CONCURRENTLY p_a_idx ON p (a);\n-- Done.",
         ),
-        (
-            "20240101000002_rebuild.up.sql",
-            "REINDEX INDEX CONCURRENTLY p_a_idx",
-        ),
-        (
-            "20240101000003_detach.up.sql",
-            "ALTER TABLE t DETACH PARTITION t1 CONCURRENTLY;",
-        ),
+        ("20240101000002_rebuild.up.sql", "REINDEX INDEX CONCURRENTLY p_a_idx"),
+        ("20240101000003_detach.up.sql", "ALTER TABLE t DETACH PARTITION t1 CONCURRENTLY;"),
         ("20240101000004_vacuum.up.sql", "VACUUM (ANALYZE) p;"),
         ("20240101000005_partitioned.up.sql", "REINDEX TABLE t;"),
-        (
-            "20240101000006_drop.up.sql",
-            "DROP INDEX CONCURRENTLY p_a_idx;",
-        ),
+        ("20240101000006_drop.up.sql", "DROP INDEX CONCURRENTLY p_a_idx;"),
     ]);
     assert_eq!(scratch.history().len(), 7);
     assert_eq!(scratch.value("SELECT to_regclass('p_a_idx') IS NULL"), "t");
@@ -303,9 +255,7 @@ fn an_up_to_date_database_is_recognised_with_no_right_beyond_select() {
     assert_eq!(errors_logged(&scratch), 0);
     // It is the rights that the first run did without: with work to do they are missed.
     scratch.file("20240101000001_b.up.sql", "CREATE TABLE b ();");
-    up().run()
-        .code(2)
-        .says("lacks INSERT on public.bun_migrations");
+    up().run().code(2).says("lacks INSERT on public.bun_migrations");
 }
 
 /// Reading is all that these locks let pass; and the guard is held, as by a runner at work.
@@ -359,18 +309,9 @@ fn a_row_that_a_dead_runner_left_on_an_up_to_date_database_is_removed_by_whoever
         reader.name
     ));
     let locks = || scratch.sql("SELECT id FROM bun_migration_locks");
-    scratch
-        .lockstep(&["up"])
-        .env("DATABASE_URL", reader.url())
-        .run()
-        .code(0);
+    scratch.lockstep(&["up"]).env("DATABASE_URL", reader.url()).run().code(0);
     assert_eq!(locks(), ["-77"]);
-    assert!(
-        !scratch
-            .server_log()
-            .iter()
-            .any(|line| line.contains("ERROR"))
-    );
+    assert!(!scratch.server_log().iter().any(|line| line.contains("ERROR")));
 
     scratch
         .up()
@@ -385,24 +326,12 @@ fn a_row_that_a_dead_runner_left_on_an_up_to_date_database_is_removed_by_whoever
 fn nothing_runs_before_everything_that_can_be_refused_was_looked_at() {
     let scratch = Scratch::with([
         ("20240101000000_fine.up.sql", "CREATE TABLE fine ();"),
-        (
-            "20240101000001_abort.up.sql",
-            "CREATE TABLE a ();\n\nROLLBACK;",
-        ),
-        (
-            "20240101000002_copy.up.sql",
-            "CREATE TABLE b ();\nCOPY b FROM STDIN;\n\\.\n",
-        ),
+        ("20240101000001_abort.up.sql", "CREATE TABLE a ();\n\nROLLBACK;"),
+        ("20240101000002_copy.up.sql", "CREATE TABLE b ();\nCOPY b FROM STDIN;\n\\.\n"),
     ]);
     let error = scratch.up().code(2).error();
-    assert!(
-        error.contains("20240101000001_abort.up.sql:3:1: ROLLBACK "),
-        "{error}"
-    );
-    assert!(
-        error.contains("20240101000002_copy.up.sql:2:1: COPY "),
-        "{error}"
-    );
+    assert!(error.contains("20240101000001_abort.up.sql:3:1: ROLLBACK "), "{error}");
+    assert!(error.contains("20240101000002_copy.up.sql:2:1: COPY "), "{error}");
     assert_eq!(tables(&scratch), [""; 0]);
 }
 
@@ -417,10 +346,7 @@ fn success_is_told_if_and_only_if_the_database_is_where_the_files_are() {
     scratch.file("20240101000002_c.up.sql", "CREATE TABLE c ();");
     scratch.up().code(1).is_silent_about("up to date");
     assert_eq!(scratch.history(), all[..1]);
-    scratch.file(
-        "20240101000001_b.up.sql",
-        "CREATE TABLE b (c varchar); ROLLBACK;",
-    );
+    scratch.file("20240101000001_b.up.sql", "CREATE TABLE b (c varchar); ROLLBACK;");
     scratch.up().code(2).is_silent_about("up to date");
     assert_eq!(scratch.history(), all[..1]);
     scratch.file("20240101000001_b.up.sql", "CREATE TABLE b (c varchar);");
@@ -438,14 +364,8 @@ fn a_wait_for_another_runner_ends_at_its_deadline_and_names_it_every_few_seconds
     scratch.file("20240101000001_b.up.sql", "CREATE TABLE b ();");
     let (mut other, pid) = guard_holder(&scratch);
     let started = Instant::now();
-    let up = scratch
-        .lockstep(&["up"])
-        .env("MIGRATION_LOCK_WAIT_SECONDS", "7")
-        .run();
-    assert!(
-        started.elapsed() >= Duration::from_secs(7),
-        "it gave up early\n{up}"
-    );
+    let up = scratch.lockstep(&["up"]).env("MIGRATION_LOCK_WAIT_SECONDS", "7").run();
+    assert!(started.elapsed() >= Duration::from_secs(7), "it gave up early\n{up}");
     up.code(4);
     let told: Vec<_> = up
         .lines()
@@ -456,16 +376,11 @@ fn a_wait_for_another_runner_ends_at_its_deadline_and_names_it_every_few_seconds
         })
         .collect();
     assert_eq!(told.len(), 2, "{up}");
-    let messages = told
-        .iter()
-        .map(|line| line.field("message").expect("a message"));
+    let messages = told.iter().map(|line| line.field("message").expect("a message"));
     let messages: Vec<&str> = messages.collect();
     let whole = format!("waiting for another runner: pid {pid}, ");
     assert!(messages[0].starts_with(&whole), "{up}");
-    assert!(
-        messages[1].starts_with("still waiting, gives up in 2 s"),
-        "{up}"
-    );
+    assert!(messages[1].starts_with("still waiting, gives up in 2 s"), "{up}");
     other.batch_execute("COMMIT").expect("the end");
     scratch.up().code(0);
 }
@@ -474,12 +389,8 @@ fn a_wait_for_another_runner_ends_at_its_deadline_and_names_it_every_few_seconds
 fn a_wait_for_buns_lock_ends_at_its_deadline_and_names_the_row() {
     let scratch = up_to_date();
     scratch.sql("INSERT INTO bun_migration_locks (id, table_name) VALUES (42, 'bun_migrations')");
-    let up = scratch
-        .lockstep(&["up"])
-        .env("MIGRATION_LOCK_WAIT_SECONDS", "3")
-        .run();
-    up.code(4)
-        .says("waiting for bun's lock, row 42 of public.bun_migration_locks");
+    let up = scratch.lockstep(&["up"]).env("MIGRATION_LOCK_WAIT_SECONDS", "3").run();
+    up.code(4).says("waiting for bun's lock, row 42 of public.bun_migration_locks");
     scratch.sql("DELETE FROM bun_migration_locks");
     scratch.up().code(0);
 }
@@ -488,14 +399,9 @@ fn a_wait_for_buns_lock_ends_at_its_deadline_and_names_the_row() {
 fn a_wait_for_the_server_ends_at_its_deadline_and_names_it() {
     let scratch = Scratch::with([("20240101000000_a.up.sql", "SELECT 1;")]);
     let url = "postgres://postgres@127.0.0.1:1/nowhere";
-    let up = scratch
-        .lockstep(&["up"])
-        .env("DATABASE_URL", url)
-        .env("DATABASE_WAIT_SECONDS", "3")
-        .run();
-    up.code(3)
-        .says("waiting for the database at ")
-        .says("127.0.0.1:1");
+    let up =
+        scratch.lockstep(&["up"]).env("DATABASE_URL", url).env("DATABASE_WAIT_SECONDS", "3").run();
+    up.code(3).says("waiting for the database at ").says("127.0.0.1:1");
 }
 
 #[test]
@@ -504,10 +410,7 @@ fn a_wait_for_a_table_ends_at_its_deadline_and_names_who_is_in_the_way() {
     scratch.file("20240101000001_b.up.sql", "ALTER TABLE a ADD b int;");
     let (mut other, pid) = table_holder(&scratch);
     let up = scratch.lockstep(&["up"]);
-    let up = up
-        .env("DDL_LOCK_TIMEOUT_SECONDS", "0.05")
-        .env("DDL_LOCK_RETRY_SECONDS", "3")
-        .run();
+    let up = up.env("DDL_LOCK_TIMEOUT_SECONDS", "0.05").env("DDL_LOCK_RETRY_SECONDS", "3").run();
     up.code(4)
         .says("waiting for a lock: 20240101000001_b.up.sql")
         .says(&format!("blocked by pid {pid}"));
@@ -528,25 +431,14 @@ fn what_a_migration_leaves_in_the_session_is_gone_before_the_next() {
     scratch.file("20240101000001_probe.up.sql", probe(0));
     for (number, leak) in leaks.iter().enumerate() {
         scratch.file(&format!("20240101{:06}_leak.up.sql", 2 * number + 2), leak);
-        scratch.file(
-            &format!("20240101{:06}_probe.up.sql", 2 * number + 3),
-            probe(number + 1),
-        );
+        scratch.file(&format!("20240101{:06}_probe.up.sql", 2 * number + 3), probe(number + 1));
     }
     scratch.up().code(0);
     for (number, leak) in leaks.iter().enumerate() {
         let seen = |at: usize| format!("SELECT what FROM seen WHERE at = {at}");
         let (before, after) = (seen(0), seen(number + 1));
-        assert_eq!(
-            scratch.sql(&format!("{after} EXCEPT {before}")),
-            [""; 0],
-            "new after: {leak}"
-        );
-        assert_eq!(
-            scratch.sql(&format!("{before} EXCEPT {after}")),
-            [""; 0],
-            "gone after: {leak}"
-        );
+        assert_eq!(scratch.sql(&format!("{after} EXCEPT {before}")), [""; 0], "new after: {leak}");
+        assert_eq!(scratch.sql(&format!("{before} EXCEPT {after}")), [""; 0], "gone after: {leak}");
     }
     // And each was recorded, in the table and not in what a leak put before it.
     assert_eq!(scratch.history().len(), 2 * leaks.len() + 2);
@@ -632,10 +524,7 @@ END $$;
 fn a_statement_timeout_that_a_migration_leaves_does_not_reach_the_record() {
     let scratch = up_to_date();
     slow_down_the_record(&scratch, 0.3);
-    scratch.file(
-        "20240101000001_b.up.sql",
-        "SET statement_timeout = '100ms';",
-    );
+    scratch.file("20240101000001_b.up.sql", "SET statement_timeout = '100ms';");
     scratch.up().code(0);
     assert_eq!(scratch.history().len(), 2);
 }
@@ -679,25 +568,14 @@ fn the_password_is_in_no_output_whatever_fails() {
         with_password(&server) + "?no_such_parameter=1",
         with_password(&server).replace("postgres://", "postgre://"),
         with_password(&server).replace(":hunter", ":%zzhunter"),
-        format!(
-            "host=127.0.0.1 password=hunter2é-secret port=x dbname={}",
-            scratch.database
-        ),
-        format!(
-            "host=127.0.0.1 password='hunter2é-secret dbname={}",
-            scratch.database
-        ),
+        format!("host=127.0.0.1 password=hunter2é-secret port=x dbname={}", scratch.database),
+        format!("host=127.0.0.1 password='hunter2é-secret dbname={}", scratch.database),
     ];
     scratch.file("20240101000001_b.up.sql", "CREATE TABLE b (c varchr);");
     for url in urls {
         for format in ["json", "text"] {
-            let up = scratch
-                .lockstep(&["up"])
-                .env("DATABASE_URL", &url)
-                .env("LOG_FORMAT", format);
-            let up = up
-                .env("LOG_LEVEL", "TRACE")
-                .env("DATABASE_QUERY_LOGGING_ENABLED", "true");
+            let up = scratch.lockstep(&["up"]).env("DATABASE_URL", &url).env("LOG_FORMAT", format);
+            let up = up.env("LOG_LEVEL", "TRACE").env("DATABASE_QUERY_LOGGING_ENABLED", "true");
             let outcome = up.env("DATABASE_WAIT_SECONDS", "0").run();
             assert_ne!(outcome.code, Some(0), "{outcome}");
             for output in [&outcome.stdout, &outcome.stderr] {
@@ -739,18 +617,14 @@ const GUARD: &str =
 
 fn guard_holder(scratch: &Scratch) -> (Client, String) {
     let mut other = scratch.client();
-    other
-        .batch_execute(&format!("BEGIN; {GUARD}"))
-        .expect("the guard");
+    other.batch_execute(&format!("BEGIN; {GUARD}")).expect("the guard");
     let pid = rows(&mut other, "SELECT pg_backend_pid()").remove(0);
     (other, pid)
 }
 
 fn table_holder(scratch: &Scratch) -> (Client, String) {
     let mut other = scratch.client();
-    other
-        .batch_execute("BEGIN; LOCK TABLE a IN ACCESS SHARE MODE")
-        .expect("a lock");
+    other.batch_execute("BEGIN; LOCK TABLE a IN ACCESS SHARE MODE").expect("a lock");
     let pid = rows(&mut other, "SELECT pg_backend_pid()").remove(0);
     (other, pid)
 }
@@ -774,22 +648,13 @@ fn with_a_gate() -> Scratch {
                 Gate::SQL
             ),
         ),
-        (
-            "20240101000002_last.up.sql",
-            "INSERT INTO runs VALUES ('3');",
-        ),
+        ("20240101000002_last.up.sql", "INSERT INTO runs VALUES ('3');"),
     ])
 }
 
 fn assert_each_ran_once(scratch: &Scratch) {
-    assert_eq!(
-        scratch.sql("SELECT version FROM runs"),
-        ["1", "2", "2, behind the gate", "3"]
-    );
-    assert_eq!(
-        scratch.history(),
-        ["20240101000000", "20240101000001", "20240101000002"]
-    );
+    assert_eq!(scratch.sql("SELECT version FROM runs"), ["1", "2", "2, behind the gate", "3"]);
+    assert_eq!(scratch.history(), ["20240101000000", "20240101000001", "20240101000002"]);
 }
 
 fn slow_down_the_record(scratch: &Scratch, seconds: f64) {
@@ -802,18 +667,14 @@ fn slow_down_the_record(scratch: &Scratch, seconds: f64) {
 
 /// `up` that stands before a gate for as long as it takes.
 fn patient(scratch: &Scratch) -> Lockstep<'_> {
-    scratch
-        .lockstep(&["up"])
-        .env("DDL_LOCK_TIMEOUT_SECONDS", "0")
+    scratch.lockstep(&["up"]).env("DDL_LOCK_TIMEOUT_SECONDS", "0")
 }
 
 fn wait_for_the_orphan(scratch: &Scratch) {
     let sessions = "SELECT count(*) FROM pg_stat_activity \
                     WHERE datname = current_database() AND application_name LIKE 'lockstep/%'";
     let mut client = scratch.client();
-    wait_until("the server has ended the orphan", || {
-        rows(&mut client, sessions) == ["0"]
-    });
+    wait_until("the server has ended the orphan", || rows(&mut client, sessions) == ["0"]);
 }
 
 /// The user's own tables.

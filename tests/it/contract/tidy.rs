@@ -203,14 +203,7 @@ fn files_below(directory: &Path, found: &mut Vec<PathBuf>) {
 /// The files that git has or would take; without git (an unpacked archive), all there are.
 fn project_files() -> Vec<PathBuf> {
     let mut git = Command::new("git");
-    git.args([
-        "ls-files",
-        "-z",
-        "--cached",
-        "--others",
-        "--exclude-standard",
-    ])
-    .current_dir(root());
+    git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).current_dir(root());
     if let Ok(output) = git.output()
         && output.status.success()
         && !output.stdout.is_empty()
@@ -229,37 +222,21 @@ fn sources() -> BTreeMap<String, String> {
     let source = root().join("src");
     let mut found = Vec::new();
     files_below(&source, &mut found);
-    let named = found
-        .iter()
-        .filter(|path| path.extension().is_some_and(|it| it == "rs"))
-        .map(|path| {
-            let name = path
-                .strip_prefix(&source)
-                .expect("it is below")
-                .display()
-                .to_string();
+    let named =
+        found.iter().filter(|path| path.extension().is_some_and(|it| it == "rs")).map(|path| {
+            let name = path.strip_prefix(&source).expect("it is below").display().to_string();
             (name, fs::read_to_string(path).expect("a source file"))
         });
     let sources: BTreeMap<_, _> = named.collect();
-    assert!(
-        sources.len() > 10 && sources.contains_key("main.rs"),
-        "{:?}",
-        sources.keys()
-    );
+    assert!(sources.len() > 10 && sources.contains_key("main.rs"), "{:?}", sources.keys());
     sources
 }
 
 /// The text without comments that stand alone on their lines, and without unit tests.
 fn code(text: &str) -> String {
     let tests = ["#[cfg(test)]\nmod tests {", "#[cfg(test)]\npub mod tests {"];
-    let end = tests
-        .iter()
-        .filter_map(|start| text.find(start))
-        .min()
-        .unwrap_or(text.len());
-    let lines = text[..end]
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("//"));
+    let end = tests.iter().filter_map(|start| text.find(start)).min().unwrap_or(text.len());
+    let lines = text[..end].lines().filter(|line| !line.trim_start().starts_with("//"));
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -274,13 +251,11 @@ fn mentions(text: &str, word: &str) -> bool {
 }
 
 fn is_one_of(file: &str, names: &[&str]) -> bool {
-    names.iter().any(|name| {
-        if name.ends_with('/') {
-            file.starts_with(name)
-        } else {
-            file == *name
-        }
-    })
+    names.iter().any(
+        |name| {
+            if name.ends_with('/') { file.starts_with(name) } else { file == *name }
+        },
+    )
 }
 
 /// Every line of a file that breaks a rule.
@@ -371,9 +346,8 @@ fn imports_go_down() {
         let shared = ["run", "Answer", "Context", "self"];
         let is_command = file.starts_with("commands/") && file != "commands/run.rs";
         for import in text.lines().filter_map(|it| it.strip_prefix("use super::")) {
-            let of = import
-                .split(|c: char| !c.is_alphanumeric() && c != '_')
-                .find(|it| !it.is_empty());
+            let of =
+                import.split(|c: char| !c.is_alphanumeric() && c != '_').find(|it| !it.is_empty());
             if is_command
                 && file.matches('/').count() == 1
                 && of.is_some_and(|it| !shared.contains(&it))
@@ -407,10 +381,8 @@ fn imports(text: &str) -> Vec<String> {
 
 #[test]
 fn each_module_touches_only_what_it_may() {
-    let found: Vec<String> = sources()
-        .iter()
-        .flat_map(|(file, text)| breaches(file, text))
-        .collect();
+    let found: Vec<String> =
+        sources().iter().flat_map(|(file, text)| breaches(file, text)).collect();
     assert!(found.is_empty(), "\n{}", found.join("\n"));
 }
 
@@ -418,15 +390,9 @@ fn each_module_touches_only_what_it_may() {
 #[test]
 fn a_breach_of_each_rule_is_noticed() {
     for rule in &RULES {
-        let found = breaches(
-            "error.rs",
-            &format!("//! Words.\n\nfn f() {{\n    {}\n}}\n", rule.broken_by),
-        );
-        assert!(
-            found.iter().any(|it| it.contains(rule.what)),
-            "{}: {found:?}",
-            rule.what
-        );
+        let found =
+            breaches("error.rs", &format!("//! Words.\n\nfn f() {{\n    {}\n}}\n", rule.broken_by));
+        assert!(found.iter().any(|it| it.contains(rule.what)), "{}: {found:?}", rule.what);
         for allowed in rule.allowed {
             let file = if allowed.ends_with('/') {
                 format!("{allowed}x.rs")
@@ -447,19 +413,10 @@ fn a_breach_of_each_rule_is_noticed() {
             "{word}"
         );
     }
-    assert_eq!(
-        breaches("plan.rs", "use postgres::error::DbError;").len(),
-        1
-    );
+    assert_eq!(breaches("plan.rs", "use postgres::error::DbError;").len(), 1);
     assert_eq!(breaches("error.rs", "use std::{env, fs};").len(), 1);
-    assert_eq!(
-        breaches("main.rs", "use std::env;\nlet x = env::args();"),
-        [""; 0]
-    );
-    assert_eq!(
-        breaches("main.rs", "use std::env;\nlet x = env::var(\"X\");").len(),
-        1
-    );
+    assert_eq!(breaches("main.rs", "use std::env;\nlet x = env::args();"), [""; 0]);
+    assert_eq!(breaches("main.rs", "use std::env;\nlet x = env::var(\"X\");").len(), 1);
     // Neither a comment nor a longer name nor a test breaks anything.
     let fine = "// std::fs\n/// [`std::env`]\nlet x = MyClient; blueprint!();\n#[cfg(test)]\nmod tests {\n    use std::fs;\n}\n";
     assert_eq!(breaches("plan.rs", fine), [""; 0]);
@@ -470,34 +427,17 @@ fn every_source_file_says_what_it_is() {
     let mut files: Vec<(String, String)> = sources().into_iter().collect();
     let mut tests = Vec::new();
     files_below(&root().join("tests"), &mut tests);
-    for path in tests
-        .iter()
-        .filter(|path| path.extension().is_some_and(|it| it == "rs"))
-    {
-        files.push((
-            path.display().to_string(),
-            fs::read_to_string(path).expect("a test file"),
-        ));
+    for path in tests.iter().filter(|path| path.extension().is_some_and(|it| it == "rs")) {
+        files.push((path.display().to_string(), fs::read_to_string(path).expect("a test file")));
     }
-    let silent: Vec<&String> = files
-        .iter()
-        .filter(|(_, text)| !text.starts_with("//! "))
-        .map(|(file, _)| file)
-        .collect();
+    let silent: Vec<&String> =
+        files.iter().filter(|(_, text)| !text.starts_with("//! ")).map(|(file, _)| file).collect();
     assert!(silent.is_empty(), "no `//!` at the start: {silent:?}");
 }
 
 #[test]
 fn nothing_in_src_panics_for_convenience_or_is_left_to_do() {
-    let words = [
-        ".unwrap()",
-        "todo!",
-        "dbg!",
-        "unimplemented!",
-        "TODO",
-        "FIXME",
-        "XXX",
-    ];
+    let words = [".unwrap()", "todo!", "dbg!", "unimplemented!", "TODO", "FIXME", "XXX"];
     let mut found = Vec::new();
     for (file, text) in sources() {
         for (number, line) in (1..).zip(text.lines()) {
@@ -600,11 +540,7 @@ fn table(path: &str, header: &str) -> Vec<Vec<String>> {
 
 /// What stands in backticks.
 fn quoted(cell: &str) -> Vec<String> {
-    cell.split('`')
-        .skip(1)
-        .step_by(2)
-        .map(str::to_owned)
-        .collect()
+    cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
 /// The contract: each code, and whether to try again. It is frozen: this list only ever grows.
@@ -624,9 +560,7 @@ const EXIT_CODES: [(u8, &str); 9] = [
 fn documented_exit_codes(path: &str) -> BTreeMap<u8, String> {
     let mut documented = BTreeMap::new();
     for row in table(path, "| code | meaning | try again? |") {
-        let [codes, meaning, again] = row.as_slice() else {
-            panic!("three cells: {row:?}")
-        };
+        let [codes, meaning, again] = row.as_slice() else { panic!("three cells: {row:?}") };
         assert!(!meaning.is_empty(), "{row:?}");
         for code in codes.split(',') {
             let code: u8 = code
@@ -634,11 +568,8 @@ fn documented_exit_codes(path: &str) -> BTreeMap<u8, String> {
                 .trim_matches('`')
                 .parse()
                 .unwrap_or_else(|_| panic!("no code: {row:?}"));
-            let again = again
-                .split(|c: char| !c.is_alphabetic())
-                .next()
-                .unwrap_or_default()
-                .to_owned();
+            let again =
+                again.split(|c: char| !c.is_alphabetic()).next().unwrap_or_default().to_owned();
             assert_eq!(documented.insert(code, again), None, "{code} stands twice");
         }
     }
@@ -647,10 +578,8 @@ fn documented_exit_codes(path: &str) -> BTreeMap<u8, String> {
 
 #[test]
 fn readme_manual_and_code_have_the_same_exit_codes() {
-    let contract: BTreeMap<u8, String> = EXIT_CODES
-        .iter()
-        .map(|(code, again)| (*code, (*again).to_owned()))
-        .collect();
+    let contract: BTreeMap<u8, String> =
+        EXIT_CODES.iter().map(|(code, again)| (*code, (*again).to_owned())).collect();
     for path in ["README.md", "src/manual/exit-codes.md"] {
         let documented = documented_exit_codes(path);
         assert_eq!(documented, contract, "{path} (left), the contract (right)");
@@ -661,16 +590,11 @@ fn readme_manual_and_code_have_the_same_exit_codes() {
     let body = &main[start..start + main[start..].find("\n}\n").expect("its end")];
     let numbers = body.split("=>").skip(1).filter_map(|arm| {
         let arm = arm.trim_start();
-        arm[..arm.find(|c: char| !c.is_ascii_digit()).unwrap_or(arm.len())]
-            .parse::<u8>()
-            .ok()
+        arm[..arm.find(|c: char| !c.is_ascii_digit()).unwrap_or(arm.len())].parse::<u8>().ok()
     });
     let mut coded: BTreeSet<u8> = numbers.collect();
     assert!(!coded.contains(&0), "0 is no error's");
-    assert!(
-        !body.contains("_ =>"),
-        "a new kind of error must choose its number"
-    );
+    assert!(!body.contains("_ =>"), "a new kind of error must choose its number");
     coded.insert(0);
     let promised: BTreeSet<u8> = contract.into_keys().collect();
     assert_eq!(coded, promised, "src/main.rs (left), the contract (right)");
@@ -683,19 +607,13 @@ fn every_dependency_has_its_reason_in_the_readme() {
         .split("\n[")
         .find(|section| section.starts_with("dependencies]"))
         .expect("[dependencies]");
-    let lines = section
-        .lines()
-        .skip(1)
-        .filter(|line| !line.trim_start().starts_with('#'));
+    let lines = section.lines().skip(1).filter(|line| !line.trim_start().starts_with('#'));
     let used: BTreeSet<String> = lines
         .filter_map(|line| line.split_once('='))
         .map(|(name, _)| name.trim().to_owned())
         .collect();
     assert!(used.contains("postgres"), "{used:?}");
-    assert!(
-        !manifest.contains("[dependencies."),
-        "one line each, or this test would miss it"
-    );
+    assert!(!manifest.contains("[dependencies."), "one line each, or this test would miss it");
     let rows = table("README.md", "| crate | why |");
     let explained: BTreeSet<String> = rows.iter().flat_map(|row| quoted(&row[0])).collect();
     assert_eq!(used, explained, "Cargo.toml (left), README.md (right)");
@@ -709,13 +627,10 @@ fn every_dependency_has_its_reason_in_the_readme() {
 fn the_manual_quotes_what_the_program_says() {
     // What one literal continues on the next line, and what one appends to another, is one text.
     let code: String = sources().into_values().collect();
-    let lines = code
-        .split("\\\n")
-        .enumerate()
-        .map(|(number, part)| match number {
-            0 => part,
-            _ => part.trim_start(),
-        });
+    let lines = code.split("\\\n").enumerate().map(|(number, part)| match number {
+        0 => part,
+        _ => part.trim_start(),
+    });
     let code = lines.collect::<String>().replace("\\\\", "\\");
     let path = "src/manual/refusals.md";
     let rows = table(path, "| it says | code | it means | do |");
@@ -735,10 +650,7 @@ fn the_manual_quotes_what_the_program_says() {
 fn anchor(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();
     let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
-    text.chars()
-        .filter(kept)
-        .collect::<String>()
-        .replace(' ', "-")
+    text.chars().filter(kept).collect::<String>().replace(' ', "-")
 }
 
 #[test]
@@ -770,36 +682,21 @@ fn every_link_leads_somewhere() {
 /// The value of a line `key = "value"` of the manifest's first section.
 fn version() -> String {
     let manifest = text_of("Cargo.toml");
-    let line = manifest
-        .lines()
-        .find_map(|line| line.strip_prefix("version = \""))
-        .expect("a version");
+    let line =
+        manifest.lines().find_map(|line| line.strip_prefix("version = \"")).expect("a version");
     line.trim_end_matches('"').to_owned()
 }
 
 #[test]
 fn the_newest_heading_of_the_changelog_is_the_version() {
     let changelog = text_of("CHANGELOG.md");
-    let newest = changelog
-        .lines()
-        .find_map(|line| line.strip_prefix("## "))
-        .expect("a heading");
-    let heading = newest
-        .split_whitespace()
-        .next()
-        .unwrap_or_default()
-        .trim_matches(|c| c == '[' || c == ']');
-    assert_eq!(
-        heading,
-        version(),
-        "CHANGELOG.md (left), Cargo.toml (right)"
-    );
+    let newest = changelog.lines().find_map(|line| line.strip_prefix("## ")).expect("a heading");
+    let heading =
+        newest.split_whitespace().next().unwrap_or_default().trim_matches(|c| c == '[' || c == ']');
+    assert_eq!(heading, version(), "CHANGELOG.md (left), Cargo.toml (right)");
     let lock = text_of("Cargo.lock");
     assert!(
-        lock.contains(&format!(
-            "name = \"lockstep\"\nversion = \"{}\"\n",
-            version()
-        )),
+        lock.contains(&format!("name = \"lockstep\"\nversion = \"{}\"\n", version())),
         "Cargo.lock is stale"
     );
 }
@@ -810,15 +707,9 @@ fn nothing_depends_on_one_machine() {
     let found = project_files();
     let mut complaints = Vec::new();
     for path in &found {
-        let name = path
-            .strip_prefix(root())
-            .expect("it is below")
-            .display()
-            .to_string();
+        let name = path.strip_prefix(root()).expect("it is below").display().to_string();
         if name.starts_with(".cargo")
-            || [".npmrc", "pip.conf", ".netrc"]
-                .iter()
-                .any(|it| name.ends_with(it))
+            || [".npmrc", "pip.conf", ".netrc"].iter().any(|it| name.ends_with(it))
         {
             complaints.push(format!("{name} is a machine's own configuration"));
         }
@@ -837,10 +728,7 @@ fn nothing_depends_on_one_machine() {
     }
     let lock = text_of("Cargo.lock");
     let registry = "source = \"registry+https://github.com/rust-lang/crates.io-index\"";
-    for line in lock
-        .lines()
-        .filter(|line| line.starts_with("source = ") && *line != registry)
-    {
+    for line in lock.lines().filter(|line| line.starts_with("source = ") && *line != registry) {
         complaints.push(format!("Cargo.lock: {line}"));
     }
     assert!(found.len() > 30, "{found:?}");
@@ -857,11 +745,7 @@ fn is_machine_bound(line: &str) -> bool {
         concat!("--index", "-url"),
         concat!("code", "artifact."),
     ];
-    let homes = [
-        concat!("/ho", "me/"),
-        concat!("/Us", "ers/"),
-        concat!("/ro", "ot/"),
-    ];
+    let homes = [concat!("/ho", "me/"), concat!("/Us", "ers/"), concat!("/ro", "ot/")];
     // Where Homebrew is on Linux, on every machine.
     let line = line.replace(concat!("/ho", "me/linuxbrew/"), "");
     hosts.iter().any(|host| line.contains(host)) || homes.iter().any(|home| line.contains(home))

@@ -35,14 +35,9 @@ fn apply_to_an_empty_database() {
     assert_eq!(scratch.sql(columns).join("|"), expected);
     scratch.assert_unlocked();
     // And again there is nothing to do.
-    let again = scratch
-        .lockstep(&["up"])
-        .env("MIGRATIONS_DIR", directory().display().to_string())
-        .run();
-    again
-        .code(0)
-        .is_up_to_date(13)
-        .is_silent_about("applied in ");
+    let again =
+        scratch.lockstep(&["up"]).env("MIGRATIONS_DIR", directory().display().to_string()).run();
+    again.code(0).is_up_to_date(13).is_silent_about("applied in ");
 }
 
 #[test]
@@ -54,21 +49,13 @@ fn build_five_indexes_concurrently_one_a_file_before_the_partitioning() {
     let concurrent = up_files()
         .iter()
         .filter(|path| {
-            fs::read_to_string(path)
-                .expect("a file")
-                .contains("CREATE INDEX CONCURRENTLY")
+            fs::read_to_string(path).expect("a file").contains("CREATE INDEX CONCURRENTLY")
         })
         .count();
     assert_eq!(concurrent, 5);
     assert_eq!(
         indexed_columns(&scratch),
-        [
-            "block_number",
-            "hostname",
-            "id",
-            "method_name",
-            "request_time"
-        ]
+        ["block_number", "hostname", "id", "method_name", "request_time"]
     );
     assert_eq!(invalid_indexes(&scratch), [""; 0]);
 }
@@ -105,10 +92,7 @@ fn carry_every_row_across_the_partitioning() {
     scratch.sql("DELETE FROM proxied_request_metrics WHERE id % 7 = 3");
     // Its owner and its readers.
     let role = scratch.role("dashboard", "");
-    scratch.sql(&format!(
-        "GRANT SELECT ON proxied_request_metrics TO {}",
-        role.name
-    ));
+    scratch.sql(&format!("GRANT SELECT ON proxied_request_metrics TO {}", role.name));
     let rows = "SELECT id, method_name, block_number, response_latency_milliseconds, request_time, request_ip, hostname, \
                 user_agent, referer, origin FROM proxied_request_metrics ORDER BY id";
     let before = scratch.sql(rows);
@@ -117,26 +101,14 @@ fn carry_every_row_across_the_partitioning() {
     copy(&scratch, |_| true);
     scratch.up().code(0).applied_one(4, 4);
     assert_eq!(scratch.history().len(), 13);
-    assert!(
-        scratch.sql(rows) == before,
-        "every row is there, with its id, and no other"
-    );
+    assert!(scratch.sql(rows) == before, "every row is there, with its id, and no other");
 
     let place = |time: &str| {
         scratch.value(&format!("SELECT tableoid::regclass FROM proxied_request_metrics WHERE request_time = '{time}' LIMIT 1"))
     };
-    assert_eq!(
-        place("1999-12-31 23:59:59"),
-        "proxied_request_metrics_before_20230923"
-    );
-    assert_eq!(
-        place("2023-10-10 10:10:10.101010"),
-        "proxied_request_metrics_20231010"
-    );
-    assert_eq!(
-        place("2042-01-01 00:00:00"),
-        "proxied_request_metrics_default"
-    );
+    assert_eq!(place("1999-12-31 23:59:59"), "proxied_request_metrics_before_20230923");
+    assert_eq!(place("2023-10-10 10:10:10.101010"), "proxied_request_metrics_20231010");
+    assert_eq!(place("2042-01-01 00:00:00"), "proxied_request_metrics_default");
     // True of all that was before.
     let filled = "SELECT DISTINCT response_backend, response_backend_route, cached, part_of_batch FROM proxied_request_metrics";
     assert_eq!(scratch.value(filled), "DEFAULT|∅|f|f");
@@ -156,23 +128,15 @@ fn carry_every_row_across_the_partitioning() {
 
     assert_eq!(
         indexed_columns(&scratch),
-        [
-            "block_number",
-            "hostname",
-            "id",
-            "method_name",
-            "request_time"
-        ]
+        ["block_number", "hostname", "id", "method_name", "request_time"]
     );
     assert_eq!(invalid_indexes(&scratch), [""; 0]);
     assert_eq!(
         scratch.value("SELECT to_regclass('proxied_request_metrics_unpartitioned') IS NULL"),
         "t"
     );
-    let may = format!(
-        "SELECT has_table_privilege('{}', 'proxied_request_metrics', 'SELECT')",
-        role.name
-    );
+    let may =
+        format!("SELECT has_table_privilege('{}', 'proxied_request_metrics', 'SELECT')", role.name);
     assert_eq!(scratch.value(&may), "t");
 }
 
@@ -184,22 +148,13 @@ fn lose_no_row_that_is_written_meanwhile() {
     scratch.up().code(0);
     let insert = "INSERT INTO proxied_request_metrics (method_name, request_time) VALUES ('m', '2023-10-01')";
     let mut writer = scratch.client();
-    writer
-        .batch_execute(&format!("BEGIN; {insert}"))
-        .expect("a row");
+    writer.batch_execute(&format!("BEGIN; {insert}")).expect("a row");
     copy(&scratch, |_| true);
-    let mut run = scratch
-        .lockstep(&["up"])
-        .env("DDL_LOCK_TIMEOUT_SECONDS", "0.1")
-        .spawn();
+    let mut run = scratch.lockstep(&["up"]).env("DDL_LOCK_TIMEOUT_SECONDS", "0.1").spawn();
     run.wait_for_log(TRIES_AGAIN);
-    writer
-        .batch_execute(&format!("{insert}; COMMIT; {insert}"))
-        .expect("two more");
+    writer.batch_execute(&format!("{insert}; COMMIT; {insert}")).expect("two more");
     run.wait().code(0);
-    writer
-        .batch_execute(insert)
-        .expect("a row in the new table");
+    writer.batch_execute(insert).expect("a row in the new table");
     assert_eq!(
         scratch.value("SELECT count(*), count(DISTINCT id), max(id) FROM proxied_request_metrics"),
         "4|4|4"
@@ -214,9 +169,7 @@ fn directory() -> PathBuf {
 
 fn up_files() -> Vec<PathBuf> {
     let entries = fs::read_dir(directory()).expect("the repository's migrations");
-    let mut files: Vec<PathBuf> = entries
-        .map(|entry| entry.expect("an entry").path())
-        .collect();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
     files.retain(|path| path.to_string_lossy().ends_with(".up.sql"));
     files.sort();
     files

@@ -128,10 +128,8 @@ fn assert_split(text: &str, written: &[Range<usize>], parser: &mut Parser) {
     let tally = against_the_server(text, &ranges(text), parser);
     assert_eq!(tally.disagreements, [""; 0], "{text}");
     let found: Vec<&str> = ranges(text).into_iter().map(|range| &text[range]).collect();
-    let unlike = found
-        .iter()
-        .zip(parser.verdicts(&found))
-        .filter(|(_, verdict)| *verdict != Verdict::One);
+    let unlike =
+        found.iter().zip(parser.verdicts(&found)).filter(|(_, verdict)| *verdict != Verdict::One);
     assert_eq!(unlike.collect::<Vec<_>>(), [], "{text}");
     assert_eq!(found.len(), written.len(), "{text}");
     for (found, written) in ranges(text).into_iter().zip(written) {
@@ -155,29 +153,16 @@ fn the_judges_notice_a_split_that_is_too_fine_or_too_coarse() {
     ]);
     assert_eq!(
         verdicts,
-        [
-            Verdict::Several,
-            Verdict::One,
-            Verdict::None,
-            Verdict::One,
-            Verdict::None
-        ]
+        [Verdict::Several, Verdict::One, Verdict::None, Verdict::One, Verdict::None]
     );
     let rule = "CREATE RULE r AS ON INSERT TO t DO ALSO (SELECT 1; SELECT 2)";
     let torn = rule.find(';').expect("a semicolon");
     let pieces = [0..torn, torn + 1..rule.len()];
-    assert_eq!(
-        against_the_server(rule, &pieces, &mut parser)
-            .disagreements
-            .len(),
-        1
-    );
+    assert_eq!(against_the_server(rule, &pieces, &mut parser).disagreements.len(), 1);
     let two = "SELECT 1; SELECT 2";
     let both = 0..two.len();
     assert_eq!(
-        against_the_server(two, std::slice::from_ref(&both), &mut parser)
-            .disagreements
-            .len(),
+        against_the_server(two, std::slice::from_ref(&both), &mut parser).disagreements.len(),
         1
     );
     assert_eq!(against_psql(two, &[both]).len(), 1);
@@ -305,9 +290,7 @@ fn splits_any_text_as_psql_does() {
     ];
     let mut random = Random(0xfeed_5eed);
     for _ in 0..80 {
-        let text: String = (0..1 + random.below(60))
-            .map(|_| *random.pick(&FRAGMENTS))
-            .collect();
+        let text: String = (0..1 + random.below(60)).map(|_| *random.pick(&FRAGMENTS)).collect();
         assert_eq!(against_psql(&text, &ranges(&text)), [""; 0], "{text}");
     }
 }
@@ -317,14 +300,8 @@ fn splits_any_text_as_psql_does() {
 #[test]
 #[ignore = "it measures time: make soak"]
 fn needs_linear_time() {
-    let bytes: Vec<String> = (1..0x80)
-        .map(|byte: u8| char::from(byte).to_string())
-        .collect();
-    for piece in bytes
-        .iter()
-        .map(String::as_str)
-        .chain(script::tests::PIECES)
-    {
+    let bytes: Vec<String> = (1..0x80).map(|byte: u8| char::from(byte).to_string()).collect();
+    for piece in bytes.iter().map(String::as_str).chain(script::tests::PIECES) {
         assert_linear("", piece);
     }
     for opening in OPENINGS {
@@ -573,10 +550,7 @@ fn take_copy_data(text: &mut String, at: usize, aside: &mut Aside) {
         _ => aside.copies_without_data += 1,
     }
     let lower = text[start..end].to_ascii_lowercase();
-    let word = lower
-        .rfind("stdin")
-        .or_else(|| lower.rfind("stdout"))
-        .expect("stdin");
+    let word = lower.rfind("stdin").or_else(|| lower.rfind("stdout")).expect("stdin");
     text.replace_range(start + word..start + word + "stdin".len(), "'std'");
 }
 
@@ -595,12 +569,7 @@ impl Kinds {
         client
             .batch_execute("SET statement_timeout = '5s'; SET lock_timeout = '1s'; SET client_min_messages = 'error'")
             .expect("settings");
-        Kinds {
-            client,
-            compared: 0,
-            undecided: 0,
-            disagreements: Vec::new(),
-        }
+        Kinds { client, compared: 0, undecided: 0, disagreements: Vec::new() }
     }
 
     fn compare(&mut self, text: &str) {
@@ -653,9 +622,7 @@ impl Kinds {
         error.is_some_and(|error| {
             let error = error.as_db_error().expect("an answer");
             error.code().code() == "25001"
-                && error
-                    .message()
-                    .contains("cannot run inside a transaction block")
+                && error.message().contains("cannot run inside a transaction block")
         })
     }
 }
@@ -680,18 +647,12 @@ impl Tally {
 }
 
 fn ranges(text: &str) -> Vec<Range<usize>> {
-    parse(text)
-        .statements
-        .iter()
-        .map(script::Statement::range)
-        .collect()
+    parse(text).statements.iter().map(script::Statement::range).collect()
 }
 
 fn judged(text: &str, parser: &mut Parser) -> Tally {
     let mut tally = judged_by_the_server(text, parser);
-    tally
-        .disagreements
-        .extend(against_psql(text, &ranges(text)));
+    tally.disagreements.extend(against_psql(text, &ranges(text)));
     tally
 }
 
@@ -721,14 +682,10 @@ fn against_the_server(text: &str, ranges: &[Range<usize>], parser: &mut Parser) 
         }
     }
     let verdicts = parser.verdicts(&together);
-    for (together, _) in together
-        .iter()
-        .zip(verdicts)
-        .filter(|(_, verdict)| *verdict == Verdict::One)
+    for (together, _) in
+        together.iter().zip(verdicts).filter(|(_, verdict)| *verdict == Verdict::One)
     {
-        tally
-            .disagreements
-            .push(format!("one command to the server: {together}"));
+        tally.disagreements.push(format!("one command to the server: {together}"));
     }
     tally
 }
@@ -753,10 +710,7 @@ fn against_psql(text: &str, ranges: &[Range<usize>]) -> Vec<String> {
             before && end <= found.end && is_empty(&text[end..found.end])
         };
         let Some(found) = places(text, at, &query).find(agrees) else {
-            return vec![format!(
-                "psql sends this: {query}\nand we: {}",
-                &text[expected.clone()]
-            )];
+            return vec![format!("psql sends this: {query}\nand we: {}", &text[expected.clone()])];
         };
         at = found.end;
     }
@@ -843,13 +797,11 @@ impl Parser {
             for _ in texts {
                 let alone = self.error_before_ready();
                 let in_company = self.error_before_ready();
-                verdicts.push(
-                    match (alone.contains(SEVERAL), in_company.contains(SEVERAL)) {
-                        (true, _) => Verdict::Several,
-                        (false, true) => Verdict::One,
-                        (false, false) => Verdict::None,
-                    },
-                );
+                verdicts.push(match (alone.contains(SEVERAL), in_company.contains(SEVERAL)) {
+                    (true, _) => Verdict::Several,
+                    (false, true) => Verdict::One,
+                    (false, false) => Verdict::None,
+                });
             }
         }
         verdicts
@@ -905,26 +857,10 @@ fn psql_queries(text: &str) -> Vec<String> {
         listen(&stream)
     });
     let mut psql = Command::new(server().bindir.join("psql"))
-        .args([
-            "-X",
-            "-q",
-            "-w",
-            "-h",
-            "127.0.0.1",
-            "-U",
-            "nobody",
-            "-d",
-            "nothing",
-            "-f",
-            "-",
-        ])
+        .args(["-X", "-q", "-w", "-h", "127.0.0.1", "-U", "nobody", "-d", "nothing", "-f", "-"])
         .args(["-p", &port.to_string()])
         .env_clear()
-        .envs([
-            ("PGSSLMODE", "disable"),
-            ("PGGSSENCMODE", "disable"),
-            ("PGCLIENTENCODING", "UTF8"),
-        ])
+        .envs([("PGSSLMODE", "disable"), ("PGGSSENCMODE", "disable"), ("PGCLIENTENCODING", "UTF8")])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -944,11 +880,9 @@ fn listen(stream: &TcpStream) -> Vec<String> {
     let mut output = BufWriter::new(stream);
     read_body(&mut input).expect("a start-up message");
     write_message(&mut output, Some(b'R'), &[0; 4]);
-    for setting in [
-        "server_version\x0015.0\0",
-        "standard_conforming_strings\0on\0",
-        "client_encoding\0UTF8\0",
-    ] {
+    for setting in
+        ["server_version\x0015.0\0", "standard_conforming_strings\0on\0", "client_encoding\0UTF8\0"]
+    {
         write_message(&mut output, Some(b'S'), setting.as_bytes());
     }
     write_message(&mut output, Some(b'Z'), b"I");

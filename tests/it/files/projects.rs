@@ -36,10 +36,7 @@ fn settings_beside_concurrently_are_told_to_be_left_out_or_run_with_the_marker()
     let text = "SET statement_timeout = 0;\nSET lock_timeout = '10s';\n\
         CREATE INDEX CONCURRENTLY IF NOT EXISTS t_a ON t (a);\nRESET lock_timeout;";
     scratch.file(&file(2), text);
-    scratch
-        .up()
-        .code(2)
-        .says("remove lock_timeout and statement_timeout");
+    scratch.up().code(2).says("remove lock_timeout and statement_timeout");
     scratch.file(&file(2), format!("-- lockstep: no-transaction\n{text}"));
     scratch.up().code(0);
     assert_eq!(scratch.history().len(), 2);
@@ -65,17 +62,12 @@ fn baseline_says_which_files_could_not_be_run_on_a_fresh_database() {
 /// The split that is proposed runs.
 #[test]
 fn two_enum_values_that_are_used_are_told_by_each_command_with_a_split_that_works() {
-    let scratch = Scratch::migrated([(
-        file(1),
-        "CREATE TYPE e AS ENUM ('a'); CREATE TABLE ev (s e)",
-    )]);
+    let scratch =
+        Scratch::migrated([(file(1), "CREATE TYPE e AS ENUM ('a'); CREATE TABLE ev (s e)")]);
     let adds = "ALTER TYPE e ADD VALUE 'x';\nALTER TYPE e ADD VALUE 'y';\n";
     let uses = "INSERT INTO ev VALUES ('y');\nINSERT INTO ev VALUES ('x');\n";
     scratch.file(&file(2), format!("{adds}{uses}"));
-    let parts = [
-        file(2).replace(".up", "_1.up"),
-        file(3).replace(".up", "_2.up"),
-    ];
+    let parts = [file(2).replace(".up", "_1.up"), file(3).replace(".up", "_2.up")];
     for (command, code) in [("check", 6), ("plan", 0), ("up", 1)] {
         let outcome = scratch.lockstep(&[command]).run();
         outcome.code(code);
@@ -95,10 +87,6 @@ fn a_file_of_comments_is_recorded_and_said_to_do_nothing() {
     let scratch = Scratch::with([(file(1), "-- nothing here\n"), (file(2), "")]);
     let outcome = scratch.up();
     outcome.code(0);
-    assert_eq!(
-        outcome.stderr.matches(", no statement").count(),
-        2,
-        "{outcome}"
-    );
+    assert_eq!(outcome.stderr.matches(", no statement").count(), 2, "{outcome}");
     assert_eq!(scratch.history().len(), 2);
 }

@@ -13,18 +13,10 @@ fn files_of_all_subdirectories_are_applied_in_the_order_of_their_versions() {
     scratch.file("20240101000003_d.up.sql", note(3));
     scratch.file("a/20240101000002_c.up.sql", note(2));
     scratch.file("b/b/b/20240101000001_b.up.sql", note(1));
-    scratch.file(
-        "z/20240101000000_a.up.sql",
-        format!("CREATE TABLE notes (n int); {}", note(0)),
-    );
+    scratch.file("z/20240101000000_a.up.sql", format!("CREATE TABLE notes (n int); {}", note(0)));
     scratch.up().code(0);
     assert_eq!(scratch.sql("SELECT n FROM notes"), ["0", "1", "2", "3"]);
-    let expected = [
-        "20240101000000",
-        "20240101000001",
-        "20240101000002",
-        "20240101000003",
-    ];
+    let expected = ["20240101000000", "20240101000001", "20240101000002", "20240101000003"];
     assert_eq!(scratch.history(), expected);
 }
 
@@ -48,10 +40,7 @@ fn buns_spelling_with_tx_means_the_same() {
             "20240101000002|20240101000002_C-3_.tx.up.sql"
         ]
     );
-    assert_eq!(
-        scratch.history(),
-        ["20240101000000", "20240101000001", "20240101000002"]
-    );
+    assert_eq!(scratch.history(), ["20240101000000", "20240101000001", "20240101000002"]);
     scratch.up().code(0);
 }
 
@@ -86,16 +75,10 @@ fn links_to_files_and_directories_are_followed() {
     let elsewhere = scratch.directory.join("elsewhere");
     fs::create_dir_all(elsewhere.join("below")).expect("a directory");
     fs::write(elsewhere.join("real name"), "CREATE TABLE a ();").expect("a file");
-    fs::write(
-        elsewhere.join("below/20240101000001_b.up.sql"),
-        "CREATE TABLE b ();",
-    )
-    .expect("a file");
-    symlink(
-        "../elsewhere/real name",
-        scratch.migrations().join("20240101000000_a.up.sql"),
-    )
-    .expect("a link");
+    fs::write(elsewhere.join("below/20240101000001_b.up.sql"), "CREATE TABLE b ();")
+        .expect("a file");
+    symlink("../elsewhere/real name", scratch.migrations().join("20240101000000_a.up.sql"))
+        .expect("a link");
     symlink(elsewhere.join("below"), scratch.migrations().join("linked")).expect("a link");
     // Round and round.
     symlink(scratch.migrations(), scratch.migrations().join("self")).expect("a link");
@@ -110,11 +93,7 @@ fn links_to_files_and_directories_are_followed() {
 fn the_directory_itself_may_be_a_link() {
     let scratch = Scratch::with([("20240101000000_a.up.sql", "CREATE TABLE a ();")]);
     symlink("migrations", scratch.directory.join("linked")).expect("a link");
-    scratch
-        .lockstep(&["up"])
-        .env("MIGRATIONS_DIR", "linked")
-        .run()
-        .code(0);
+    scratch.lockstep(&["up"]).env("MIGRATIONS_DIR", "linked").run().code(0);
     assert_eq!(scratch.history(), ["20240101000000"]);
 }
 
@@ -159,12 +138,7 @@ fn a_version_that_is_no_date_is_applied_in_its_place_and_warned_of_unless_it_is_
     up.code(0);
     assert_eq!(
         scratch.history(),
-        [
-            "00000000000001",
-            "00001510262030",
-            "20240230000000",
-            "20240231000000"
-        ]
+        ["00000000000001", "00001510262030", "20240230000000", "20240231000000"]
     );
 }
 
@@ -178,19 +152,13 @@ fn a_byte_order_mark_and_windows_line_ends_are_fine() {
         "\u{feff}CREATE TABLE a (\r\n  b text\r\n);\r\n-- done\r\nINSERT INTO a\r\nVALUES ('x');\r\n",
     )]);
     assert_eq!(scratch.sql("SELECT b FROM a"), ["x"]);
-    scratch.file(
-        "20240101000001_b.up.sql",
-        "\u{feff}SELECT 1;\r\nSELECT\tnothing;\r\n",
-    );
+    scratch.file("20240101000001_b.up.sql", "\u{feff}SELECT 1;\r\nSELECT\tnothing;\r\n");
     let error = scratch.up().code(1).error();
     assert!(
         error.contains("20240101000001_b.up.sql:2:8: column \"nothing\" does not exist"),
         "{error}"
     );
-    assert!(
-        error.contains("\n  2 | SELECT\tnothing;\n    |       \t^\n"),
-        "{error}"
-    );
+    assert!(error.contains("\n  2 | SELECT\tnothing;\n    |       \t^\n"), "{error}");
     scratch.file("20240101000001_b.up.sql", "\u{feff}SELECT nothing;\r\n");
     let error = scratch.up().code(1).error();
     assert!(
@@ -207,10 +175,7 @@ fn buns_split_lines_are_comments() {
         "CREATE TABLE a ();\n\n--bun:split\n\nCREATE TABLE b ()\n;--bun:split\nSELECT 1 / 0;",
     )]);
     scratch.up().code(1);
-    assert_eq!(
-        scratch.value("SELECT to_regclass('a') IS NULL AND to_regclass('b') IS NULL"),
-        "t"
-    );
+    assert_eq!(scratch.value("SELECT to_regclass('a') IS NULL AND to_regclass('b') IS NULL"), "t");
     scratch.file(
         "20240101000000_a.up.sql",
         "CREATE TABLE a ();\n\n--bun:split\n\nCREATE TABLE b ()\n;--bun:split\nSELECT 1;",
@@ -232,10 +197,7 @@ fn a_line_of_a_mebibyte_is_fine() {
     );
     scratch.up().code(0);
     assert_eq!(scratch.value("SELECT l FROM a"), "1048576");
-    scratch.file(
-        "20240101000001_b.up.sql",
-        format!("SELECT '{long}'; SELECT nothing;"),
-    );
+    scratch.file("20240101000001_b.up.sql", format!("SELECT '{long}'; SELECT nothing;"));
     let error = scratch.up().code(1).error();
     assert!(
         error.contains("20240101000001_b.up.sql:1:1048595: column \"nothing\" does not exist"),
@@ -249,10 +211,7 @@ fn a_line_of_a_mebibyte_is_fine() {
 fn a_file_without_statements_is_recorded_like_any_other() {
     let scratch = Scratch::migrated([
         ("20240101000000_empty.up.sql", ""),
-        (
-            "20240101000001_comments.up.sql",
-            "-- nothing\n/* at\n/* all */ */\n",
-        ),
+        ("20240101000001_comments.up.sql", "-- nothing\n/* at\n/* all */ */\n"),
         ("20240101000002_semicolons.up.sql", " ;; ;\n;"),
         ("20240101000003_mark.up.sql", "\u{feff}"),
         ("20240101000004_open_comment.up.sql", "--"),
@@ -280,10 +239,7 @@ fn the_last_semicolon_may_be_missing_and_a_comment_may_come_last() {
         "CREATE INDEX CONCURRENTLY notes_idx ON notes (n) -- no semicolon",
     );
     scratch.up().code(0);
-    assert_eq!(
-        scratch.sql("SELECT n FROM notes ORDER BY n"),
-        ["1", "2", "3", "4", "5", "6", "7"]
-    );
+    assert_eq!(scratch.sql("SELECT n FROM notes ORDER BY n"), ["1", "2", "3", "4", "5", "6", "7"]);
     assert_eq!(scratch.history().len(), 8);
 }
 
@@ -303,12 +259,7 @@ fn an_older_file_that_was_merged_late_is_applied_with_a_warning() {
     assert_eq!(scratch.sql("SELECT n FROM notes"), ["3", "2", "4"]);
     assert_eq!(
         scratch.history(),
-        [
-            "20240101000000",
-            "20240103000000",
-            "20240102000000",
-            "20240104000000"
-        ]
+        ["20240101000000", "20240103000000", "20240102000000", "20240104000000"]
     );
     assert_eq!(warnings(&scratch.up()), [""; 0]);
 }
@@ -320,20 +271,14 @@ fn a_database_that_is_ahead_of_the_files_is_fine_and_said_once() {
     let newer = ["20240102000000_b.up.sql", "20240103000000_c.up.sql"];
     let newer = newer.map(|name| scratch.file(name, format!("SELECT '{name}'")));
     scratch.up().code(0);
-    newer
-        .iter()
-        .for_each(|path| fs::remove_file(path).expect("a file"));
+    newer.iter().for_each(|path| fs::remove_file(path).expect("a file"));
     let ahead = "the database is ahead of the files by 2, up to 20240103000000";
     let up = scratch.up();
     assert_eq!(up.code(0).stderr.matches(ahead).count(), 1, "{up}");
     // Also when there is something to do.
     scratch.file("20231231000000_late.up.sql", "SELECT 1;");
     let up = scratch.up();
-    assert_eq!(
-        up.code(0).applied_now(1).stderr.matches(ahead).count(),
-        1,
-        "{up}"
-    );
+    assert_eq!(up.code(0).applied_now(1).stderr.matches(ahead).count(), 1, "{up}");
 }
 
 #[test]
@@ -362,21 +307,15 @@ fn reformatting_an_applied_file_does_not_count() {
         TEXT.replace('\n', "\r\n"),
         format!("\u{feff}{TEXT}"),
         format!("-- Copyright 2024\n-- SPDX-License-Identifier: MIT\n\n{TEXT}\n\n/* end */"),
-        TEXT.replace("\n  b", " -- a column\n\tb")
-            .replace("(\n", "(\n\n"),
+        TEXT.replace("\n  b", " -- a column\n\tb").replace("(\n", "(\n\n"),
         TEXT.replace(";\nINSERT", "\n;\n--bun:split\n;;INSERT"),
         TEXT.trim_end().trim_end_matches(';').to_owned(),
-        TEXT.replace("CREATE TABLE", "create Table")
-            .replace("INSERT INTO", "insert into"),
+        TEXT.replace("CREATE TABLE", "create Table").replace("INSERT INTO", "insert into"),
     ];
     for text in texts {
         scratch.file(FILE, &text);
         let up = scratch.up();
-        assert_eq!(
-            (up.code, warnings(&up)),
-            (Some(0), Vec::new()),
-            "{text}\n{up}"
-        );
+        assert_eq!((up.code, warnings(&up)), (Some(0), Vec::new()), "{text}\n{up}");
     }
 }
 
@@ -473,11 +412,6 @@ fn note(number: u32) -> String {
 }
 
 fn warnings(outcome: &Outcome) -> Vec<String> {
-    let warnings = outcome
-        .lines()
-        .into_iter()
-        .filter(|line| line.field("level") == Some("warn"));
-    warnings
-        .map(|line| line.field("message").expect("a message").to_owned())
-        .collect()
+    let warnings = outcome.lines().into_iter().filter(|line| line.field("level") == Some("warn"));
+    warnings.map(|line| line.field("message").expect("a message").to_owned()).collect()
 }

@@ -147,10 +147,7 @@ fn refuses_text_that_postgresql_cannot_take() {
     let scratch = Scratch::new();
     scratch.file("20240101000000_latin.up.sql", b"SELECT 1;\n-- caf\xe9\n");
     scratch.file("20240101000001_nul.up.sql", b"SELECT 1;\n\nSELECT '\0';");
-    scratch.file(
-        "20240101000002_utf16.up.sql",
-        b"\xff\xfeS\0E\0L\0E\0C\0T\0 \x001\0;\0",
-    );
+    scratch.file("20240101000002_utf16.up.sql", b"\xff\xfeS\0E\0L\0E\0C\0T\0 \x001\0;\0");
     scratch.file("20240101000003_cut.up.sql", b"SELECT '\xe0\xb8");
     refuses_files(
         &scratch,
@@ -234,14 +231,8 @@ fn refuses_copy_from_and_to_a_client_that_is_not_there() {
         "20240102000000_pg_dump.up.sql",
         "CREATE TABLE x (a text);\nCOPY public.x (a) FROM stdin;\nCOMMIT;\n\\N\n\\.\n\nCOPY x TO STDOUT (FORMAT csv);\n",
     );
-    scratch.file(
-        "20240102000001_query.up.sql",
-        "  COPY (SELECT 1; ) TO STDOUT",
-    );
-    scratch.file(
-        "20240102000002_select.up.sql",
-        "COPY (SELECT 'COPY x FROM STDIN') TO STDOUT",
-    );
+    scratch.file("20240102000001_query.up.sql", "  COPY (SELECT 1; ) TO STDOUT");
+    scratch.file("20240102000002_select.up.sql", "COPY (SELECT 'COPY x FROM STDIN') TO STDOUT");
     refuses_pending(
         &scratch,
         &format!(
@@ -266,12 +257,8 @@ fn refuses_commands_of_psql() {
              or write it in SQL"
         )
     };
-    let complaints = [
-        is("1:1", "\\set"),
-        is("3:3", "\\i"),
-        is("4:10", "\\gset"),
-        is("6:1", "\\connect"),
-    ];
+    let complaints =
+        [is("1:1", "\\set"), is("3:3", "\\i"), is("4:10", "\\gset"), is("6:1", "\\connect")];
     refuses_pending(&scratch, &complaints.join("\n  "));
 }
 
@@ -282,23 +269,16 @@ fn refuses_company_for_a_statement_that_cannot_run_in_a_transaction() {
         "20240102000000_a.up.sql",
         "CREATE TABLE x (a int);\n\nCREATE INDEX CONCURRENTLY x_idx ON x (a);",
     );
-    scratch.file(
-        "20240102000001_b.up.sql",
-        "DROP INDEX CONCURRENTLY i; DROP INDEX CONCURRENTLY j;",
-    );
+    scratch
+        .file("20240102000001_b.up.sql", "DROP INDEX CONCURRENTLY i; DROP INDEX CONCURRENTLY j;");
     scratch.file("20240102000002_c.up.sql", "VACUUM applied;\nSELECT 1;");
-    scratch.file(
-        "20240102000003_d.up.sql",
-        "SELECT 1;\nREINDEX (CONCURRENTLY) TABLE applied;",
-    );
+    scratch.file("20240102000003_d.up.sql", "SELECT 1;\nREINDEX (CONCURRENTLY) TABLE applied;");
     scratch.file(
         "20240102000004_e.up.sql",
         "SELECT 1;\nALTER TABLE a DETACH PARTITION b CONCURRENTLY;",
     );
-    scratch.file(
-        "20240102000005_f.up.sql",
-        "CREATE DATABASE x;\nALTER SYSTEM SET work_mem = '1GB';",
-    );
+    scratch
+        .file("20240102000005_f.up.sql", "CREATE DATABASE x;\nALTER SYSTEM SET work_mem = '1GB';");
     refuses_pending(
         &scratch,
         "migrations/20240102000000_a.up.sql:3:1: CREATE INDEX CONCURRENTLY cannot share a file: give each its own
@@ -390,18 +370,12 @@ fn what_only_looks_like_something_to_refuse_is_not() {
     let scratch = Scratch::migrated([
         ("20240101000000_words.up.sql", WORDS),
         ("20240101000001_savepoints.up.sql", SAVEPOINTS),
-        (
-            "20240101000002_dump.up.sql",
-            "\\restrict Ab1\n\nSELECT 1;\n\\unrestrict Ab1\n",
-        ),
+        ("20240101000002_dump.up.sql", "\\restrict Ab1\n\nSELECT 1;\n\\unrestrict Ab1\n"),
         (
             "20240101000003_server_side_copy.up.sql",
             "COPY words TO PROGRAM 'cat >/dev/null'; COPY words FROM PROGRAM 'true'; COPY words FROM '/dev/null';",
         ),
-        (
-            "20240101000004_prepare.up.sql",
-            "PREPARE transaction AS SELECT 1; EXECUTE transaction;",
-        ),
+        ("20240101000004_prepare.up.sql", "PREPARE transaction AS SELECT 1; EXECUTE transaction;"),
     ]);
     assert_eq!(
         scratch.sql("SELECT w FROM words ORDER BY w"),
@@ -492,10 +466,7 @@ fn names_every_divergence_and_every_obstacle_at_once() {
     fs::remove_file(scratch.migrations().join("20240101000001_b.up.sql")).expect("a file");
     scratch.file(APPLIED, "CREATE TABLE applied ();");
     scratch.file("20240101000002_c.up.sql", "CREATE TABLE d ();");
-    scratch.file(
-        "20231231000000_late.up.sql",
-        "CREATE TABLE late ();\nROLLBACK;",
-    );
+    scratch.file("20231231000000_late.up.sql", "CREATE TABLE late ();\nROLLBACK;");
     scratch.file("20240103000000_new.up.sql", "CREATE TABLE new ();\n\\q");
     let text = format!(
         "history and files disagree, and pending migrations cannot be run; nothing was run
@@ -510,12 +481,7 @@ fn names_every_divergence_and_every_obstacle_at_once() {
   {DIVERGENCE_HINT}
   {MENDED_HINT}"
     );
-    refuses(
-        &scratch,
-        &up(&scratch).env("MIGRATION_ORDER", "strict"),
-        5,
-        &text,
-    );
+    refuses(&scratch, &up(&scratch).env("MIGRATION_ORDER", "strict"), 5, &text);
 }
 
 #[test]
@@ -528,9 +494,7 @@ fn with_the_policy_to_warn_a_divergence_is_a_warning_and_what_is_pending_runs() 
     scratch.file(APPLIED, "CREATE TABLE applied ();");
     scratch.file("20231231000000_late.up.sql", "CREATE TABLE late ();");
     scratch.file("20240103000000_new.up.sql", "CREATE TABLE new ();");
-    let up = up(&scratch)
-        .env("MIGRATION_ORDER", "strict")
-        .env("MIGRATION_DIVERGENCE", "warn");
+    let up = up(&scratch).env("MIGRATION_ORDER", "strict").env("MIGRATION_DIVERGENCE", "warn");
     let first = up.run();
     let warnings = warnings(&first);
     for text in [
@@ -540,10 +504,7 @@ fn with_the_policy_to_warn_a_divergence_is_a_warning_and_what_is_pending_runs() 
          (MIGRATION_DIVERGENCE=warn)",
         "20240101000001 missing: applied, but its file is gone (MIGRATION_DIVERGENCE=warn)",
     ] {
-        assert!(
-            warnings.iter().any(|it| it == text),
-            "{text}: {warnings:#?}"
-        );
+        assert!(warnings.iter().any(|it| it == text), "{text}: {warnings:#?}");
     }
     first.code(0).applied_now(2);
     assert_eq!(
@@ -590,17 +551,13 @@ fn with_history() -> Scratch {
 
 /// `up` with a relative directory, so that texts can be compared to the letter.
 fn up(scratch: &Scratch) -> Lockstep<'_> {
-    scratch
-        .lockstep(&["up"])
-        .env("MIGRATIONS_DIR", "migrations")
+    scratch.lockstep(&["up"]).env("MIGRATIONS_DIR", "migrations")
 }
 
 /// The same, with a server that is not there: whoever wants to connect fails with another code.
 fn unreachable(scratch: &Scratch) -> Lockstep<'_> {
     let url = "postgres://postgres@127.0.0.1:1/nowhere";
-    up(scratch)
-        .env("DATABASE_URL", url)
-        .env("DATABASE_WAIT_SECONDS", "0")
+    up(scratch).env("DATABASE_URL", url).env("DATABASE_WAIT_SECONDS", "0")
 }
 
 #[track_caller]
@@ -630,10 +587,7 @@ fn refuses_divergence(scratch: &Scratch, policy: Policy, divergence: &str) {
     let (up, hint) = match policy {
         Policy::Default => (up(scratch), DIVERGENCE_HINT.to_owned()),
         Policy::Mended => (up(scratch), format!("{DIVERGENCE_HINT}\n  {MENDED_HINT}")),
-        Policy::StrictOrder => (
-            up(scratch).env("MIGRATION_ORDER", "strict"),
-            LATE_HINT.to_owned(),
-        ),
+        Policy::StrictOrder => (up(scratch).env("MIGRATION_ORDER", "strict"), LATE_HINT.to_owned()),
     };
     let text = format!("history and files disagree; nothing was run\n  {divergence}\n  {hint}");
     refuses(scratch, &up, 5, &text);
@@ -656,13 +610,8 @@ const ROWS: &str = "SELECT ctid, xmin, xmax, t FROM bun_migrations t; SELECT cti
                     SELECT ctid, t FROM bun_migration_locks t; SELECT ctid, xmin, xmax, t FROM applied t";
 
 fn warnings(outcome: &crate::support::Outcome) -> Vec<String> {
-    let warnings = outcome
-        .lines()
-        .into_iter()
-        .filter(|line| line.field("level") == Some("warn"));
-    warnings
-        .map(|line| line.field("message").expect("a message").to_owned())
-        .collect()
+    let warnings = outcome.lines().into_iter().filter(|line| line.field("level") == Some("warn"));
+    warnings.map(|line| line.field("message").expect("a message").to_owned()).collect()
 }
 
 // ---------------------------------------------------------------------------- other tools' files, and our own tables
@@ -751,10 +700,7 @@ fn refuses_a_file_that_creates_or_drops_our_tables() {
 #[test]
 fn a_begin_and_commit_around_a_whole_file_are_not_sent() {
     let scratch = Scratch::with([
-        (
-            "20240101000001_a.up.sql",
-            "BEGIN;\nCREATE TABLE a ();\nCOMMIT;\n",
-        ),
+        ("20240101000001_a.up.sql", "BEGIN;\nCREATE TABLE a ();\nCOMMIT;\n"),
         (
             "20240101000002_b.up.sql",
             "-- wrapped\nstart transaction; CREATE TABLE b (); SAVEPOINT s; ROLLBACK TO s; end work",
@@ -762,10 +708,7 @@ fn a_begin_and_commit_around_a_whole_file_are_not_sent() {
         ("20240101000003_c.up.sql", "CREATE TABLE c ();\nCOMMIT"),
     ]);
     scratch.up().code(0).applied_now(3);
-    scratch.file(
-        "20240101000004_d.up.sql",
-        "BEGIN;\nCREATE TABLE d ();\nSELECT é;\nCOMMIT;",
-    );
+    scratch.file("20240101000004_d.up.sql", "BEGIN;\nCREATE TABLE d ();\nSELECT é;\nCOMMIT;");
     let error = scratch.up().code(1).error();
     assert!(error.contains("20240101000004_d.up.sql:3:8: "), "{error}");
     assert_eq!(scratch.value("SELECT to_regclass('d')"), "∅");

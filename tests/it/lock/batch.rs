@@ -127,23 +127,14 @@ fn a_file_that_fails_in_a_batch_is_told_as_if_it_were_alone() {
   statement 2 of 2: ALTER TABLE";
     for (text, expected) in [
         ("CREATE TABLE t30 (\n  c int,\n)", syntax),
-        (
-            "CREATE TABLE t30 ();\nCREATE VIEW v AS TABLE missing;",
-            missing,
-        ),
-        (
-            "CREATE TABLE t30 AS SELECT 1 AS c;\nALTER TABLE t30 ADD CHECK (c > 1);",
-            constraint,
-        ),
+        ("CREATE TABLE t30 ();\nCREATE VIEW v AS TABLE missing;", missing),
+        ("CREATE TABLE t30 AS SELECT 1 AS c;\nALTER TABLE t30 ADD CHECK (c > 1);", constraint),
     ] {
         let (scratch, outcome) = run_with(text);
         let stays = "rolled back; 29 migrations before it stay applied; fix the file and run again";
         let expected = format!("{}{expected}\n  {stays}", file(30));
         let error = outcome.code(1).error();
-        assert!(
-            error.ends_with(&expected),
-            "{error}\n--- expected\n{expected}"
-        );
+        assert!(error.ends_with(&expected), "{error}\n--- expected\n{expected}");
         assert_stops_at(&scratch, 29);
         scratch.file(&file(30), "CREATE TABLE t30 ()");
         assert_finishes(&scratch, 60);
@@ -309,9 +300,7 @@ fn at_the_gate(setting: &str) -> (Scratch, Gate, Running, i32) {
         "CREATE TABLE t30 AS SELECT set_config(name, '0', true) FROM pg_settings \
          WHERE name IN ('statement_timeout', '{setting}'); \
          CREATE TABLE gate AS SELECT {} IS NULL AS passed",
-        Gate::SQL
-            .trim_start_matches("SELECT ")
-            .trim_end_matches(';')
+        Gate::SQL.trim_start_matches("SELECT ").trim_end_matches(';')
     );
     tried(|| {
         let scratch = files(MANY, &[(30, &text)]);

@@ -14,9 +14,7 @@ const TABLES: &str = "CREATE TABLE t (a int PRIMARY KEY, b text); INSERT INTO t 
 /// A transaction that holds what these statements lock, until it is dropped.
 fn holder(scratch: &Scratch, statements: &str) -> (Client, String) {
     let mut client = scratch.client();
-    client
-        .batch_execute(&format!("BEGIN; {statements}"))
-        .expect("locks");
+    client.batch_execute(&format!("BEGIN; {statements}")).expect("locks");
     let pid = crate::support::rows(&mut client, "SELECT pg_backend_pid()").remove(0);
     (client, pid)
 }
@@ -24,48 +22,18 @@ fn holder(scratch: &Scratch, statements: &str) -> (Client, String) {
 #[test]
 fn whoever_holds_a_lock_is_named() {
     for (held, statement, said, lock) in [
-        (
-            "LOCK t IN ACCESS SHARE MODE",
-            "ALTER TABLE t ADD c int",
-            "",
-            "AccessShareLock on t",
-        ),
-        (
-            "LOCK t IN ACCESS SHARE MODE",
-            "DROP INDEX t_b",
-            "",
-            "AccessShareLock on t",
-        ),
-        (
-            "LOCK t IN ACCESS SHARE MODE",
-            "DROP TABLE child",
-            "",
-            "AccessShareLock on t",
-        ),
-        (
-            "LOCK t IN ACCESS EXCLUSIVE MODE",
-            "LOCK v",
-            "",
-            "AccessExclusiveLock on t",
-        ),
+        ("LOCK t IN ACCESS SHARE MODE", "ALTER TABLE t ADD c int", "", "AccessShareLock on t"),
+        ("LOCK t IN ACCESS SHARE MODE", "DROP INDEX t_b", "", "AccessShareLock on t"),
+        ("LOCK t IN ACCESS SHARE MODE", "DROP TABLE child", "", "AccessShareLock on t"),
+        ("LOCK t IN ACCESS EXCLUSIVE MODE", "LOCK v", "", "AccessExclusiveLock on t"),
         (
             "LOCK p_low IN ACCESS SHARE MODE",
             "ALTER TABLE p ADD c int",
             "",
             "AccessShareLock on p_low",
         ),
-        (
-            "UPDATE t SET b = 'x'",
-            "DELETE FROM t",
-            "",
-            "RowExclusiveLock on t",
-        ),
-        (
-            "LOCK elsewhere",
-            "SELECT f()",
-            "perhaps ",
-            "AccessExclusiveLock on elsewhere",
-        ),
+        ("UPDATE t SET b = 'x'", "DELETE FROM t", "", "RowExclusiveLock on t"),
+        ("LOCK elsewhere", "SELECT f()", "perhaps ", "AccessExclusiveLock on elsewhere"),
         (
             "SELECT pg_advisory_lock(7)",
             "SELECT pg_advisory_lock(7)",
@@ -76,15 +44,11 @@ fn whoever_holds_a_lock_is_named() {
         let scratch = Scratch::migrated([(file(1), TABLES)]);
         scratch.file(&file(2), statement);
         let (client, pid) = holder(&scratch, held);
-        let run = scratch
-            .lockstep(&["up"])
-            .env("DDL_LOCK_TIMEOUT_SECONDS", "0.05");
+        let run = scratch.lockstep(&["up"]).env("DDL_LOCK_TIMEOUT_SECONDS", "0.05");
         let outcome = run.env("DDL_LOCK_RETRY_SECONDS", "0").run();
         let error = outcome.code(4).error();
         let line = format!("  blocked by {said}pid {pid}, idle in transaction for ");
-        let lines = error
-            .lines()
-            .filter(|it| it.starts_with(&line) && it.contains(lock));
+        let lines = error.lines().filter(|it| it.starts_with(&line) && it.contains(lock));
         assert_eq!(lines.count(), 1, "{statement}: {error}");
         drop(client);
     }
@@ -96,13 +60,9 @@ fn a_prepared_transaction_is_named() {
     let scratch = Scratch::migrated([(file(1), TABLES)]);
     let gid = &scratch.database;
     let name = format!("prepared transaction '{gid}' of postgres");
-    scratch.sql(&format!(
-        "BEGIN; INSERT INTO t VALUES (2); PREPARE TRANSACTION '{gid}'"
-    ));
+    scratch.sql(&format!("BEGIN; INSERT INTO t VALUES (2); PREPARE TRANSACTION '{gid}'"));
     scratch.file(&file(2), "ALTER TABLE t ADD c int");
-    let run = scratch
-        .lockstep(&["up"])
-        .env("DDL_LOCK_TIMEOUT_SECONDS", "0.05");
+    let run = scratch.lockstep(&["up"]).env("DDL_LOCK_TIMEOUT_SECONDS", "0.05");
     let outcome = run.env("DDL_LOCK_RETRY_SECONDS", "0").run();
     outcome.code(4).says(&format!("blocked by {name} for "));
 

@@ -93,18 +93,11 @@ fn encrypting() -> Cluster {
 fn cut_while_a_statement_sleeps(links: &[Link]) {
     let ways = [
         ("a statement sleeps", "disable", "SELECT pg_sleep(600)"),
-        (
-            "the server talks",
-            "disable",
-            "SELECT pg_sleep(2); SELECT pg_sleep(600)",
-        ),
+        ("the server talks", "disable", "SELECT pg_sleep(2); SELECT pg_sleep(600)"),
         ("a statement sleeps over TLS", MODE, "SELECT pg_sleep(600)"),
     ];
     in_parallel(links.iter().zip(ways), |(link, (what, sslmode, sql))| {
-        let site = Site {
-            sslmode,
-            ..link.site([(SLEEPING, sql)])
-        };
+        let site = Site { sslmode, ..link.site([(SLEEPING, sql)]) };
         let took = follow_after(&site, |_| link.cut());
         tell(&format!(
             "cut while {what}: the waiting runner is at work after {:.1} s",
@@ -114,11 +107,7 @@ fn cut_while_a_statement_sleeps(links: &[Link]) {
     });
 }
 
-const MODE: &str = if cfg!(feature = "tls") {
-    "require"
-} else {
-    "disable"
-};
+const MODE: &str = if cfg!(feature = "tls") { "require" } else { "disable" };
 
 const SLEEPING: &str = "20230101000001_sleep.up.sql";
 
@@ -133,9 +122,7 @@ fn follow_after(site: &Site, strike: impl FnOnce(&Running)) -> Duration {
     let other = scratch.directory.join("other");
     fs::create_dir(&other).expect("a directory");
     fs::write(other.join(SLEEPING), "SELECT 1").expect("a file");
-    let second = scratch
-        .lockstep(&["up"])
-        .env("MIGRATIONS_DIR", other.display().to_string());
+    let second = scratch.lockstep(&["up"]).env("MIGRATIONS_DIR", other.display().to_string());
     let mut second = second.spawn();
     second.wait_for_log(WAITS_FOR_A_RUNNER);
     let struck = Instant::now();
@@ -157,11 +144,7 @@ fn cut_at_messages(links: &[Link], what: &str, files: &[(&'static str, String)])
     let files = || files.iter().map(|(name, text)| (*name, text.as_str()));
     let seen = undisturbed_messages(&Site::with(files()));
     let moments = moments(&seen);
-    let step = if is_soak() {
-        1
-    } else {
-        moments.len().div_ceil(links.len())
-    };
+    let step = if is_soak() { 1 } else { moments.len().div_ceil(links.len()) };
     let moments: Vec<(usize, Moment)> = moments.into_iter().step_by(step).collect();
     let sites: Vec<Site> = links.iter().map(|link| link.site(files())).collect();
     let expected = sites[0].undisturbed();
@@ -170,14 +153,7 @@ fn cut_at_messages(links: &[Link], what: &str, files: &[(&'static str, String)])
     for batch in moments.chunks(links.len()) {
         let cells = links.iter().zip(&sites).zip(batch);
         let took = in_parallel(cells, |((link, site), &(message, moment))| {
-            let Staged {
-                proxy,
-                first,
-                second,
-                waits,
-                missed,
-                ..
-            } = site.stage(message);
+            let Staged { proxy, first, second, waits, missed, .. } = site.stage(message);
             if moment != Moment::Before {
                 proxy.pass();
             }
@@ -250,16 +226,12 @@ impl Network {
         let server = start_server(cluster);
         let pid = server.id();
         cable("s", 0, "10.0.0", pid);
-        let network = Network {
-            server,
-            links: (1..=LINKS).map(|number| Link::lay(number, pid)).collect(),
-        };
+        let network =
+            Network { server, links: (1..=LINKS).map(|number| Link::lay(number, pid)).collect() };
         let config =
             format!("host=10.0.0.2 port={PORT} user=postgres dbname=postgres connect_timeout=2");
         let config: postgres::Config = config.parse().expect("a configuration");
-        wait_until("the server accepts connections", || {
-            config.connect(NoTls).is_ok()
-        });
+        wait_until("the server accepts connections", || config.connect(NoTls).is_ok());
         network
     }
 }
@@ -281,14 +253,9 @@ impl Link {
             .stdin(Stdio::null())
             .spawn()
             .expect("unshare");
-        let (own, pid) = (
-            fs::read_link("/proc/self/ns/net").expect("/proc"),
-            namespace.id(),
-        );
+        let (own, pid) = (fs::read_link("/proc/self/ns/net").expect("/proc"), namespace.id());
         let file = PathBuf::from(format!("/proc/{pid}/ns/net"));
-        wait_until("the namespace is there", || {
-            fs::read_link(&file).is_ok_and(|it| it != own)
-        });
+        wait_until("the namespace is there", || fs::read_link(&file).is_ok_and(|it| it != own));
         cable("s", number, &format!("10.0.{number}"), server);
         cable("c", number, &format!("10.1.{number}"), pid);
         Link { number, namespace }
@@ -297,49 +264,28 @@ impl Link {
     /// A site whose first runners go this way.
     fn site<'a>(&self, files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Site {
         let mut site = Site::with(files);
-        site.upstream = format!("10.0.{}.2:{PORT}", self.number)
-            .parse()
-            .expect("an address");
-        site.host = format!("10.1.{}.1", self.number)
-            .parse()
-            .expect("an address");
+        site.upstream = format!("10.0.{}.2:{PORT}", self.number).parse().expect("an address");
+        site.host = format!("10.1.{}.1", self.number).parse().expect("an address");
         site.wrapper = self.wrapper();
         site
     }
 
     /// What starts a runner in the namespace.
     fn wrapper(&self) -> Vec<String> {
-        [
-            "nsenter",
-            "--net",
-            "--target",
-            &self.namespace.id().to_string(),
-        ]
-        .map(str::to_owned)
-        .to_vec()
+        ["nsenter", "--net", "--target", &self.namespace.id().to_string()]
+            .map(str::to_owned)
+            .to_vec()
     }
 
     fn cut(&self) {
         for side in ["s", "c"] {
-            ip(&[
-                "link",
-                "set",
-                "dev",
-                &format!("{side}{}", self.number),
-                "down",
-            ]);
+            ip(&["link", "set", "dev", &format!("{side}{}", self.number), "down"]);
         }
     }
 
     fn mend(&self) {
         for side in ["s", "c"] {
-            ip(&[
-                "link",
-                "set",
-                "dev",
-                &format!("{side}{}", self.number),
-                "up",
-            ]);
+            ip(&["link", "set", "dev", &format!("{side}{}", self.number), "up"]);
         }
     }
 }
@@ -369,17 +315,7 @@ fn cable(label: &str, number: usize, subnet: &str, pid: u32) {
     ]);
     ip(&["address", "add", &format!("{subnet}.1/24"), "dev", &here]);
     ip(&["link", "set", "dev", &here, "up"]);
-    inside(
-        pid,
-        &[
-            "ip",
-            "address",
-            "add",
-            &format!("{subnet}.2/24"),
-            "dev",
-            &there,
-        ],
-    );
+    inside(pid, &["ip", "address", "add", &format!("{subnet}.2/24"), "dev", &there]);
     inside(pid, &["ip", "link", "set", "dev", &there, "up"]);
 }
 
@@ -388,40 +324,26 @@ fn ip(arguments: &[&str]) {
 }
 
 fn inside(pid: u32, words: &[&str]) {
-    run(Command::new("nsenter")
-        .args(["--net", "--target", &pid.to_string()])
-        .args(words));
+    run(Command::new("nsenter").args(["--net", "--target", &pid.to_string()]).args(words));
 }
 
 fn run(command: &mut Command) {
     let output = command.stdin(Stdio::null()).output().expect("it starts");
-    assert!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// As the user that the data belongs to, who is trusted from everywhere in this network.
 fn start_server(cluster: &Cluster) -> Child {
     let data = cluster.data();
-    let mut hba = fs::File::options()
-        .append(true)
-        .open(data.join("pg_hba.conf"))
-        .expect("pg_hba.conf");
-    hba.write_all(b"\nhost all all 10.0.0.0/8 trust\n")
-        .expect("pg_hba.conf");
+    let mut hba =
+        fs::File::options().append(true).open(data.join("pg_hba.conf")).expect("pg_hba.conf");
+    hba.write_all(b"\nhost all all 10.0.0.0/8 trust\n").expect("pg_hba.conf");
     let owner = fs::metadata(&data).expect("the data");
-    let log = fs::File::options()
-        .append(true)
-        .open(cluster.directory.join("log"))
-        .expect("the log");
+    let log =
+        fs::File::options().append(true).open(cluster.directory.join("log")).expect("the log");
     let child = Command::new("unshare")
         .args(["--net", "setpriv", "--clear-groups"])
-        .args([
-            format!("--reuid={}", owner.uid()),
-            format!("--regid={}", owner.gid()),
-        ])
+        .args([format!("--reuid={}", owner.uid()), format!("--regid={}", owner.gid())])
         .arg(server().bindir.join("postgres"))
         .arg("-D")
         .arg(&data)
@@ -439,8 +361,6 @@ fn start_server(cluster: &Cluster) -> Child {
         .stderr(log)
         .spawn()
         .expect("unshare");
-    wait_until("the server is starting", || {
-        data.join("postmaster.pid").exists()
-    });
+    wait_until("the server is starting", || data.join("postmaster.pid").exists());
     child
 }

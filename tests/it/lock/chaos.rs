@@ -29,14 +29,12 @@ fn random_blows_make_no_difference() {
     let rounds = if is_soak() { 200 } else { 6 };
     let seed = match std::env::var("LOCKSTEP_SEED") {
         Ok(seed) => seed.parse().expect("LOCKSTEP_SEED: a number"),
-        Err(_) => SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .expect("a clock")
-            .as_micros() as u64,
+        Err(_) => {
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock").as_micros()
+                as u64
+        }
     };
-    tell(&format!(
-        "chaos: {rounds} rounds from LOCKSTEP_SEED={seed} on"
-    ));
+    tell(&format!("chaos: {rounds} rounds from LOCKSTEP_SEED={seed} on"));
     let (next, takeovers) = (AtomicU64::new(0), AtomicU64::new(0));
     let failed = Mutex::new(Vec::new());
     thread::scope(|scope| {
@@ -87,9 +85,7 @@ fn a_creation_of_the_tables_that_is_given_up_leaves_no_trace() {
     let runner = site.direct();
     let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid IN \
                    (SELECT pid FROM pg_stat_activity WHERE datname = current_database())";
-    wait_until("the runner waits for the other creation", || {
-        site.scratch.value(waiting) == "1"
-    });
+    wait_until("the runner waits for the other creation", || site.scratch.value(waiting) == "1");
     other.batch_execute("ROLLBACK").expect("a rollback");
     runner.wait().code(0);
     site.conclude(&expected);
@@ -125,9 +121,7 @@ fn play(seed: u64) -> u64 {
     }
     site.conclude(&expected);
     // All that one run applies shares a group.
-    let groups = site
-        .scratch
-        .value("SELECT count(DISTINCT group_id) FROM bun_migrations");
+    let groups = site.scratch.value("SELECT count(DISTINCT group_id) FROM bun_migrations");
     groups.parse::<u64>().expect("a number") - 1
 }
 
@@ -143,19 +137,16 @@ fn strike(site: &Site, runners: &mut [Running], random: &mut Random, has_outside
         }
         4 => {
             if let Some(pid) = site.scratch.guard() {
-                site.scratch
-                    .sql(&format!("SELECT pg_terminate_backend({pid})"));
+                site.scratch.sql(&format!("SELECT pg_terminate_backend({pid})"));
             }
         }
         5 => {
             let number = random.below(2 * runners.len() as u64);
             let one = format!("SELECT pid {sessions} ORDER BY pid OFFSET {number} LIMIT 1");
-            site.scratch
-                .sql(&format!("SELECT pg_terminate_backend(({one}))"));
+            site.scratch.sql(&format!("SELECT pg_terminate_backend(({one}))"));
         }
         6 => {
-            site.scratch
-                .sql(&format!("SELECT pg_terminate_backend(pid) {sessions}"));
+            site.scratch.sql(&format!("SELECT pg_terminate_backend(pid) {sessions}"));
         }
         _ if has_outside => victim.signal("KILL"),
         _ => {
@@ -181,10 +172,7 @@ fn files(random: &mut Random, has_outside: bool) -> Vec<(String, String)> {
             0 => format!("{ran}; UPDATE item SET id = id * 3 + {number}; {pause};"),
             1 => format!("ALTER TABLE item ADD COLUMN c{number} int DEFAULT {number}"),
             2 => format!("CREATE TABLE t{number} (id int PRIMARY KEY); {pause}; {ran};"),
-            3 => format!(
-                "DO $$ BEGIN {}; {ran}; END $$",
-                pause.replace("SELECT", "PERFORM")
-            ),
+            3 => format!("DO $$ BEGIN {}; {ran}; END $$", pause.replace("SELECT", "PERFORM")),
             4 if !indexes.is_empty() => {
                 let index: String =
                     indexes.swap_remove(random.below(indexes.len() as u64) as usize);

@@ -133,9 +133,7 @@ fn a_run_whose_guard_is_terminated_leaves_no_trace() {
 
 #[test]
 fn a_run_whose_sessions_are_both_terminated_leaves_no_trace() {
-    strike("W and G terminated", |seen| {
-        cells(Blow::Terminate(&[W, G]), seen)
-    });
+    strike("W and G terminated", |seen| cells(Blow::Terminate(&[W, G]), seen));
 }
 
 /// Of a file that runs outside a transaction, statement by statement, no statement is run twice that can run in one; a
@@ -194,9 +192,7 @@ fn a_run_over_tls_that_is_killed_or_reset_leaves_no_trace() {
     TLS.strike("over TLS", |seen| {
         assert!(seen.iter().any(|it| it.kind.is_none()), "records");
         let step = if is_soak() { 1 } else { ONE_IN };
-        let cells = [Blow::Kill, Blow::Reset]
-            .into_iter()
-            .flat_map(|blow| cells(blow, seen));
+        let cells = [Blow::Kill, Blow::Reset].into_iter().flat_map(|blow| cells(blow, seen));
         cells.step_by(step).collect()
     });
 }
@@ -256,14 +252,7 @@ fn restart(test: &str, played: &Played, at_most: usize) {
         cluster.stop();
         cluster.start_again();
         in_parallel(staged.into_iter(), |staged| {
-            let Staged {
-                site,
-                proxy,
-                first,
-                second,
-                waits,
-                missed,
-            } = staged;
+            let Staged { site, proxy, first, second, waits, missed } = staged;
             proxy.pass();
             assert_retry_helps(&first.wait());
             let second = second.wait();
@@ -297,16 +286,9 @@ fn cells(blow: Blow, seen: &[Seen]) -> Vec<Cell> {
     let is_everywhere = blow == Blow::Kill || is_soak();
     let step = if is_everywhere { 1 } else { ONE_IN };
     // Each begins elsewhere, so that together they meet more.
-    let number = BLOWS
-        .iter()
-        .position(|&it| it == blow)
-        .expect("one of them");
+    let number = BLOWS.iter().position(|&it| it == blow).expect("one of them");
     let moments = moments(seen).into_iter().skip(number % step).step_by(step);
-    let cell = |(message, moment)| Cell {
-        blow,
-        message,
-        moment,
-    };
+    let cell = |(message, moment)| Cell { blow, message, moment };
     moments.map(cell).collect()
 }
 
@@ -320,11 +302,7 @@ fn on_commits(seen: &[Seen]) -> Vec<Cell> {
         for blow in [Blow::Kill, Blow::Terminate(&[W])] {
             for millis in [1, 3] {
                 let moment = Moment::After(Duration::from_millis(millis));
-                cells.push(Cell {
-                    blow,
-                    message,
-                    moment,
-                });
+                cells.push(Cell { blow, message, moment });
             }
         }
     }
@@ -370,40 +348,27 @@ static FORGET: Played = Played {
     other: Some(&["forget", "20230101000002"]),
     files: || {
         let again = "CREATE TABLE IF NOT EXISTS again ()";
-        vec![
-            (FILES[0].0, FILES[0].1.to_owned()),
-            ("20230101000002_again.up.sql", again.to_owned()),
-        ]
+        vec![(FILES[0].0, FILES[0].1.to_owned()), ("20230101000002_again.up.sql", again.to_owned())]
     },
     undisturbed: OnceLock::new(),
 };
 
 #[cfg(feature = "tls")]
-static TLS: Played = Played {
-    sslmode: "require",
-    other: None,
-    files: USUAL.files,
-    undisturbed: OnceLock::new(),
-};
+static TLS: Played =
+    Played { sslmode: "require", other: None, files: USUAL.files, undisturbed: OnceLock::new() };
 
 impl Played {
     /// Plays the cells that are chosen among the messages of the undisturbed run.
     fn strike(&self, what: &str, choose: impl FnOnce(&[Seen]) -> Vec<Cell>) {
         let started = Instant::now();
-        let site = || Site {
-            sslmode: self.sslmode,
-            other: self.other,
-            ..Site::with((self.files)())
-        };
+        let site =
+            || Site { sslmode: self.sslmode, other: self.other, ..Site::with((self.files)()) };
         let (seen, expected) = (self.undisturbed)
             .get_or_init(|| (undisturbed_messages(&site()), site().undisturbed()));
         let cells = choose(seen);
         let tally = Tally::default();
         play_all(&site, &cells, seen, expected, &tally);
-        tally.tell(
-            &format!("kill matrix, {what}, of {} messages", seen.len()),
-            started,
-        );
+        tally.tell(&format!("kill matrix, {what}, of {} messages", seen.len()), started);
         tally.assert_meaningful();
         if self.sslmode == "disable" {
             tell_table(&cells, seen);
@@ -475,14 +440,7 @@ fn play_all(
 }
 
 fn play(site: &Site, cell: &Cell, expected: &State, tally: &Tally) {
-    let Staged {
-        proxy,
-        first,
-        mut second,
-        waits,
-        missed,
-        ..
-    } = site.stage(cell.message);
+    let Staged { proxy, first, mut second, waits, missed, .. } = site.stage(cell.message);
     if let Moment::After(delay) = cell.moment {
         proxy.pass();
         // Not to wait for anything: to fall somewhere else.
@@ -508,8 +466,7 @@ fn play(site: &Site, cell: &Cell, expected: &State, tally: &Tally) {
         }
         Blow::Terminate(victims) => {
             for pid in victims.iter().filter_map(|&victim| proxy.backend(victim)) {
-                site.scratch
-                    .sql(&format!("SELECT pg_terminate_backend({pid}, 10000)"));
+                site.scratch.sql(&format!("SELECT pg_terminate_backend({pid}, 10000)"));
             }
             proxy.pass();
             first.wait()

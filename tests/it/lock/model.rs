@@ -153,10 +153,7 @@ const SHIPPED: Protocol = Protocol {
 
 /// The protocol without the weaknesses that the tests below show. The mutations start from it, so that what they break
 /// is their own doing.
-const CURED: Protocol = Protocol {
-    hint: Minds::AnyRow,
-    ..SHIPPED
-};
+const CURED: Protocol = Protocol { hint: Minds::AnyRow, ..SHIPPED };
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Guard {
@@ -402,18 +399,12 @@ impl Step {
 
     /// Returns true if and only if W's transaction is past the fence and has nothing before it that can fail it.
     fn is_fenced_work(self) -> bool {
-        matches!(
-            self,
-            Step::Body | Step::Record | Step::Commit | Step::ForgetCommit
-        )
+        matches!(self, Step::Body | Step::Record | Step::Commit | Step::ForgetCommit)
     }
 
     /// Returns true if and only if W has written the row and not committed it.
     fn is_writing_row(self) -> bool {
-        matches!(
-            self,
-            Step::AssertGuard | Step::ReadHistory | Step::CommitRow
-        )
+        matches!(self, Step::AssertGuard | Step::ReadHistory | Step::CommitRow)
     }
 
     /// Returns true if and only if W's transaction is past the fence's first half, the row.
@@ -422,10 +413,7 @@ impl Step {
     }
 
     fn is_over(self) -> bool {
-        matches!(
-            self,
-            Step::Over | Step::Observed | Step::Worked | Step::Unstarted
-        )
+        matches!(self, Step::Over | Step::Observed | Step::Worked | Step::Unstarted)
     }
 }
 
@@ -447,14 +435,7 @@ struct Run {
 
 impl Run {
     fn new(number: u8, step: Step) -> Run {
-        Run {
-            number,
-            step,
-            client_lives: false,
-            has_guard: false,
-            owns_row: false,
-            plan: 0,
-        }
+        Run { number, step, client_lives: false, has_guard: false, owns_row: false, plan: 0 }
     }
 
     fn key(&self) -> u64 {
@@ -556,13 +537,8 @@ impl State {
             key = key << 2 | u64::from(self.our_bodies[migration]);
             key = key << 2 | u64::from(self.our_records[migration]);
         }
-        for set in [
-            self.bun_plan,
-            self.bun_bodies,
-            self.bun_records,
-            self.excused,
-            self.unflushed,
-        ] {
+        for set in [self.bun_plan, self.bun_bodies, self.bun_records, self.excused, self.unflushed]
+        {
             key = key << 2 | u64::from(set);
         }
         key << 4 | (self.bun_step as u64) << 1 | u64::from(self.bun_row)
@@ -617,10 +593,7 @@ impl State {
     }
 
     fn bun_is_at_work(&self) -> bool {
-        !matches!(
-            self.bun_step,
-            BunStep::Insert | BunStep::Done | BunStep::Dead
-        )
+        !matches!(self.bun_step, BunStep::Insert | BunStep::Done | BunStep::Dead)
     }
 
     /// Returns true if and only if all dead things have ended and nobody lives who would do anything.
@@ -762,9 +735,7 @@ impl Model {
             Step::Abandon => self.release(state, at, Step::Fail, out),
             Step::Leave => self.succeed(state, at, Event::ReportsSuccess, out),
             Step::Fail => {
-                run_step(state, at, Event::ReportsFailure, out, |run| {
-                    run.end(Step::Over)
-                });
+                run_step(state, at, Event::ReportsFailure, out, |run| run.end(Step::Over));
             }
         }
     }
@@ -792,9 +763,7 @@ impl Model {
         let pending = state.pending(&self.world);
         if pending == 0 && !minded && self.may_forget(state) && state.runs[at].step == Step::Observe
         {
-            chance(state, at, Event::SeesWork, out, |run| {
-                run.step = Step::PollGuard
-            });
+            chance(state, at, Event::SeesWork, out, |run| run.step = Step::PollGuard);
         }
         if pending == 0 && !minded {
             self.succeed(state, at, Event::SeesNothingToDo, out);
@@ -829,9 +798,7 @@ impl Model {
         if state.runs[at].has_guard {
             goes(state, at, Event::SeesGuard, next, out);
         } else {
-            run_step(state, at, Event::MissesGuard, out, |run| {
-                run.answered(Step::Fail)
-            });
+            run_step(state, at, Event::MissesGuard, out, |run| run.answered(Step::Fail));
         }
     }
 
@@ -851,9 +818,7 @@ impl Model {
             Takeover::OfNoRow => state.bun_row || state.our_row(),
         };
         if refused {
-            chance(state, at, Event::MeetsBunRow, out, |run| {
-                run.answered(Step::Begin)
-            });
+            chance(state, at, Event::MeetsBunRow, out, |run| run.answered(Step::Begin));
             return;
         }
         let next = match self.protocol.assertion {
@@ -996,18 +961,12 @@ impl Model {
     /// DELETE … WHERE id = token. It waits while the row is locked or being replaced, but not for ever.
     fn release(&self, state: &State, at: usize, then: Step, out: &mut Transitions) {
         let by_name = self.protocol.release == Release::ByTableName;
-        let hits = if by_name {
-            state.our_row()
-        } else {
-            self.is_its_row(state, at)
-        };
+        let hits = if by_name { state.our_row() } else { self.is_its_row(state, at) };
         if !hits {
             return run_step(state, at, Event::DeletesRow, out, |run| run.answered(then));
         }
         if state.row_is_being_written(Some(at)) || self.row_is_locked(state, Some(at)) {
-            return chance(state, at, Event::CannotDeleteRow, out, |run| {
-                run.answered(Step::Fail)
-            });
+            return chance(state, at, Event::CannotDeleteRow, out, |run| run.answered(Step::Fail));
         }
         world_step(state, at, Event::DeletesRow, out, |next| {
             next.delete_our_row();
@@ -1034,9 +993,7 @@ impl Model {
             });
         }
         if run.has_guard {
-            chance(state, at, Event::GuardSessionIsKilled, out, |run| {
-                run.has_guard = false
-            });
+            chance(state, at, Event::GuardSessionIsKilled, out, |run| run.has_guard = false);
         }
         if run.step.is_works() || run.step == Step::Ready {
             chance(state, at, Event::WorkSessionIsKilled, out, |run| {
@@ -1174,10 +1131,7 @@ impl Model {
             (OneAtWork, true),
             (NotBesideBun, careful),
             // What a run has left complete a person may take back before it says so.
-            (
-                WorkerCompletes,
-                careful && (survives || durable) && !self.world.forgets,
-            ),
+            (WorkerCompletes, careful && (survives || durable) && !self.world.forgets),
             (ObserverIsRight, careful && (survives || minds_any_row)),
             (NotRobbed, careful && asserts_behind),
             (Progress, true),
@@ -1192,20 +1146,14 @@ impl Model {
         let ours = &state.our_bodies;
         let once =
             (0..MIGRATIONS).all(|it| ours[it] + u8::from(state.bun_bodies & 1 << it != 0) < 2);
-        let at_work = state
-            .runs
-            .iter()
-            .filter(|run| run.step.is_fenced_work())
-            .count();
+        let at_work = state.runs.iter().filter(|run| run.step.is_fenced_work()).count();
         let says = |step| state.runs.iter().any(|run| run.step == step);
         let complete = state.is_complete(&self.world);
         [
             (!once).then_some(OnceOverall),
             ours.iter().any(|&bodies| bodies > 1).then_some(OnceByUs),
             (*ours != state.our_records).then_some(Atomic),
-            (1..MIGRATIONS)
-                .any(|it| ours[it] > 0 && !state.has_body(it - 1))
-                .then_some(InOrder),
+            (1..MIGRATIONS).any(|it| ours[it] > 0 && !state.has_body(it - 1)).then_some(InOrder),
             (at_work > 1).then_some(OneAtWork),
             (at_work > 0 && state.bun_is_at_work()).then_some(NotBesideBun),
             (says(Step::Worked) && !complete).then_some(WorkerCompletes),
@@ -1223,11 +1171,7 @@ impl Model {
     /// Which promise one fresh run, alone and undisturbed, does not keep. bun, if it has not begun, is kept from it.
     fn recovery(&self, state: &State) -> [Option<Invariant>; 2] {
         let alone = Model {
-            world: World {
-                operator: Operator::Absent,
-                failures: Failures::None,
-                ..self.world
-            },
+            world: World { operator: Operator::Absent, failures: Failures::None, ..self.world },
             ..*self
         };
         let mut state = *state;
@@ -1242,10 +1186,7 @@ impl Model {
             works &= end.is_complete(&self.world);
             leaves_row |= end.our_row();
         });
-        [
-            (!works).then_some(Progress),
-            (works && leaves_row).then_some(NoRowLeft),
-        ]
+        [(!works).then_some(Progress), (works && leaves_row).then_some(NoRowLeft)]
     }
 
     /// Shows every state in which the participants, left to themselves, have nothing more to do.
@@ -1261,11 +1202,7 @@ impl Model {
 }
 
 fn bun_inserts(state: &State) -> State {
-    State {
-        bun_row: true,
-        bun_step: BunStep::Read,
-        ..*state
-    }
+    State { bun_row: true, bun_step: BunStep::Read, ..*state }
 }
 
 fn bun_reads(state: &State, all: Set) -> State {
@@ -1273,11 +1210,7 @@ fn bun_reads(state: &State, all: Set) -> State {
     let plan = all & !recorded.fold(0, |set, it| set | 1 << it);
     State {
         bun_plan: plan,
-        bun_step: if plan == 0 {
-            BunStep::Delete
-        } else {
-            BunStep::Record
-        },
+        bun_step: if plan == 0 { BunStep::Delete } else { BunStep::Record },
         ..*state
     }
 }
@@ -1296,21 +1229,13 @@ fn bun_runs_body(state: &State) -> State {
     State {
         bun_bodies: state.bun_bodies | migration,
         bun_plan: plan,
-        bun_step: if plan == 0 {
-            BunStep::Delete
-        } else {
-            BunStep::Record
-        },
+        bun_step: if plan == 0 { BunStep::Delete } else { BunStep::Record },
         ..*state
     }
 }
 
 fn bun_deletes(state: &State) -> State {
-    let mut next = State {
-        bun_row: false,
-        bun_step: BunStep::Done,
-        ..*state
-    };
+    let mut next = State { bun_row: false, bun_step: BunStep::Done, ..*state };
     next.delete_our_row();
     next
 }
@@ -1320,12 +1245,7 @@ fn bun_dies(state: &State) -> State {
         BunStep::Body => 1 << first(state.bun_plan),
         _ => 0,
     };
-    State {
-        excused: state.excused | died_on,
-        bun_plan: 0,
-        bun_step: BunStep::Dead,
-        ..*state
-    }
+    State { excused: state.excused | died_on, bun_plan: 0, bun_step: BunStep::Dead, ..*state }
 }
 
 fn record_apart(state: &State, at: usize, out: &mut Transitions) {
@@ -1349,13 +1269,7 @@ fn count(number: &mut u8) {
 }
 
 fn push(out: &mut Transitions, event: Event, kind: Kind, next: State) {
-    out.push(Transition {
-        event,
-        actor: 0,
-        kind,
-        next,
-        breaks: None,
-    });
+    out.push(Transition { event, actor: 0, kind, next, breaks: None });
 }
 
 /// A run's own step that changes more than the run.
@@ -1471,12 +1385,7 @@ impl Exploration {
         let mut keys = Keys::default();
         keys.insert(start.canonical());
         let mut exploration = Exploration {
-            states: vec![Visited {
-                state: start,
-                parent: 0,
-                event: Event::Starts,
-                actor: 0,
-            }],
+            states: vec![Visited { state: start, parent: 0, event: Event::Starts, actor: 0 }],
             transitions: 0,
             recoveries: 0,
             events: 0,
@@ -1519,9 +1428,7 @@ impl Exploration {
         });
         let breaks = model.broken(&state).into_iter().chain([transition.breaks]);
         let latest = self.states.len() - 1;
-        breaks
-            .flatten()
-            .for_each(|invariant| self.breaks(invariant, latest));
+        breaks.flatten().for_each(|invariant| self.breaks(invariant, latest));
         // A state that is known and only shown for the step that led to it need not be visited again.
         if !is_new && !self.is_latest_proof() {
             self.states.pop();
@@ -1570,10 +1477,7 @@ impl Exploration {
 
     /// What is broken, in the order in which it was found to be.
     fn invariants(&self) -> Vec<Invariant> {
-        self.broken
-            .iter()
-            .map(|&(invariant, _)| invariant)
-            .collect()
+        self.broken.iter().map(|&(invariant, _)| invariant).collect()
     }
 
     fn has_seen(&self, event: Event) -> bool {
@@ -1635,22 +1539,13 @@ const THREE: World = World {
 };
 
 /// Two runs at once, and one restart.
-const TWO_AND_A_RESTART: World = World {
-    at_once: 2,
-    ..THREE
-};
+const TWO_AND_A_RESTART: World = World { at_once: 2, ..THREE };
 
-const TWO: World = World {
-    runs: 2,
-    ..TWO_AND_A_RESTART
-};
+const TWO: World = World { runs: 2, ..TWO_AND_A_RESTART };
 
 /// The same runs with nobody to disturb them but death.
-const CRASHES_ALONE: World = World {
-    bun: Bun::Absent,
-    operator: Operator::Absent,
-    ..TWO_AND_A_RESTART
-};
+const CRASHES_ALONE: World =
+    World { bun: Bun::Absent, operator: Operator::Absent, ..TWO_AND_A_RESTART };
 
 fn explore(title: &str, protocol: Protocol, world: World, until: Until) -> Exploration {
     let exploration = Exploration::of(protocol, world, until);
@@ -1688,28 +1583,15 @@ fn demand_what_is_promised(title: &str, protocol: Protocol, world: World) -> Exp
 /// Demands that a mutation breaks these invariants first, in this order.
 fn demand_broken(title: &str, protocol: Protocol, world: World, broken: &'static [Invariant]) {
     let exploration = explore(title, protocol, world, Until::Broken(broken));
-    assert_eq!(
-        exploration.invariants(),
-        broken,
-        "{title}\n{}",
-        exploration.traces()
-    );
+    assert_eq!(exploration.invariants(), broken, "{title}\n{}", exploration.traces());
 }
 
 /// Demands that a mutation breaks nothing, because another step covers it.
 fn demand_covered(title: &str, protocol: Protocol) {
-    let restart = World {
-        migrations: 1,
-        ..TWO_AND_A_RESTART
-    };
+    let restart = World { migrations: 1, ..TWO_AND_A_RESTART };
     for world in [TWO, restart, CRASHES_ALONE] {
         let exploration = explore(title, protocol, world, Until::AllIsSeen);
-        assert_eq!(
-            exploration.invariants(),
-            [],
-            "{title}\n{}",
-            exploration.traces()
-        );
+        assert_eq!(exploration.invariants(), [], "{title}\n{}", exploration.traces());
     }
 }
 
@@ -1742,43 +1624,24 @@ fn two_runs_and_a_restart_keep_all_if_the_weaknesses_are_cured() {
 /// What bun recorded and never ran is run once, and in its turn, when it was forgotten.
 #[test]
 fn what_is_forgotten_under_the_lock_is_run_once_and_in_order() {
-    let world = World {
-        forgets: true,
-        ..TWO_AND_A_RESTART
-    };
+    let world = World { forgets: true, ..TWO_AND_A_RESTART };
     let exploration = demand_what_is_promised("forget", SHIPPED, world);
     assert!(exploration.has_seen(Event::Forgets));
-    let by_hand = Protocol {
-        forget: Forget::ByHand,
-        ..CURED
-    };
-    demand_broken(
-        "a record deleted by hand",
-        by_hand,
-        world,
-        &[WorkerCompletes, InOrder],
-    );
+    let by_hand = Protocol { forget: Forget::ByHand, ..CURED };
+    demand_broken("a record deleted by hand", by_hand, world, &[WorkerCompletes, InOrder]);
 }
 
 #[test]
 #[ignore = "it takes half a minute"]
 fn four_runs_keep_what_is_promised() {
-    let world = World {
-        runs: 4,
-        at_once: 4,
-        migrations: 1,
-        ..THREE
-    };
+    let world = World { runs: 4, at_once: 4, migrations: 1, ..THREE };
     demand_what_is_promised("four runs", SHIPPED, world);
     demand_what_is_promised("four runs, cured", CURED, world);
 }
 
 #[test]
 fn runs_keep_to_each_other_beside_a_careless_operator() {
-    let world = World {
-        operator: Operator::Careless,
-        ..TWO
-    };
+    let world = World { operator: Operator::Careless, ..TWO };
     let exploration = demand_what_is_promised("careless operator", SHIPPED, world);
     assert!(exploration.has_seen(Event::FindsItRecorded));
     demand_what_is_promised("careless operator, cured", CURED, world);
@@ -1786,10 +1649,7 @@ fn runs_keep_to_each_other_beside_a_careless_operator() {
 
 #[test]
 fn a_crash_of_the_server_takes_back_no_promise_but_what_is_excluded() {
-    let world = World {
-        failures: Failures::OfTheServerToo,
-        ..TWO
-    };
+    let world = World { failures: Failures::OfTheServerToo, ..TWO };
     demand_what_is_promised("server crash", SHIPPED, world);
     demand_what_is_promised("server crash, cured", CURED, world);
 }
@@ -1797,32 +1657,11 @@ fn a_crash_of_the_server_takes_back_no_promise_but_what_is_excluded() {
 /// Each cure alone, so that it is known which one cures what.
 #[test]
 fn each_weakness_has_its_own_cure() {
-    let world = World {
-        failures: Failures::OfTheServerToo,
-        ..TWO
-    };
+    let world = World { failures: Failures::OfTheServerToo, ..TWO };
     for (title, protocol) in [
-        (
-            "guard asserted before the row",
-            Protocol {
-                assertion: Assertion::BeforeTheRow,
-                ..CURED
-            },
-        ),
-        (
-            "takeover not durable",
-            Protocol {
-                takeover_commit: TakeoverCommit::Deferred,
-                ..CURED
-            },
-        ),
-        (
-            "row of ours not minded",
-            Protocol {
-                hint: Minds::Bun,
-                ..CURED
-            },
-        ),
+        ("guard asserted before the row", Protocol { assertion: Assertion::BeforeTheRow, ..CURED }),
+        ("takeover not durable", Protocol { takeover_commit: TakeoverCommit::Deferred, ..CURED }),
+        ("row of ours not minded", Protocol { hint: Minds::Bun, ..CURED }),
     ] {
         demand_what_is_promised(title, protocol, world);
     }
@@ -1830,40 +1669,21 @@ fn each_weakness_has_its_own_cure() {
 
 #[test]
 fn without_the_fence_two_work_at_once() {
-    let protocol = Protocol {
-        fence: Fence::Absent,
-        ..CURED
-    };
-    demand_broken(
-        "no fence",
-        protocol,
-        CRASHES_ALONE,
-        &[OneAtWork, OnceOverall, OnceByUs],
-    );
+    let protocol = Protocol { fence: Fence::Absent, ..CURED };
+    demand_broken("no fence", protocol, CRASHES_ALONE, &[OneAtWork, OnceOverall, OnceByUs]);
     demand_broken("no fence, with bun", protocol, TWO, &[NotBesideBun]);
 }
 
 #[test]
 fn with_a_fence_that_only_looks_two_work_at_once() {
-    let protocol = Protocol {
-        fence: Fence::LooksOnly,
-        ..CURED
-    };
-    demand_broken(
-        "fence that looks",
-        protocol,
-        CRASHES_ALONE,
-        &[OneAtWork, OnceOverall, OnceByUs],
-    );
+    let protocol = Protocol { fence: Fence::LooksOnly, ..CURED };
+    demand_broken("fence that looks", protocol, CRASHES_ALONE, &[OneAtWork, OnceOverall, OnceByUs]);
     demand_broken("fence that looks, with bun", protocol, TWO, &[NotBesideBun]);
 }
 
 #[test]
 fn with_a_takeover_that_does_not_wait_two_work_at_once() {
-    let protocol = Protocol {
-        takeover: Takeover::WithoutWaiting,
-        ..CURED
-    };
+    let protocol = Protocol { takeover: Takeover::WithoutWaiting, ..CURED };
     demand_broken(
         "takeover without waiting",
         protocol,
@@ -1874,59 +1694,34 @@ fn with_a_takeover_that_does_not_wait_two_work_at_once() {
 
 #[test]
 fn with_a_takeover_of_any_row_we_work_beside_bun() {
-    let protocol = Protocol {
-        takeover: Takeover::OfAnyRow,
-        ..CURED
-    };
+    let protocol = Protocol { takeover: Takeover::OfAnyRow, ..CURED };
     demand_broken(
         "takeover of any row",
         protocol,
         TWO,
-        &[
-            NotBesideBun,
-            NotRobbed,
-            ObserverIsRight,
-            WorkerCompletes,
-            InOrder,
-            OnceOverall,
-        ],
+        &[NotBesideBun, NotRobbed, ObserverIsRight, WorkerCompletes, InOrder, OnceOverall],
     );
 }
 
 #[test]
 fn with_positive_ids_a_dead_run_locks_everybody_out() {
-    let protocol = Protocol {
-        takeover: Takeover::OfNoRow,
-        ..CURED
-    };
+    let protocol = Protocol { takeover: Takeover::OfNoRow, ..CURED };
     demand_broken("positive ids", protocol, CRASHES_ALONE, &[Progress]);
 }
 
 #[test]
 fn reading_under_the_row_and_looking_for_the_record_cover_each_other() {
-    let stale = Protocol {
-        plan: Plan::ReadBeforeTheGuard,
-        ..CURED
-    };
-    let trusting = Protocol {
-        recheck: Recheck::Absent,
-        ..CURED
-    };
+    let stale = Protocol { plan: Plan::ReadBeforeTheGuard, ..CURED };
+    let trusting = Protocol { recheck: Recheck::Absent, ..CURED };
     demand_covered("stale plan", stale);
     demand_covered("no look for the record", trusting);
-    let both = Protocol {
-        recheck: Recheck::Absent,
-        ..stale
-    };
+    let both = Protocol { recheck: Recheck::Absent, ..stale };
     demand_broken("neither", both, CRASHES_ALONE, &[OnceOverall, OnceByUs]);
 }
 
 #[test]
 fn without_the_guard_runs_rob_each_other_and_no_more() {
-    let protocol = Protocol {
-        guard: Guard::None,
-        ..CURED
-    };
+    let protocol = Protocol { guard: Guard::None, ..CURED };
     for world in [TWO, CRASHES_ALONE] {
         let exploration = explore("no guard", protocol, world, Until::AllIsSeen);
         assert_eq!(exploration.invariants(), [NotRobbed]);
@@ -1935,16 +1730,10 @@ fn without_the_guard_runs_rob_each_other_and_no_more() {
 
 #[test]
 fn with_one_token_for_all_a_run_deletes_its_successors_row() {
-    let protocol = Protocol {
-        token: Token::Shared,
-        ..CURED
-    };
+    let protocol = Protocol { token: Token::Shared, ..CURED };
     let exploration = explore("one token", protocol, TWO, Until::AllIsSeen);
     assert_eq!(exploration.invariants(), [NotRobbed]);
-    let trusting = Protocol {
-        recheck: Recheck::Absent,
-        ..protocol
-    };
+    let trusting = Protocol { recheck: Recheck::Absent, ..protocol };
     demand_broken(
         "one token, no look for the record",
         trusting,
@@ -1955,47 +1744,25 @@ fn with_one_token_for_all_a_run_deletes_its_successors_row() {
 
 #[test]
 fn with_a_release_by_table_name_a_run_deletes_its_successors_row() {
-    let protocol = Protocol {
-        release: Release::ByTableName,
-        ..CURED
-    };
-    demand_broken(
-        "release by table name",
-        protocol,
-        CRASHES_ALONE,
-        &[NotRobbed],
-    );
+    let protocol = Protocol { release: Release::ByTableName, ..CURED };
+    demand_broken("release by table name", protocol, CRASHES_ALONE, &[NotRobbed]);
 }
 
 #[test]
 fn giving_the_guard_back_first_breaks_nothing() {
-    let protocol = Protocol {
-        release: Release::GuardFirst,
-        ..CURED
-    };
+    let protocol = Protocol { release: Release::GuardFirst, ..CURED };
     demand_covered("guard first", protocol);
 }
 
 #[test]
 fn with_a_record_of_its_own_transaction_a_body_is_run_twice() {
-    let protocol = Protocol {
-        record: Record::Apart,
-        ..CURED
-    };
-    demand_broken(
-        "record apart",
-        protocol,
-        CRASHES_ALONE,
-        &[Atomic, OnceOverall, OnceByUs],
-    );
+    let protocol = Protocol { record: Record::Apart, ..CURED };
+    demand_broken("record apart", protocol, CRASHES_ALONE, &[Atomic, OnceOverall, OnceByUs]);
 }
 
 /// bun records a migration before it runs it.
 #[test]
 fn whoever_does_not_mind_buns_row_reports_success_too_early() {
-    let protocol = Protocol {
-        hint: Minds::Nothing,
-        ..CURED
-    };
+    let protocol = Protocol { hint: Minds::Nothing, ..CURED };
     demand_broken("bun's row not minded", protocol, TWO, &[ObserverIsRight]);
 }

@@ -36,10 +36,7 @@ fn fifty_runners_at_once_apply_each_migration_once() {
     let runs: Vec<Running> = (0..50).map(|_| scratch.patient_up().spawn()).collect();
     gate.wait_for_visitor();
     wait_until("49 runners wait", || {
-        runs.iter()
-            .filter(|run| run.log().contains(WAITS_FOR_A_RUNNER))
-            .count()
-            == 49
+        runs.iter().filter(|run| run.log().contains(WAITS_FOR_A_RUNNER)).count() == 49
     });
     gate.open();
 
@@ -48,24 +45,15 @@ fn fifty_runners_at_once_apply_each_migration_once() {
         outcome.code(0);
     });
     assert_eq!(
-        outcomes
-            .iter()
-            .filter(|it| it.stderr.contains("4 migrations, 4 applied in "))
-            .count(),
+        outcomes.iter().filter(|it| it.stderr.contains("4 migrations, 4 applied in ")).count(),
         1
     );
     assert_eq!(
-        outcomes
-            .iter()
-            .filter(|it| it.stderr.contains("the database is up to date"))
-            .count(),
+        outcomes.iter().filter(|it| it.stderr.contains("the database is up to date")).count(),
         50
     );
     assert_applied_once(&scratch, 4);
-    assert_eq!(
-        scratch.sql("SELECT DISTINCT group_id FROM bun_migrations"),
-        ["1"]
-    );
+    assert_eq!(scratch.sql("SELECT DISTINCT group_id FROM bun_migrations"), ["1"]);
     let complaints: Vec<String> = scratch
         .server_log()
         .into_iter()
@@ -106,33 +94,21 @@ fn the_guard_is_free_at_once_and_an_orphans_commit_is_waited_for_and_not_repeate
     let mut gate = Gate::closed(&scratch);
     steps(
         &scratch,
-        &[
-            "",
-            &format!(
-                "SET LOCAL client_connection_check_interval = 0; {}",
-                Gate::SQL
-            ),
-            "",
-        ],
+        &["", &format!("SET LOCAL client_connection_check_interval = 0; {}", Gate::SQL), ""],
     );
     let (first, mut second) = gate.queue(&scratch.patient_up(), &scratch.patient_up());
     let orphan = gate.wait_for_visitor();
     let dead = scratch.guard();
     first.kill();
 
-    wait_until("the guard has a new holder", || {
-        scratch.guard().is_some_and(|it| Some(it) != dead)
-    });
+    wait_until("the guard has a new holder", || scratch.guard().is_some_and(|it| Some(it) != dead));
     second.wait_for_log(WAITS_FOR_THE_ROW);
     assert_eq!(gate.visitor(), Some(orphan), "the orphan is still at work");
     assert_eq!(scratch.history(), [version(1)]);
     gate.open();
     second.wait().code(0);
     assert_applied_once(&scratch, 3);
-    assert_eq!(
-        scratch.sql("SELECT group_id FROM bun_migrations ORDER BY id"),
-        ["1", "1", "2"]
-    );
+    assert_eq!(scratch.sql("SELECT group_id FROM bun_migrations ORDER BY id"), ["1", "1", "2"]);
     scratch.assert_unlocked();
 }
 
@@ -144,10 +120,7 @@ fn a_waiting_runner_takes_over_when_the_holder_is_killed_between_migrations() {
     first.kill();
     second.wait().code(0).applied_one(1, 2);
     assert_applied_once(&scratch, 3);
-    assert_eq!(
-        scratch.sql("SELECT group_id FROM bun_migrations ORDER BY id"),
-        ["1", "2", "2"]
-    );
+    assert_eq!(scratch.sql("SELECT group_id FROM bun_migrations ORDER BY id"), ["1", "2", "2"]);
     scratch.assert_unlocked();
 }
 
@@ -189,9 +162,7 @@ fn a_runner_that_may_not_wait_does_not_begin_anew() {
          AND application_name LIKE 'lockstep/%/{}'",
         second.pid()
     ));
-    wait_until("its time has passed", || {
-        started.elapsed() > Duration::from_secs(6)
-    });
+    wait_until("its time has passed", || started.elapsed() > Duration::from_secs(6));
     second.thaw();
     let outcome = second.wait();
     outcome.code(3);
@@ -282,9 +253,7 @@ fn a_run_that_loses_its_work_connection_between_migrations_exits_3_and_the_next_
     let work = gate.wait_for_visitor();
     run.freeze();
     gate.open();
-    wait_until("the first migration is committed", || {
-        scratch.history().len() == 1
-    });
+    wait_until("the first migration is committed", || scratch.history().len() == 1);
     terminate(&scratch, work);
     run.thaw();
     run.wait().code(3);
@@ -306,26 +275,16 @@ fn a_row_deleted_by_hand_stops_the_run_before_its_next_migration() {
     let mut operator = scratch.client();
     let pid = rows(&mut operator, "SELECT pg_backend_pid()").remove(0);
     let deletion = thread::spawn(move || {
-        operator
-            .batch_execute("DELETE FROM bun_migration_locks")
-            .expect("a DELETE")
+        operator.batch_execute("DELETE FROM bun_migration_locks").expect("a DELETE")
     });
     let waits = format!("SELECT wait_event_type FROM pg_stat_activity WHERE pid = {pid}");
-    wait_until("the DELETE waits for the migration", || {
-        scratch.value(&waits) == "Lock"
-    });
+    wait_until("the DELETE waits for the migration", || scratch.value(&waits) == "Lock");
     run.freeze();
     gate.open();
     deletion.join().expect("no panic");
-    assert_eq!(
-        scratch.history(),
-        [version(1)],
-        "the DELETE waited for the commit"
-    );
+    assert_eq!(scratch.history(), [version(1)], "the DELETE waited for the commit");
     run.thaw();
-    run.wait()
-        .code(4)
-        .says(&format!("the migration lock was lost: row {token} is gone"));
+    run.wait().code(4).says(&format!("the migration lock was lost: row {token} is gone"));
     assert_eq!(scratch.history(), [version(1)]);
     scratch.up().code(0);
     assert_applied_once(&scratch, 3);
@@ -342,9 +301,7 @@ fn what_bun_applied_meanwhile_is_not_applied_again() {
     gate.wait_for_visitor();
     run.freeze();
     gate.open();
-    wait_until("the first migration is committed", || {
-        scratch.history().len() == 1
-    });
+    wait_until("the first migration is committed", || scratch.history().len() == 1);
     scratch.sql("DELETE FROM bun_migration_locks");
     scratch.sql(BUN_LOCK);
     scratch.sql(&format!(
@@ -366,11 +323,7 @@ fn a_row_that_a_dead_run_left_is_taken_over() {
     let scratch = with_tables();
     scratch.sql("INSERT INTO bun_migration_locks (id, table_name) VALUES (-5, 'bun_migrations')");
     steps(&scratch, &["", ""]);
-    scratch
-        .lockstep(&["up"])
-        .env("MIGRATION_LOCK_WAIT_SECONDS", "0")
-        .run()
-        .code(0);
+    scratch.lockstep(&["up"]).env("MIGRATION_LOCK_WAIT_SECONDS", "0").run().code(0);
     assert_applied_once(&scratch, 2);
     scratch.assert_unlocked();
 }
@@ -380,13 +333,10 @@ fn a_row_of_buns_is_waited_for_until_the_deadline() {
     let scratch = with_tables();
     let id = scratch.value(BUN_LOCK);
     steps(&scratch, &["", ""]);
-    let outcome = scratch
-        .lockstep(&["up"])
-        .env("MIGRATION_LOCK_WAIT_SECONDS", "3")
-        .run();
-    outcome.code(4).says(&format!(
-        "waiting for bun's lock, row {id} of public.bun_migration_locks"
-    ));
+    let outcome = scratch.lockstep(&["up"]).env("MIGRATION_LOCK_WAIT_SECONDS", "3").run();
+    outcome
+        .code(4)
+        .says(&format!("waiting for bun's lock, row {id} of public.bun_migration_locks"));
     let error = outcome.error();
     let (waited, rest) = split_at_duration(&error, "bun's lock is still there after ");
     assert!(waited >= 3.0, "{error}");
@@ -398,11 +348,7 @@ fn a_row_of_buns_is_waited_for_until_the_deadline() {
         )
     );
     assert_eq!(scratch.history(), [""; 0]);
-    assert_eq!(
-        scratch.value("SELECT id FROM bun_migration_locks"),
-        id,
-        "bun's row is left alone"
-    );
+    assert_eq!(scratch.value("SELECT id FROM bun_migration_locks"), id, "bun's row is left alone");
     assert_eq!(scratch.guard(), None);
 }
 
@@ -426,10 +372,7 @@ fn a_row_of_buns_is_waited_for_also_when_nothing_is_pending() {
     steps(&scratch, &["", ""]);
     scratch.up().code(0);
     scratch.sql(BUN_LOCK);
-    let outcome = scratch
-        .lockstep(&["up"])
-        .env("MIGRATION_LOCK_WAIT_SECONDS", "0")
-        .run();
+    let outcome = scratch.lockstep(&["up"]).env("MIGRATION_LOCK_WAIT_SECONDS", "0").run();
     outcome.code(4).says(&format!(
         "bun records a migration before it runs it: {}, the newest record, may be running, or may never have run",
         version(2)
@@ -457,10 +400,7 @@ fn what_bun_records_while_it_is_waited_for_is_not_applied_again() {
     ));
     run.wait().code(0);
     assert_applied_once(&scratch, 3);
-    assert_eq!(
-        scratch.sql("SELECT group_id FROM bun_migrations ORDER BY id"),
-        ["1", "1", "2"]
-    );
+    assert_eq!(scratch.sql("SELECT group_id FROM bun_migrations ORDER BY id"), ["1", "1", "2"]);
 }
 
 // -------------------------------------------------------------------- 6. bun and waiters, beside our work
@@ -475,22 +415,16 @@ fn neither_the_guard_nor_a_waiter_keeps_a_snapshot_or_a_transaction_id() {
     let work = gate.wait_for_visitor();
     let guard = scratch.guard().expect("a guard");
     let horizons = "SELECT state, backend_xid, backend_xmin FROM pg_stat_activity WHERE pid";
-    assert_eq!(
-        scratch.value(&format!("{horizons} = {guard}")),
-        "idle in transaction|∅|∅"
-    );
+    assert_eq!(scratch.value(&format!("{horizons} = {guard}")), "idle in transaction|∅|∅");
     // Its looks at the history are moments; what lasted would be seen here for ever.
-    wait_until(
-        "the waiter has one session, which keeps nothing back",
-        || {
-            let waiters = format!(
-                "{horizons} NOT IN ({guard}, {work}) AND application_name LIKE 'lockstep/%/{}'",
-                waiter.pid()
-            );
-            let sessions = scratch.sql(&waiters);
-            sessions.len() == 1 && sessions.iter().all(|it| it.ends_with("|∅|∅"))
-        },
-    );
+    wait_until("the waiter has one session, which keeps nothing back", || {
+        let waiters = format!(
+            "{horizons} NOT IN ({guard}, {work}) AND application_name LIKE 'lockstep/%/{}'",
+            waiter.pid()
+        );
+        let sessions = scratch.sql(&waiters);
+        sessions.len() == 1 && sessions.iter().all(|it| it.ends_with("|∅|∅"))
+    });
     gate.open();
     run.wait().code(0);
     waiter.wait().code(0);
@@ -512,16 +446,11 @@ fn at_the_deadline_the_exit_code_is_4_and_the_holder_is_named() {
     let run = scratch.patient_up().spawn();
     gate.wait_for_visitor();
     let guard = scratch.guard().expect("a guard");
-    let outcome = scratch
-        .lockstep(&["up"])
-        .env("MIGRATION_LOCK_WAIT_SECONDS", "3")
-        .run();
+    let outcome = scratch.lockstep(&["up"]).env("MIGRATION_LOCK_WAIT_SECONDS", "3").run();
     outcome.code(4).says(WAITS_FOR_A_RUNNER);
     let error = outcome.error();
-    let (waited, holder) = split_at_duration(
-        &error,
-        "another runner still holds the migration lock after ",
-    );
+    let (waited, holder) =
+        split_at_duration(&error, "another runner still holds the migration lock after ");
     assert!(waited >= 3.0, "{error}");
     let mut rest = holder;
     for part in [
@@ -544,9 +473,7 @@ fn a_wait_of_zero_seconds_is_one_try() {
     let scratch = Scratch::new();
     let mut gate = Gate::closed(&scratch);
     steps(&scratch, &[Gate::SQL, ""]);
-    let once = scratch
-        .lockstep(&["up"])
-        .env("MIGRATION_LOCK_WAIT_SECONDS", "0");
+    let once = scratch.lockstep(&["up"]).env("MIGRATION_LOCK_WAIT_SECONDS", "0");
     let run = scratch.patient_up().spawn();
     gate.wait_for_visitor();
     once.run()
@@ -555,10 +482,7 @@ fn a_wait_of_zero_seconds_is_one_try() {
         .is_silent_about(WAITS_FOR_A_RUNNER);
     gate.open();
     run.wait().code(0);
-    scratch.file(
-        &file(3),
-        format!("INSERT INTO ran VALUES ('{}')", version(3)),
-    );
+    scratch.file(&file(3), format!("INSERT INTO ran VALUES ('{}')", version(3)));
     once.run().code(0);
     assert_applied_once(&scratch, 3);
 }
@@ -577,24 +501,13 @@ fn two_histories_in_two_schemas_do_not_wait_for_each_other() {
     std::fs::create_dir(&other).expect("a directory");
     std::fs::write(other.join(file(1)), "CREATE TABLE b.t (c int)").expect("a file");
     let b = in_schema(scratch.lockstep(&["up"]), "b").env("MIGRATION_LOCK_WAIT_SECONDS", "0");
-    b.env("MIGRATIONS_DIR", other.display().to_string())
-        .run()
-        .code(0);
-    assert_eq!(
-        scratch.sql("SELECT name FROM b.bun_migrations"),
-        [version(1)]
-    );
+    b.env("MIGRATIONS_DIR", other.display().to_string()).run().code(0);
+    assert_eq!(scratch.sql("SELECT name FROM b.bun_migrations"), [version(1)]);
     assert_eq!(scratch.sql("SELECT name FROM a.bun_migrations"), [""; 0]);
     gate.open();
     a.wait().code(0);
-    assert_eq!(
-        scratch.sql("SELECT name FROM a.bun_migrations"),
-        [version(1)]
-    );
-    assert_eq!(
-        scratch.value("SELECT to_regclass('public.bun_migrations') IS NULL"),
-        "t"
-    );
+    assert_eq!(scratch.sql("SELECT name FROM a.bun_migrations"), [version(1)]);
+    assert_eq!(scratch.value("SELECT to_regclass('public.bun_migrations') IS NULL"), "t");
 }
 
 /// The guard's key is the table, not the way it is written.
@@ -665,18 +578,9 @@ fn hostile_settings_of_the_role_change_nothing() {
             version(1)
         ),
     );
-    scratch.file(
-        &file(2),
-        format!(
-            "{} INSERT INTO public.ran VALUES ('{}')",
-            Gate::SQL,
-            version(2)
-        ),
-    );
-    scratch.file(
-        &file(3),
-        "CREATE INDEX CONCURRENTLY ran_version_idx ON public.ran (version)",
-    );
+    scratch
+        .file(&file(2), format!("{} INSERT INTO public.ran VALUES ('{}')", Gate::SQL, version(2)));
+    scratch.file(&file(3), "CREATE INDEX CONCURRENTLY ran_version_idx ON public.ran (version)");
     let mut gate = Gate::closed(&scratch);
     let up = scratch.patient_up().env("DATABASE_URL", role.url());
     let (mut run, waiter) = gate.queue(&up, &up);
@@ -684,26 +588,19 @@ fn hostile_settings_of_the_role_change_nothing() {
     let lasting = format!(
         "SELECT clock_timestamp() - query_start > '1.5 s' AND wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = {work}"
     );
-    wait_until("the migration has lasted", || {
-        scratch.sql(&lasting) == ["t"]
-    });
+    wait_until("the migration has lasted", || scratch.sql(&lasting) == ["t"]);
     let mut old = scratch.client();
     old.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM pg_class")
         .expect("an old snapshot");
     gate.open();
     run.wait_for_log("3/3 applying");
-    wait_until("the index build has lasted", || {
-        scratch.sql(&lasting) == ["t"]
-    });
+    wait_until("the index build has lasted", || scratch.sql(&lasting) == ["t"]);
     drop(old);
 
     run.wait().code(0).is_silent_about(TRIES_AGAIN);
     waiter.wait().code(0);
     assert_eq!(scratch.history(), [version(1), version(2), version(3)]);
-    assert_eq!(
-        scratch.sql("SELECT version FROM ran ORDER BY 1"),
-        [version(1), version(2)]
-    );
+    assert_eq!(scratch.sql("SELECT version FROM ran ORDER BY 1"), [version(1), version(2)]);
     assert_eq!(
         scratch.value(
             "SELECT indisvalid FROM pg_index WHERE indexrelid = 'ran_version_idx'::regclass"
@@ -718,12 +615,9 @@ fn hostile_settings_of_the_role_change_nothing() {
 /// A text that begins with `start` and a time, as in `0.5 s: `: the seconds, and what follows.
 #[track_caller]
 fn split_at_duration<'a>(text: &'a str, start: &str) -> (f64, &'a str) {
-    let rest = text
-        .strip_prefix(start)
-        .unwrap_or_else(|| panic!("{start:?} is missing: {text}"));
-    let (seconds, rest) = rest
-        .split_once(" s: ")
-        .unwrap_or_else(|| panic!("a time is missing: {text}"));
+    let rest = text.strip_prefix(start).unwrap_or_else(|| panic!("{start:?} is missing: {text}"));
+    let (seconds, rest) =
+        rest.split_once(" s: ").unwrap_or_else(|| panic!("a time is missing: {text}"));
     (seconds.parse().expect("a number of seconds"), rest)
 }
 
@@ -736,21 +630,13 @@ fn with_tables() -> Scratch {
 
 fn in_schema<'a>(up: Lockstep<'a>, schema: &str) -> Lockstep<'a> {
     up.env("MIGRATIONS_TABLE", format!("{schema}.bun_migrations"))
-        .env(
-            "MIGRATION_LOCKS_TABLE",
-            format!("{schema}.bun_migration_locks"),
-        )
+        .env("MIGRATION_LOCKS_TABLE", format!("{schema}.bun_migration_locks"))
 }
 
 fn terminate(scratch: &Scratch, pid: i32) {
-    assert_eq!(
-        scratch.value(&format!("SELECT pg_terminate_backend({pid})")),
-        "t"
-    );
+    assert_eq!(scratch.value(&format!("SELECT pg_terminate_backend({pid})")), "t");
     wait_until("the session is gone", || {
-        scratch.value(&format!(
-            "SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}"
-        )) == "0"
+        scratch.value(&format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}")) == "0"
     });
 }
 
@@ -761,8 +647,6 @@ fn frozen_after_the_first_migration(scratch: &Scratch) -> (Running, Running) {
     let (first, second) = gate.queue(&scratch.patient_up(), &scratch.patient_up());
     first.freeze();
     gate.open();
-    wait_until("the first migration is committed", || {
-        scratch.history().len() == 1
-    });
+    wait_until("the first migration is committed", || scratch.history().len() == 1);
     (first, second)
 }

@@ -38,22 +38,13 @@ fn assert_error(text: impl AsRef<[u8]>, lines: &[&str]) {
 fn assert_error_in(scratch: &Scratch, text: impl AsRef<[u8]>, lines: &[&str]) {
     let error = error_of(scratch, text);
     let expected = format!("{PATH}:{}\n{ROLLED_BACK}", lines.join("\n"));
-    assert!(
-        error == expected,
-        "\n--- expected\n{expected}\n--- got\n{error}"
-    );
+    assert!(error == expected, "\n--- expected\n{expected}\n--- got\n{error}");
 }
 
 fn fields(outcome: &Outcome, names: &[&str]) -> Vec<Option<String>> {
     let lines = outcome.lines();
-    let error = lines
-        .iter()
-        .find(|line| line.field("level") == Some("error"))
-        .expect("an error");
-    names
-        .iter()
-        .map(|name| error.field(name).map(str::to_owned))
-        .collect()
+    let error = lines.iter().find(|line| line.field("level") == Some("error")).expect("an error");
+    names.iter().map(|name| error.field(name).map(str::to_owned)).collect()
 }
 
 /// A migration that waits for what a test holds must not be left behind by its panic: all of these end by themselves.
@@ -61,9 +52,7 @@ fn database_with(encoding: &str) -> Scratch {
     let scratch = Scratch::new();
     let name = &scratch.database;
     let mut admin = admin();
-    admin
-        .batch_execute(&format!("DROP DATABASE {name}"))
-        .expect("it is not in use");
+    admin.batch_execute(&format!("DROP DATABASE {name}")).expect("it is not in use");
     let create =
         format!("CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0");
     admin.batch_execute(&create).expect("a database");
@@ -73,10 +62,7 @@ fn database_with(encoding: &str) -> Scratch {
 #[test]
 fn the_text_format_shows_the_error_plainly() {
     let scratch = Scratch::with([
-        (
-            "20230314095813_create.up.sql",
-            "CREATE TABLE proxied_request_metrics (id bigserial);",
-        ),
+        ("20230314095813_create.up.sql", "CREATE TABLE proxied_request_metrics (id bigserial);"),
         ("20230314101402_b.up.sql", "SELECT 1"),
         ("20230314101527_c.up.sql", "SELECT 1"),
         ("20230314101528_d.up.sql", "SELECT 1"),
@@ -102,10 +88,7 @@ fn json_carries_the_same_in_fields() {
     let scratch = Scratch::with([(FILE, "SELECT 1;\n\n  SELECT nosuch;")]);
     let outcome = scratch.up_here().run();
     outcome.code(1);
-    let told = fields(
-        &outcome,
-        &["file", "line", "column", "sqlstate", "applied_before"],
-    );
+    let told = fields(&outcome, &["file", "line", "column", "sqlstate", "applied_before"]);
     let expected = [PATH, "3", "10", "42703", "0"].map(|value| Some(value.to_owned()));
     assert_eq!(told, expected, "{outcome}");
 }
@@ -114,11 +97,7 @@ fn json_carries_the_same_in_fields() {
 fn points_at_a_syntax_error() {
     assert_error(
         "CREATE TABLE t (a int);\nSELEC 1;\n",
-        &[
-            "2:1: syntax error at or near \"SELEC\" (SQLSTATE 42601)",
-            "  2 | SELEC 1;",
-            "    | ^",
-        ],
+        &["2:1: syntax error at or near \"SELEC\" (SQLSTATE 42601)", "  2 | SELEC 1;", "    | ^"],
     );
 }
 
@@ -126,10 +105,7 @@ fn points_at_a_syntax_error() {
 #[test]
 fn nothing_of_a_file_with_a_syntax_error_runs() {
     let scratch = Scratch::new();
-    error_of(
-        &scratch,
-        "CREATE SEQUENCE s;\nSELECT nextval('s');\nSELECT 1 1;",
-    );
+    error_of(&scratch, "CREATE SEQUENCE s;\nSELECT nextval('s');\nSELECT 1 1;");
     assert_eq!(scratch.value("SELECT to_regclass('s') IS NULL"), "t");
 }
 
@@ -162,9 +138,7 @@ fn points_into_the_right_statement_of_several() {
 fn shows_the_middle_of_a_line_of_a_mebibyte() {
     let half = 512 * 1024;
     let list = |from: usize| {
-        (0..half / 8)
-            .map(|number| format!("{},", 1_000_000 + from + number))
-            .collect::<String>()
+        (0..half / 8).map(|number| format!("{},", 1_000_000 + from + number)).collect::<String>()
     };
     let before = format!("SELECT '{}', ARRAY[{}", "ก".repeat(100), list(0));
     let text = format!("SELECT 1;\n{before}nosuch,{}0];\n", list(half));
@@ -174,17 +148,12 @@ fn shows_the_middle_of_a_line_of_a_mebibyte() {
     let scratch = Scratch::new();
     let error = error_of(&scratch, &text);
     let lines: Vec<&str> = error.lines().collect();
-    let [first, excerpt, caret, statement, outcome] = lines[..] else {
-        panic!("{error}")
-    };
+    let [first, excerpt, caret, statement, outcome] = lines[..] else { panic!("{error}") };
     assert_eq!(
         first,
         format!("{PATH}:2:{column}: column \"nosuch\" does not exist (SQLSTATE 42703)")
     );
-    assert_eq!(
-        (statement, outcome),
-        ("  statement 2 of 2: SELECT", ROLLED_BACK)
-    );
+    assert_eq!((statement, outcome), ("  statement 2 of 2: SELECT", ROLLED_BACK));
     let excerpt = excerpt
         .strip_prefix("  2 | …")
         .and_then(|it| it.strip_suffix('…'))
@@ -296,10 +265,7 @@ fn an_error_inside_a_function_has_its_context() {
     // What the position is in that the server gave.
     assert!(error.contains("QUERY: nosuch\n"), "{error}");
     let end = format!("PL/pgSQL function f() line 2 at RETURN\n{ROLLED_BACK}");
-    assert!(
-        error.contains("\n  CONTEXT: ") && error.ends_with(&end),
-        "{error}"
-    );
+    assert!(error.contains("\n  CONTEXT: ") && error.ends_with(&end), "{error}");
 }
 
 #[test]
@@ -317,11 +283,9 @@ fn points_into_a_functions_body() {
 
 #[test]
 fn an_open_quote_at_the_end_of_the_file() {
-    for text in [
-        "SELECT 1;\nSELECT 'it\n\n",
-        "SELECT 1;\nSELECT \"it\n\n",
-        "SELECT 1;\nSELECT E'it\\'\n",
-    ] {
+    for text in
+        ["SELECT 1;\nSELECT 'it\n\n", "SELECT 1;\nSELECT \"it\n\n", "SELECT 1;\nSELECT E'it\\'\n"]
+    {
         let scratch = Scratch::new();
         let error = error_of(&scratch, text);
         let first = error.lines().next().unwrap_or_default();
@@ -330,10 +294,7 @@ fn an_open_quote_at_the_end_of_the_file() {
             "{text}\n{error}"
         );
         let says = ["unterminated quoted", "syntax error at the end of the file"];
-        assert!(
-            says.iter().any(|words| first.contains(words)),
-            "{text}\n{error}"
-        );
+        assert!(says.iter().any(|words| first.contains(words)), "{text}\n{error}");
         // Nothing that stands behind the file in the message is of any use to the reader.
         for ours in ["lockstep", "bun_", "COMMIT", "CONSTRAINTS", "pg_catalog"] {
             assert!(!error.contains(ours), "{text}\n{error}");
@@ -367,11 +328,7 @@ fn an_open_dollar_quote_with_our_own_tag() {
 fn an_open_comment_at_the_end_of_the_file() {
     assert_error(
         "SELECT 1;\n/* outer /* inner */\nSELECT 2;\n",
-        &[
-            "2:1: unterminated /* comment (SQLSTATE 42601)",
-            "  2 | /* outer /* inner */",
-            "    | ^",
-        ],
+        &["2:1: unterminated /* comment (SQLSTATE 42601)", "  2 | /* outer /* inner */", "    | ^"],
     );
 }
 
@@ -438,22 +395,10 @@ fn an_error_in_a_body_is_shown_where_it_stands() {
 #[test]
 fn a_character_that_nobody_sees_is_named() {
     for (text, said) in [
-        (
-            "SELECT 1;\nSELECT\u{a0}1",
-            "a no-break space (U+00A0) in this word",
-        ),
-        (
-            "SELECT 1 AS a\u{a0}int)",
-            "a no-break space (U+00A0) in this line",
-        ),
-        (
-            "SELECT 1;\n\u{feff}SELECT 1",
-            "a byte-order mark (U+FEFF) in this word",
-        ),
-        (
-            "SELECT relname\u{200b} FROM pg_class",
-            "an invisible character (U+200B) in this word",
-        ),
+        ("SELECT 1;\nSELECT\u{a0}1", "a no-break space (U+00A0) in this word"),
+        ("SELECT 1 AS a\u{a0}int)", "a no-break space (U+00A0) in this line"),
+        ("SELECT 1;\n\u{feff}SELECT 1", "a byte-order mark (U+FEFF) in this word"),
+        ("SELECT relname\u{200b} FROM pg_class", "an invisible character (U+200B) in this word"),
         (
             "-- lockstep: no-transaction\nSELECT 1;\nVACUUM\u{a0}x",
             "a no-break space (U+00A0) in this word",
@@ -468,10 +413,7 @@ fn a_character_that_nobody_sees_is_named() {
 #[test]
 fn a_statement_timeout_names_its_statement() {
     let scratch = Scratch::with([(FILE, "SELECT 1;\nSELECT pg_sleep(600);\nSELECT 3;")]);
-    let outcome = scratch
-        .up_here()
-        .env("STATEMENT_TIMEOUT_SECONDS", "1")
-        .run();
+    let outcome = scratch.up_here().env("STATEMENT_TIMEOUT_SECONDS", "1").run();
     outcome.code(1);
     let expected = format!(
         "{PATH}:2:1: canceling statement due to statement timeout (SQLSTATE 57014)\n  2 | SELECT pg_sleep(600);\n  \
@@ -539,10 +481,7 @@ fn says_how_much_stays_applied() {
         let expected = format!("\n  rolled back; {words}; fix the file and run again");
         assert!(outcome.error().ends_with(&expected), "{outcome}");
         assert_eq!(scratch.history().len(), count, "{outcome}");
-        assert_eq!(
-            fields(&outcome, &["applied_before"]),
-            [Some(count.to_string())]
-        );
+        assert_eq!(fields(&outcome, &["applied_before"]), [Some(count.to_string())]);
     }
 }
 
@@ -559,10 +498,7 @@ fn what_earlier_runs_applied_is_not_counted() {
 fn a_failed_concurrent_index_has_its_detail_and_says_what_next() {
     let scratch = Scratch::new();
     scratch.sql("CREATE TABLE t (a int); INSERT INTO t VALUES (1), (2), (1)");
-    scratch.file(
-        FILE,
-        "-- unique\nCREATE UNIQUE INDEX CONCURRENTLY i ON t (a);\n",
-    );
+    scratch.file(FILE, "-- unique\nCREATE UNIQUE INDEX CONCURRENTLY i ON t (a);\n");
     let outcome = scratch.up_here().run();
     outcome.code(1);
     assert_eq!(
@@ -591,18 +527,12 @@ fn a_failed_concurrent_index_has_its_detail_and_says_what_next() {
 fn a_concurrent_index_on_what_is_not_there_is_pointed_at() {
     let scratch = Scratch::new();
     scratch.sql("CREATE TABLE t (a int)");
-    scratch.file(
-        FILE,
-        "/* é */ CREATE INDEX CONCURRENTLY i ON t (a, nosuch);",
-    );
+    scratch.file(FILE, "/* é */ CREATE INDEX CONCURRENTLY i ON t (a, nosuch);");
     let outcome = scratch.up_here().run();
     outcome.code(1);
     let error = outcome.error();
     assert!(error.starts_with(&format!("{PATH}:1:")), "{error}");
-    assert!(
-        error.contains("column \"nosuch\" does not exist (SQLSTATE 42703)"),
-        "{error}"
-    );
+    assert!(error.contains("column \"nosuch\" does not exist (SQLSTATE 42703)"), "{error}");
 }
 
 #[test]
@@ -617,9 +547,7 @@ fn a_lock_timeout_names_who_is_in_the_way() {
             "SET application_name = 'the report'; BEGIN; LOCK TABLE t IN ACCESS SHARE MODE",
         )
         .expect("a lock");
-    let pid = client
-        .simple_query("SELECT pg_backend_pid()")
-        .expect("a pid");
+    let pid = client.simple_query("SELECT pg_backend_pid()").expect("a pid");
     let pid = pid.iter().find_map(|message| match message {
         postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
         _ => None,
@@ -630,10 +558,7 @@ fn a_lock_timeout_names_who_is_in_the_way() {
     outcome.code(4);
     let error = outcome.error();
     let lines: Vec<&str> = error.lines().collect();
-    assert!(
-        lines[0].starts_with(&format!("{PATH}: gave up after ")),
-        "{error}"
-    );
+    assert!(lines[0].starts_with(&format!("{PATH}: gave up after ")), "{error}");
     assert!(
         lines[0].ends_with(": canceling statement due to lock timeout (SQLSTATE 55P03)"),
         "{error}"
@@ -689,11 +614,8 @@ fn an_error_of_another_server_locale_keeps_its_words() {
     // Only to see that the run does not depend on the reader's own locale.
     let scratch = Scratch::with([(FILE, "SELECT nosuch")]);
     let mut command: Command = scratch.up_here().command();
-    let output = command
-        .env("LC_ALL", "th_TH.UTF-8")
-        .env("LANG", "de_DE")
-        .output()
-        .expect("it runs");
+    let output =
+        command.env("LC_ALL", "th_TH.UTF-8").env("LANG", "de_DE").output().expect("it runs");
     assert_eq!(output.status.code(), Some(1));
     assert!(
         String::from_utf8_lossy(&output.stderr).contains("column \\\"nosuch\\\" does not exist")

@@ -12,10 +12,7 @@ const VERSION: &str = "20240101000000";
 
 /// The log's lines whose message begins so.
 fn about<'a>(lines: &'a [Line], message: &str) -> Vec<&'a Line> {
-    let begins = |line: &&Line| {
-        line.field("message")
-            .is_some_and(|text| text.starts_with(message))
-    };
+    let begins = |line: &&Line| line.field("message").is_some_and(|text| text.starts_with(message));
     lines.iter().filter(begins).collect()
 }
 
@@ -24,19 +21,12 @@ fn queries(outcome: &Outcome) -> Vec<(String, String, Option<String>)> {
     let lines = outcome.lines();
     let entry = |line: &&Line| {
         let text = |name| line.field(name).map(str::to_owned);
-        let duration: f64 = text("duration_ms")
-            .expect("a duration")
-            .parse()
-            .expect("a number");
+        let duration: f64 = text("duration_ms").expect("a duration").parse().expect("a number");
         assert!(duration >= 0.0, "{outcome}");
         assert_eq!(line.field("level"), Some("debug"), "{outcome}");
         let error =
             text("error").map(|error| format!("{error} {}", text("sqlstate").unwrap_or_default()));
-        (
-            text("verb").expect("a verb"),
-            text("sql").expect("the SQL"),
-            error,
-        )
+        (text("verb").expect("a verb"), text("sql").expect("the SQL"), error)
     };
     lines
         .iter()
@@ -60,35 +50,20 @@ fn a_json_line_has_level_time_caller_and_message_in_this_order() {
     let outcome = run.run();
     outcome.code(1);
     let lines = outcome.lines();
-    assert_eq!(
-        lines.len(),
-        outcome.stderr.lines().count(),
-        "every line is an object\n{outcome}"
-    );
+    assert_eq!(lines.len(), outcome.stderr.lines().count(), "every line is an object\n{outcome}");
     assert!(lines.len() > 10, "{outcome}");
     for line in lines {
-        let names: Vec<&str> = line
-            .0
-            .iter()
-            .take(4)
-            .map(|(name, _)| name.as_str())
-            .collect();
+        let names: Vec<&str> = line.0.iter().take(4).map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["level", "time", "caller", "message"], "{outcome}");
         let level = line.field("level").unwrap_or_default();
-        assert!(
-            ["trace", "debug", "info", "warn", "error"].contains(&level),
-            "{level}\n{outcome}"
-        );
+        assert!(["trace", "debug", "info", "warn", "error"].contains(&level), "{level}\n{outcome}");
         let time = line.field("time").unwrap_or_default();
-        let shape: String = time
-            .chars()
-            .map(|c| if c.is_ascii_digit() { '0' } else { c })
-            .collect();
+        let shape: String =
+            time.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
         assert_eq!(shape, "0000-00-00T00:00:00Z", "{outcome}");
         let caller = line.field("caller").unwrap_or_default();
-        let (file, number) = caller
-            .split_once(':')
-            .unwrap_or_else(|| panic!("{caller}\n{outcome}"));
+        let (file, number) =
+            caller.split_once(':').unwrap_or_else(|| panic!("{caller}\n{outcome}"));
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
         let source = fs::read_to_string(source).unwrap_or_else(|error| panic!("{caller}: {error}"));
         let number: usize = number.parse().expect("a line's number");
@@ -112,23 +87,16 @@ fn nasty_content_stays_one_line_of_json() {
         "DO $$ BEGIN RAISE NOTICE USING MESSAGE = '{nasty}'; END $$;\nSELECT '{nasty}';\nSELECT 1/0 /* {nasty} */"
     );
     scratch.file(FILE, file);
-    let outcome = scratch
-        .lockstep(&["up"])
-        .env("DATABASE_QUERY_LOGGING_ENABLED", "true")
-        .run();
+    let outcome = scratch.lockstep(&["up"]).env("DATABASE_QUERY_LOGGING_ENABLED", "true").run();
     outcome.code(1);
     let lines = outcome.lines();
     assert_eq!(lines.len(), outcome.stderr.lines().count(), "{outcome}");
     assert!(
-        lines.iter().any(|line| line
-            .field("message")
-            .is_some_and(|text| text.contains(nasty))),
+        lines.iter().any(|line| line.field("message").is_some_and(|text| text.contains(nasty))),
         "{outcome}"
     );
     assert!(
-        queries(&outcome)
-            .iter()
-            .any(|(_, sql, _)| *sql == format!("SELECT '{nasty}'")),
+        queries(&outcome).iter().any(|(_, sql, _)| *sql == format!("SELECT '{nasty}'")),
         "{outcome}"
     );
     let control = |c: char| (c.is_control() && c != '\n') || c == '\u{2028}';
@@ -138,10 +106,8 @@ fn nasty_content_stays_one_line_of_json() {
 #[test]
 fn says_that_it_is_running_migrations() {
     let scratch = Scratch::with([(FILE, "SELECT 1")]);
-    let run = scratch
-        .lockstep(&[])
-        .env("RUN_DATABASE_MIGRATIONS", "true")
-        .env("LOG_LEVEL", "DEBUG");
+    let run =
+        scratch.lockstep(&[]).env("RUN_DATABASE_MIGRATIONS", "true").env("LOG_LEVEL", "DEBUG");
     let outcome = run.without("LOG_FORMAT").run();
     outcome.code(0);
     let lines = outcome.lines();
@@ -150,28 +116,18 @@ fn says_that_it_is_running_migrations() {
     assert_eq!(found.len(), 1, "{outcome}");
     assert_eq!(found[0].field("level"), Some("debug"));
     // As the service's own log has it, to the letter.
-    let raw = outcome
-        .stderr
-        .lines()
-        .find(|line| line.contains("running migrations on database"));
+    let raw = outcome.stderr.lines().find(|line| line.contains("running migrations on database"));
     let raw = raw.expect("it was just found");
-    assert!(
-        raw.starts_with("{\"level\":\"debug\",\"time\":\"20"),
-        "{raw}"
-    );
+    assert!(raw.starts_with("{\"level\":\"debug\",\"time\":\"20"), "{raw}");
     assert!(raw.contains("Z\",\"caller\":\"src/"), "{raw}");
-    assert!(
-        raw.contains("\",\"message\":\"running migrations on database\""),
-        "{raw}"
-    );
+    assert!(raw.contains("\",\"message\":\"running migrations on database\""), "{raw}");
 }
 
 #[test]
 fn each_migration_is_told_at_its_start_and_when_it_is_applied() {
     let scratch = Scratch::new();
-    let names: Vec<String> = (1..=13)
-        .map(|number| format!("202401010000{number:02}_step.up.sql"))
-        .collect();
+    let names: Vec<String> =
+        (1..=13).map(|number| format!("202401010000{number:02}_step.up.sql")).collect();
     for name in &names {
         scratch.file(name, "SELECT 1");
     }
@@ -192,9 +148,7 @@ fn each_migration_is_told_at_its_start_and_when_it_is_applied() {
             message.starts_with(&format!("{number}/13 applied step {} ", &name[..14])),
             "{message}\n{outcome}"
         );
-        let duration = applied
-            .field("duration_ms")
-            .and_then(|it| it.parse::<f64>().ok());
+        let duration = applied.field("duration_ms").and_then(|it| it.parse::<f64>().ok());
         assert!(duration.is_some_and(|it| it > 0.0), "{outcome}");
         for line in [start, applied] {
             assert_eq!(line.field("level"), Some("info"));
@@ -234,25 +188,16 @@ fn notices_are_in_the_log_while_the_migration_still_runs() {
         // One statement, so without a single marker of ours.
         format!(
             "DO $$ BEGIN {notice}; PERFORM {}; END $$",
-            Gate::SQL
-                .trim_start_matches("SELECT ")
-                .trim_end_matches(';')
+            Gate::SQL.trim_start_matches("SELECT ").trim_end_matches(';')
         ),
     ] {
         let scratch = Scratch::new();
         scratch.file(FILE, &file);
         let mut gate = Gate::closed(&scratch);
-        let mut running = scratch
-            .lockstep(&["up"])
-            .env("DDL_LOCK_TIMEOUT_SECONDS", "0")
-            .spawn();
+        let mut running = scratch.lockstep(&["up"]).env("DDL_LOCK_TIMEOUT_SECONDS", "0").spawn();
         gate.wait_for_visitor();
         running.wait_for_log("for you");
-        assert!(
-            gate.visitor().is_some(),
-            "it still stands there\n{}",
-            running.log()
-        );
+        assert!(gate.visitor().is_some(), "it still stands there\n{}", running.log());
         assert_eq!(scratch.history(), [""; 0]);
         gate.open();
         let outcome = running.wait();
@@ -266,11 +211,7 @@ fn notices_are_in_the_log_while_the_migration_still_runs() {
             let found = about(&lines, &format!("{FILE}: {message}"));
             assert_eq!(found.len(), 1, "{message}\n{outcome}");
             let told = ["level", "version", "sqlstate"].map(|name| found[0].field(name));
-            assert_eq!(
-                told,
-                [Some(level), Some(VERSION), Some(sqlstate)],
-                "{outcome}"
-            );
+            assert_eq!(told, [Some(level), Some(VERSION), Some(sqlstate)], "{outcome}");
         }
         assert_eq!(scratch.history(), [VERSION]);
     }
@@ -281,24 +222,15 @@ fn notices_are_in_the_log_while_the_migration_still_runs() {
 fn the_statement_that_runs_is_in_the_log_while_it_runs() {
     let scratch = Scratch::with([(
         FILE,
-        &format!(
-            "CREATE TABLE t ();\n{}\nINSERT INTO t DEFAULT VALUES;",
-            Gate::SQL
-        ),
+        &format!("CREATE TABLE t ();\n{}\nINSERT INTO t DEFAULT VALUES;", Gate::SQL),
     )]);
     let mut gate = Gate::closed(&scratch);
-    let run = scratch
-        .lockstep(&["up"])
-        .env("DDL_LOCK_TIMEOUT_SECONDS", "0")
-        .env("LOG_LEVEL", "debug");
+    let run =
+        scratch.lockstep(&["up"]).env("DDL_LOCK_TIMEOUT_SECONDS", "0").env("LOG_LEVEL", "debug");
     let mut running = run.spawn();
     gate.wait_for_visitor();
     running.wait_for_log(&format!("{FILE}: statement 2/3: SELECT"));
-    assert!(
-        !running.log().contains("statement 3/3"),
-        "{}",
-        running.log()
-    );
+    assert!(!running.log().contains("statement 3/3"), "{}", running.log());
     gate.open();
     running.wait().code(0).says("statement 3/3: INSERT");
 }
@@ -311,10 +243,7 @@ fn notices_of_a_statement_outside_a_transaction_are_logged() {
     let outcome = scratch.up();
     outcome.code(0);
     let lines = outcome.lines();
-    let found = about(
-        &lines,
-        &format!("{FILE}: NOTICE: relation \"i\" already exists, skipping"),
-    );
+    let found = about(&lines, &format!("{FILE}: NOTICE: relation \"i\" already exists, skipping"));
     assert_eq!(found.len(), 1, "{outcome}");
     assert_eq!(found[0].field("version"), Some(VERSION));
 }
@@ -336,18 +265,12 @@ fn the_level_filters() {
         let outcome = scratch.lockstep(&["up"]).env("LOG_LEVEL", level).run();
         outcome.code(1);
         let lines = outcome.lines();
-        let mut levels: Vec<&str> = lines
-            .iter()
-            .filter_map(|line| line.field("level"))
-            .collect();
+        let mut levels: Vec<&str> = lines.iter().filter_map(|line| line.field("level")).collect();
         levels.sort_unstable();
         levels.dedup();
         levels.retain(|it| *it != "trace");
         assert_eq!(levels, shown, "{level}\n{outcome}");
-        assert!(
-            queries(&outcome).is_empty(),
-            "no query log unless it is asked for\n{outcome}"
-        );
+        assert!(queries(&outcome).is_empty(), "no query log unless it is asked for\n{outcome}");
     }
 }
 
@@ -382,8 +305,7 @@ fn the_query_log_has_each_statement_whatever_the_level() {
         assert!(at > 0 && told.len() > at + 3, "{outcome}");
         assert!(told.iter().all(|(.., error)| error.is_none()), "{outcome}");
         assert!(
-            told.iter()
-                .any(|(_, sql, _)| sql.contains("pg_try_advisory_xact_lock")),
+            told.iter().any(|(_, sql, _)| sql.contains("pg_try_advisory_xact_lock")),
             "{outcome}"
         );
 
@@ -423,25 +345,15 @@ fn the_query_log_has_the_error_of_the_statement_that_failed() {
         outcome.code(1);
         let told = queries(&outcome);
         let failed: Vec<_> = told.iter().filter(|(.., error)| error.is_some()).collect();
-        let [(verb, sql, Some(error))] = failed[..] else {
-            panic!("one failed\n{outcome}")
-        };
+        let [(verb, sql, Some(error))] = failed[..] else { panic!("one failed\n{outcome}") };
         assert_eq!(verb, "INSERT");
         assert!(sql.ends_with("VALUES (1)"), "{outcome}");
-        assert!(
-            error.starts_with("duplicate key value violates unique constraint "),
-            "{outcome}"
-        );
+        assert!(error.starts_with("duplicate key value violates unique constraint "), "{outcome}");
         assert!(error.ends_with(" 23505"), "{outcome}");
         let ours = ["CREATE TABLE t", "INSERT INTO", "DROP TABLE t"];
-        let of_the_file = told
-            .iter()
-            .filter(|(_, sql, _)| ours.iter().any(|start| sql.starts_with(start)));
-        assert_eq!(
-            of_the_file.count(),
-            verbs,
-            "what did not run is not told\n{outcome}"
-        );
+        let of_the_file =
+            told.iter().filter(|(_, sql, _)| ours.iter().any(|start| sql.starts_with(start)));
+        assert_eq!(of_the_file.count(), verbs, "what did not run is not told\n{outcome}");
     }
 }
 
@@ -476,29 +388,15 @@ fn the_text_format_is_for_people() {
     assert!(!outcome.stderr.contains('{'), "{outcome}");
     let line = |text: &str| {
         let found = outcome.stderr.lines().find(|line| line.contains(text));
-        found
-            .unwrap_or_else(|| panic!("no line has {text:?}\n{outcome}"))
-            .to_owned()
+        found.unwrap_or_else(|| panic!("no line has {text:?}\n{outcome}")).to_owned()
     };
     let start = line("1/1 applied");
     let (time, rest) = start.split_once(' ').expect("a time");
-    let shape: String = time
-        .chars()
-        .map(|c| if c.is_ascii_digit() { '0' } else { c })
-        .collect();
+    let shape: String = time.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
     assert_eq!(shape, "0000-00-00T00:00:00Z", "{outcome}");
-    assert!(
-        rest.starts_with(&format!("INFO  1/1 applied a {} ", &FILE[..14])),
-        "{outcome}"
-    );
-    assert!(
-        line("WARNING: two").contains(&format!("Z WARN  {FILE}: WARNING: two")),
-        "{outcome}"
-    );
-    assert!(
-        outcome.stderr.contains("\n  lines\n"),
-        "further lines are indented\n{outcome}"
-    );
+    assert!(rest.starts_with(&format!("INFO  1/1 applied a {} ", &FILE[..14])), "{outcome}");
+    assert!(line("WARNING: two").contains(&format!("Z WARN  {FILE}: WARNING: two")), "{outcome}");
+    assert!(outcome.stderr.contains("\n  lines\n"), "further lines are indented\n{outcome}");
 }
 
 /// Whoever types a command reads what it says, by whatever pipe. The caret stands under the right character there.
@@ -529,30 +427,16 @@ fn the_answer_of_up_is_empty_whatever_happens() {
 fn help_and_version_go_to_stdout_whatever_the_environment_is() {
     let scratch = Scratch::new();
     for (arguments, begins) in [
-        (
-            &["help"][..],
-            "Lockstep applies PostgreSQL schema migrations.",
-        ),
-        (
-            &["--help"],
-            "Lockstep applies PostgreSQL schema migrations.",
-        ),
+        (&["help"][..], "Lockstep applies PostgreSQL schema migrations."),
+        (&["--help"], "Lockstep applies PostgreSQL schema migrations."),
         (&["-h"], "Lockstep applies PostgreSQL schema migrations."),
         (&["help", "up"], "usage: lockstep up\n"),
         (&["up", "--help"], "usage: lockstep up\n"),
-        (
-            &["--version"],
-            concat!("lockstep ", env!("CARGO_PKG_VERSION"), "\n"),
-        ),
-        (
-            &["-V"],
-            concat!("lockstep ", env!("CARGO_PKG_VERSION"), "\n"),
-        ),
+        (&["--version"], concat!("lockstep ", env!("CARGO_PKG_VERSION"), "\n")),
+        (&["-V"], concat!("lockstep ", env!("CARGO_PKG_VERSION"), "\n")),
     ] {
-        let run = scratch
-            .lockstep(arguments)
-            .env("DATABASE_URL", "wrong")
-            .env("LOG_LEVEL", "wrong");
+        let run =
+            scratch.lockstep(arguments).env("DATABASE_URL", "wrong").env("LOG_LEVEL", "wrong");
         let outcome = run.env("RUN_DATABASE_MIGRATIONS", "wrong").run();
         outcome.code(0);
         assert!(outcome.stdout.starts_with(begins), "{outcome}");
@@ -566,10 +450,7 @@ fn what_is_unknown_gets_one_line() {
     for (arguments, complaint) in [
         (&["upp"][..], "unknown command \"upp\": "),
         (&["--hepl"], "unknown option \"--hepl\": "),
-        (
-            &["a\nb\u{1b}\"x"],
-            "unknown command \"a\\nb\\u{1b}\\\"x\": ",
-        ),
+        (&["a\nb\u{1b}\"x"], "unknown command \"a\\nb\\u{1b}\\\"x\": "),
         (&["up", "now"], "unexpected argument \"now\" after \"up\""),
     ] {
         for format in ["text", "json"] {
@@ -616,16 +497,17 @@ fn ways(
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("the file is ours");
         text(&path)
     };
-    let encoded: String = password
-        .bytes()
-        .map(|it| {
-            if it.is_ascii_alphanumeric() {
-                char::from(it).into()
-            } else {
-                format!("%{it:02X}")
-            }
-        })
-        .collect();
+    let encoded: String =
+        password
+            .bytes()
+            .map(|it| {
+                if it.is_ascii_alphanumeric() {
+                    char::from(it).into()
+                } else {
+                    format!("%{it:02X}")
+                }
+            })
+            .collect();
     let quoted = password.replace('\\', "\\\\").replace('\'', "\\'");
     let pgpass = password.replace('\\', "\\\\").replace(':', "\\:");
     let url = format!("postgres://{user}@{place}/{database}");
@@ -633,10 +515,7 @@ fn ways(
         |variable, value: &str| vec![("DATABASE_URL", url.clone()), (variable, value.to_owned())];
     let raw = format!("postgres://{user}:{password}@{place}/{database}");
     vec![
-        vec![(
-            "DATABASE_URL",
-            format!("postgres://{user}:{encoded}@{place}/{database}"),
-        )],
+        vec![("DATABASE_URL", format!("postgres://{user}:{encoded}@{place}/{database}"))],
         vec![("DATABASE_URL", format!("{url}?password={encoded}"))],
         vec![(
             "DATABASE_URL",
@@ -644,18 +523,12 @@ fn ways(
         )],
         vec![(
             "DATABASE_URL_FILE",
-            file(
-                "url",
-                &format!("postgres://{user}:{encoded}@{place}/{database}\n"),
-            ),
+            file("url", &format!("postgres://{user}:{encoded}@{place}/{database}\n")),
         )],
         with("DATABASE_PASSWORD", password),
         with("DATABASE_PASSWORD_FILE", &file("password", password)),
         with("PGPASSWORD", password),
-        with(
-            "PGPASSFILE",
-            &file("pgpass", &format!("*:*:*:*:{pgpass}\n")),
-        ),
+        with("PGPASSFILE", &file("pgpass", &format!("*:*:*:*:{pgpass}\n"))),
         // As people write it who have not read the manual.
         vec![("DATABASE_URL", raw.clone())],
         vec![("DATABASE_URL_FILE", file("raw-url", &raw))],
@@ -664,19 +537,10 @@ fn ways(
             "DATABASE_URL",
             format!("host={host} port={port} user={user} password={password} dbname={database}"),
         )],
-        vec![(
-            "DATABASE_URL",
-            format!("mysql://{user}:{password}@{place}/{database}"),
-        )],
-        vec![(
-            "DATABASE_URL",
-            format!("postgres://{user}:{password}@{host}:port/{database}"),
-        )],
+        vec![("DATABASE_URL", format!("mysql://{user}:{password}@{place}/{database}"))],
+        vec![("DATABASE_URL", format!("postgres://{user}:{password}@{host}:port/{database}"))],
         vec![("DATABASE_URL", format!("{raw}?sslmode=require"))],
-        vec![(
-            "DATABASE_ENDPOINT_URL",
-            format!("{user}:{password}@{place}"),
-        )],
+        vec![("DATABASE_ENDPOINT_URL", format!("{user}:{password}@{place}"))],
     ]
 }
 
@@ -685,23 +549,16 @@ const RIGHT_WAYS: usize = 8;
 
 fn loud<'a>(scratch: &'a Scratch, variables: &[(&str, String)]) -> Lockstep<'a> {
     let run = scratch.lockstep(&["up"]).without("DATABASE_URL");
-    let run = run
-        .env("LOG_LEVEL", "TRACE")
-        .env("DATABASE_QUERY_LOGGING_ENABLED", "true");
+    let run = run.env("LOG_LEVEL", "TRACE").env("DATABASE_QUERY_LOGGING_ENABLED", "true");
     let run = run.env("DATABASE_WAIT_SECONDS", "0");
-    variables
-        .iter()
-        .fold(run, |run, (name, value)| run.env(name, value))
+    variables.iter().fold(run, |run, (name, value)| run.env(name, value))
 }
 
 /// Asserts that no part of a password is in what was written, encoded or not.
 #[track_caller]
 fn assert_secret(outcome: &Outcome, way: &[(&str, String)]) {
     for stream in [&outcome.stdout, &outcome.stderr] {
-        assert!(
-            !stream.to_lowercase().contains(SECRET),
-            "{way:?} shows it\n{outcome}"
-        );
+        assert!(!stream.to_lowercase().contains(SECRET), "{way:?} shows it\n{outcome}");
     }
 }
 
@@ -725,10 +582,7 @@ fn no_password_is_shown_when_it_is_wrong_or_how_it_is_given() {
     let role = scratch.passworded("w", "another");
     let place = format!("{}:{}", server().host, server().port);
     for password in [NASTY[0], NASTY[3], NASTY[6]] {
-        for (number, way) in ways(&scratch, &place, &role.name, password)
-            .iter()
-            .enumerate()
-        {
+        for (number, way) in ways(&scratch, &place, &role.name, password).iter().enumerate() {
             let outcome = loud(&scratch, way).run();
             assert_secret(&outcome, way);
             if number < RIGHT_WAYS {
@@ -745,10 +599,7 @@ fn no_password_is_shown_when_nobody_answers_or_the_environment_is_wrong() {
     let scratch = Scratch::with([(FILE, "SELECT 1")]);
     for password in NASTY {
         // Nobody listens at port 1.
-        for (number, way) in ways(&scratch, "127.0.0.1:1", "u", password)
-            .iter()
-            .enumerate()
-        {
+        for (number, way) in ways(&scratch, "127.0.0.1:1", "u", password).iter().enumerate() {
             let outcome = loud(&scratch, way).run();
             assert_secret(&outcome, way);
             if number < RIGHT_WAYS {
@@ -756,10 +607,8 @@ fn no_password_is_shown_when_nobody_answers_or_the_environment_is_wrong() {
             } else {
                 assert!(matches!(outcome.code, Some(2 | 3)), "{outcome}");
             }
-            let outcome = loud(&scratch, way)
-                .env("PGCONNECT_TIMEOUT", "x")
-                .env("LOG_LEVEL", "LOUD")
-                .run();
+            let outcome =
+                loud(&scratch, way).env("PGCONNECT_TIMEOUT", "x").env("LOG_LEVEL", "LOUD").run();
             outcome.code(2);
             assert_secret(&outcome, way);
         }
@@ -778,10 +627,7 @@ fn no_password_is_shown_when_a_migration_fails() {
     let role = scratch.passworded("w", NASTY[3]);
     scratch.file(FILE, "SELECT 1; SELECT nosuch");
     for format in ["text", "json"] {
-        let way = [
-            ("DATABASE_URL", role.url()),
-            ("PGPASSWORD", NASTY[3].to_owned()),
-        ];
+        let way = [("DATABASE_URL", role.url()), ("PGPASSWORD", NASTY[3].to_owned())];
         let outcome = loud(&scratch, &way).env("LOG_FORMAT", format).run();
         outcome.code(1).says("nosuch");
         assert_secret(&outcome, &way);

@@ -22,16 +22,8 @@ fn on<'a>(surface: Surface, scratch: &'a Scratch, arguments: &[&str]) -> Lockste
         }
         Surface::Pipe => "exec \"$@\" >&2".to_owned(),
     };
-    let wrapper = [
-        "/bin/sh".to_owned(),
-        "-c".to_owned(),
-        script,
-        "sh".to_owned(),
-    ];
-    let run = scratch
-        .lockstep(arguments)
-        .without("LOG_FORMAT")
-        .under(&wrapper);
+    let wrapper = ["/bin/sh".to_owned(), "-c".to_owned(), script, "sh".to_owned()];
+    let run = scratch.lockstep(arguments).without("LOG_FORMAT").under(&wrapper);
     run.env("PATH", "/usr/local/bin:/usr/bin:/bin")
         .env("TERM", "xterm")
         .env("NO_COLOR", "1")
@@ -68,11 +60,7 @@ fn masked(scratch: &Scratch, text: &str) -> String {
 /// Times of day, durations, process ids, hosts.
 fn masked_line(line: &str) -> String {
     let is_log = line.get(4..5) == Some("-") && line.get(19..21) == Some("Z ");
-    let line = if is_log {
-        format!("TIME {}", &line[21..])
-    } else {
-        line.to_owned()
-    };
+    let line = if is_log { format!("TIME {}", &line[21..]) } else { line.to_owned() };
     let words: Vec<&str> = line.split(' ').collect();
     let number =
         |word: &str| word.starts_with(|c: char| c.is_ascii_digit()) && word.parse::<f64>().is_ok();
@@ -116,9 +104,7 @@ fn assert_picture(surface: Surface, shown: &str, at_80: &str, at_120: &str, pipe
 /// Calls with each surface that can be had.
 fn each(picture: impl Fn(Surface)) {
     let terminals = has_script();
-    let surfaces = SURFACES
-        .into_iter()
-        .filter(|it| terminals || *it == Surface::Pipe);
+    let surfaces = SURFACES.into_iter().filter(|it| terminals || *it == Surface::Pipe);
     surfaces.for_each(picture);
 }
 
@@ -137,18 +123,9 @@ fn holder(scratch: &Scratch, lock: &str) -> Client {
 }
 
 const MIGRATIONS: [(&str, &str); 3] = [
-    (
-        "20240102030405_create_notes.up.sql",
-        "CREATE TABLE notes (id int, text varchar(10));",
-    ),
-    (
-        "20240103101500_fill.up.sql",
-        "INSERT INTO notes VALUES (1);",
-    ),
-    (
-        "20240104081200_count_by_response_backend_and_route.up.sql",
-        "CREATE INDEX ON notes (text);",
-    ),
+    ("20240102030405_create_notes.up.sql", "CREATE TABLE notes (id int, text varchar(10));"),
+    ("20240103101500_fill.up.sql", "INSERT INTO notes VALUES (1);"),
+    ("20240104081200_count_by_response_backend_and_route.up.sql", "CREATE INDEX ON notes (text);"),
 ];
 
 #[test]
@@ -210,10 +187,8 @@ fn waiting() {
         gate.open();
         first.wait().code(0);
         let (lines, frames) = shown(surface, &scratch, &finished(second, 0));
-        let (running, blocked) = (
-            "running backfill 20240107000000, for T",
-            "blocked by pid N (idle)",
-        );
+        let (running, blocked) =
+            ("running backfill 20240107000000, for T", "blocked by pid N (idle)");
         let from = &server().host;
         let whom = format!(
             "waiting for another runner: pid N, lockstep/{} HOST, from {from}",
@@ -316,11 +291,7 @@ fn a_blocked_statement() {
         assert_watched(
             surface,
             &shown(surface, &scratch, &finished(run, 0)),
-            [
-                "ALTER TABLE, for T, blocked by pid N report",
-                " (idle in transaction for T)",
-                "",
-            ],
+            ["ALTER TABLE, for T, blocked by pid N report", " (idle in transaction for T)", ""],
             "add",
         );
     });
@@ -391,10 +362,7 @@ fn plan() {
         let narrow = with("ALTER TABLE notes ADD COLUMN token uuid NOT NULL DEFAULT gen_random_u…");
         let wide =
             with("ALTER TABLE notes ADD COLUMN token uuid NOT NULL DEFAULT gen_random_uuid()");
-        let shown = lines
-            .split("\n    warning: goes through")
-            .next()
-            .unwrap_or_default();
+        let shown = lines.split("\n    warning: goes through").next().unwrap_or_default();
         assert_picture(surface, shown, &narrow, &wide, &narrow);
         assert!(
             lines.ends_with(

@@ -21,12 +21,7 @@ fn on_a_terminal(scratch: &Scratch) -> Lockstep<'_> {
 }
 
 fn command_on_a_terminal<'a>(scratch: &'a Scratch, command: &str) -> Lockstep<'a> {
-    let wrapper = [
-        "/bin/sh",
-        "-c",
-        r#"exec script -qec "'$1' '$2'" /dev/null >&2"#,
-        "sh",
-    ];
+    let wrapper = ["/bin/sh", "-c", r#"exec script -qec "'$1' '$2'" /dev/null >&2"#, "sh"];
     scratch
         .lockstep(&[command])
         .env("DDL_LOCK_TIMEOUT_SECONDS", "0")
@@ -61,10 +56,8 @@ impl Screen {
                     line.clear();
                 }
                 '\u{1b}' => {
-                    let sequence: String = characters
-                        .by_ref()
-                        .take_while(|c| !c.is_ascii_alphabetic())
-                        .collect();
+                    let sequence: String =
+                        characters.by_ref().take_while(|c| !c.is_ascii_alphabetic()).collect();
                     // It took the letter, too: erasing has no number, wrapping has this, and the rest are colours.
                     match sequence.as_str() {
                         "[" => line.truncate(column),
@@ -91,10 +84,7 @@ impl Screen {
     fn masked(&self) -> Vec<String> {
         let mask = |line: &String| match line.split_once(", PostgreSQL ") {
             Some((_, rest)) => {
-                format!(
-                    "TARGET: {}",
-                    rest.split_once(": ").expect("what is to be done").1
-                )
+                format!("TARGET: {}", rest.split_once(": ").expect("what is to be done").1)
             }
             None => match line.strip_suffix(" ms").or(line.strip_suffix(" s")) {
                 Some(line) => {
@@ -120,10 +110,7 @@ const SLOW: &str = "20240101000002_slow.up.sql";
 fn migrations(scratch: &Scratch) {
     scratch.file("20240101000001_fast.up.sql", "CREATE TABLE a ()");
     let warning = "DO $$ BEGIN RAISE WARNING 'mind'; END $$;";
-    scratch.file(
-        SLOW,
-        format!("{warning}\n{}\nCREATE TABLE b ();", Gate::SQL),
-    );
+    scratch.file(SLOW, format!("{warning}\n{}\nCREATE TABLE b ();", Gate::SQL));
     scratch.file("20240101000003_last.up.sql", "CREATE TABLE c ()");
 }
 
@@ -203,10 +190,7 @@ fn a_live_line_is_no_wider_than_the_terminal() {
     let screen = Screen::of(&outcome.stderr);
     let live = screen.frames.iter().filter(|it| it.contains("SELECT"));
     let widths: Vec<usize> = live.map(|it| it.chars().count()).collect();
-    assert!(
-        !widths.is_empty() && widths.iter().all(|it| *it == 49),
-        "{outcome}"
-    );
+    assert!(!widths.is_empty() && widths.iter().all(|it| *it == 49), "{outcome}");
 }
 
 #[test]
@@ -217,9 +201,7 @@ fn a_statement_outside_a_transaction_shows_its_time_too() {
     let scratch = Scratch::new();
     scratch.sql("CREATE TABLE t (a int)");
     let mut older = scratch.client();
-    older
-        .batch_execute("BEGIN; INSERT INTO t VALUES (1)")
-        .expect("an older transaction");
+    older.batch_execute("BEGIN; INSERT INTO t VALUES (1)").expect("an older transaction");
     let file = "20240101000001_index.up.sql";
     scratch.file(file, "CREATE INDEX CONCURRENTLY i ON t (a)");
     let mut run = on_a_terminal(&scratch).spawn();
@@ -229,14 +211,8 @@ fn a_statement_outside_a_transaction_shows_its_time_too() {
     outcome.code(0);
     let screen = Screen::of(&outcome.stderr);
     let lines = screen.masked();
-    assert!(
-        lines.contains(&"1/1 applied index 20240101000001 T".to_owned()),
-        "{outcome}"
-    );
-    assert!(
-        !lines.iter().any(|line| line.contains("for 2 s")),
-        "{outcome}"
-    );
+    assert!(lines.contains(&"1/1 applied index 20240101000001 T".to_owned()), "{outcome}");
+    assert!(!lines.iter().any(|line| line.contains("for 2 s")), "{outcome}");
 }
 
 /// The first signal lets the migration end; the second does not, and nothing is left of the live line then.
@@ -262,10 +238,7 @@ fn a_second_signal_leaves_no_line_half_written() {
     let screen = Screen::of(&outcome.stderr);
     assert_eq!(
         screen.masked()[1..],
-        [
-            "SIGINT: stopping when 1/1 slow is done; a second signal stops at once",
-            "",
-        ],
+        ["SIGINT: stopping when 1/1 slow is done; a second signal stops at once", "",],
         "{outcome}"
     );
 }
@@ -284,10 +257,7 @@ fn an_error_stands_on_lines_of_its_own() {
         [
             "TARGET: 2 of 2 pending",
             "1/2 applied a 20240101000001 T",
-            &format!(
-                "error: {}:2:1: division by zero (SQLSTATE 22012)",
-                path.display()
-            ),
+            &format!("error: {}:2:1: division by zero (SQLSTATE 22012)", path.display()),
             "  2 | SELECT 1/0;",
             "  statement 2 of 2: SELECT",
             "  rolled back; 1 migration before it stays applied; fix the file and run again",
@@ -295,10 +265,7 @@ fn an_error_stands_on_lines_of_its_own() {
         ],
         "{outcome}"
     );
-    assert!(
-        outcome.stderr.contains("\u{1b}[31merror:\u{1b}[0m "),
-        "{outcome}"
-    );
+    assert!(outcome.stderr.contains("\u{1b}[31merror:\u{1b}[0m "), "{outcome}");
 }
 
 /// What cannot move a cursor, or need not, gets lines: nothing is rewritten, nothing coloured, nothing left out.
@@ -348,11 +315,7 @@ fn a_quiet_log_has_no_live_line() {
     migrations(&scratch);
     let outcome = on_a_terminal(&scratch).env("LOG_LEVEL", "WARN").run();
     outcome.code(0);
-    assert_eq!(
-        Screen::of(&outcome.stderr).masked(),
-        [LEFT[2], ""],
-        "{outcome}"
-    );
+    assert_eq!(Screen::of(&outcome.stderr).masked(), [LEFT[2], ""], "{outcome}");
     assert!(!outcome.stderr.contains('…'), "{outcome}");
 }
 
@@ -364,17 +327,13 @@ fn a_program_gets_events() {
     let mut gate = Gate::closed(&scratch);
     let run = scratch.patient_up().spawn();
     gate.wait_for_visitor();
-    wait_until("it tells that it still runs", || {
-        run.log().contains("still running")
-    });
+    wait_until("it tells that it still runs", || run.log().contains("still running"));
     gate.open();
     let outcome = run.wait();
     outcome.code(0);
     let lines = outcome.lines();
     let about = |version: &str| -> Vec<&str> {
-        let lines = lines
-            .iter()
-            .filter(|line| line.field("version") == Some(version));
+        let lines = lines.iter().filter(|line| line.field("version") == Some(version));
         lines.filter_map(|line| line.field("message")).collect()
     };
     let slow = about("20240101000002");
@@ -389,26 +348,16 @@ fn a_program_gets_events() {
 
     let event = lines.iter().find(|line| line.field("running_ms").is_some());
     let event = event.expect("an event");
-    for (name, value) in [
-        ("level", "info"),
-        ("statement", "2"),
-        ("of", "3"),
-        ("verb", "SELECT"),
-    ] {
+    for (name, value) in [("level", "info"), ("statement", "2"), ("of", "3"), ("verb", "SELECT")] {
         assert_eq!(event.field(name), Some(value), "{outcome}");
     }
     let number = |line: &crate::support::Line, name: &str| -> f64 {
-        let value = line
-            .field(name)
-            .unwrap_or_else(|| panic!("{name}\n{outcome}"));
+        let value = line.field(name).unwrap_or_else(|| panic!("{name}\n{outcome}"));
         value.parse().expect("a number")
     };
     assert!(number(event, "running_ms") >= 2000.0, "{outcome}");
     let summary = lines.last().expect("a summary");
     assert_eq!(number(summary, "applied"), 3.0);
     assert_eq!(number(summary, "total"), 3.0);
-    assert!(
-        number(summary, "duration_ms") > number(event, "running_ms"),
-        "{outcome}"
-    );
+    assert!(number(summary, "duration_ms") > number(event, "running_ms"), "{outcome}");
 }

@@ -43,10 +43,7 @@ fn a_build_is_in_the_journal_from_its_start_and_in_the_history_only_at_its_end()
     wait_until_building(&scratch);
     let unfinished =
         "SELECT version, file_name FROM bun_migrations_journal WHERE finished_at IS NULL";
-    assert_eq!(
-        scratch.sql(unfinished),
-        [format!("{}|{}", version(2), file(2))]
-    );
+    assert_eq!(scratch.sql(unfinished), [format!("{}|{}", version(2), file(2))]);
     assert_eq!(scratch.history(), [version(1)]);
     drop(old);
     run.wait().code(0).says("may have to wait for pid");
@@ -67,18 +64,12 @@ fn names_may_be_quoted_and_qualified() {
         "CREATE INDEX CONCURRENTLY \"An.Index; --\" ON \"Größe\".\"a \"\"table\" (\"c;d\");",
     );
     scratch.file(&file(3), "/* x */ create index concurrently FOLDED on only Plain.T using btree (c) where c > 0 -- end");
-    scratch.file(
-        &file(4),
-        "DROP INDEX CONCURRENTLY \"Größe\".\"An.Index; --\"",
-    );
+    scratch.file(&file(4), "DROP INDEX CONCURRENTLY \"Größe\".\"An.Index; --\"");
     scratch.file(&file(5), "REINDEX (VERBOSE) TABLE CONCURRENTLY plain.t");
     scratch.up().code(0);
     assert_eq!(scratch.history().len(), 5);
     assert_eq!(validity(&scratch, "plain.folded"), "t");
-    assert_eq!(
-        scratch.value("SELECT to_regclass('\"Größe\".\"An.Index; --\"') IS NULL"),
-        "t"
-    );
+    assert_eq!(scratch.value("SELECT to_regclass('\"Größe\".\"An.Index; --\"') IS NULL"), "t");
 }
 
 /// Neither may be skipped as if it were there already, nor be taken for the other: an index lives in its table's
@@ -101,10 +92,7 @@ fn vacuum_alter_system_and_create_database_run_alone_in_their_files() {
     scratch.file(&file(2), "VACUUM (ANALYZE) t");
     // Nobody is told to read it again, so it is in the file only, and bothers no other test.
     scratch.file(&file(3), "ALTER SYSTEM SET vacuum_cost_page_hit = 2");
-    scratch.file(
-        &file(4),
-        format!("CREATE DATABASE {database} TEMPLATE template0"),
-    );
+    scratch.file(&file(4), format!("CREATE DATABASE {database} TEMPLATE template0"));
     scratch.up().code(0);
     let vacuumed = "SELECT last_vacuum IS NOT NULL FROM pg_stat_user_tables WHERE relname = 't'";
     wait_until("the VACUUM is counted", || scratch.value(vacuumed) == "t");
@@ -140,10 +128,7 @@ fn what_only_the_server_knows_to_refuse_in_a_transaction_is_run_outside() {
     assert_eq!(scratch.history().len(), 5);
     let after = scratch.sql(files);
     assert!(
-        before
-            .iter()
-            .zip(&after)
-            .all(|(before, after)| before != after),
+        before.iter().zip(&after).all(|(before, after)| before != after),
         "rebuilt: {before:?} {after:?}"
     );
 }
@@ -155,19 +140,13 @@ fn no_timeout_of_the_role_or_of_migrations_ends_a_build() {
     let role = scratch.role("hasty", "LOGIN");
     scratch.sql(&format!("GRANT CREATE ON SCHEMA public TO {}", role.name));
     scratch.file(&file(1), CREATE_TABLE);
-    scratch
-        .lockstep(&["up"])
-        .env("DATABASE_URL", role.url())
-        .run()
-        .code(0);
+    scratch.lockstep(&["up"]).env("DATABASE_URL", role.url()).run().code(0);
 
     for timeout in ["lock_timeout", "statement_timeout"] {
         scratch.sql(&format!("ALTER ROLE {} SET {timeout} = '1s'", role.name));
     }
     let up = scratch.lockstep(&["up"]).env("DATABASE_URL", role.url());
-    let up = up
-        .env("DDL_LOCK_TIMEOUT_SECONDS", "1")
-        .env("STATEMENT_TIMEOUT_SECONDS", "1");
+    let up = up.env("DDL_LOCK_TIMEOUT_SECONDS", "1").env("STATEMENT_TIMEOUT_SECONDS", "1");
     scratch.file(&file(2), BUILD_INDEX);
     let old = old_snapshot(&scratch);
     let run = up.spawn();
@@ -208,14 +187,8 @@ fn an_invalid_index_left_by_a_killed_runner_is_dropped_and_built_again() {
     let run = scratch.lockstep(&["up"]).spawn();
     let build = wait_until_building(&scratch);
     run.kill();
-    wait_until("the server has ended the build", || {
-        !is_there(&scratch, build)
-    });
-    assert_eq!(
-        validity(&scratch, "t_a_idx"),
-        "f",
-        "the interruption left it"
-    );
+    wait_until("the server has ended the build", || !is_there(&scratch, build));
+    assert_eq!(validity(&scratch, "t_a_idx"), "f", "the interruption left it");
     let oid = scratch.value("SELECT 't_a_idx'::regclass::oid");
     assert_eq!(scratch.history(), [version(1)]);
     drop(old);
@@ -225,11 +198,7 @@ fn an_invalid_index_left_by_a_killed_runner_is_dropped_and_built_again() {
         .says("an earlier run did not finish it (lockstep/")
         .says(DROPS_THE_INVALID_INDEX);
     assert_eq!(validity(&scratch, "t_a_idx"), "t");
-    assert_ne!(
-        scratch.value("SELECT 't_a_idx'::regclass::oid"),
-        oid,
-        "another index"
-    );
+    assert_ne!(scratch.value("SELECT 't_a_idx'::regclass::oid"), oid, "another index");
     assert_eq!(scratch.history(), [version(1), version(2)]);
     scratch.assert_unlocked();
 }
@@ -238,20 +207,14 @@ fn an_invalid_index_left_by_a_killed_runner_is_dropped_and_built_again() {
 fn an_invalid_index_left_by_a_terminated_session_is_dropped_and_built_again() {
     let scratch = with_table();
     // With IF NOT EXISTS the server would skip the leftover and call that a success.
-    scratch.file(
-        &file(2),
-        "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS t_a_idx ON public.t (a)",
-    );
+    scratch
+        .file(&file(2), "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS t_a_idx ON public.t (a)");
     let old = old_snapshot(&scratch);
     let run = scratch.lockstep(&["up"]).spawn();
     let build = wait_until_building(&scratch);
     scratch.sql(&format!("SELECT pg_terminate_backend({build})"));
     run.wait().code(3).says("the connection was lost: running");
-    assert_eq!(
-        validity(&scratch, "t_a_idx"),
-        "f",
-        "the interruption left it"
-    );
+    assert_eq!(validity(&scratch, "t_a_idx"), "f", "the interruption left it");
     drop(old);
     scratch.up().code(0);
     assert_eq!(validity(&scratch, "t_a_idx"), "t");
@@ -268,11 +231,7 @@ fn an_index_that_was_complete_but_not_recorded_is_recorded_without_building() {
     let oid = scratch.value("SELECT 't_a_idx'::regclass::oid");
     unrecord(&scratch, 2);
     scratch.up().code(0).says(FINDS_THE_WORK_DONE);
-    assert_eq!(
-        scratch.value("SELECT 't_a_idx'::regclass::oid"),
-        oid,
-        "the same index"
-    );
+    assert_eq!(scratch.value("SELECT 't_a_idx'::regclass::oid"), oid, "the same index");
     assert_eq!(scratch.history(), [version(1), version(2)]);
     assert_eq!(
         scratch.value("SELECT count(*) FROM bun_migrations_journal WHERE finished_at IS NULL"),
@@ -337,10 +296,7 @@ fn another_sessions_build_of_the_same_index_is_waited_for_and_not_dropped() {
     let mut run = scratch.lockstep(&["up"]).spawn();
     run.wait_for_log("waiting for another session that builds the index");
     drop(old);
-    building
-        .join()
-        .expect("no panic")
-        .expect("the person's build is not disturbed");
+    building.join().expect("no panic").expect("the person's build is not disturbed");
     run.wait().code(0);
     assert_eq!(validity(&scratch, "t_a_idx"), "t");
     assert_eq!(scratch.history(), [version(1), version(2)]);
@@ -356,10 +312,7 @@ fn a_logical_replication_slot_is_made_alone_in_its_file_and_among_steps() {
     cluster.start_again();
     let slot =
         |name: &str| format!("SELECT pg_create_logical_replication_slot('{name}', 'pgoutput');");
-    let steps = format!(
-        "-- lockstep: no-transaction\nCREATE TABLE t ();\n{}",
-        slot("b")
-    );
+    let steps = format!("-- lockstep: no-transaction\nCREATE TABLE t ();\n{}", slot("b"));
     let scratch = Scratch::with([(file(1), slot("a")), (file(2), steps)]);
     let up = || scratch.patient_up().env("DATABASE_URL", &cluster.url).run();
     up().code(0).applied_now(2);
@@ -377,10 +330,7 @@ fn if_not_exists_over_an_invalid_index_that_is_not_ours_is_refused_and_the_index
     scratch.sql(BUILD_INDEX);
     scratch.sql("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 't_a_idx'::regclass");
     let oid = scratch.value("SELECT 't_a_idx'::regclass::oid");
-    let path = scratch.file(
-        &file(2),
-        "CREATE INDEX CONCURRENTLY IF NOT EXISTS t_a_idx ON t (a)",
-    );
+    let path = scratch.file(&file(2), "CREATE INDEX CONCURRENTLY IF NOT EXISTS t_a_idx ON t (a)");
     let outcome = scratch.up();
     outcome.code(1);
     assert_eq!(
@@ -396,10 +346,7 @@ fn if_not_exists_over_an_invalid_index_that_is_not_ours_is_refused_and_the_index
     assert_eq!(scratch.value("SELECT 't_a_idx'::regclass::oid"), oid);
     assert_eq!(scratch.history(), [version(1)]);
     // Also when it is run again: that it was refused makes it no more ours.
-    scratch
-        .up()
-        .code(1)
-        .says("was there before, and is INVALID");
+    scratch.up().code(1).says("was there before, and is INVALID");
     assert_eq!(scratch.value("SELECT 't_a_idx'::regclass::oid"), oid);
     scratch.assert_unlocked();
 
@@ -412,10 +359,7 @@ fn if_not_exists_over_an_invalid_index_that_is_not_ours_is_refused_and_the_index
 fn if_not_exists_over_a_valid_index_is_recorded() {
     let scratch = with_table();
     scratch.sql(BUILD_INDEX);
-    scratch.file(
-        &file(2),
-        "CREATE INDEX CONCURRENTLY IF NOT EXISTS t_a_idx ON t (a)",
-    );
+    scratch.file(&file(2), "CREATE INDEX CONCURRENTLY IF NOT EXISTS t_a_idx ON t (a)");
     scratch.up().code(0).says("already exists, skipping");
     assert_eq!(scratch.history(), [version(1), version(2)]);
 }
@@ -439,10 +383,7 @@ fn the_invalid_index_of_a_partitioned_parent_is_nobodys_leftover() {
 fn duplicates_are_named_and_once_they_are_gone_the_next_run_builds_the_index() {
     let scratch = with_table();
     scratch.sql("INSERT INTO t VALUES (7, 'again')");
-    let path = scratch.file(
-        &file(2),
-        "CREATE UNIQUE INDEX CONCURRENTLY t_a_idx ON t (a)",
-    );
+    let path = scratch.file(&file(2), "CREATE UNIQUE INDEX CONCURRENTLY t_a_idx ON t (a)");
     scratch.file(&file(3), "CREATE TABLE never (c int)");
     let outcome = scratch.up();
     outcome.code(1);
@@ -452,14 +393,8 @@ fn duplicates_are_named_and_once_they_are_gone_the_next_run_builds_the_index() {
         path.display()
     );
     assert!(error.starts_with(&start), "{error}");
-    assert!(
-        error.contains("\n  DETAIL: Key (a)=(7) is duplicated."),
-        "{error}"
-    );
-    assert!(
-        error.contains("\n  not recorded; this run applied nothing before it; "),
-        "{error}"
-    );
+    assert!(error.contains("\n  DETAIL: Key (a)=(7) is duplicated."), "{error}");
+    assert!(error.contains("\n  not recorded; this run applied nothing before it; "), "{error}");
     assert_eq!(scratch.history(), [version(1)]);
     scratch.assert_unlocked();
     // As often as one likes.
@@ -477,15 +412,9 @@ fn duplicates_are_named_and_once_they_are_gone_the_next_run_builds_the_index() {
 fn a_failed_file_may_be_edited() {
     let scratch = with_table();
     scratch.sql("INSERT INTO t VALUES (7, 'again')");
-    scratch.file(
-        &file(2),
-        "CREATE UNIQUE INDEX CONCURRENTLY t_a_idx ON t (a)",
-    );
+    scratch.file(&file(2), "CREATE UNIQUE INDEX CONCURRENTLY t_a_idx ON t (a)");
     scratch.up().code(1);
-    scratch.file(
-        &file(2),
-        "CREATE UNIQUE INDEX CONCURRENTLY t_a_b_idx ON t (a, b)",
-    );
+    scratch.file(&file(2), "CREATE UNIQUE INDEX CONCURRENTLY t_a_b_idx ON t (a, b)");
     scratch.up().code(0);
     assert_eq!(validity(&scratch, "t_a_b_idx"), "t");
     scratch.up().code(0);
@@ -510,10 +439,7 @@ fn a_drop_that_was_complete_but_not_recorded_is_recorded() {
 fn a_database_that_was_created_or_dropped_but_not_recorded_is_recorded() {
     let scratch = superusers();
     let database = format!("{}_more", scratch.database);
-    scratch.file(
-        &file(2),
-        format!("CREATE DATABASE {database} TEMPLATE template0"),
-    );
+    scratch.file(&file(2), format!("CREATE DATABASE {database} TEMPLATE template0"));
     scratch.up().code(0);
     unrecord(&scratch, 2);
     scratch.up().code(0).says(FINDS_THE_WORK_DONE);
@@ -541,18 +467,12 @@ fn a_drop_that_was_interrupted_midway_is_done_again() {
     let old = old_snapshot(&scratch);
     // It waits for whoever uses the table, and not only for snapshots.
     let mut reader = scratch.client();
-    reader
-        .batch_execute("BEGIN; LOCK TABLE t IN ACCESS SHARE MODE")
-        .expect("a reader");
+    reader.batch_execute("BEGIN; LOCK TABLE t IN ACCESS SHARE MODE").expect("a reader");
     let run = scratch.lockstep(&["up"]).spawn();
     let dropping = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' \
                     AND query LIKE '%DROP INDEX CONCURRENTLY%'";
-    wait_until("the index is being dropped", || {
-        !scratch.sql(dropping).is_empty()
-    });
-    wait_until("it is INVALID already", || {
-        validity(&scratch, "t_a_idx") == "f"
-    });
+    wait_until("the index is being dropped", || !scratch.sql(dropping).is_empty());
+    wait_until("it is INVALID already", || validity(&scratch, "t_a_idx") == "f");
     scratch.sql(&format!("SELECT pg_terminate_backend(({dropping}))"));
     run.wait().code(3);
     drop((old, reader));
@@ -573,10 +493,7 @@ fn an_interrupted_reindex_leaves_no_invalid_index_behind() {
     scratch.sql(&format!("SELECT pg_terminate_backend({build})"));
     run.wait().code(3);
     let invalid = "SELECT indexrelid::regclass FROM pg_index WHERE NOT indisvalid ORDER BY 1";
-    assert!(
-        !scratch.sql(invalid).is_empty(),
-        "the interruption left something"
-    );
+    assert!(!scratch.sql(invalid).is_empty(), "the interruption left something");
     drop(old);
     scratch.up().code(0);
     assert_eq!(scratch.sql(invalid), [""; 0]);
@@ -587,10 +504,7 @@ fn an_interrupted_reindex_leaves_no_invalid_index_behind() {
 fn a_drop_of_what_never_was_is_an_error() {
     let scratch = with_table();
     scratch.file(&file(2), "DROP INDEX CONCURRENTLY t_a_idx");
-    scratch
-        .up()
-        .code(1)
-        .says("index \\\"t_a_idx\\\" does not exist (SQLSTATE 42704)");
+    scratch.up().code(1).says("index \\\"t_a_idx\\\" does not exist (SQLSTATE 42704)");
     assert_eq!(scratch.history(), [version(1)]);
 }
 
@@ -603,9 +517,7 @@ fn a_detach_that_was_interrupted_is_finalized() {
     );
     scratch.file(&file(2), "ALTER TABLE p DETACH PARTITION p1 CONCURRENTLY");
     let mut reader = scratch.client();
-    reader
-        .batch_execute("BEGIN; SELECT FROM p")
-        .expect("a reader");
+    reader.batch_execute("BEGIN; SELECT FROM p").expect("a reader");
     let run = scratch.lockstep(&["up"]).spawn();
     let pending = "SELECT count(*) FROM pg_inherits WHERE inhdetachpending";
     wait_until("the detach is pending", || scratch.value(pending) == "1");
@@ -628,9 +540,7 @@ fn a_pending_detach_is_finalized_by_the_next_run() {
     scratch.sql("CREATE TABLE p (a int) PARTITION BY LIST (a); CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1)");
     scratch.file(&file(2), "ALTER TABLE p DETACH PARTITION p1 CONCURRENTLY");
     let mut reader = scratch.client();
-    reader
-        .batch_execute("BEGIN; SELECT FROM p")
-        .expect("a reader");
+    reader.batch_execute("BEGIN; SELECT FROM p").expect("a reader");
     let run = scratch.lockstep(&["up"]).spawn();
     let pending = "SELECT count(*) FROM pg_inherits WHERE inhdetachpending";
     wait_until("the detach is pending", || scratch.value(pending) == "1");
@@ -685,11 +595,7 @@ fn a_row_deleted_by_hand_during_a_build_leaves_it_unrecorded_and_the_next_run_re
     assert_eq!(validity(&scratch, "t_a_idx"), "t");
     let oid = scratch.value("SELECT 't_a_idx'::regclass::oid");
     scratch.up().code(0).says(FINDS_THE_WORK_DONE);
-    assert_eq!(
-        scratch.value("SELECT 't_a_idx'::regclass::oid"),
-        oid,
-        "built once"
-    );
+    assert_eq!(scratch.value("SELECT 't_a_idx'::regclass::oid"), oid, "built once");
     assert_eq!(scratch.history().len(), 3);
 }
 
@@ -731,13 +637,10 @@ fn wait_until_building(scratch: &Scratch) -> i32 {
 }
 
 fn is_there(scratch: &Scratch, pid: i32) -> bool {
-    !scratch
-        .sql(&format!("SELECT FROM pg_stat_activity WHERE pid = {pid}"))
-        .is_empty()
+    !scratch.sql(&format!("SELECT FROM pg_stat_activity WHERE pid = {pid}")).is_empty()
 }
 
 fn validity(scratch: &Scratch, index: &str) -> String {
-    scratch.value(&format!(
-        "SELECT indisvalid FROM pg_index WHERE indexrelid = '{index}'::regclass"
-    ))
+    scratch
+        .value(&format!("SELECT indisvalid FROM pg_index WHERE indexrelid = '{index}'::regclass"))
 }

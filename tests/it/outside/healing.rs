@@ -48,26 +48,14 @@ const CASES: [Case; 8] = [
         setup: "",
         statement: "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS t_b_idx ON s.t (lower(b)) WHERE a > 0",
     },
-    Case {
-        name: "DROP INDEX",
-        setup: INDEXED,
-        statement: "DROP INDEX CONCURRENTLY s.t_a_idx",
-    },
-    Case {
-        name: "REINDEX TABLE",
-        setup: INDEXED,
-        statement: "REINDEX TABLE CONCURRENTLY s.t",
-    },
+    Case { name: "DROP INDEX", setup: INDEXED, statement: "DROP INDEX CONCURRENTLY s.t_a_idx" },
+    Case { name: "REINDEX TABLE", setup: INDEXED, statement: "REINDEX TABLE CONCURRENTLY s.t" },
     Case {
         name: "REINDEX INDEX",
         setup: INDEXED,
         statement: "REINDEX INDEX CONCURRENTLY s.t_b_idx",
     },
-    Case {
-        name: "REINDEX SCHEMA",
-        setup: INDEXED,
-        statement: "REINDEX SCHEMA CONCURRENTLY s",
-    },
+    Case { name: "REINDEX SCHEMA", setup: INDEXED, statement: "REINDEX SCHEMA CONCURRENTLY s" },
     Case {
         name: "REINDEX DATABASE",
         setup: INDEXED,
@@ -161,13 +149,7 @@ fn whatever_statement_a_stopped_server_interrupts_the_next_run_ends_as_an_undist
 }
 
 fn tell_table(rows: &[[String; 5]]) {
-    let heads = [
-        "method",
-        "statement",
-        "what was left",
-        "what the next run did",
-        "as undisturbed",
-    ];
+    let heads = ["method", "statement", "what was left", "what the next run did", "as undisturbed"];
     let heads = heads.map(str::to_owned);
     let width = |column: usize| {
         let widths = rows.iter().chain([&heads]).map(|row| row[column].len());
@@ -260,9 +242,7 @@ impl Site<'_> {
             _ => "",
         };
         client
-            .batch_execute(&format!(
-                "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM s.t{p}"
-            ))
+            .batch_execute(&format!("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM s.t{p}"))
             .expect("a transaction");
         client
     }
@@ -285,10 +265,7 @@ impl Site<'_> {
             Method::Duplicates => {
                 self.scratch.sql("INSERT INTO s.t VALUES (7, '7')");
                 let error = self.scratch.up().code(1).error();
-                assert!(
-                    error.contains("DETAIL: Key (lower(b))=(7) is duplicated."),
-                    "{error}"
-                );
+                assert!(error.contains("DETAIL: Key (lower(b))=(7) is duplicated."), "{error}");
                 // The key is still there twice, however often it is tried.
                 self.scratch.up().code(1);
                 self.scratch
@@ -308,24 +285,18 @@ impl Site<'_> {
                 run.kill();
             }
             Method::Cancel => {
-                self.scratch
-                    .sql(&format!("SELECT pg_cancel_backend({pid})"));
-                run.wait()
-                    .code(1)
-                    .says("canceling statement due to user request");
+                self.scratch.sql(&format!("SELECT pg_cancel_backend({pid})"));
+                run.wait().code(1).says("canceling statement due to user request");
             }
             Method::Terminate => {
-                self.scratch
-                    .sql(&format!("SELECT pg_terminate_backend({pid})"));
+                self.scratch.sql(&format!("SELECT pg_terminate_backend({pid})"));
                 run.wait().code(3);
             }
             Method::Timeout => {
                 let long = format!(
                     "SELECT clock_timestamp() - query_start > '300ms' FROM pg_stat_activity WHERE pid = {pid}"
                 );
-                wait_until("the timeouts are long over", || {
-                    self.scratch.value(&long) == "t"
-                });
+                wait_until("the timeouts are long over", || self.scratch.value(&long) == "t");
                 drop(hold);
                 let outcome = run.wait();
                 self.set_runner("statement_timeout = DEFAULT; lock_timeout = DEFAULT");
@@ -336,9 +307,7 @@ impl Site<'_> {
         }
         wait_until("the server has ended the statement", || {
             let there = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid =";
-            self.scratch
-                .sql(&format!("{there} {pid} AND state = 'active'"))
-                .is_empty()
+            self.scratch.sql(&format!("{there} {pid} AND state = 'active'")).is_empty()
         });
         drop(hold);
         self.heal(&label, 1, undisturbed)
@@ -358,11 +327,7 @@ impl Site<'_> {
     /// Notes what was left, and runs again.
     fn heal(&self, label: &str, least_left: usize, undisturbed: &[String]) -> [String; 5] {
         let left = self.left();
-        assert!(
-            left.len() >= least_left,
-            "{label} of {} left nothing",
-            self.case.name
-        );
+        assert!(left.len() >= least_left, "{label} of {} left nothing", self.case.name);
         let outcome = self.scratch.up();
         outcome.code(0);
         self.row(label, &left.join(", "), &did(&outcome), undisturbed)
@@ -398,9 +363,7 @@ impl Site<'_> {
             true => "SELECT 1",
             false => "LOCK TABLE s.t IN ROW EXCLUSIVE MODE",
         };
-        writer
-            .batch_execute(&format!("BEGIN; {lock}"))
-            .expect("a transaction");
+        writer.batch_execute(&format!("BEGIN; {lock}")).expect("a transaction");
         let (using, wanted) = match is_detach {
             true => ("SELECT FROM s.p1", "s.p"),
             false => ("SELECT FROM s.t", "s.t"),
@@ -416,15 +379,10 @@ impl Site<'_> {
         });
         let waits = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' \
                      AND query LIKE '%SHARE UPDATE EXCLUSIVE MODE'";
-        wait_until("the other transaction waits", || {
-            !self.scratch.sql(waits).is_empty()
-        });
+        wait_until("the other transaction waits", || !self.scratch.sql(waits).is_empty());
         drop(writer);
         run.wait_for_log("deadlock detected");
-        let waiter = wanting
-            .join()
-            .expect("no panic")
-            .expect("the other transaction lives");
+        let waiter = wanting.join().expect("no panic").expect("the other transaction lives");
         let left = self.left();
         drop(waiter);
         let outcome = run.wait();
@@ -462,54 +420,18 @@ impl Scratch {
 /// Each of these is made by hand, and then the file asks for another one under its name.
 const OTHERS: [(&str, &str); 13] = [
     ("UNIQUE INDEX i ON t (a)", "INDEX CONCURRENTLY i ON t (a)"),
-    (
-        "INDEX i ON t (a)",
-        "UNIQUE INDEX CONCURRENTLY IF NOT EXISTS i ON t (a)",
-    ),
-    (
-        "INDEX i ON t (b)",
-        "INDEX CONCURRENTLY IF NOT EXISTS i ON t (a)",
-    ),
-    (
-        "INDEX i ON t (a)",
-        "INDEX CONCURRENTLY IF NOT EXISTS i ON t (a, b)",
-    ),
-    (
-        "INDEX i ON t (a)",
-        "INDEX CONCURRENTLY IF NOT EXISTS i ON t (a DESC)",
-    ),
-    (
-        "INDEX i ON t (a) INCLUDE (b)",
-        "INDEX CONCURRENTLY IF NOT EXISTS i ON t (a) INCLUDE (c)",
-    ),
-    (
-        "INDEX i ON t (a, b)",
-        "INDEX CONCURRENTLY IF NOT EXISTS i ON t (a) INCLUDE (b)",
-    ),
-    (
-        "INDEX i ON t (a) WHERE a > 1",
-        "INDEX CONCURRENTLY IF NOT EXISTS i ON t (a) WHERE a > 2",
-    ),
-    (
-        "INDEX i ON t (lower(b))",
-        "INDEX CONCURRENTLY IF NOT EXISTS i ON t (upper(b))",
-    ),
-    (
-        "INDEX i ON t (b)",
-        "INDEX CONCURRENTLY IF NOT EXISTS i ON t (b text_pattern_ops)",
-    ),
-    (
-        "INDEX i ON t (b)",
-        "INDEX CONCURRENTLY IF NOT EXISTS i ON t (b COLLATE \"C\")",
-    ),
-    (
-        "INDEX i ON t USING hash (a)",
-        "INDEX CONCURRENTLY IF NOT EXISTS i ON t USING btree (a)",
-    ),
-    (
-        "INDEX i ON other (a)",
-        "INDEX CONCURRENTLY IF NOT EXISTS i ON t (a)",
-    ),
+    ("INDEX i ON t (a)", "UNIQUE INDEX CONCURRENTLY IF NOT EXISTS i ON t (a)"),
+    ("INDEX i ON t (b)", "INDEX CONCURRENTLY IF NOT EXISTS i ON t (a)"),
+    ("INDEX i ON t (a)", "INDEX CONCURRENTLY IF NOT EXISTS i ON t (a, b)"),
+    ("INDEX i ON t (a)", "INDEX CONCURRENTLY IF NOT EXISTS i ON t (a DESC)"),
+    ("INDEX i ON t (a) INCLUDE (b)", "INDEX CONCURRENTLY IF NOT EXISTS i ON t (a) INCLUDE (c)"),
+    ("INDEX i ON t (a, b)", "INDEX CONCURRENTLY IF NOT EXISTS i ON t (a) INCLUDE (b)"),
+    ("INDEX i ON t (a) WHERE a > 1", "INDEX CONCURRENTLY IF NOT EXISTS i ON t (a) WHERE a > 2"),
+    ("INDEX i ON t (lower(b))", "INDEX CONCURRENTLY IF NOT EXISTS i ON t (upper(b))"),
+    ("INDEX i ON t (b)", "INDEX CONCURRENTLY IF NOT EXISTS i ON t (b text_pattern_ops)"),
+    ("INDEX i ON t (b)", "INDEX CONCURRENTLY IF NOT EXISTS i ON t (b COLLATE \"C\")"),
+    ("INDEX i ON t USING hash (a)", "INDEX CONCURRENTLY IF NOT EXISTS i ON t USING btree (a)"),
+    ("INDEX i ON other (a)", "INDEX CONCURRENTLY IF NOT EXISTS i ON t (a)"),
 ];
 
 #[test]
@@ -522,9 +444,7 @@ fn a_valid_index_with_another_definition_is_an_error_that_shows_both() {
         let before = scratch.sql(state);
         scratch.file(&file(2), format!("CREATE {file_says}"));
         let outcome = scratch.up();
-        outcome
-            .code(1)
-            .says("is another one than this file builds (SQLSTATE LK010)");
+        outcome.code(1).says("is another one than this file builds (SQLSTATE LK010)");
         assert_eq!(scratch.history(), [version(1)], "nothing is recorded");
         assert_eq!(
             scratch.sql(state),
@@ -580,24 +500,15 @@ fn the_same_definition_in_other_words_is_the_same() {
          CREATE TABLE p (a int, b text) PARTITION BY LIST (a); CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1); \
          ALTER TABLE t ADD g int GENERATED ALWAYS AS (a + 1) STORED",
     );
-    scratch.sql(&format!(
-        "ALTER DATABASE {} SET search_path = f, public",
-        scratch.database
-    ));
+    scratch.sql(&format!("ALTER DATABASE {} SET search_path = f, public", scratch.database));
     let same = [
         ("(b, c)", "using BTREE (\"b\" ASC NULLS LAST, c text_ops)"),
         ("(lower((b)::text))", "(LOWER(t.b))"),
         ("(f.g(a))", "(g(a))"),
-        (
-            "(a) WHERE (a > 1) AND (b IS NOT NULL)",
-            "(a) WHERE a > 1 AND b IS NOT NULL /* so */",
-        ),
+        ("(a) WHERE (a > 1) AND (b IS NOT NULL)", "(a) WHERE a > 1 AND b IS NOT NULL /* so */"),
         ("(a) WITH (fillfactor = 70)", "(a)"),
         ("(d) INCLUDE (g)", "(d) INCLUDE (g)"),
-        (
-            "(b COLLATE \"C\" DESC)",
-            "(b COLLATE \"C\" DESC NULLS FIRST)",
-        ),
+        ("(b COLLATE \"C\" DESC)", "(b COLLATE \"C\" DESC NULLS FIRST)"),
         (
             "USING gin (to_tsvector('english', b))",
             "USING gin (to_tsvector('english'::regconfig, b)) WITH (fastupdate = off)",
@@ -605,30 +516,17 @@ fn the_same_definition_in_other_words_is_the_same() {
     ];
     for (number, (present, says)) in (2..).zip(same) {
         scratch.sql(
-            &format!("CREATE UNIQUE INDEX i{number} ON public.t {present}").replace(
-                if present.contains("gin") {
-                    "UNIQUE "
-                } else {
-                    "\0"
-                },
-                "",
-            ),
+            &format!("CREATE UNIQUE INDEX i{number} ON public.t {present}")
+                .replace(if present.contains("gin") { "UNIQUE " } else { "\0" }, ""),
         );
-        let unique = if present.contains("gin") {
-            ""
-        } else {
-            "UNIQUE "
-        };
+        let unique = if present.contains("gin") { "" } else { "UNIQUE " };
         scratch.file(
             &file(number),
             format!("CREATE {unique}INDEX CONCURRENTLY IF NOT EXISTS i{number} ON t {says}"),
         );
     }
     scratch.sql("CREATE INDEX on_p1 ON p1 (b)");
-    scratch.file(
-        &file(20),
-        "CREATE INDEX CONCURRENTLY IF NOT EXISTS on_p1 ON only p1 (b)",
-    );
+    scratch.file(&file(20), "CREATE INDEX CONCURRENTLY IF NOT EXISTS on_p1 ON only p1 (b)");
     scratch.up().code(0).is_silent_about("cannot be found out");
     assert_eq!(scratch.history().len(), 2 + same.len());
     assert_eq!(
@@ -642,10 +540,7 @@ fn the_same_definition_in_other_words_is_the_same() {
 fn what_cannot_be_compared_is_believed_if_it_is_valid_and_left_alone_if_not() {
     let scratch = with_t();
     scratch.sql("CREATE FUNCTION f(t) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1'; CREATE INDEX i ON t (f(t))");
-    scratch.file(
-        &file(2),
-        "CREATE INDEX CONCURRENTLY IF NOT EXISTS i ON t (f(t))",
-    );
+    scratch.file(&file(2), "CREATE INDEX CONCURRENTLY IF NOT EXISTS i ON t (f(t))");
     scratch
         .up()
         .code(0)
@@ -678,12 +573,7 @@ fn a_role_that_may_make_no_temporary_table_heals_as_well() {
         "REVOKE TEMP ON DATABASE {} FROM PUBLIC; GRANT CREATE ON SCHEMA public TO {}",
         scratch.database, role.name
     ));
-    let up = || {
-        scratch
-            .lockstep(&["up"])
-            .env("DATABASE_URL", role.url())
-            .run()
-    };
+    let up = || scratch.lockstep(&["up"]).env("DATABASE_URL", role.url()).run();
     scratch.file(&file(1), T);
     scratch.file(&file(2), "CREATE INDEX CONCURRENTLY i ON t (lower(b))");
     up().code(0);
@@ -693,10 +583,7 @@ fn a_role_that_may_make_no_temporary_table_heals_as_well() {
     scratch.sql("DROP INDEX i; CREATE INDEX i ON t (b)");
     unrecord(&scratch, 2);
     up().code(1).says("is another one than this file builds");
-    assert_eq!(
-        scratch.sql("SELECT relname FROM pg_class WHERE relname LIKE 'lockstep%'"),
-        [""; 0]
-    );
+    assert_eq!(scratch.sql("SELECT relname FROM pg_class WHERE relname LIKE 'lockstep%'"), [""; 0]);
 }
 
 /// An owner may rebuild the index of the TOAST table, and not drop what an interruption leaves of it.
@@ -718,20 +605,12 @@ fn a_copy_that_an_ordinary_owner_may_not_drop_is_warned_of_and_the_rebuild_goes_
     drop(snapshot);
     let invalid = "SELECT indexrelid::regclass FROM pg_index WHERE NOT indisvalid ORDER BY 1";
     let left = scratch.sql(invalid);
-    assert!(
-        left.iter().any(|it| it.starts_with("pg_toast.")),
-        "{left:?}"
-    );
+    assert!(left.iter().any(|it| it.starts_with("pg_toast.")), "{left:?}");
     up = up.env("LOG_FORMAT", "text");
     let outcome = up.run();
-    outcome
-        .code(0)
-        .says("stays: permission denied for schema pg_toast");
+    outcome.code(0).says("stays: permission denied for schema pg_toast");
     let stayed = scratch.sql(invalid);
-    assert!(
-        stayed.iter().all(|it| it.starts_with("pg_toast.")),
-        "{stayed:?}"
-    );
+    assert!(stayed.iter().all(|it| it.starts_with("pg_toast.")), "{stayed:?}");
     up.run().code(0);
 }
 
@@ -744,33 +623,14 @@ fn the_healing_finds_the_right_index_whatever_its_kind_and_its_name() {
          CREATE SCHEMA mine; CREATE TABLE mine.t2 (a int, b text); \
          CREATE TABLE p (a int, b text) PARTITION BY LIST (a); CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1)",
     );
-    scratch.sql(&format!(
-        "ALTER DATABASE {} SET search_path = mine, public",
-        scratch.database
-    ));
+    scratch.sql(&format!("ALTER DATABASE {} SET search_path = mine, public", scratch.database));
     let (quoted, quoted_table) = ("\"I; \"\"i\"\" --\"", "\"Größe; --\".\"T \"\"t\"\"\"");
     let kinds = [
         ("plain", "public", "INDEX CONCURRENTLY plain ON t (a)"),
-        (
-            "uniq",
-            "public",
-            "UNIQUE INDEX CONCURRENTLY IF NOT EXISTS uniq ON public.t (a, b)",
-        ),
-        (
-            "expr",
-            "public",
-            "INDEX CONCURRENTLY expr ON t ((a + 1), lower(b))",
-        ),
-        (
-            "part",
-            "public",
-            "INDEX CONCURRENTLY part ON t (a) WHERE b <> 'x'",
-        ),
-        (
-            "cover",
-            "public",
-            "UNIQUE INDEX CONCURRENTLY cover ON t (a) INCLUDE (b, c)",
-        ),
+        ("uniq", "public", "UNIQUE INDEX CONCURRENTLY IF NOT EXISTS uniq ON public.t (a, b)"),
+        ("expr", "public", "INDEX CONCURRENTLY expr ON t ((a + 1), lower(b))"),
+        ("part", "public", "INDEX CONCURRENTLY part ON t (a) WHERE b <> 'x'"),
+        ("cover", "public", "UNIQUE INDEX CONCURRENTLY cover ON t (a) INCLUDE (b, c)"),
         (
             "gin",
             "\"Größe; --\"",
@@ -781,16 +641,8 @@ fn the_healing_finds_the_right_index_whatever_its_kind_and_its_name() {
             "\"Größe; --\"",
             "INDEX CONCURRENTLY \"I; \"\"i\"\" --\" ON \"Größe; --\" . \"T \"\"t\"\"\" (\"A b\" DESC)",
         ),
-        (
-            "on_part",
-            "public",
-            "INDEX CONCURRENTLY on_part ON public.p1 (b)",
-        ),
-        (
-            "by_path",
-            "mine",
-            "INDEX CONCURRENTLY By_Path ON t2 USING hash (b)",
-        ),
+        ("on_part", "public", "INDEX CONCURRENTLY on_part ON public.p1 (b)"),
+        ("by_path", "mine", "INDEX CONCURRENTLY By_Path ON t2 USING hash (b)"),
     ];
     assert!(kinds[6].2.replace(" . ", ".").contains(quoted_table));
     for (number, (_, _, statement)) in (2..).zip(kinds) {
@@ -839,13 +691,9 @@ fn a_leftover_is_known_though_the_file_was_edited_and_anothers_is_left_alone() {
     invalidate(&scratch, "i");
     let oid = scratch.value("SELECT 'i'::regclass::oid");
     let outcome = scratch.up();
-    outcome
-        .code(1)
-        .says("is INVALID, and another one than this file builds (SQLSTATE LK005)");
+    outcome.code(1).says("is INVALID, and another one than this file builds (SQLSTATE LK005)");
     assert!(
-        outcome
-            .error()
-            .contains("DETAIL: there:    CREATE INDEX i ON public.t USING btree (c)"),
+        outcome.error().contains("DETAIL: there:    CREATE INDEX i ON public.t USING btree (c)"),
         "{outcome}"
     );
     assert_eq!(scratch.value("SELECT 'i'::regclass::oid"), oid, "it stays");
@@ -883,9 +731,7 @@ fn an_invalid_index_that_only_looks_like_a_rebuilds_leftover_stays() {
     scratch.up().code(0).is_silent_about("dropping");
     unrecord(&scratch, 3);
     let outcome = scratch.up();
-    outcome
-        .code(0)
-        .says("dropping the INVALID index public.i_ccnew ");
+    outcome.code(0).says("dropping the INVALID index public.i_ccnew ");
     let invalid = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid ORDER BY 1";
     assert_eq!(scratch.sql(invalid), ["i_ccnew1", "j_ccnew", "s.i_ccold2"]);
 }
@@ -912,11 +758,7 @@ fn a_file_split_as_the_hint_says_is_applied_in_the_same_order() {
     std::fs::remove_file(scratch.migrations().join("20230103000002_later.up.sql"))
         .expect("the file");
     let error = scratch.up().code(2).error();
-    for version in [
-        "20230103000000_mixed_2",
-        "20230103000001_mixed_3",
-        "20230103000002_mixed_4",
-    ] {
+    for version in ["20230103000000_mixed_2", "20230103000001_mixed_3", "20230103000002_mixed_4"] {
         assert!(error.contains(version), "{error}");
     }
     std::fs::remove_file(scratch.migrations().join("20230102235959_mixed.up.sql"))
@@ -953,9 +795,7 @@ fn a_file_that_uses_an_enum_value_it_adds_is_explained_before_it_runs_and_when_i
     );
     let lines = outcome.lines();
     let at = |text: &str| {
-        lines
-            .iter()
-            .position(|line| line.field("message").is_some_and(|it| it.contains(text)))
+        lines.iter().position(|line| line.field("message").is_some_and(|it| it.contains(text)))
     };
     assert!(at(&warning).expect("a warning") < at("unsafe use of new value").expect("the error"));
     let error = outcome.error();
@@ -974,11 +814,7 @@ fn a_file_that_uses_an_enum_value_it_adds_is_explained_before_it_runs_and_when_i
     );
     let outcome = scratch.up();
     outcome.code(0);
-    assert_eq!(
-        outcome.stderr.matches("seems to use it").count(),
-        1,
-        "{outcome}"
-    );
+    assert_eq!(outcome.stderr.matches("seems to use it").count(), 1, "{outcome}");
 }
 
 // --------------------------------------------------------------------------------------- while it runs
@@ -995,22 +831,15 @@ fn a_runner_that_waits_tells_phase_and_per_cent_of_the_build() {
     let build = scratch.up_spawned();
     let scanning = "SELECT FROM pg_stat_progress_create_index WHERE datname = current_database() AND blocks_done > 1 \
                     AND phase = 'building index: scanning table'";
-    wait_until("the build has come some way", || {
-        !scratch.sql(scanning).is_empty()
-    });
+    wait_until("the build has come some way", || !scratch.sql(scanning).is_empty());
     let mut waiter = scratch.up_spawned();
     waiter.wait_for_log(WAITS_FOR_A_RUNNER);
     let log = waiter.log();
     let (_, told) = log
         .split_once("building index: scanning table, ")
         .unwrap_or_else(|| panic!("no phase: {log}"));
-    let (per_cent, _) = told
-        .split_once(" %")
-        .unwrap_or_else(|| panic!("no per cent: {log}"));
-    assert!(
-        (1..=100).contains(&per_cent.parse::<u32>().expect("a number")),
-        "{log}"
-    );
+    let (per_cent, _) = told.split_once(" %").unwrap_or_else(|| panic!("no per cent: {log}"));
+    assert!((1..=100).contains(&per_cent.parse::<u32>().expect("a number")), "{log}");
     assert!(log.contains("running step 20230101000002, "), "{log}");
     waiter.signal("TERM");
     waiter.wait().code(143);
@@ -1025,23 +854,17 @@ fn a_session_of_another_runner_with_the_same_host_and_process_id_is_not_waited_f
     scratch.up().code(0);
     interrupted(&scratch, 2, "i");
     scratch.sql("UPDATE bun_migrations_journal SET runner = 'lockstep/0.2.0 pod/1 -7' WHERE finished_at IS NULL");
-    let mut namesakes: Vec<Client> = [
-        "lockstep/0.2.0 pod/1",
-        "lockstep/0.2.0 pod/1 -8",
-        "lockstep/0.2.0 pod/1 1/2",
-    ]
-    .map(|name| {
-        let mut client = scratch.client();
-        client
-            .batch_execute(&format!("SET application_name = '{name}'; BEGIN; SELECT 1"))
-            .expect("a session");
-        client
-    })
-    .into();
-    scratch
-        .up()
-        .code(0)
-        .is_silent_about("waiting for the session");
+    let mut namesakes: Vec<Client> =
+        ["lockstep/0.2.0 pod/1", "lockstep/0.2.0 pod/1 -8", "lockstep/0.2.0 pod/1 1/2"]
+            .map(|name| {
+                let mut client = scratch.client();
+                client
+                    .batch_execute(&format!("SET application_name = '{name}'; BEGIN; SELECT 1"))
+                    .expect("a session");
+                client
+            })
+            .into();
+    scratch.up().code(0).is_silent_about("waiting for the session");
     assert_eq!(validity(&scratch, "i"), "t");
 
     interrupted(&scratch, 2, "i");
@@ -1060,25 +883,15 @@ fn a_lock_timeout_of_the_role_behind_a_transaction_pooler_is_only_a_delay() {
     scratch.file(&file(2), "CREATE UNIQUE INDEX CONCURRENTLY i ON t (a)");
     let pgbouncer = PgBouncer::start(&scratch, Mode::Transaction, 3);
     pgbouncer.console("SET server_round_robin = 1");
-    scratch.sql(&format!(
-        "ALTER DATABASE {} SET lock_timeout = '150ms'",
-        scratch.database
-    ));
+    scratch.sql(&format!("ALTER DATABASE {} SET lock_timeout = '150ms'", scratch.database));
     let mut old = scratch.client();
     old.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM t")
         .expect("a transaction");
     // So that the pool has all its connections.
     let mut others: Vec<Client> = (0..3).map(|_| pgbouncer.client()).collect();
-    others
-        .iter_mut()
-        .for_each(|it| it.batch_execute("BEGIN; SELECT 1").expect("a connection"));
-    others
-        .iter_mut()
-        .for_each(|it| it.batch_execute("COMMIT").expect("a connection"));
-    let mut run = scratch
-        .lockstep(&["up"])
-        .env("DATABASE_URL", pgbouncer.url())
-        .spawn();
+    others.iter_mut().for_each(|it| it.batch_execute("BEGIN; SELECT 1").expect("a connection"));
+    others.iter_mut().for_each(|it| it.batch_execute("COMMIT").expect("a connection"));
+    let mut run = scratch.lockstep(&["up"]).env("DATABASE_URL", pgbouncer.url()).spawn();
     run.wait_for_log("canceling statement due to lock timeout");
     drop(old);
     run.wait().code(0);
@@ -1105,10 +918,8 @@ fn killed_build_with_writers(count: usize) {
         "CREATE TABLE big (id bigserial PRIMARY KEY, a int, b text); \
          INSERT INTO big (a, b) SELECT g % 1000, md5(g::text) FROM generate_series(1, {count}) g"
     ));
-    scratch.file(
-        &file(1),
-        "CREATE INDEX CONCURRENTLY IF NOT EXISTS big_b_idx ON big (lower(b), a)",
-    );
+    scratch
+        .file(&file(1), "CREATE INDEX CONCURRENTLY IF NOT EXISTS big_b_idx ON big (lower(b), a)");
     let started = Instant::now();
     let stop = std::sync::atomic::AtomicBool::new(false);
     let is_over = || stop.load(std::sync::atomic::Ordering::Relaxed);
@@ -1125,9 +936,7 @@ fn killed_build_with_writers(count: usize) {
                          UPDATE big SET a = a + 1 WHERE id = {}",
                         number * 7 + writes % 5 + 1
                     );
-                    client
-                        .batch_execute(&write)
-                        .expect("a writer sees no error");
+                    client.batch_execute(&write).expect("a writer sees no error");
                     longest = longest.max(sent.elapsed());
                     writes += 1;
                     thread::sleep(Duration::from_millis(5));
@@ -1153,10 +962,8 @@ fn killed_build_with_writers(count: usize) {
             second.wait().code(0);
         }));
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        let seen: Vec<(Duration, usize)> = writers
-            .into_iter()
-            .map(|it| it.join().expect("a writer"))
-            .collect();
+        let seen: Vec<(Duration, usize)> =
+            writers.into_iter().map(|it| it.join().expect("a writer")).collect();
         outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         (
             seen.iter().map(|it| it.0).max().unwrap_or_default(),
@@ -1171,10 +978,7 @@ fn killed_build_with_writers(count: usize) {
         longest.as_millis()
     ));
     // A lock that the build waited for and writers queued behind would hold them until the old transaction ends.
-    assert!(
-        longest < Duration::from_secs(10),
-        "a write took {longest:?}"
-    );
+    assert!(longest < Duration::from_secs(10), "a write took {longest:?}");
 }
 
 // ---------------------------------------------------------------------------------------------- what it takes
@@ -1203,7 +1007,6 @@ fn invalidate(scratch: &Scratch, index: &str) {
 }
 
 fn validity(scratch: &Scratch, index: &str) -> String {
-    scratch.value(&format!(
-        "SELECT indisvalid FROM pg_index WHERE indexrelid = '{index}'::regclass"
-    ))
+    scratch
+        .value(&format!("SELECT indisvalid FROM pg_index WHERE indexrelid = '{index}'::regclass"))
 }

@@ -10,27 +10,12 @@ const TABLES: &str = "CREATE TABLE p (a int) PARTITION BY RANGE (a); \
 
 /// What each refusal says that the others do not.
 const REFUSED: [(&str, &str); 6] = [
-    (
-        "CREATE INDEX CONCURRENTLY p_b ON p (a)",
-        "ALTER INDEX … ATTACH PARTITION",
-    ),
-    (
-        "CREATE INDEX CONCURRENTLY p_b ON ONLY public.p (a)",
-        "public.p is partitioned, and no index",
-    ),
-    (
-        "DROP INDEX CONCURRENTLY p_a",
-        "p_a is the index of a partitioned table",
-    ),
-    (
-        "ALTER TABLE p DETACH PARTITION p_low CONCURRENTLY",
-        "p has a default partition",
-    ),
+    ("CREATE INDEX CONCURRENTLY p_b ON p (a)", "ALTER INDEX … ATTACH PARTITION"),
+    ("CREATE INDEX CONCURRENTLY p_b ON ONLY public.p (a)", "public.p is partitioned, and no index"),
+    ("DROP INDEX CONCURRENTLY p_a", "p_a is the index of a partitioned table"),
+    ("ALTER TABLE p DETACH PARTITION p_low CONCURRENTLY", "p has a default partition"),
     ("SELECT 1; REINDEX TABLE p", "p is partitioned, and so is"),
-    (
-        "SELECT 1; REINDEX INDEX p_a",
-        "p_a is partitioned, and so is",
-    ),
+    ("SELECT 1; REINDEX INDEX p_a", "p_a is partitioned, and so is"),
 ];
 
 #[test]
@@ -91,10 +76,8 @@ fn what_a_pending_file_makes_is_found_before_anything_runs() {
     says_of(&outcome, 2, REFUSED[0].1);
     assert_eq!(scratch.value("SELECT to_regclass('p') IS NULL"), "t");
     // Not any more.
-    scratch.file(
-        &file(1),
-        format!("{TABLES}; DROP TABLE p; CREATE TABLE p (a int); REINDEX TABLE p"),
-    );
+    scratch
+        .file(&file(1), format!("{TABLES}; DROP TABLE p; CREATE TABLE p (a int); REINDEX TABLE p"));
     scratch.up().code(0);
 }
 
@@ -117,10 +100,8 @@ fn what_is_made_by_the_same_run_is_found_before_the_statement_runs() {
 
 #[test]
 fn a_failed_statement_says_that_it_left_something_only_if_it_did() {
-    let scratch = Scratch::migrated([(
-        file(1),
-        "CREATE TABLE t (a int); INSERT INTO t VALUES (1), (1)",
-    )]);
+    let scratch =
+        Scratch::migrated([(file(1), "CREATE TABLE t (a int); INSERT INTO t VALUES (1), (1)")]);
     scratch.file(&file(2), "CREATE UNIQUE INDEX CONCURRENTLY t_a ON t (a)");
     scratch.up().code(1).says(CLEANS_UP);
     scratch.file(&file(2), "CREATE INDEX CONCURRENTLY t_a ON t (nothing)");

@@ -21,87 +21,42 @@ CREATE INDEX p_a ON p (a);
 const LIST: [(&str, &str); 36] = [
     // Before all that waits for older transactions, for that is what these are.
     ("COMMIT PREPARED '{db}_commit'", "COMMIT PREPARED"),
-    (
-        "rollback /* */ prepared '{db}_rollback'",
-        "ROLLBACK PREPARED",
-    ),
+    ("rollback /* */ prepared '{db}_rollback'", "ROLLBACK PREPARED"),
     ("VACUUM t", "VACUUM"),
     ("VACUUM FULL t", "VACUUM"),
     ("vacuum (analyze, verbose) t, p1", "VACUUM"),
-    (
-        "CREATE INDEX CONCURRENTLY i ON t (b)",
-        "CREATE INDEX CONCURRENTLY",
-    ),
+    ("CREATE INDEX CONCURRENTLY i ON t (b)", "CREATE INDEX CONCURRENTLY"),
     (
         "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS \"I;\" ON public.t USING btree (a)",
         "CREATE INDEX CONCURRENTLY",
     ),
-    (
-        "CREATE INDEX CONCURRENTLY i1 ON ONLY p1 (a) WHERE a > 0",
-        "CREATE INDEX CONCURRENTLY",
-    ),
+    ("CREATE INDEX CONCURRENTLY i1 ON ONLY p1 (a) WHERE a > 0", "CREATE INDEX CONCURRENTLY"),
     ("REINDEX INDEX CONCURRENTLY i", "REINDEX CONCURRENTLY"),
     ("REINDEX TABLE CONCURRENTLY t", "REINDEX CONCURRENTLY"),
-    (
-        "REINDEX (CONCURRENTLY, VERBOSE) TABLE t",
-        "REINDEX CONCURRENTLY",
-    ),
-    (
-        "REINDEX (CONCURRENTLY on) INDEX public.\"I;\"",
-        "REINDEX CONCURRENTLY",
-    ),
+    ("REINDEX (CONCURRENTLY, VERBOSE) TABLE t", "REINDEX CONCURRENTLY"),
+    ("REINDEX (CONCURRENTLY on) INDEX public.\"I;\"", "REINDEX CONCURRENTLY"),
     ("REINDEX TABLE CONCURRENTLY p", "REINDEX CONCURRENTLY"),
     ("REINDEX SCHEMA CONCURRENTLY public", "REINDEX CONCURRENTLY"),
-    (
-        "REINDEX (CONCURRENTLY) DATABASE {db}",
-        "REINDEX CONCURRENTLY",
-    ),
+    ("REINDEX (CONCURRENTLY) DATABASE {db}", "REINDEX CONCURRENTLY"),
     ("REINDEX SCHEMA public", "REINDEX"),
     // No REINDEX SYSTEM, nor DATABASE without CONCURRENTLY: that locks the catalogs that all databases share, and so every
     // other test out.
     ("CLUSTER", "CLUSTER"),
     ("CLUSTER VERBOSE", "CLUSTER"),
-    (
-        "ALTER TABLE p DETACH PARTITION p2 CONCURRENTLY",
-        "DETACH PARTITION CONCURRENTLY",
-    ),
+    ("ALTER TABLE p DETACH PARTITION p2 CONCURRENTLY", "DETACH PARTITION CONCURRENTLY"),
     (
         "alter table if exists public.p detach partition public.p1 concurrently",
         "DETACH PARTITION CONCURRENTLY",
     ),
     ("DROP INDEX CONCURRENTLY i", "DROP INDEX CONCURRENTLY"),
-    (
-        "DROP INDEX CONCURRENTLY IF EXISTS public.\"I;\"",
-        "DROP INDEX CONCURRENTLY",
-    ),
-    (
-        "DROP INDEX CONCURRENTLY i1 RESTRICT",
-        "DROP INDEX CONCURRENTLY",
-    ),
-    (
-        "CREATE TABLESPACE {db}_space LOCATION ''",
-        "CREATE TABLESPACE",
-    ),
-    (
-        "CREATE DATABASE {db}_new TEMPLATE template0",
-        "CREATE DATABASE",
-    ),
-    (
-        "ALTER DATABASE {db}_new SET TABLESPACE {db}_space",
-        "ALTER DATABASE",
-    ),
-    (
-        "ALTER DATABASE {db}_new WITH TABLESPACE pg_default",
-        "ALTER DATABASE",
-    ),
-    (
-        "ALTER DATABASE {db}_new TABLESPACE = {db}_space",
-        "ALTER DATABASE",
-    ),
-    (
-        "ALTER DATABASE {db}_new WITH \"tablespace\" pg_default",
-        "ALTER DATABASE",
-    ),
+    ("DROP INDEX CONCURRENTLY IF EXISTS public.\"I;\"", "DROP INDEX CONCURRENTLY"),
+    ("DROP INDEX CONCURRENTLY i1 RESTRICT", "DROP INDEX CONCURRENTLY"),
+    ("CREATE TABLESPACE {db}_space LOCATION ''", "CREATE TABLESPACE"),
+    ("CREATE DATABASE {db}_new TEMPLATE template0", "CREATE DATABASE"),
+    ("ALTER DATABASE {db}_new SET TABLESPACE {db}_space", "ALTER DATABASE"),
+    ("ALTER DATABASE {db}_new WITH TABLESPACE pg_default", "ALTER DATABASE"),
+    ("ALTER DATABASE {db}_new TABLESPACE = {db}_space", "ALTER DATABASE"),
+    ("ALTER DATABASE {db}_new WITH \"tablespace\" pg_default", "ALTER DATABASE"),
     ("DROP DATABASE {db}_new WITH (FORCE)", "DROP DATABASE"),
     ("DROP DATABASE IF EXISTS {db}_new", "DROP DATABASE"),
     ("DROP TABLESPACE {db}_space", "DROP TABLESPACE"),
@@ -117,9 +72,8 @@ fn every_command_of_the_servers_list_runs_alone_in_its_file() {
     let mut client = scratch.client();
     for what in ["commit", "rollback"] {
         let gid = format!("{}_{what}", scratch.database);
-        scratch.sql(&format!(
-            "BEGIN; CREATE TABLE prepared_{what} (); PREPARE TRANSACTION '{gid}'"
-        ));
+        scratch
+            .sql(&format!("BEGIN; CREATE TABLE prepared_{what} (); PREPARE TRANSACTION '{gid}'"));
     }
     for (number, statement) in statements(&scratch).iter().enumerate() {
         client.batch_execute("BEGIN").expect("BEGIN");
@@ -153,10 +107,7 @@ fn every_command_of_the_servers_list_is_refused_next_to_another_statement_with_i
     let outcome = scratch.up();
     outcome.code(2);
     for (number, (_, command)) in LIST.iter().enumerate() {
-        outcome.says(&format!(
-            "{}:2:1: {command} cannot share a file",
-            file(number)
-        ));
+        outcome.says(&format!("{}:2:1: {command} cannot share a file", file(number)));
     }
     assert_eq!(scratch.history(), [""; 0]);
 }
@@ -182,15 +133,9 @@ fn what_is_on_the_list_for_partitioned_tables_only_runs_alone_for_them_and_in_co
 
     let number = partitioned.len() + 1;
     for statement in partitioned {
-        scratch.file(
-            &file(number),
-            format!("CREATE TABLE half ();\n{statement};"),
-        );
+        scratch.file(&file(number), format!("CREATE TABLE half ();\n{statement};"));
         let outcome = scratch.up();
-        outcome
-            .code(2)
-            .says(&format!("{}:2", file(number)))
-            .says(" is partitioned, ");
+        outcome.code(2).says(&format!("{}:2", file(number))).says(" is partitioned, ");
         assert_eq!(scratch.value("SELECT to_regclass('half') IS NULL"), "t");
     }
 }
@@ -217,18 +162,9 @@ fn a_subscription_runs_in_company_unless_it_has_to_do_with_a_slot() {
     // With a slot: refused in company, and alone it comes as far as to its publisher.
     let slotted = [
         (create.clone(), "CREATE SUBSCRIPTION"),
-        (
-            format!("{create} WITH (create_slot, connect = true)"),
-            "CREATE SUBSCRIPTION",
-        ),
-        (
-            format!("ALTER SUBSCRIPTION {name} REFRESH PUBLICATION"),
-            "ALTER SUBSCRIPTION",
-        ),
-        (
-            format!("ALTER SUBSCRIPTION {name} SET PUBLICATION r"),
-            "ALTER SUBSCRIPTION",
-        ),
+        (format!("{create} WITH (create_slot, connect = true)"), "CREATE SUBSCRIPTION"),
+        (format!("ALTER SUBSCRIPTION {name} REFRESH PUBLICATION"), "ALTER SUBSCRIPTION"),
+        (format!("ALTER SUBSCRIPTION {name} SET PUBLICATION r"), "ALTER SUBSCRIPTION"),
         (
             format!("ALTER SUBSCRIPTION {name} ADD PUBLICATION r WITH (refresh)"),
             "ALTER SUBSCRIPTION",
@@ -240,21 +176,11 @@ fn a_subscription_runs_in_company_unless_it_has_to_do_with_a_slot() {
     ];
     for (statement, command) in &slotted {
         scratch.file(&file(1), format!("SELECT 1;\n{statement}"));
-        scratch
-            .up()
-            .code(2)
-            .says(&format!("{}:2:1: {command} cannot share a file", file(1)));
+        scratch.up().code(2).says(&format!("{}:2:1: {command} cannot share a file", file(1)));
         scratch.file(&file(1), statement);
-        scratch
-            .up()
-            .code(1)
-            .is_silent_about("25001")
-            .is_silent_about("transaction block");
+        scratch.up().code(1).is_silent_about("25001").is_silent_about("transaction block");
     }
-    scratch.file(
-        &file(1),
-        format!("ALTER SUBSCRIPTION {name} SET (slot_name = 'x')"),
-    );
+    scratch.file(&file(1), format!("ALTER SUBSCRIPTION {name} SET (slot_name = 'x')"));
     scratch.up().code(0);
     scratch.file(&file(2), format!("DROP SUBSCRIPTION {name}"));
     scratch.up().code(1).says("could not connect to publisher");
@@ -319,9 +245,7 @@ DROP TABLE vacuum, t CASCADE;
 "#;
 
 fn statements(scratch: &Scratch) -> Vec<String> {
-    LIST.iter()
-        .map(|(statement, _)| statement.replace("{db}", &scratch.database))
-        .collect()
+    LIST.iter().map(|(statement, _)| statement.replace("{db}", &scratch.database)).collect()
 }
 
 fn file(number: usize) -> String {
@@ -333,8 +257,6 @@ fn with_objects() -> Scratch {
     let scratch = Scratch::new();
     let database = &scratch.database;
     scratch.sql(OBJECTS);
-    scratch.sql(&format!(
-        "ALTER DATABASE {database} SET allow_in_place_tablespaces = on"
-    ));
+    scratch.sql(&format!("ALTER DATABASE {database} SET allow_in_place_tablespaces = on"));
     scratch
 }

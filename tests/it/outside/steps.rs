@@ -14,10 +14,7 @@ fn with_steps(last: &str) -> Scratch {
          DO $$ BEGIN INSERT INTO ran VALUES ('by itself'); COMMIT; END $$;\n{last}"
     );
     Scratch::with([
-        (
-            file(1),
-            "CREATE SCHEMA other; CREATE TABLE ran (what text)".to_owned(),
-        ),
+        (file(1), "CREATE SCHEMA other; CREATE TABLE ran (what text)".to_owned()),
         (file(2), steps),
     ])
 }
@@ -50,10 +47,7 @@ fn a_run_goes_on_at_the_statement_that_failed() {
     let scratch = with_steps("INSERT INTO ran VALUES (1 / 0)");
     let error = scratch.up().code(1).error();
     assert!(error.contains("02_step.up.sql:7:"), "{error}");
-    assert!(
-        error.contains("5 statements of the file stay done"),
-        "{error}"
-    );
+    assert!(error.contains("5 statements of the file stay done"), "{error}");
     assert_eq!(ran(&scratch), ["by itself", "once"]);
     assert_eq!(scratch.history(), [version(1)]);
 
@@ -87,10 +81,7 @@ fn a_way_back_of_several_statements_goes_on_where_it_stopped() {
     scratch.lockstep(&["down", "1"]).run().code(0);
     assert_eq!(ran(&scratch), ["back", "by itself", "once"]);
     assert_eq!(scratch.history(), [version(1)]);
-    assert_eq!(
-        scratch.value("SELECT count(*) FROM bun_migrations_journal"),
-        "1"
-    );
+    assert_eq!(scratch.value("SELECT count(*) FROM bun_migrations_journal"), "1");
     scratch.up().code(0);
     assert_eq!(scratch.history(), [version(1), version(2)]);
 }
@@ -138,10 +129,7 @@ fn other_tools_markers_are_honoured() {
 fn a_lone_statement_that_the_server_refuses_inside_runs_outside() {
     let scratch = Scratch::with([
         (file(1), "CREATE TABLE t (a int)"),
-        (
-            file(2),
-            "DO $$ BEGIN INSERT INTO t VALUES (1); COMMIT; END $$",
-        ),
+        (file(2), "DO $$ BEGIN INSERT INTO t VALUES (1); COMMIT; END $$"),
         (
             file(3),
             "CREATE PROCEDURE p() LANGUAGE plpgsql AS $$ BEGIN INSERT INTO t VALUES (2); COMMIT; END $$",

@@ -70,10 +70,7 @@ impl Bun {
         let shared = Arc::new(Shared::default());
         let its = Arc::clone(&shared);
         let client = scratch.client();
-        Bun {
-            shared,
-            thread: thread::spawn(move || run(client, &files, retry, &its)),
-        }
+        Bun { shared, thread: thread::spawn(move || run(client, &files, retry, &its)) }
     }
 
     /// How often it was refused the lock.
@@ -98,11 +95,8 @@ fn run(mut client: Client, files: &[(String, String)], retry: Duration, shared: 
         // Creations that race each other fail, and bun with them; whoever runs it, starts it again.
         while let Err(error) = client.batch_execute(table) {
             let code = error.code().cloned();
-            let races = [
-                SqlState::UNIQUE_VIOLATION,
-                SqlState::DUPLICATE_TABLE,
-                SqlState::DUPLICATE_OBJECT,
-            ];
+            let races =
+                [SqlState::UNIQUE_VIOLATION, SqlState::DUPLICATE_TABLE, SqlState::DUPLICATE_OBJECT];
             assert!(code.is_some_and(|it| races.contains(&it)), "{error:?}");
         }
     }

@@ -25,22 +25,14 @@ impl Cluster {
         let shared = env::var_os("LOCKSTEP_TEST_PG_DIR").expect("run the tests with `make test`");
         let directory = PathBuf::from(shared).join(format!("{label}-{}", std::process::id()));
         let url = script(&["start", "--throwaway"], &directory);
-        Cluster {
-            directory,
-            url,
-            is_ours: true,
-        }
+        Cluster { directory, url, is_ours: true }
     }
 
     /// The cluster that this process was given, if it was.
     pub fn of_this_process() -> Option<Cluster> {
         let directory = PathBuf::from(env::var_os(VARIABLE)?);
         let url = env::var("LOCKSTEP_TEST_DATABASE_URL").expect("a URL");
-        Some(Cluster {
-            directory,
-            url,
-            is_ours: false,
-        })
+        Some(Cluster { directory, url, is_ours: false })
     }
 
     /// Where the data is; not always below the directory, which the server's user may be unable to enter.
@@ -62,11 +54,7 @@ impl Cluster {
 
     /// After [`Cluster::stop`].
     pub fn start_again(&self) {
-        assert_eq!(
-            script(&["start"], &self.directory),
-            self.url,
-            "another port"
-        );
+        assert_eq!(script(&["start"], &self.directory), self.url, "another port");
     }
 }
 
@@ -81,12 +69,7 @@ impl Drop for Cluster {
 /// Runs `tests/postgres` for the cluster of this directory, and returns what it prints.
 pub fn script(arguments: &[&str], directory: &Path) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/postgres");
-    printed(
-        Command::new(script)
-            .args(arguments)
-            .arg(directory)
-            .env("PG_BINDIR", &server().bindir),
-    )
+    printed(Command::new(script).args(arguments).arg(directory).env("PG_BINDIR", &server().bindir))
 }
 
 /// Runs a test, of the module that is `module_path!()`, in a process of its own, which finds that cluster in the place of the shared one; `wrapper`

@@ -30,16 +30,9 @@ impl Outcome {
 
     #[track_caller]
     fn json(&self) -> Vec<(String, &'static str, String)> {
-        let mut reader = Reader {
-            rest: &self.stdout,
-            found: Vec::new(),
-        };
+        let mut reader = Reader { rest: &self.stdout, found: Vec::new() };
         let read = reader.value("");
-        assert!(
-            read.is_some() && reader.rest == "\n",
-            "no JSON at {:?}\n{self}",
-            reader.rest
-        );
+        assert!(read.is_some() && reader.rest == "\n", "no JSON at {:?}\n{self}", reader.rest);
         reader.found
     }
 }

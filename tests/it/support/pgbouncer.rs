@@ -49,12 +49,8 @@ impl PgBouncer {
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let directory = place().join(format!("pgbouncer-{}-{number}", scratch.database));
         fs::create_dir(&directory).expect("a directory");
-        let mut pgbouncer = PgBouncer {
-            port: 0,
-            database: scratch.database.clone(),
-            directory,
-            process: None,
-        };
+        let mut pgbouncer =
+            PgBouncer { port: 0, database: scratch.database.clone(), directory, process: None };
         // No port can be reserved for another process: so try one, and the next if somebody has it.
         for _ in 0..20 {
             pgbouncer.port = random_port();
@@ -81,17 +77,12 @@ impl PgBouncer {
     /// Tells it, if it was told wrongly, where the server is.
     pub fn move_server(&self, mode: Mode, pool_size: usize) {
         self.configure(mode, pool_size, server().port);
-        self.administrator()
-            .and_then(|mut it| it.batch_execute("RELOAD"))
-            .expect("a reload");
+        self.administrator().and_then(|mut it| it.batch_execute("RELOAD")).expect("a reload");
     }
 
     /// The scratch database's URL, through it.
     pub fn url(&self) -> String {
-        format!(
-            "postgres://postgres@127.0.0.1:{}/{}",
-            self.port, self.database
-        )
+        format!("postgres://postgres@127.0.0.1:{}/{}", self.port, self.database)
     }
 
     pub fn client(&self) -> Client {
@@ -104,10 +95,8 @@ impl PgBouncer {
     }
 
     fn administrator(&self) -> Result<Client, postgres::Error> {
-        let url = format!(
-            "postgres://postgres@127.0.0.1:{}/pgbouncer?connect_timeout=5",
-            self.port
-        );
+        let url =
+            format!("postgres://postgres@127.0.0.1:{}/pgbouncer?connect_timeout=5", self.port);
         Client::connect(&url, NoTls)
     }
 
@@ -116,16 +105,14 @@ impl PgBouncer {
         let columns = |row: &String| row.split('|').map(str::to_owned).collect::<Vec<_>>();
         let pools: Vec<Vec<String>> = self.console("SHOW POOLS").iter().map(columns).collect();
         let ours = pools.iter().filter(|pool| pool[0] == self.database);
-        ours.map(|pool| pool[3].parse::<usize>().expect("cl_waiting"))
-            .sum()
+        ours.map(|pool| pool[3].parse::<usize>().expect("cl_waiting")).sum()
     }
 
     /// Waits until exactly so many wait.
     pub fn wait_for_waiting(&self, count: usize) {
-        wait_until(
-            &format!("{count} clients wait in PgBouncer's queue"),
-            || self.waiting() == count,
-        );
+        wait_until(&format!("{count} clients wait in PgBouncer's queue"), || {
+            self.waiting() == count
+        });
     }
 
     /// Kills it, and with it all connections through it.
@@ -159,11 +146,7 @@ impl PgBouncer {
                 self.process = Some(process);
                 return true;
             }
-            assert!(
-                Instant::now() < end,
-                "PgBouncer does not answer: {}",
-                told()
-            );
+            assert!(Instant::now() < end, "PgBouncer does not answer: {}", told());
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -174,10 +157,7 @@ impl Drop for PgBouncer {
         self.kill();
         let log = self.directory.join("log");
         if thread::panicking() {
-            eprintln!(
-                "--- PgBouncer\n{}",
-                fs::read_to_string(log).unwrap_or_default()
-            );
+            eprintln!("--- PgBouncer\n{}", fs::read_to_string(log).unwrap_or_default());
         }
         let _ = fs::remove_dir_all(&self.directory);
     }
@@ -209,21 +189,14 @@ impl Process {
         }
         let pgbouncer = command.spawn().expect("PgBouncer starts");
         let watchdog = Command::new("sh")
-            .args([
-                "-c",
-                "read -r _; kill -9 \"$0\"",
-                &pgbouncer.id().to_string(),
-            ])
+            .args(["-c", "read -r _; kill -9 \"$0\"", &pgbouncer.id().to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .process_group(0)
             .spawn()
             .expect("sh");
-        Process {
-            pgbouncer,
-            watchdog,
-        }
+        Process { pgbouncer, watchdog }
     }
 
     fn has_ended(&mut self) -> bool {

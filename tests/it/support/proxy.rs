@@ -40,9 +40,7 @@ pub struct Seen {
 
 impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = self
-            .kind
-            .map_or("start-up".to_owned(), |it| char::from(it).to_string());
+        let kind = self.kind.map_or("start-up".to_owned(), |it| char::from(it).to_string());
         let words: Vec<&str> = self.query.split_whitespace().take(6).collect();
         write!(
             f,
@@ -65,11 +63,7 @@ impl Proxy {
     pub fn start(address: Ipv4Addr, upstream: SocketAddr, hold: Option<usize>) -> Proxy {
         let listener = TcpListener::bind((address, 0)).expect("a port");
         let port = listener.local_addr().expect("an address").port();
-        let shared = Arc::new(Shared {
-            hold,
-            state: Mutex::default(),
-            changed: Condvar::new(),
-        });
+        let shared = Arc::new(Shared { hold, state: Mutex::default(), changed: Condvar::new() });
         let accepting = Arc::clone(&shared);
         thread::spawn(move || accepting.accept(&listener, upstream));
         Proxy { port, shared }
@@ -137,12 +131,7 @@ impl Proxy {
 
     /// The server's process id for a connection, once the server has told it.
     pub fn backend(&self, connection: usize) -> Option<i32> {
-        self.shared
-            .state()
-            .backends
-            .get(connection)
-            .copied()
-            .flatten()
+        self.shared.state().backends.get(connection).copied().flatten()
     }
 }
 
@@ -232,12 +221,8 @@ impl Shared {
                 return;
             }
             let number = state.backends.len();
-            let connection = Arc::new(Connection {
-                number,
-                client,
-                server,
-                is_opaque: AtomicBool::new(false),
-            });
+            let connection =
+                Arc::new(Connection { number, client, server, is_opaque: AtomicBool::new(false) });
             state.connections.push(Arc::clone(&connection));
             state.backends.push(None);
             drop(state);

@@ -23,44 +23,26 @@ pub const FILES: [(&str, &str); 4] = [
            $$ BEGIN PERFORM pg_sleep(0.001); RETURN lower($1); END $$;
          INSERT INTO ran VALUES (1);",
     ),
-    (
-        "20230101000002_index.up.sql",
-        "CREATE INDEX CONCURRENTLY item_name_idx ON item (slow(name))",
-    ),
+    ("20230101000002_index.up.sql", "CREATE INDEX CONCURRENTLY item_name_idx ON item (slow(name))"),
     (
         "20230101000003_data.up.sql",
         "INSERT INTO ran VALUES (3); UPDATE item SET id = id + 1000; SELECT pg_sleep(0.03);",
     ),
-    (
-        "20230101000004_column.up.sql",
-        "ALTER TABLE item ADD COLUMN size int NOT NULL DEFAULT 7",
-    ),
+    ("20230101000004_column.up.sql", "ALTER TABLE item ADD COLUMN size int NOT NULL DEFAULT 7"),
 ];
 
 /// Files that share a message, behind the first of [`FILES`]. None of them can run twice.
 pub const SMALL: [(&str, &str); 7] = [
     ("20230101000002_one.up.sql", "CREATE TABLE one (id int)"),
-    (
-        "20230101000003_size.up.sql",
-        "ALTER TABLE item ADD COLUMN size int NOT NULL DEFAULT 7",
-    ),
-    (
-        "20230101000004_index.up.sql",
-        "CREATE INDEX item_name_idx ON item (slow(name))",
-    ),
+    ("20230101000003_size.up.sql", "ALTER TABLE item ADD COLUMN size int NOT NULL DEFAULT 7"),
+    ("20230101000004_index.up.sql", "CREATE INDEX item_name_idx ON item (slow(name))"),
     ("20230101000005_gone.up.sql", "DROP TABLE one"),
-    (
-        "20230101000006_renamed.up.sql",
-        "ALTER TABLE item RENAME size TO length",
-    ),
+    ("20230101000006_renamed.up.sql", "ALTER TABLE item RENAME size TO length"),
     (
         "20230101000007_sequence.up.sql",
         "CREATE SEQUENCE step; COMMENT ON SEQUENCE step IS 'a step'",
     ),
-    (
-        "20230101000008_view.up.sql",
-        "CREATE VIEW lengths AS SELECT DISTINCT length FROM item",
-    ),
+    ("20230101000008_view.up.sql", "CREATE VIEW lengths AS SELECT DISTINCT length FROM item"),
 ];
 
 /// A file whose statements run outside a transaction, one by one, of each kind; and one that is sent in several parts.
@@ -164,9 +146,8 @@ impl Site {
     pub fn with(files: impl IntoIterator<Item = (impl AsRef<str>, impl AsRef<[u8]>)>) -> Site {
         let scratch = Scratch::with(files);
         let server = server();
-        let mut addresses = (server.host.as_str(), server.port)
-            .to_socket_addrs()
-            .expect("an address");
+        let mut addresses =
+            (server.host.as_str(), server.port).to_socket_addrs().expect("an address");
         Site {
             scratch,
             upstream: addresses.next().expect("an address"),
@@ -179,11 +160,7 @@ impl Site {
     }
 
     pub fn proxy(&self, hold: Option<usize>) -> Proxy {
-        let address = if self.host.is_loopback() {
-            self.host
-        } else {
-            Ipv4Addr::UNSPECIFIED
-        };
+        let address = if self.host.is_loopback() { self.host } else { Ipv4Addr::UNSPECIFIED };
         Proxy::start(address, self.upstream, hold)
     }
 
@@ -221,14 +198,7 @@ impl Site {
             waits = second.log().contains(WAITS_FOR_A_RUNNER);
             waits || second.has_ended()
         });
-        Staged {
-            site: self,
-            proxy,
-            first,
-            second,
-            waits,
-            missed,
-        }
+        Staged { site: self, proxy, first, second, waits, missed }
     }
 
     /// What is idle when its cable is cut holds nothing, and stays until the server's own keepalives find out.
@@ -254,10 +224,7 @@ impl Site {
     pub fn undisturbed(&self) -> State {
         self.clear();
         self.direct().wait().code(0);
-        State {
-            catalog: self.catalog(),
-            facts: self.facts(),
-        }
+        State { catalog: self.catalog(), facts: self.facts() }
     }
 
     /// The names of what is beside a table are numbers, which are never the same.
@@ -280,11 +247,7 @@ impl Site {
         });
         // A run whose cable was cut between its last commit and its release lives until the server notices. The first run
         // that comes after that removes its row.
-        if !self
-            .scratch
-            .sql("SELECT FROM bun_migration_locks")
-            .is_empty()
-        {
+        if !self.scratch.sql("SELECT FROM bun_migration_locks").is_empty() {
             self.run_afresh();
         }
         assert_same(&self.facts(), &expected.facts);
@@ -295,10 +258,7 @@ impl Site {
     }
 
     fn run_afresh(&self) {
-        self.direct()
-            .wait()
-            .code(0)
-            .says("the database is up to date");
+        self.direct().wait().code(0).says("the database is up to date");
     }
 }
 
@@ -350,21 +310,15 @@ impl Tally {
     /// Counts a cell that has shown what it should.
     pub fn add(&self, waits: bool, missed: bool) {
         self.cells.fetch_add(1, Ordering::Relaxed);
-        self.taken_over
-            .fetch_add(usize::from(waits), Ordering::Relaxed);
-        self.missed
-            .fetch_add(usize::from(missed), Ordering::Relaxed);
+        self.taken_over.fetch_add(usize::from(waits), Ordering::Relaxed);
+        self.missed.fetch_add(usize::from(missed), Ordering::Relaxed);
     }
 
     /// Hardly a run was over before its message came, and in a good part of the cells the second runner was waiting.
     pub fn assert_meaningful(&self) {
         let figure = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
         let cells = figure(&self.cells);
-        assert!(
-            figure(&self.missed) <= cells / 10,
-            "{} of {cells} missed",
-            figure(&self.missed)
-        );
+        assert!(figure(&self.missed) <= cells / 10, "{} of {cells} missed", figure(&self.missed));
         assert!(
             figure(&self.taken_over) >= cells / 3,
             "{} of {cells} takeovers",
@@ -422,9 +376,6 @@ pub fn in_parallel<T: Send, R: Send>(
     let work = &work;
     thread::scope(|scope| {
         let threads: Vec<_> = items.map(|item| scope.spawn(move || work(item))).collect();
-        threads
-            .into_iter()
-            .map(|it| it.join().expect("no cell fails"))
-            .collect()
+        threads.into_iter().map(|it| it.join().expect("no cell fails")).collect()
     })
 }

@@ -17,17 +17,10 @@ pub fn file(number: usize) -> String {
 /// Writes migrations that leave a row each in the table `ran`, whatever else they do.
 pub fn steps(scratch: &Scratch, extra: &[&str]) {
     for (number, extra) in (1..).zip(extra) {
-        let table = if number == 1 {
-            "CREATE TABLE ran (version text);"
-        } else {
-            ""
-        };
+        let table = if number == 1 { "CREATE TABLE ran (version text);" } else { "" };
         scratch.file(
             &file(number),
-            format!(
-                "{table} INSERT INTO ran VALUES ('{}'); {extra}",
-                version(number)
-            ),
+            format!("{table} INSERT INTO ran VALUES ('{}'); {extra}", version(number)),
         );
     }
 }
@@ -37,11 +30,7 @@ pub fn steps(scratch: &Scratch, extra: &[&str]) {
 pub fn assert_applied_once(scratch: &Scratch, count: usize) {
     let expected: Vec<String> = (1..=count).map(version).collect();
     assert_eq!(scratch.history(), expected, "history");
-    assert_eq!(
-        scratch.sql("SELECT version FROM ran ORDER BY 1"),
-        expected,
-        "what ran"
-    );
+    assert_eq!(scratch.sql("SELECT version FROM ran ORDER BY 1"), expected, "what ran");
 }
 
 /// Makes history and journal what they were when the migration of this number had been begun, by a runner that is dead

@@ -23,9 +23,7 @@ impl Outcome {
     #[track_caller]
     pub fn is_up_to_date(&self, migrations: usize) -> &Self {
         let plural = if migrations == 1 { "" } else { "s" };
-        self.says(&format!(
-            "the database is up to date: {migrations} migration{plural}"
-        ))
+        self.says(&format!("the database is up to date: {migrations} migration{plural}"))
     }
 
     /// So many of them were applied by this run.
