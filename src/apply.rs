@@ -223,10 +223,7 @@ impl Run<'_> {
             Way::Down => self.history.record(migration.version).map(|it| it.group),
         };
         let (of, done) = (self.migrations.len(), self.way.direction().done());
-        let empty = match migration.script.statements.is_empty() {
-            true => ", no statement",
-            false => "",
-        };
+        let empty = if migration.script.statements.is_empty() { ", no statement" } else { "" };
         let position = format!("{number}/{of}");
         let places = logging::column(2 * of.to_string().len() + 1);
         let (named, timed) = (named(migration, self.width), logging::column(6));
@@ -306,10 +303,8 @@ impl<'r> Current<'r> {
     fn attempt_file(&mut self) -> Result<Attempt<'r>, Fault> {
         let migration = self.migration;
         let of = migration.script.statements.len();
-        let mut marking = match of > 1 || logging::query_log_enabled() {
-            true => Marking::Usual,
-            false => Marking::None,
-        };
+        let mut marking =
+            if of > 1 || logging::query_log_enabled() { Marking::Usual } else { Marking::None };
         loop {
             let (token, runner) = (self.locked.token(), self.locked.runner());
             let message = FileMessage::new(migration, &marking, token, runner);

@@ -116,10 +116,7 @@ fn down(words: &Words) -> Result<Command, String> {
 }
 
 fn plan(words: &Words) -> Result<Command, String> {
-    let planning = match words.has("rehearse") {
-        true => Planning::Rehearse,
-        false => Planning::Read,
-    };
+    let planning = if words.has("rehearse") { Planning::Rehearse } else { Planning::Read };
     Ok(Command::Plan(words.format(), planning))
 }
 
@@ -236,10 +233,7 @@ impl Words {
     }
 
     fn format(&self) -> Format {
-        match self.has("json") {
-            true => Format::Json,
-            false => Format::Text,
-        }
+        if self.has("json") { Format::Json } else { Format::Text }
     }
 
     /// The operand as `read` reads it, if there is one; `what` says what it is.

@@ -48,10 +48,7 @@ impl From<Problem> for Vec<Problem> {
 pub fn refuse(problems: impl IntoIterator<Item = Problem>) -> Result<(), Vec<Problem>> {
     let mut problems: Vec<Problem> = problems.into_iter().collect();
     problems.sort_by(|a, b| a.path.cmp(&b.path));
-    match problems.is_empty() {
-        true => Ok(()),
-        false => Err(problems),
-    }
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
 /// Reads every migration below `directory`, sorted by version.

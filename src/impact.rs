@@ -48,10 +48,7 @@ impl Mode {
 
     /// The lock of what is done `CONCURRENTLY`, where it is.
     fn or_gentle(self, concurrently: bool) -> Mode {
-        match concurrently {
-            true => Mode::ShareUpdateExclusive,
-            false => self,
-        }
+        if concurrently { Mode::ShareUpdateExclusive } else { self }
     }
 }
 

@@ -398,10 +398,7 @@ impl Locked {
         rolled_back.map_err(|trouble| trouble.while_doing("letting go of the guard"))?;
         let tried = try_guard(&mut self.guard, &self.tables, self.dialect)?;
         self.guard_pid = tried.pid;
-        match tried.is_granted {
-            true => Ok(()),
-            false => Err(self.lost()),
-        }
+        if tried.is_granted { Ok(()) } else { Err(self.lost()) }
     }
 
     /// Looks at what this run executes, as whoever waits for it does.

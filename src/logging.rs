@@ -105,10 +105,7 @@ const QUERY: &str = "lockstep::query";
 const REPORT: &str = "lockstep::report";
 
 fn builder(settings: Settings) -> env_logger::Builder {
-    let queries = match settings.queries {
-        true => LevelFilter::Debug,
-        false => LevelFilter::Off,
-    };
+    let queries = if settings.queries { LevelFilter::Debug } else { LevelFilter::Off };
     let mut builder = env_logger::Builder::new();
     builder
         .filter_module("lockstep", settings.level)
@@ -172,10 +169,8 @@ fn terminal_text(record: &Record<'_>, message: &str, layout: Layout, columns: us
         line.starts_with(' ') && rest.starts_with("| ")
     };
     let mut out = String::from(live::before_record());
-    let text = match record.target() == REPORT {
-        true => report(message),
-        false => text_line(record, word, message),
-    };
+    let text =
+        if record.target() == REPORT { report(message) } else { text_line(record, word, message) };
     for line in text.lines() {
         let rest = line.trim_start_matches(' ');
         if rest.contains('\t') {
@@ -298,10 +293,7 @@ fn visible(text: &str) -> String {
 /// In quotes where it would not be told apart from what stands around it.
 fn quoted(text: &str) -> String {
     let plain = |c: char| !c.is_whitespace() && !c.is_control() && c != '"' && c != '=';
-    match !text.is_empty() && text.chars().all(plain) {
-        true => text.to_owned(),
-        false => format!("{text:?}"),
-    }
+    if !text.is_empty() && text.chars().all(plain) { text.to_owned() } else { format!("{text:?}") }
 }
 
 /// Three decimals: microseconds, the clock's honest resolution across a network.

@@ -93,9 +93,10 @@ fn run(
         Command::Plan(format, planning) => commands::plan::run(context, format, planning),
         // Of a switch that is neither on nor off `up` complains, together with all else.
         Command::Start if config::switch(environment) == Ok(false) => {
-            let instead = match environment.has_terminal() {
-                true => "; `lockstep up` applies them, `lockstep help` shows what else there is",
-                false => "",
+            let instead = if environment.has_terminal() {
+                "; `lockstep up` applies them, `lockstep help` shows what else there is"
+            } else {
+                ""
             };
             info!("migrations are switched off: RUN_DATABASE_MIGRATIONS is not true{instead}");
             Ok(Answer::Logged)
@@ -139,21 +140,24 @@ fn exit_code(error: &Error) -> u8 {
     match error {
         Error::Migration(_) => 1,
         Error::Unusable(_) | Error::Environment(_) | Error::Files(_) => 2,
-        Error::Database { cause, .. } => match cause.is_transient() {
-            true => 3,
-            false => 2,
-        },
+        Error::Database { cause, .. } => {
+            if cause.is_transient() {
+                3
+            } else {
+                2
+            }
+        }
         Error::NoConnection(_) | Error::Unreachable { .. } | Error::ConnectionLost { .. } => 3,
         Error::NoLock(_) | Error::SessionWait { .. } | Error::TableWait { .. } => 4,
-        Error::Refused(refusal) => match refusal.divergences.is_empty() {
-            true => 2,
-            false => 5,
-        },
-        Error::NoWayBack(WayBack::None(objections)) => {
-            match objections.iter().any(Objection::is_disagreement) {
-                true => 5,
-                false => 2,
+        Error::Refused(refusal) => {
+            if refusal.divergences.is_empty() {
+                2
+            } else {
+                5
             }
+        }
+        Error::NoWayBack(WayBack::None(objections)) => {
+            if objections.iter().any(Objection::is_disagreement) { 5 } else { 2 }
         }
         Error::NoWayBack(WayBack::TooFew { .. }) => 2,
         Error::NoWayBack(WayBack::NewerApplied(_)) | Error::Disagreement(_) => 5,

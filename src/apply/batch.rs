@@ -48,10 +48,7 @@ impl Size {
 
     /// The size behind a file that went alone, and took so long, with the way there and back.
     pub(super) fn after_one(self, took: Duration) -> Size {
-        Size(match took <= STATEMENT_TIMEOUT {
-            true => (GROWTH * self.0).min(MOST),
-            false => self.0.min(1),
-        })
+        Size(if took <= STATEMENT_TIMEOUT { (GROWTH * self.0).min(MOST) } else { self.0.min(1) })
     }
 
     /// The size behind a message of so many files, of which these are done, and took so long on the server.
@@ -157,9 +154,10 @@ fn member(migration: &Migration) -> Member<'_> {
 fn settings(of_files: Settings) -> Settings {
     let timeout = of_files.statement_timeout;
     Settings {
-        statement_timeout: match timeout.is_zero() {
-            true => STATEMENT_TIMEOUT,
-            false => timeout.min(STATEMENT_TIMEOUT),
+        statement_timeout: if timeout.is_zero() {
+            STATEMENT_TIMEOUT
+        } else {
+            timeout.min(STATEMENT_TIMEOUT)
         },
         ..of_files
     }

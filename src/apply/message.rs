@@ -210,10 +210,7 @@ fn marked(migration: &Migration, marking: &Marking) -> Vec<usize> {
     };
     let mut small_in_a_row = 0;
     let is_marked = |(number, text): (usize, &str)| {
-        small_in_a_row = match is_small(text) {
-            true => small_in_a_row + 1,
-            false => 0,
-        };
+        small_in_a_row = if is_small(text) { small_in_a_row + 1 } else { 0 };
         let is_marked = small_in_a_row <= EACH_MARKED
             || (small_in_a_row - EACH_MARKED - 1).is_multiple_of(STRETCH)
             || dense.contains(&number);

@@ -118,15 +118,13 @@ fn record(
         Work::Amend(file, recorded_as, id) => {
             let (name, is_mended) = (&file.file_name, recorded_as == version);
             let expected = Expected::Record(recorded_as, id);
-            held.write(config, &expected, DOING, |fenced| match is_mended {
-                true => fenced.mend(file),
-                false => fenced.rename(file, recorded_as, id),
+            held.write(config, &expected, DOING, |fenced| {
+                if is_mended { fenced.mend(file) } else { fenced.rename(file, recorded_as, id) }
             })?;
-            Ok(match is_mended {
-                true => format!("recorded {name} as it is now; it was not run again"),
-                false => format!(
-                    "the record of {recorded_as} is now that of {name}; it was not run again"
-                ),
+            Ok(if is_mended {
+                format!("recorded {name} as it is now; it was not run again")
+            } else {
+                format!("the record of {recorded_as} is now that of {name}; it was not run again")
             })
         }
     }

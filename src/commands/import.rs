@@ -25,9 +25,10 @@ use crate::signals::Signals;
 use crate::text::words::counted;
 
 pub fn run(context: &Context<'_>, from: &Path) -> Result<Answer, Error> {
-    let config = match config::names_a_database(context.environment) {
-        true => Some(context.readers_config()?),
-        false => None,
+    let config = if config::names_a_database(context.environment) {
+        Some(context.readers_config()?)
+    } else {
+        None
     };
     let to = config::migrations_dir(context.environment).map_err(Error::Environment)?;
     let found = files::import::read(from).map_err(Error::Files)?;

@@ -72,9 +72,10 @@ fn unlock(
     };
     let answer = |removed: bool, whose: &str| {
         let row = format!("row {row} of {locks}, {whose}");
-        match removed {
-            true => format!("removed {row}; the migration lock is free\n"),
-            false => format!("{row}, has just been removed by somebody else\n"),
+        if removed {
+            format!("removed {row}; the migration lock is free\n")
+        } else {
+            format!("{row}, has just been removed by somebody else\n")
         }
     };
     if row < 0 {
@@ -83,9 +84,10 @@ fn unlock(
         return Ok(answer(removed, "of a runner that is gone"));
     }
     let (suspects, busy) = suspects(session, wait)?;
-    let doubt = match busy.is_empty() {
-        true => doubt(session, migrations, &seen.history, &first.runner)?,
-        false => None,
+    let doubt = if busy.is_empty() {
+        doubt(session, migrations, &seen.history, &first.runner)?
+    } else {
+        None
     };
     if id.is_none() || !busy.is_empty() {
         return Err(stays(&locks, row, &doubt, &busy, &suspects));

@@ -68,10 +68,7 @@ impl Parameters {
         match parameter.treatment {
             // The older spelling of a mode.
             Treatment::Used if key == "requiressl" => {
-                let mode = match value.starts_with(b"1") {
-                    true => "require",
-                    false => "prefer",
-                };
+                let mode = if value.starts_with(b"1") { "require" } else { "prefer" };
                 self.parameters.push(("sslmode", mode.into()));
             }
             Treatment::Used => self.parameters.push((key, value)),

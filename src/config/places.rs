@@ -30,9 +30,10 @@ impl Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Place { name, port, .. } = self;
-        match name.contains(':') && !self.is_socket() {
-            true => write!(f, "[{name}]:{port}"),
-            false => write!(f, "{name}:{port}"),
+        if name.contains(':') && !self.is_socket() {
+            write!(f, "[{name}]:{port}")
+        } else {
+            write!(f, "{name}:{port}")
         }
     }
 }

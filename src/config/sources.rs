@@ -197,10 +197,7 @@ fn secret_file(path: &Path) -> Result<Vec<u8>, String> {
         return Err(format!("{shown} is larger than {LARGEST} bytes"));
     }
     drop_line_break(&mut text);
-    match text.is_empty() {
-        true => Err(format!("{shown} is empty")),
-        false => Ok(text),
-    }
+    if text.is_empty() { Err(format!("{shown} is empty")) } else { Ok(text) }
 }
 
 #[cfg(test)]

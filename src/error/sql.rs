@@ -72,9 +72,10 @@ impl From<&DbError> for SqlError {
             sqlstate: error.code().code().to_owned(),
             message: error.message().to_owned(),
             detail: error.detail().map(str::to_owned),
-            hint: match error.message().contains("statement pooling") {
-                true => Some("Use the pooler's transaction or session mode.".to_owned()),
-                false => error.hint().map(str::to_owned),
+            hint: if error.message().contains("statement pooling") {
+                Some("Use the pooler's transaction or session mode.".to_owned())
+            } else {
+                error.hint().map(str::to_owned)
             },
             // The statement of a function's that failed, if it was in a function.
             query: match error.position() {

@@ -63,10 +63,7 @@ impl Walk {
             return;
         }
         // Follows symbolic links.
-        match path.is_dir() {
-            true => self.enter(&path),
-            false => self.files.push(path),
-        }
+        if path.is_dir() { self.enter(&path) } else { self.files.push(path) }
     }
 
     fn complain(&mut self, directory: &Path, error: &io::Error) {

@@ -160,9 +160,10 @@ impl Reader<'_> {
         let is_valid = !words.has("not valid");
         match kind {
             "foreign key" => {
-                match is_valid {
-                    true => self.warn(Harm::Scan, table, READS_AND_BLOCKS, NOT_VALID),
-                    false => self.warn(Harm::BlocksWrites, table, KEEPS_WRITERS_OUT, SHORT),
+                if is_valid {
+                    self.warn(Harm::Scan, table, READS_AND_BLOCKS, NOT_VALID)
+                } else {
+                    self.warn(Harm::BlocksWrites, table, KEEPS_WRITERS_OUT, SHORT)
                 }
                 let columns = names(words.list());
                 self.references(table, name, columns, words);
@@ -256,9 +257,12 @@ impl Reader<'_> {
 
     /// Foreign keys that the column is part of, at either end, are made anew.
     fn type_change(&mut self, table: &Name, column: String, mut words: Cursor<'_>) {
-        let is_meant = |it: &Link| match it.table == *table {
-            true => it.columns.contains(&column),
-            false => it.target == *table && it.target_columns.contains(&column),
+        let is_meant = |it: &Link| {
+            if it.table == *table {
+                it.columns.contains(&column)
+            } else {
+                it.target == *table && it.target_columns.contains(&column)
+            }
         };
         self.lock_linked(table, Mode::AccessExclusive, is_meant);
 
@@ -283,9 +287,12 @@ impl Reader<'_> {
         let is_constraint = words.takes("constraint");
         words.skip("column|if exists");
         let name = words.name().unwrap_or_default();
-        let is_meant = |it: &Link| match is_constraint {
-            true => it.table == *table && it.name == name,
-            false => it.table == *table && it.columns.contains(&name),
+        let is_meant = |it: &Link| {
+            if is_constraint {
+                it.table == *table && it.name == name
+            } else {
+                it.table == *table && it.columns.contains(&name)
+            }
         };
         self.lock_linked(table, Mode::AccessExclusive, is_meant);
         self.world.links.retain(|it| !is_meant(it));

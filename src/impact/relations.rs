@@ -126,9 +126,12 @@ impl Reader<'_> {
             if cascades {
                 self.related_to(&name, "views that depend on it", Mode::AccessExclusive);
             }
-            self.lock_linked(&name, Mode::AccessExclusive, |it| match it.table == name {
-                true => it.kind != LinkKind::Child,
-                false => it.target == name && it.kind == LinkKind::ForeignKey && cascades,
+            self.lock_linked(&name, Mode::AccessExclusive, |it| {
+                if it.table == name {
+                    it.kind != LinkKind::Child
+                } else {
+                    it.target == name && it.kind == LinkKind::ForeignKey && cascades
+                }
             });
             self.world.drop(&name);
         }

@@ -133,9 +133,10 @@ impl World {
 
     /// The name as a session with the role's `search_path` may write it.
     pub fn shown(&self, name: &Name) -> String {
-        match self.first_path.contains(&name.schema) {
-            true => bare_or_quoted(&name.name),
-            false => name.to_string(),
+        if self.first_path.contains(&name.schema) {
+            bare_or_quoted(&name.name)
+        } else {
+            name.to_string()
         }
     }
 

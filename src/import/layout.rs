@@ -217,9 +217,10 @@ fn tools(shape: Shape, named: &[Named<'_>], left: &[Problem]) -> Result<Vec<Tool
         Shape::Letters => {
             let is_flyways = |it: &Named<'_>| !it.is_up || it.digits.contains(['.', '_']);
             let has_more = left.iter().any(|it| it.problem.contains("Flyway"));
-            match has_more || named.iter().any(is_flyways) {
-                true => vec![Tool::Flyway],
-                false => vec![Tool::Flyway, Tool::Refinery],
+            if has_more || named.iter().any(is_flyways) {
+                vec![Tool::Flyway]
+            } else {
+                vec![Tool::Flyway, Tool::Refinery]
             }
         }
     })

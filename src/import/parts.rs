@@ -30,10 +30,7 @@ const SUBSTITUTION: &str =
 pub(super) fn of(tool: Tool, source: &Source<'_>) -> Result<(Part, Option<Part>), String> {
     let part = |found: &Found, text: &str| Part {
         from: found.path.clone(),
-        text: match source.wants_no_transaction {
-            true => without_transaction(text),
-            false => text.to_owned(),
-        },
+        text: if source.wants_no_transaction { without_transaction(text) } else { text.to_owned() },
     };
     let (up, down) = (source.up.found, source.down);
     for found in iter::once(up).chain(down) {
@@ -113,10 +110,7 @@ fn split(tool: Tool, text: &str) -> Result<(String, Option<String>), String> {
     if !has_up {
         return Err(format!("nothing in it says where {tool}'s way up begins"));
     }
-    let marked = |text: String, bare: bool| match bare {
-        true => without_transaction(&text),
-        false => text,
-    };
+    let marked = |text: String, bare: bool| if bare { without_transaction(&text) } else { text };
     Ok((marked(up, bare_up), down.map(|it| marked(it, bare_down))))
 }
 
@@ -165,8 +159,9 @@ fn directed(words: &str, up: &str, down: &str, bare: &str) -> Option<Mark> {
 
 /// The text with our marker, unless it holds one that we honour.
 fn without_transaction(text: &str) -> String {
-    match sql::parse(text).no_transaction {
-        true => text.to_owned(),
-        false => format!("{MARKER}{}", text.trim_start_matches('\u{feff}')),
+    if sql::parse(text).no_transaction {
+        text.to_owned()
+    } else {
+        format!("{MARKER}{}", text.trim_start_matches('\u{feff}'))
     }
 }

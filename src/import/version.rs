@@ -18,10 +18,7 @@ pub fn versions(sources: &[Source<'_>]) -> Vec<Option<Version>> {
     let moments: Vec<_> = (sources.iter().zip(&padded))
         .map(|(source, padded)| moment(&source.up.digits).or(*padded))
         .collect();
-    match keeps_order(sources, &moments) {
-        true => moments,
-        false => padded,
-    }
+    if keeps_order(sources, &moments) { moments } else { padded }
 }
 
 /// Returns true if and only if all have a version, and are sorted by it as by their numbers.

@@ -174,9 +174,10 @@ fn without_process(application: &str) -> &str {
         return application;
     };
     let is_ours = !name.is_empty() && process.bytes().all(|it| it.is_ascii_digit() || it == b' ');
-    match is_ours && application.starts_with("lockstep/") {
-        true => &application[..application.len() - process.len() - 1],
-        false => application,
+    if is_ours && application.starts_with("lockstep/") {
+        &application[..application.len() - process.len() - 1]
+    } else {
+        application
     }
 }
 

@@ -46,10 +46,7 @@ pub fn clear() {
 
 /// What a record begins with.
 pub(super) fn before_record() -> &'static str {
-    match DRAWN.load(Ordering::SeqCst) {
-        true => ERASE,
-        false => "",
-    }
+    if DRAWN.load(Ordering::SeqCst) { ERASE } else { "" }
 }
 
 /// A terminal that has gone away is no reason to stop.

@@ -103,9 +103,10 @@ impl<'a> Trial<'a> {
     /// In the parts that bun makes transactions of. None if the file is not to be tried.
     pub fn by_part(migration: &'a Migration) -> Option<Trial<'a>> {
         let whole = 0..migration.text.len();
-        let parts = match migration.file_name.ends_with(".tx.up.sql") {
-            true => vec![whole],
-            false => parts(&migration.text),
+        let parts = if migration.file_name.ends_with(".tx.up.sql") {
+            vec![whole]
+        } else {
+            parts(&migration.text)
         };
         let of = |part: Range<usize>| {
             let all = migration.script.statements.iter();

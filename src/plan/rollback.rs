@@ -106,10 +106,7 @@ impl Chosen {
                 }
             }
         }
-        match objections.is_empty() {
-            true => Ok(files),
-            false => Err(WayBack::None(objections)),
-        }
+        if objections.is_empty() { Ok(files) } else { Err(WayBack::None(objections)) }
     }
 }
 

@@ -37,9 +37,10 @@ pub fn remedy(migration: &Migration, taken: &mut BTreeSet<Version>) -> Option<Re
         let verb = sql::verb(&migration.text[it.range()]);
         verb == "SET" || verb == "RESET"
     };
-    match others.all(is_setting) && migration.script.statements.iter().any(is_setting) {
-        true => Some(Remedy::WithoutSettings),
-        false => by_kind(migration, taken).map(Remedy::Split),
+    if others.all(is_setting) && migration.script.statements.iter().any(is_setting) {
+        Some(Remedy::WithoutSettings)
+    } else {
+        by_kind(migration, taken).map(Remedy::Split)
     }
 }
 

@@ -39,11 +39,12 @@ impl Report<'_> {
         let whose = joined(&import.tools, " or ");
         let (from, to) = (shown(self.from), shown(self.to));
         let count = counted(import.migrations.len(), "migration");
-        let head = match import.is_ours {
-            true => format!(
+        let head = if import.is_ours {
+            format!(
                 "{from}: {count}, whose names are Lockstep's already: nothing was written; set MIGRATIONS_DIR={from}"
-            ),
-            false => format!("{count} of {whose}, from {from} to {to}:"),
+            )
+        } else {
+            format!("{count} of {whose}, from {from} to {to}:")
         };
         let mut text = paragraph(&head, layout);
         if !import.is_ours {

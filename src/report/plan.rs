@@ -137,10 +137,7 @@ impl<'a> Answer<'a> {
     }
 
     fn summary(&self) -> String {
-        let rehearsed = match self.is_rehearsed {
-            true => "rehearsed and rolled back: ",
-            false => "",
-        };
+        let rehearsed = if self.is_rehearsed { "rehearsed and rolled back: " } else { "" };
         let files = counted(self.files.len(), "migration");
         let statements = counted(self.statements().count(), "statement");
         let warnings = counted(self.warnings(), "warning");
@@ -186,10 +183,7 @@ fn runs(script: &Script) -> (&'static str, &'static str) {
 
 impl File<'_> {
     fn write_text<'a>(&'a self, out: &mut String, width: usize, told: &mut Told<'a>) {
-        let late = match self.is_out_of_order {
-            true => ", out-of-order",
-            false => "",
-        };
+        let late = if self.is_out_of_order { ", out-of-order" } else { "" };
         let (name, (_, runs)) = (&self.migration.file_name, runs(&self.migration.script));
         *out += &hanging(&format!("{name}: {runs}{late}"), 0, width);
         for statement in &self.statements {

@@ -194,9 +194,10 @@ impl Round<'_> {
     }
 
     fn at_most(&self, limit: Duration) -> Duration {
-        match self.wait.is_one_try() {
-            true => limit,
-            false => limit.min(self.wait.remaining().max(SHORTEST_TRY)),
+        if self.wait.is_one_try() {
+            limit
+        } else {
+            limit.min(self.wait.remaining().max(SHORTEST_TRY))
         }
     }
 
@@ -355,9 +356,10 @@ impl Round<'_> {
             _ => cause,
         };
         let is_networks = causes(error).any(|it| it.is::<io::Error>());
-        match tls::fault(error).is_none() && (is_networks || error.is_closed()) {
-            true => Ok(Step::GoOn(cause)),
-            false => Err(cannot_connect(self.server, cause)),
+        if tls::fault(error).is_none() && (is_networks || error.is_closed()) {
+            Ok(Step::GoOn(cause))
+        } else {
+            Err(cannot_connect(self.server, cause))
         }
     }
 

@@ -369,14 +369,13 @@ fn fitted(before: &str, name: &str, after: &str, columns: usize) -> String {
     let length = |text: &str| text.chars().count();
     let room = columns.saturating_sub(length(before) + length(after));
     let room = room.max(NAMED);
-    let name = match length(name) > room {
-        false => name.to_owned(),
-        true => {
-            let kept = room.saturating_sub(1);
-            let head = name.chars().take(kept - kept / 2);
-            let tail = name.chars().skip(length(name) - kept / 2);
-            head.chain(['…']).chain(tail).collect()
-        }
+    let name = if length(name) > room {
+        let kept = room.saturating_sub(1);
+        let head = name.chars().take(kept - kept / 2);
+        let tail = name.chars().skip(length(name) - kept / 2);
+        head.chain(['…']).chain(tail).collect()
+    } else {
+        name.to_owned()
     };
     shortened(&format!("{before}{name}{after}"), columns)
 }

@@ -215,10 +215,7 @@ pub(super) fn reason(error: &postgres::Error) -> String {
         return fault;
     }
     let causes: Vec<String> = causes(error).map(ToString::to_string).collect();
-    match causes.is_empty() {
-        true => error.to_string(),
-        false => causes.join(": "),
-    }
+    if causes.is_empty() { error.to_string() } else { causes.join(": ") }
 }
 
 /// The rows of each statement of a message.

@@ -107,10 +107,7 @@ fn outside(what: Outside) -> Kind {
 }
 
 fn outside_if(refuses: bool) -> Kind {
-    match refuses {
-        true => outside(Outside::Other),
-        false => Kind::Plain,
-    }
+    if refuses { outside(Outside::Other) } else { Kind::Plain }
 }
 
 /// Only creating the slot, on the other server, could not be undone.

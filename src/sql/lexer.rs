@@ -273,10 +273,7 @@ fn plain_digits_end(bytes: &[u8], at: usize) -> usize {
 }
 
 fn junk_end(bytes: &[u8], at: usize) -> usize {
-    match starts_word(byte_at(bytes, at)) {
-        true => word_end(bytes, at),
-        false => at,
-    }
+    if starts_word(byte_at(bytes, at)) { word_end(bytes, at) } else { at }
 }
 
 fn word_end(bytes: &[u8], at: usize) -> usize {

@@ -11,10 +11,7 @@ pub fn bare_or_quoted(name: &str) -> String {
     let plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_');
     let is_bare =
         name.bytes().all(plain) && !name.starts_with(|first: char| first.is_ascii_digit());
-    match is_bare && !name.is_empty() {
-        true => name.to_owned(),
-        false => identifier(name),
-    }
+    if is_bare && !name.is_empty() { name.to_owned() } else { identifier(name) }
 }
 
 /// The text as an SQL literal. It holds no NUL, and `standard_conforming_strings` is on.

@@ -164,10 +164,7 @@ impl<'a> Splitter<'a> {
         while let Some(found) = self.text[at..gap.end].find(['-', '/']) {
             let start = at + found;
             let is_line = bytes[start] == b'-';
-            at = match is_line {
-                true => line_end(bytes, start),
-                false => comment_end(bytes, start),
-            };
+            at = if is_line { line_end(bytes, start) } else { comment_end(bytes, start) };
             let line = self.text[..start].rsplit(['\n', '\r']).next();
             let stands_alone =
                 line.is_none_or(|it| it.trim_start_matches('\u{feff}').trim().is_empty());

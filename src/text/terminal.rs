@@ -182,9 +182,10 @@ pub fn paragraph(text: &str, layout: Layout) -> String {
 /// As much of one line as there is room for.
 pub fn shortened(text: &str, columns: usize) -> String {
     let text = printable(text);
-    match width(&text) > columns {
-        false => text.into_owned(),
-        true => format!("{}…", &text[..fitting(&text, columns.saturating_sub(1))]),
+    if width(&text) > columns {
+        format!("{}…", &text[..fitting(&text, columns.saturating_sub(1))])
+    } else {
+        text.into_owned()
     }
 }
 
@@ -207,9 +208,10 @@ fn wrapped(text: &str, mut limit: usize, less: usize) -> Vec<&str> {
     while width(rest) > limit {
         let fitting = fitting(rest, limit);
         let head = &rest[..fitting];
-        let at_blank = match rest[fitting..].starts_with(' ') {
-            true => Some(fitting),
-            false => head.rfind(' ').filter(|&at| at > 0),
+        let at_blank = if rest[fitting..].starts_with(' ') {
+            Some(fitting)
+        } else {
+            head.rfind(' ').filter(|&at| at > 0)
         };
         let behind_sign = || head.rfind(['_', '-', '/', ',']).map(|at| at + 1);
         let cut = at_blank.or_else(behind_sign).unwrap_or(fitting);
@@ -238,9 +240,12 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(steers) {
         return Cow::Borrowed(text);
     }
-    let escaped = |character: char| match steers(character) {
-        true => character.escape_default().to_string(),
-        false => character.to_string(),
+    let escaped = |character: char| {
+        if steers(character) {
+            character.escape_default().to_string()
+        } else {
+            character.to_string()
+        }
     };
     Cow::Owned(text.chars().map(escaped).collect())
 }

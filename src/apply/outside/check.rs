@@ -45,9 +45,8 @@ impl Current<'_> {
         was_started: bool,
     ) -> Result<(), Fault> {
         let name = self.index_name(index, table)?;
-        let (what, detail, whose) = match was_started {
-            false => ("was there before, and is INVALID", None, "This migration did not leave it"),
-            true => match self.compare(self.text(), index, table)? {
+        let (what, detail, whose) = if was_started {
+            match self.compare(self.text(), index, table)? {
                 Comparison::Same => return Ok(()),
                 Comparison::Differs { present, wanted } => (
                     "is INVALID, and another one than this file builds",
@@ -59,7 +58,9 @@ impl Current<'_> {
                     Some(format!("{why}\nthe index that is there: {present}")),
                     "It may be somebody else's",
                 ),
-            },
+            }
+        } else {
+            ("was there before, and is INVALID", None, "This migration did not leave it")
         };
         let message = format!("index \"{index}\" on {table} {what}");
         let hint = format!(

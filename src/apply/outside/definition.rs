@@ -34,9 +34,10 @@ pub(super) enum Comparison {
 pub(super) fn statements(statement: &str, index: &str, table: &Relation) -> Option<[String; 2]> {
     // An empty copy of the table: a temporary one, or, where our role may make none, one beside the table, which whoever
     // may create indexes there may create too. And what its type is called in a definition.
-    let (create, copy, own_type) = match table.may_be_temporary {
-        true => ("CREATE TEMPORARY TABLE", format!("pg_temp.{}", table.name), "pg_temp"),
-        false => ("CREATE TABLE", format!("{}.{COPY}_table", table.schema), COPY),
+    let (create, copy, own_type) = if table.may_be_temporary {
+        ("CREATE TEMPORARY TABLE", format!("pg_temp.{}", table.name), "pg_temp")
+    } else {
+        ("CREATE TABLE", format!("{}.{COPY}_table", table.schema), COPY)
     };
     let original = format!("{}.{}", table.schema, table.name);
     let block = format!(

@@ -61,9 +61,10 @@ pub fn refuse(session: &mut Session, pending: &[&Migration]) -> Result<(), Error
             named_before.extend(names);
         }
     }
-    match obstructions.is_empty() {
-        true => Ok(()),
-        false => Err(Error::Refused(Refusal { divergences: Vec::new(), obstructions })),
+    if obstructions.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::Refused(Refusal { divergences: Vec::new(), obstructions }))
     }
 }
 

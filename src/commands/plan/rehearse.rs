@@ -86,10 +86,7 @@ fn refuse_what_runs_outside(plan: &Plan<'_>) -> Result<(), Error> {
         Some(describe(migration, statement))
     });
     let statements: Vec<String> = outside.collect();
-    match statements.is_empty() {
-        true => Ok(()),
-        false => Err(cannot_rehearse(&statements)),
-    }
+    if statements.is_empty() { Ok(()) } else { Err(cannot_rehearse(&statements)) }
 }
 
 /// `statements` have to run outside a transaction, or after an earlier one's commit: file, line and command of each.

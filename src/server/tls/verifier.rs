@@ -111,10 +111,8 @@ impl Store {
             return Ok(store);
         }
         let errors: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
-        let errors = match errors.is_empty() {
-            true => String::new(),
-            false => format!(" ({})", errors.join("; ")),
-        };
+        let errors =
+            if errors.is_empty() { String::new() } else { format!(" ({})", errors.join("; ")) };
         Err(format!(
             "the system has no root certificates{errors}: install the package ca-certificates, or mount \
              /etc/ssl/certs/ca-certificates.crt into the container, or name such a file by SSL_CERT_FILE"
@@ -175,10 +173,7 @@ impl Verifier {
             self.check_chain(store, leaf, between, now)
                 .map_err(|error| self.words(store, &shape, &error))?;
         }
-        match self.trust.checks_name {
-            true => Ok(check_name(&shape.names(), &self.host)?),
-            false => Ok(()),
-        }
+        if self.trust.checks_name { Ok(check_name(&shape.names(), &self.host)?) } else { Ok(()) }
     }
 
     /// A certificate of version 1 says nothing about its use: it must be signed by a root directly.
@@ -196,9 +191,10 @@ impl Verifier {
         let algorithms = algorithms.filter(|it| it.signature_alg_id().as_ref() == shape.algorithm);
         let algorithms: Vec<_> = algorithms.copied().collect();
         let mut issuers = store.valid(now).filter(|root| root.subject == shape.issuer);
-        match issuers.any(|it| has_signed(&it.key, &algorithms, shape.signed, shape.signature)) {
-            true => Ok(()),
-            false => Err(self.words(store, shape, &webpki::Error::UnknownIssuer)),
+        if issuers.any(|it| has_signed(&it.key, &algorithms, shape.signed, shape.signature)) {
+            Ok(())
+        } else {
+            Err(self.words(store, shape, &webpki::Error::UnknownIssuer))
         }
     }
 
@@ -301,10 +297,7 @@ fn check_name(names: &Names<'_>, host: &str) -> Result<(), String> {
     let hosts = hosts.map(|name| format!("{name:?}"));
     let addresses = names.addresses.iter().map(ToString::to_string);
     let all: Vec<String> = hosts.chain(addresses).collect();
-    let all = match all.is_empty() {
-        true => "nobody".to_owned(),
-        false => all.join(", "),
-    };
+    let all = if all.is_empty() { "nobody".to_owned() } else { all.join(", ") };
     Err(format!("is made out to {all}, not to {host:?}"))
 }
 
@@ -366,9 +359,10 @@ impl ServerCertVerifier for Verifier {
             return verify_tls12_signature(message, cert, signed, supported);
         };
         let mut mapped = supported.mapping.iter().filter(|it| it.0 == signed.scheme);
-        match mapped.any(|it| has_signed(&key, it.1, message, signed.signature())) {
-            true => Ok(HandshakeSignatureValid::assertion()),
-            false => Err(CertificateError::BadSignature.into()),
+        if mapped.any(|it| has_signed(&key, it.1, message, signed.signature())) {
+            Ok(HandshakeSignatureValid::assertion())
+        } else {
+            Err(CertificateError::BadSignature.into())
         }
     }
 
