@@ -109,8 +109,7 @@ fn down(words: &Words) -> Result<Command, String> {
     let what = "N counts the newest migrations, from 1, and `lockstep status` shows how many there are; \
                 without it, the newest run of `up` is rolled back";
     let count = words.optional(what, |word| {
-        let digits = word.to_str().filter(|it| is_digits(it))?;
-        digits.parse().ok().filter(|it| *it > 0)
+        word.to_str().filter(|it| is_digits(it))?.parse().ok().filter(|it| *it > 0)
     })?;
     Ok(Command::Down(count.map_or(Rollback::NewestGroup, Rollback::Newest)))
 }
@@ -131,14 +130,12 @@ fn baseline(words: &Words) -> Result<Command, String> {
 
 fn forget(words: &Words) -> Result<Command, String> {
     let what = "VERSION is 14 digits, as `lockstep status` shows them";
-    let version = words.required(what, |word| Version::parse(word.to_str()?));
-    version.map(Command::Forget)
+    words.required(what, |word| Version::parse(word.to_str()?)).map(Command::Forget)
 }
 
 fn unlock(words: &Words) -> Result<Command, String> {
     let what = "ID is the whole number that `lockstep unlock` shows";
-    let id = words.optional(what, |word| word.to_str()?.parse().ok());
-    id.map(Command::Unlock)
+    words.optional(what, |word| word.to_str()?.parse().ok()).map(Command::Unlock)
 }
 
 fn help(words: &Words) -> Result<Command, String> {
@@ -269,8 +266,7 @@ impl Words {
 
 /// Returns true if and only if the word is a number with a minus sign.
 fn is_negative_number(word: &OsStr) -> bool {
-    let digits = word.to_str().and_then(|word| word.strip_prefix('-'));
-    digits.is_some_and(is_digits)
+    word.to_str().and_then(|word| word.strip_prefix('-')).is_some_and(is_digits)
 }
 
 /// Returns true if and only if the word is an option as other programs write it: `-url`.
@@ -304,8 +300,7 @@ fn unknown_option(shown: &str, entry: Option<&Entry>) -> String {
         Some(command) => format!("did you mean \"lockstep {command}\"?"),
         None => format!("use one of {}--help", known.concat()),
     };
-    let after = entry.map(|entry| format!(" after {:?}", entry.name));
-    let after = after.unwrap_or_default();
+    let after = entry.map(|entry| format!(" after {:?}", entry.name)).unwrap_or_default();
     let problem = format!("unknown option {shown:?}{after}: {instead}");
     see_help(&problem, entry)
 }
@@ -326,8 +321,7 @@ fn unexpected(word: &OsString, after: &str, entry: Option<&Entry>) -> String {
 
 /// A complaint, and where to read on.
 fn see_help(problem: &str, entry: Option<&Entry>) -> String {
-    let page = entry.map(|entry| format!(" {}", entry.name));
-    let page = page.unwrap_or_default();
+    let page = entry.map(|entry| format!(" {}", entry.name)).unwrap_or_default();
     format!("{problem} (see `lockstep help{page}`)")
 }
 
@@ -350,8 +344,7 @@ fn known_elsewhere(word: &str) -> Option<&'static str> {
     ];
     let word = word.trim_start_matches('-').to_lowercase();
     let is_it = |others: &str| others.split('|').any(|it| it == word);
-    let found = WORDS.iter().find(|(_, others)| is_it(others));
-    found.map(|(name, _)| *name)
+    WORDS.iter().find(|(_, others)| is_it(others)).map(|(name, _)| *name)
 }
 
 #[cfg(test)]

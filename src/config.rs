@@ -170,8 +170,7 @@ pub fn switch(environment: &Environment) -> Result<bool, Complaint> {
 ///
 /// The value is not a path.
 pub fn migrations_dir(environment: &Environment) -> Result<PathBuf, Vec<Complaint>> {
-    let directory = environment.setting(&variables::MIGRATIONS_DIR);
-    directory.map_err(|complaint| vec![complaint])
+    environment.setting(&variables::MIGRATIONS_DIR).map_err(|complaint| vec![complaint])
 }
 
 /// Returns true if and only if a variable says where a database is; if none does, there would be the default, which nobody
@@ -270,15 +269,12 @@ impl Environment {
     }
 
     fn is_dumb(&self) -> bool {
-        let term = self.get(&variables::TERM);
-        term.is_some_and(|it| it == "dumb")
+        self.get(&variables::TERM).is_some_and(|it| it == "dumb")
     }
 
     fn value<T>(&self, setting: &'static Setting<T>) -> Result<Option<T>, Complaint> {
-        let parse = |text| {
-            let value = (setting.parse)(text);
-            value.map_err(|problem| complaint(&setting.variable, problem))
-        };
+        let parse =
+            |text| (setting.parse)(text).map_err(|problem| complaint(&setting.variable, problem));
         self.text(&setting.variable)?.map(parse).transpose()
     }
 
@@ -330,8 +326,7 @@ impl<'a> Inquiry<'a> {
     /// The variable's value; none if it is unset or, after a complaint, unusable.
     fn given<T>(&mut self, setting: &'static Setting<T>) -> Option<T> {
         let value = self.environment.value(setting);
-        let value = value.map_err(|complaint| self.complaints.push(complaint));
-        value.ok().flatten()
+        value.map_err(|complaint| self.complaints.push(complaint)).ok().flatten()
     }
 
     fn complain(&mut self, variable: &'static Variable, problem: impl Into<String>) {

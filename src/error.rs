@@ -136,8 +136,7 @@ impl Error {
 
     /// The error in one line, for warnings.
     pub fn brief(&self) -> String {
-        let text = self.to_string();
-        text.lines().next().unwrap_or_default().to_owned()
+        self.to_string().lines().next().unwrap_or_default().to_owned()
     }
 
     /// Adds how many migrations the run had done before, if the error tells that.

@@ -118,16 +118,14 @@ struct Search {
 impl Search {
     /// Sorts the file in by its name; names that do not end in `.sql` are nobody's business.
     fn take(&mut self, path: PathBuf) {
-        let file_name = path.file_name().unwrap_or_default().to_string_lossy();
-        let file_name = file_name.into_owned();
+        let file_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if !name::is_sql(&file_name) {
             return;
         }
         let Some((version, _, direction)) = name::parse(&file_name) else {
             let above = path.parent().and_then(Path::file_name).unwrap_or_default();
             let (mend, proposal) = name::proposed(&above.to_string_lossy(), &file_name).unzip();
-            let files = self.misnamed.entry(mend).or_default();
-            return files.push((path, proposal));
+            return self.misnamed.entry(mend).or_default().push((path, proposal));
         };
         let file = Named { version, path, file_name };
         match direction {
@@ -186,8 +184,7 @@ impl Search {
 /// Reads the file of a version, of which there must be one.
 fn read_one(files: &[Named], which: &str) -> Result<Migration, Problem> {
     let [file] = files else {
-        let paths = files.iter().map(|it| it.path.display().to_string());
-        let mut paths: Vec<String> = paths.collect();
+        let mut paths: Vec<String> = files.iter().map(|it| it.path.display().to_string()).collect();
         paths.sort();
         let (version, count, shown) = (files[0].version, files.len(), paths.join(", "));
         let problem = format!("version {version} has {count} {which} files: {shown}");

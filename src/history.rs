@@ -101,8 +101,7 @@ impl Observation {
         }
         let versions: BTreeSet<Version> = migrations.iter().map(|it| it.version).collect();
         let is_file = |name: &String| Version::parse(name).is_some_and(|it| versions.contains(&it));
-        let places = self.elsewhere.iter();
-        let places = places.filter(|(_, names)| names.iter().any(is_file));
+        let places = self.elsewhere.iter().filter(|(_, names)| names.iter().any(is_file));
         let places: Vec<String> = places.map(|(place, _)| place.clone()).collect();
         if places.is_empty() {
             return Ok(());
@@ -167,8 +166,7 @@ impl Observe {
             let (message, look) = PlainLook::asking(config, tables);
             let answer = session.send_patiently(&message, READING, wait);
             let answer = answer.map_err(|error| blamed(config, session, error))?;
-            let read = look.read(&answer, None);
-            let read = read.map_err(|it| it.while_doing(READING))?;
+            let read = look.read(&answer, None).map_err(|it| it.while_doing(READING))?;
             (observed.history, observed.lock_row) = (read.history, read.lock_row);
             observed.next_transaction = read.next_transaction;
         }

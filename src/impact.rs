@@ -155,8 +155,7 @@ impl Reader<'_> {
     /// The same of each table of a list.
     fn lock_each(&mut self, words: Cursor<'_>, mode: Mode) -> Vec<Name> {
         let mut elements = words.elements();
-        let names = elements.iter_mut();
-        names.map(|it| self.lock_here(it, mode)).collect()
+        elements.iter_mut().map(|it| self.lock_here(it, mode)).collect()
     }
 
     /// The same of the table that stands behind a word.

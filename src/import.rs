@@ -115,8 +115,7 @@ impl Brought {
     /// The names of the new files, and what is in them.
     pub fn files(&self) -> impl Iterator<Item = (String, &str)> {
         let up = (self.up_name(), self.up.text.as_str());
-        let down = self.down.as_ref();
-        let down = down.map(|part| (self.down_name(), part.text.as_str()));
+        let down = self.down.as_ref().map(|part| (self.down_name(), part.text.as_str()));
         iter::once(up).chain(down)
     }
 }

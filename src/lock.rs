@@ -366,8 +366,7 @@ impl Locked {
     ///
     /// [`Error::ConnectionLost`] if it does not.
     pub fn ping_guard(&mut self) -> Result<(), Error> {
-        let pong = self.guard.ping();
-        pong.map_err(|it| it.while_doing("asking the guard for a sign of life"))
+        self.guard.ping().map_err(|it| it.while_doing("asking the guard for a sign of life"))
     }
 
     /// A turn of waiting that holds the lock. Those who wait for the end of the guard's transaction may be what is waited
@@ -394,8 +393,7 @@ impl Locked {
         if self.ask(&waiting, doing)?.is_empty() {
             return Ok(());
         }
-        let rolled_back = self.guard.roll_back();
-        rolled_back.map_err(|trouble| trouble.while_doing("letting go of the guard"))?;
+        self.guard.roll_back().map_err(|trouble| trouble.while_doing("letting go of the guard"))?;
         let tried = try_guard(&mut self.guard, &self.tables, self.dialect)?;
         self.guard_pid = tried.pid;
         if tried.is_granted { Ok(()) } else { Err(self.lost()) }

@@ -146,8 +146,7 @@ fn line(settings: Settings, record: &Record<'_>) -> String {
         return report(&message);
     }
     // Formatting fails only for a year that no calendar of ours has.
-    let now = OffsetDateTime::now_utc().truncate_to_second();
-    let time = now.format(&Rfc3339).unwrap_or_default();
+    let time = OffsetDateTime::now_utc().truncate_to_second().format(&Rfc3339).unwrap_or_default();
     match settings.format {
         Format::Text => text_line(record, &format!("{time} {:<5} ", record.level()), &message),
         Format::Json => json_line(record, &time, &message),

@@ -150,8 +150,7 @@ pub struct Migration {
 impl Migration {
     /// The statements' texts.
     pub fn statements(&self) -> impl Iterator<Item = &str> {
-        let statements = self.script.statements.iter();
-        statements.map(|it| &self.text[it.range()])
+        self.script.statements.iter().map(|it| &self.text[it.range()])
     }
 
     /// The text of the statement with this number, counted from 0.
@@ -162,8 +161,7 @@ impl Migration {
 
     /// The checksum of the first statements, of a file that runs outside a transaction; of the whole file, if there are none.
     pub fn checksum_of(&self, count: usize) -> Checksum {
-        let last = count.checked_sub(1);
-        let checksum = last.and_then(|it| self.script.checksums.get(it));
+        let checksum = count.checked_sub(1).and_then(|it| self.script.checksums.get(it));
         *checksum.unwrap_or(&self.script.checksum)
     }
 }
@@ -301,8 +299,7 @@ impl History {
 
     /// The ids of all records of a version.
     pub fn ids(&self, version: Version) -> Vec<i64> {
-        let records = self.applied.iter().filter(|it| it.version == version);
-        records.map(|it| it.id).collect()
+        self.applied.iter().filter(|it| it.version == version).map(|it| it.id).collect()
     }
 
     /// What was started of a version, and not finished.

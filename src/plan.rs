@@ -79,8 +79,7 @@ pub fn classify<'a>(migrations: &'a [Migration], history: &History) -> Vec<Entry
             renamed_from: None,
         }
     };
-    let gone = applied.keys();
-    let gone = gone.filter_map(|&version| without_file(migrations, version));
+    let gone = applied.keys().filter_map(|&version| without_file(migrations, version));
     let mut entries: Vec<Entry<'a>> = migrations.iter().map(of_file).chain(gone).collect();
     entries.sort_by_key(|entry| entry.version);
     find_renamed(&mut entries, &applied);
@@ -92,8 +91,7 @@ pub fn classify<'a>(migrations: &'a [Migration], history: &History) -> Vec<Entry
 /// not two. A file without a statement could be any.
 fn find_renamed(entries: &mut Vec<Entry<'_>>, applied: &BTreeMap<Version, &Applied>) {
     let gone = entries.iter().filter(|it| it.migration.is_none());
-    let gone = gone.filter_map(|it| applied.get(&it.version).copied());
-    let mut gone: Vec<&Applied> = gone.collect();
+    let mut gone: Vec<&Applied> = gone.filter_map(|it| applied.get(&it.version).copied()).collect();
     let mut moved = BTreeSet::new();
     for entry in entries.iter_mut().filter(|it| !it.is_unfinished) {
         let script = entry.migration.map(|it| &it.script);
@@ -113,8 +111,7 @@ fn find_renamed(entries: &mut Vec<Entry<'_>>, applied: &BTreeMap<Version, &Appli
 
 /// A file that is not recorded, and whose version is with fewer digits, was renamed for us.
 fn find_shortened(entries: &mut [Entry<'_>], history: &History) {
-    let short = history.foreign.iter().filter_map(|it| Version::short(it));
-    let short: Vec<Version> = short.collect();
+    let short: Vec<Version> = history.foreign.iter().filter_map(|it| Version::short(it)).collect();
     for entry in entries.iter_mut().filter(|it| it.state.is_to_run()) {
         if let Some(from) = short.iter().find(|it| it.is_short_for(entry.version)) {
             entry.rename(*from);
@@ -168,10 +165,8 @@ pub fn make<'a>(
         return Err(Refusal { divergences, obstructions });
     }
 
-    let versions = |state: State| {
-        let entries = entries.iter().filter(|it| it.state == state);
-        entries.map(|it| it.version).collect()
-    };
+    let versions =
+        |state: State| entries.iter().filter(|it| it.state == state).map(|it| it.version).collect();
     Ok(Plan {
         out_of_order: versions(State::OutOfOrder),
         ahead: versions(State::Ahead),
@@ -182,8 +177,7 @@ pub fn make<'a>(
 
 /// What is to be run, in order, if nothing forbids it.
 pub fn pending<'a>(entries: &[Entry<'a>]) -> impl Iterator<Item = &'a Migration> {
-    let entries = entries.iter().filter(|it| it.state.is_to_run());
-    entries.filter_map(|it| it.migration)
+    entries.iter().filter(|it| it.state.is_to_run()).filter_map(|it| it.migration)
 }
 
 /// The disagreements between history and files, in the order of the versions.
@@ -215,8 +209,7 @@ pub fn known_versions<'a>(
 
 /// Everything in a file that cannot be run from a file.
 pub fn obstructions(migration: &Migration) -> impl Iterator<Item = Obstruction> + '_ {
-    let obstacles = migration.script.obstacles.iter();
-    obstacles.map(|it| obstruction(migration, it.offset, it.kind.clone()))
+    migration.script.obstacles.iter().map(|it| obstruction(migration, it.offset, it.kind.clone()))
 }
 
 /// Something at this byte of a file.

@@ -21,8 +21,7 @@ pub fn blockers(
     guard: i32,
     ask: impl FnOnce(&str, &str) -> Result<Vec<SimpleQueryRow>, Error>,
 ) -> Result<Vec<String>, Error> {
-    let names = sql::identifiers(text);
-    let names: Vec<String> = names.iter().map(|name| literal(name)).collect();
+    let names: Vec<String> = sql::identifiers(text).iter().map(|name| literal(name)).collect();
     let query = format!(
         include_str!("blockers.sql"),
         names = names.join(", "),

@@ -14,8 +14,7 @@ pub fn in_statement(
     offset: Option<usize>,
     error: &DbError,
 ) -> Place {
-    let start = migration.script.statements.get(number);
-    let start = start.map_or(0, |it| it.range().start);
+    let start = migration.script.statements.get(number).map_or(0, |it| it.range().start);
     let (at, precision) = match offset {
         Some(offset) => (start + offset, Precision::Exact),
         None => (start, Precision::Statement),

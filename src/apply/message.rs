@@ -216,8 +216,7 @@ fn marked(migration: &Migration, marking: &Marking) -> Vec<usize> {
             || dense.contains(&number);
         is_marked.then_some(number)
     };
-    let statements = migration.statements().enumerate();
-    statements.filter_map(is_marked).collect()
+    migration.statements().enumerate().filter_map(is_marked).collect()
 }
 
 /// The statements that share the marker of this one, itself included.

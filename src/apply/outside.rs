@@ -67,8 +67,7 @@ impl<'r> Current<'r> {
         statement: &Outside,
         wait: &mut Wait,
     ) -> Result<(), Fault> {
-        let unfinished = self.unfinished();
-        let unfinished = unfinished.filter(|it| it.had_started(self.number));
+        let unfinished = self.unfinished().filter(|it| it.had_started(self.number));
         // Whether what is there complete is of this statement.
         let mut is_ours = unfinished.is_some_and(|it| self.may_be_work_of(it));
         // Whether what is there half done can be of this statement.

@@ -11,8 +11,7 @@ use crate::config::variables::{self, Variable};
 pub fn about(topic: &str) -> Option<String> {
     let manuals = MANUAL.iter().find(|(name, _)| *name == topic);
     let readers = READERS.iter().find(|(name, _)| *name == topic);
-    let found = entry(topic).map(page);
-    let found = found.or_else(|| manuals.map(|(_, page)| (*page).to_owned()));
+    let found = entry(topic).map(page).or_else(|| manuals.map(|(_, page)| (*page).to_owned()));
     found.or_else(|| readers.map(|(_, text)| text()))
 }
 
@@ -81,8 +80,7 @@ pub fn page(entry: &Entry) -> String {
 fn table(names: &str) -> String {
     let variable = |name| variables::all().find(|it| it.name == name);
     let variables: Vec<&Variable> = names.split(", ").filter_map(variable).collect();
-    let width = variables.iter().map(|it| it.name.len()).max();
-    let width = width.unwrap_or_default();
+    let width = variables.iter().map(|it| it.name.len()).max().unwrap_or_default();
     let line = |it: &&Variable| {
         let (name, what) = (it.name, it.meaning.split(';').next().unwrap_or_default());
         let what = what.replace('`', "");
@@ -105,14 +103,12 @@ mod tests {
     fn table(topic: &str, header: &str) -> Vec<Vec<&'static str>> {
         let (_, page) = MANUAL.iter().find(|(name, _)| *name == topic).expect("a page");
         let (_, rows) = page.split_once(header).expect("the table");
-        let rows = rows.trim_start().lines().skip(1);
-        let rows = rows.take_while(|row| row.starts_with('|'));
+        let rows = rows.trim_start().lines().skip(1).take_while(|row| row.starts_with('|'));
         rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect()).collect()
     }
 
     fn all() -> impl Iterator<Item = (&'static str, String)> {
-        let pages = COMMANDS.iter().map(|entry| (entry.name, page(entry)));
-        pages.chain([("", general())])
+        COMMANDS.iter().map(|entry| (entry.name, page(entry))).chain([("", general())])
     }
 
     #[test]

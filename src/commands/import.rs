@@ -75,8 +75,7 @@ fn read_history(config: &Config, import: &Import, signals: &Signals) -> Result<K
     let mut patience = Wait::new(signals, config.database_wait);
     let (search, found) = Message::asking(&history::search(&import.tools));
     let (mut session, answer) = open::open(&config.server, &search, &mut patience)?;
-    let rows = answer.map_err(|trouble| trouble.while_doing(READING))?;
-    let rows = rows.into_rows(found);
+    let rows = answer.map_err(|trouble| trouble.while_doing(READING))?.into_rows(found);
     let places = rows.iter().filter_map(|row| {
         let (schema, name) = (row.get("schema")?, row.get("name")?);
         history::place(&import.tools, schema, name, row.get("columns")?)

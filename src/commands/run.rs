@@ -127,8 +127,7 @@ impl Held {
             if strangers.is_empty() {
                 return Ok(());
             }
-            let applied = self.history.applied.iter();
-            let sums = applied.map(|it| (it.version, it.checksum));
+            let sums = self.history.applied.iter().map(|it| (it.version, it.checksum));
             let sums: BTreeMap<Version, Option<Checksum>> = sums.collect();
             let is_open = |it: &&Migration| sums.get(&it.version).is_none_or(Option::is_none);
             let found = migrations.iter().filter(is_open).find_map(|migration| {
@@ -197,10 +196,8 @@ impl Held {
 
 /// No file has this version; the nearest is named.
 pub fn no_such_version(migrations: &[Migration], version: Version) -> Error {
-    let migrations = migrations.iter();
-    let nearest = migrations.min_by_key(|it| it.version.distance(version));
-    let nearest = nearest.map(|it| it.path.display().to_string());
-    let nearest = nearest.unwrap_or_default();
+    let nearest = migrations.iter().min_by_key(|it| it.version.distance(version));
+    let nearest = nearest.map(|it| it.path.display().to_string()).unwrap_or_default();
     Error::Unusable(format!(
         "no file has the version {version}; nothing was changed; the nearest is {nearest}"
     ))

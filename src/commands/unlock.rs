@@ -59,8 +59,7 @@ fn unlock(
     let locks = locks.unwrap_or_else(|| config.locks_table.setting.clone());
     let present = first.observation.lock_row;
     if let Some(id) = id.filter(|id| present != Some(*id)) {
-        let present = present.map(|present| format!("; its row is {present}"));
-        let present = present.unwrap_or_default();
+        let present = present.map(|present| format!("; its row is {present}")).unwrap_or_default();
         return Err(Error::Unusable(format!("there is no row {id} in {locks}{present}")));
     }
     let (session, seen, wait) = (&mut first.session, &first.observation, &mut first.wait);
@@ -216,8 +215,7 @@ fn try_out(session: &mut Session, trial: &Trial<'_>, runner: &str) -> Result<Ver
             Ok(trial.verdict(rows))
         }
         Err(Trouble::Sql(cause)) => {
-            let rolled_back = session.roll_back();
-            rolled_back.map_err(|trouble| trouble.while_doing(doing))?;
+            session.roll_back().map_err(|trouble| trouble.while_doing(doing))?;
             Ok(Verdict::Unknown(cause.message().to_owned()))
         }
         Err(trouble) => Err(trouble.while_doing(doing)),

@@ -25,8 +25,7 @@ pub(super) fn find(file: &[u8], place: &Place, database: &str, user: &str) -> Op
     let lines = file.split(|byte| *byte == b'\n');
     lines.map(|it| it.strip_suffix(b"\r").unwrap_or(it)).find_map(|line| {
         let mut rest = line;
-        let fields = iter::from_fn(|| take_field(&mut rest));
-        let fields: Vec<Field> = fields.take(5).collect();
+        let fields: Vec<Field> = iter::from_fn(|| take_field(&mut rest)).take(5).collect();
         let [host, port, of_database, of_user, (password, _)] = fields.as_slice() else {
             return None;
         };

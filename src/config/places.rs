@@ -70,8 +70,7 @@ pub(super) fn host_and_rest(text: &str) -> Option<(&str, &str)> {
 pub(super) const PORT_NUMBER: &str = "a number from 1 to 65535";
 
 pub(super) fn port_number(text: &str) -> Option<u16> {
-    let number = text.parse().ok().filter(|port| *port > 0);
-    number.filter(|_| is_digits(text))
+    text.parse().ok().filter(|port| *port > 0).filter(|_| is_digits(text))
 }
 
 /// Returns true if and only if the text can be a host's name or address, or a directory with sockets.

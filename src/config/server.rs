@@ -207,8 +207,7 @@ impl Resolution<'_, '_> {
         let socket = format!(".s.PGSQL.{port}");
         let directories = self.inquiry.environment.socket_directories.iter();
         let mut found = directories.filter(|directory| directory.join(&socket).exists());
-        let directory = found.find_map(|it| it.to_str());
-        directory.unwrap_or("localhost").to_owned()
+        found.find_map(|it| it.to_str()).unwrap_or("localhost").to_owned()
     }
 
     fn user(&mut self) -> Option<String> {
@@ -227,8 +226,7 @@ impl Resolution<'_, '_> {
         let seconds = self.parsed("connect_timeout", "a whole number of seconds", |text| {
             text.trim().parse::<i32>().ok()
         })?;
-        let seconds = u64::try_from(seconds).ok().filter(|it| *it > 0);
-        seconds.map(Duration::from_secs)
+        u64::try_from(seconds).ok().filter(|it| *it > 0).map(Duration::from_secs)
     }
 
     fn channel_binding(&mut self, tls: &Tls, places: Option<&[Place]>) -> ChannelBinding {
@@ -290,12 +288,10 @@ impl Resolution<'_, '_> {
     /// The one that is given is for all places; else each may have its own in the password file.
     fn passwords(&mut self, places: &mut [Place], database: &str, user: &str) {
         let given = self.given.get("password").map(|given| given.value.clone());
-        let path = self.file("passfile", ".pgpass");
-        let path = path.filter(|_| given.is_none());
+        let path = self.file("passfile", ".pgpass").filter(|_| given.is_none());
         let file = path.and_then(|it| pgpass::read(&it, &mut self.inquiry.warnings));
         for place in places {
-            let found = file.as_ref();
-            let found = found.and_then(|it| pgpass::find(it, place, database, user));
+            let found = file.as_ref().and_then(|it| pgpass::find(it, place, database, user));
             place.password = given.clone().or(found);
         }
     }

@@ -77,8 +77,7 @@ impl Inquiry<'_> {
         variable: &'static Variable,
         found: Result<Parameters, String>,
     ) -> Option<Layer> {
-        let complained = found.map_err(|problem| self.complain(variable, problem));
-        let found = complained.ok()?;
+        let found = found.map_err(|problem| self.complain(variable, problem)).ok()?;
         for problem in found.problems {
             self.complain(variable, problem);
         }

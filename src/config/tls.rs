@@ -146,8 +146,7 @@ impl Resolution<'_, '_> {
     }
 
     fn trusts_the_system(&self) -> bool {
-        let named = self.given.get("sslrootcert");
-        named.is_some_and(|it| it.value == b"system")
+        self.given.get("sslrootcert").is_some_and(|it| it.value == b"system")
     }
 
     fn mode(&mut self) -> Mode {
@@ -250,8 +249,7 @@ impl Resolution<'_, '_> {
 
     /// Complains of a file, whether it was named or is the default one.
     fn refuse_file(&mut self, key: &'static str, problem: &str) {
-        let parameter = super::parameters::find(key.as_bytes());
-        let own = parameter.and_then(|it| it.variable.as_ref());
+        let own = super::parameters::find(key.as_bytes()).and_then(|it| it.variable.as_ref());
         if let Some(variable) = self.given.get(key).map(|it| it.variable).or(own) {
             self.inquiry.complain(variable, problem);
         }

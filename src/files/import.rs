@@ -37,8 +37,8 @@ impl Found {
 ///
 /// All that cannot be read, leads out of the directory, or cannot be shown.
 pub fn read(directory: &Path) -> Result<Vec<Found>, Vec<Problem>> {
-    let root = directory.canonicalize();
-    let root = root.map_err(|error| Problem::new(directory, describe(&error)))?;
+    let root =
+        directory.canonicalize().map_err(|error| Problem::new(directory, describe(&error)))?;
     let mut walk = Walk::new(directory, Some(root.clone()));
     let taken = walk.files.iter().map(|path| take(path, directory, &root));
     let good = taken.filter_map(|it| it.map_err(|why| walk.problems.push(why)).ok());
@@ -74,8 +74,7 @@ fn take(file: &Path, directory: &Path, root: &Path) -> Result<Found, Problem> {
 /// Returns true if and only if the text of such a file is of interest.
 fn is_read(path: &str) -> bool {
     let path = path.to_ascii_lowercase();
-    let ends = [".sql", ".sql.conf", "metadata.toml"];
-    ends.iter().any(|end| path.ends_with(end))
+    [".sql", ".sql.conf", "metadata.toml"].iter().any(|end| path.ends_with(end))
 }
 
 fn describe(error: &io::Error) -> String {
@@ -120,8 +119,7 @@ pub fn write(directory: &Path, files: &[(String, &str)]) -> Result<(), Vec<Probl
         .map_err(|error| refused(&beside, "directory", &error))
         .and_then(|()| fill(&beside, files))
         .and_then(|()| {
-            let moved = fs::rename(&beside, &target);
-            moved.map_err(|error| refused(&target, "directory", &error))
+            fs::rename(&beside, &target).map_err(|error| refused(&target, "directory", &error))
         })
         .inspect_err(|_| {
             let _ = fs::remove_dir_all(&beside);
@@ -134,8 +132,7 @@ pub fn write(directory: &Path, files: &[(String, &str)]) -> Result<(), Vec<Probl
 
 /// Writes all files into a directory, or leaves it as it was.
 fn fill(directory: &Path, files: &[(String, &str)]) -> Result<(), Problem> {
-    let paths = files.iter().map(|(name, _)| directory.join(name));
-    let paths: Vec<PathBuf> = paths.collect();
+    let paths: Vec<PathBuf> = files.iter().map(|(name, _)| directory.join(name)).collect();
     for (number, (path, (_, text))) in paths.iter().zip(files).enumerate() {
         write_new(path, text).map_err(|error| {
             for written in &paths[..number] {

@@ -28,8 +28,7 @@ pub struct Created {
 /// them as one underscore. None if nothing is left.
 pub fn name_for(wish: &str) -> Option<String> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
-    let words = wish.split(|c| !is_plain(c));
-    let words = words.map(|word| word.trim_matches('-'));
+    let words = wish.split(|c| !is_plain(c)).map(|word| word.trim_matches('-'));
     let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
     (!words.is_empty()).then(|| words.join("_").to_ascii_lowercase())
 }
@@ -43,8 +42,7 @@ pub fn name_for(wish: &str) -> Option<String> {
 pub fn create(directory: &Path, name: &str) -> Result<Created, Vec<Problem>> {
     let with_directory = matches!(directory.try_exists(), Ok(false));
     if with_directory {
-        let created = fs::create_dir_all(directory);
-        created.map_err(|error| refused(directory, "directory", &error))?;
+        fs::create_dir_all(directory).map_err(|error| refused(directory, "directory", &error))?;
     }
     let mut version = following(directory, newest(directory)?, now())?;
     loop {
@@ -95,8 +93,7 @@ const DOWN_COMMENT: &str =
 fn newest(directory: &Path) -> Result<Option<Version>, Vec<Problem>> {
     let walk = Walk::new(directory, None);
     refuse(walk.problems)?;
-    let names = walk.files.iter().filter_map(|it| it.file_name());
-    let names = names.map(|it| it.to_string_lossy());
+    let names = walk.files.iter().filter_map(|it| it.file_name()).map(|it| it.to_string_lossy());
     Ok(names.filter(|it| name::is_sql(it)).filter_map(|it| name::version(&it)).max())
 }
 

@@ -32,8 +32,7 @@ impl Walk {
     }
 
     fn enter(&mut self, directory: &Path) {
-        let opened = directory.canonicalize();
-        let opened = opened.and_then(|real| Ok((real, fs::read_dir(directory)?)));
+        let opened = directory.canonicalize().and_then(|real| Ok((real, fs::read_dir(directory)?)));
         let (real, entries) = match opened {
             Ok(opened) => opened,
             Err(error) => return self.complain(directory, &error),

@@ -11,8 +11,7 @@ use crate::sql::quote::literal;
 /// SQL expressions for history, journal and locks table: their qualified and quoted names, or NULL where there is none in
 /// the snapshot.
 pub(super) fn expressions(config: &Config) -> [String; 3] {
-    let tables = [&config.history_table, &config.journal_table, &config.locks_table];
-    tables.map(qualified)
+    [&config.history_table, &config.journal_table, &config.locks_table].map(qualified)
 }
 
 /// An SQL expression, of type regclass: the table, or NULL if it does not exist. A name without a schema is found as in any
@@ -51,8 +50,7 @@ pub fn create(config: &Config) -> (Message, Slot) {
              history_id BIGINT, statement VARCHAR, done BIGINT",
         ),
     ];
-    let blocks = tables.map(|(table, columns)| create_table(table, columns));
-    let blocks = blocks.concat();
+    let blocks = tables.map(|(table, columns)| create_table(table, columns)).concat();
     message.add(format!("DO LANGUAGE plpgsql $lockstep$ BEGIN {blocks} END $lockstep$"));
     let [history, journal, locks] = expressions(config);
     let names =

@@ -139,8 +139,7 @@ impl Reader<'_> {
 
     fn set_form(&mut self, table: &Name, mut words: Cursor<'_>) -> Mode {
         // Those of a view are changed under a stronger lock.
-        let options = names(words.clone().list());
-        let is_view = options.iter().any(|it| it.starts_with("security_"));
+        let is_view = names(words.clone().list()).iter().any(|it| it.starts_with("security_"));
         if words.at_symbol("(") && !is_view || words.takes("without cluster") {
             return Mode::ShareUpdateExclusive;
         }

@@ -120,8 +120,7 @@ impl World {
         }
         let mut places = self.search_path.iter().map(|it| Name::new(it, &new.name));
         let is_linked = |name: &Name| self.links.iter().any(|it| it.table == *name);
-        let found = places.find(|it| self.relations.contains_key(it) || is_linked(it));
-        found.unwrap_or(new)
+        places.find(|it| self.relations.contains_key(it) || is_linked(it)).unwrap_or(new)
     }
 
     /// What a new table of this name would be.
@@ -153,8 +152,7 @@ impl World {
     }
 
     pub fn rename(&mut self, from: &Name, to: Name) {
-        let links = self.links.iter_mut();
-        let ends = links.flat_map(|it| [&mut it.table, &mut it.target]);
+        let ends = self.links.iter_mut().flat_map(|it| [&mut it.table, &mut it.target]);
         ends.filter(|name| **name == *from).for_each(|name| name.clone_from(&to));
         let relation = self.relations.remove(from);
         self.relations.extend(relation.map(|it| (to, it)));

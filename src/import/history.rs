@@ -93,8 +93,7 @@ pub fn judge(tool: Tool, import: &Import, records: &[Record]) -> Verdict {
             ("failed", _) => doubts.push(format!("{tool} began {entry} and did not finish it")),
             ("baseline", _) => {
                 let covered = migrations.iter().map(|it| it.number <= number);
-                let both = applied.iter_mut().zip(covered);
-                both.for_each(|(it, is)| *it |= is);
+                applied.iter_mut().zip(covered).for_each(|(it, is)| *it |= is);
             }
             (_, None) if record.what != "undone" => {
                 doubts.push(format!("{tool} has applied {entry}, and no file here is of it"));
@@ -106,8 +105,7 @@ pub fn judge(tool: Tool, import: &Import, records: &[Record]) -> Verdict {
     }
     let newest = applied.iter().rposition(|it| *it);
     let covered = newest.map_or(0, |it| it + 1);
-    let gaps = applied[..covered].iter().zip(migrations);
-    let gaps = gaps.filter(|(is_applied, _)| !**is_applied);
+    let gaps = applied[..covered].iter().zip(migrations).filter(|(is_applied, _)| !**is_applied);
     doubts.extend(gaps.map(|(_, gap)| {
         format!("{tool} has not applied {}, and has applied what comes after it", gap.up.from)
     }));

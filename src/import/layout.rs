@@ -235,8 +235,7 @@ fn by_comments(named: &[Named<'_>], left: &[Problem]) -> Result<Vec<Tool>, Vec<P
         }
     }
     if authors.len() > 1 {
-        let examples = authors.iter();
-        let examples = examples.map(|(tool, path)| format!("{path} is written for {tool}"));
+        let examples = authors.iter().map(|(tool, path)| format!("{path} is written for {tool}"));
         return Err(of_two_tools(examples));
     }
     let Some((tool, _)) = authors.pop_first() else {

@@ -6,8 +6,7 @@ use super::history::{Record, Verdict, judge};
 use super::*;
 
 fn files(files: &[(&str, &str)]) -> Vec<Found> {
-    let found = files.iter().map(|(path, text)| Found::new(path, text));
-    found.collect()
+    files.iter().map(|(path, text)| Found::new(path, text)).collect()
 }
 
 fn understood(found: &[(&str, &str)]) -> Import {
@@ -17,8 +16,7 @@ fn understood(found: &[(&str, &str)]) -> Import {
 /// The complaints, in a line each.
 fn refused(found: &[(&str, &str)]) -> String {
     let problems = understand(&files(found)).expect_err("complaints");
-    let lines = problems.iter().map(Problem::to_string);
-    lines.collect::<Vec<_>>().join("\n")
+    problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// The versions that up files of these numbers get, in the order given.
@@ -28,8 +26,7 @@ fn versions(numbers: &[&str]) -> Vec<String> {
     let import = understood(&found);
     let version = |name: &String| {
         let mut all = import.migrations.iter();
-        let found = all.find(|it| it.up.from == *name).expect("it is there");
-        found.version.to_string()
+        all.find(|it| it.up.from == *name).expect("it is there").version.to_string()
     };
     names.iter().map(version).collect()
 }

@@ -23,8 +23,7 @@ pub fn versions(sources: &[Source<'_>]) -> Vec<Option<Version>> {
 
 /// Returns true if and only if all have a version, and are sorted by it as by their numbers.
 fn keeps_order(sources: &[Source<'_>], versions: &[Option<Version>]) -> bool {
-    let numbers = sources.iter().map(|it| &it.up.number);
-    let mut pairs: Vec<_> = numbers.zip(versions).collect();
+    let mut pairs: Vec<_> = sources.iter().map(|it| &it.up.number).zip(versions).collect();
     pairs.sort();
     versions.iter().all(Option::is_some) && pairs.is_sorted_by_key(|(_, version)| *version)
 }
@@ -63,8 +62,7 @@ fn dotted(sources: &[Source<'_>]) -> Vec<Option<Version>> {
     let numbers = || sources.iter().map(|it| &it.up.number);
     let count = numbers().map(Vec::len).max().unwrap_or(0);
     let longest = |place: usize| {
-        let number = numbers().filter_map(|it| it.get(place)).max();
-        number.map_or(0, |it| it.to_string().len()).max(2)
+        numbers().filter_map(|it| it.get(place)).max().map_or(0, |it| it.to_string().len()).max(2)
     };
     let widths: Vec<usize> = (0..count).map(longest).collect();
     let oldest_moment = Version::parse("19700101000000");

@@ -60,8 +60,7 @@ impl Locked {
         let (told, failed) = match self.work.ask_patiently(text, listener) {
             Ok(answer) => (Some(applied_in(&answer, batch)), None),
             Err(trouble @ Trouble::Sql(_)) => {
-                let rolled_back = self.work.send(&self.rolling_back());
-                rolled_back.map_err(|it| it.while_doing(doing))?;
+                self.work.send(&self.rolling_back()).map_err(|it| it.while_doing(doing))?;
                 (None, Some(trouble.words().0.to_owned()))
             }
             Err(trouble) => {
@@ -177,7 +176,5 @@ fn applied_in(answer: &Answer, batch: &[Member<'_>]) -> Vec<Duration> {
         Some((version, Duration::try_from_secs_f64(seconds).unwrap_or_default()))
     };
     let times: BTreeMap<Version, Duration> = answer.all_rows().filter_map(read).collect();
-    let files = batch.iter();
-    let times = files.map_while(|it| times.get(&it.migration.version).copied());
-    times.collect()
+    batch.iter().map_while(|it| times.get(&it.migration.version).copied()).collect()
 }

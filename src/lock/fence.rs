@@ -398,8 +398,7 @@ impl<'a> Fenced<'a> {
                     self.locked.work.roll_back_and_wait(*lock, doing, wait)?;
                 }
                 fault => {
-                    let rolled_back = self.locked.work.roll_back();
-                    rolled_back.map_err(|it| it.while_doing(doing))?;
+                    self.locked.work.roll_back().map_err(|it| it.while_doing(doing))?;
                     return Err(fault);
                 }
             }

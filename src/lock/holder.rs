@@ -186,10 +186,7 @@ fn rfc3339(time: &str) -> String {
 }
 
 fn read(row: &SimpleQueryRow) -> Holder {
-    let text = |name: &str| {
-        let text = row.get(name).filter(|it| !it.is_empty());
-        text.map(str::to_owned)
-    };
+    let text = |name: &str| row.get(name).filter(|it| !it.is_empty()).map(str::to_owned);
     Holder {
         pid: text("pid").unwrap_or_default(),
         application: text("application_name"),

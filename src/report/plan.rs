@@ -213,8 +213,7 @@ impl Statement {
         told: &mut Told<'a>,
     ) {
         const INDENT: usize = 4;
-        let measured = self.measured.as_ref();
-        let time = measured.map(|it| format!(", {}", duration(it.duration)));
+        let time = self.measured.as_ref().map(|it| format!(", {}", duration(it.duration)));
         let (line, time) = (self.line, time.unwrap_or_default());
         let head = format!("  line {line}{time}: {}", self.text);
         *out += &shortened(&head, width);
@@ -240,8 +239,7 @@ impl Statement {
 
     /// What it locks, or has locked, of the tables that it names.
     fn locks(&self) -> &Locks {
-        let measured = self.measured.as_ref();
-        measured.map_or(&self.impact.locks, |it| &it.locks)
+        self.measured.as_ref().map_or(&self.impact.locks, |it| &it.locks)
     }
 
     /// What it locks, and what else is known or not; measured, if it was rehearsed.
@@ -266,12 +264,10 @@ impl Statement {
     /// What is to be warned of. A rehearsal that has seen no table rewritten takes back what was said about that; a table
     /// with partitions has no rows of its own, so it matters whether any was, not which.
     fn warnings(&self) -> impl Iterator<Item = &Warning> {
-        let seen = self.measured.as_ref();
-        let is_refuted = seen.is_some_and(|it| it.rewritten.is_empty());
+        let is_refuted = self.measured.as_ref().is_some_and(|it| it.rewritten.is_empty());
         let about_rewriting =
             |warning: &Warning| matches!(warning.harm, Harm::Rewrite | Harm::MayRewrite);
-        let warnings = self.impact.warnings.iter();
-        warnings.filter(move |warning| !(is_refuted && about_rewriting(warning)))
+        self.impact.warnings.iter().filter(move |warning| !(is_refuted && about_rewriting(warning)))
     }
 
     fn json(&self) -> Json {
@@ -283,10 +279,8 @@ impl Statement {
                 ("mode", mode.to_string().into()),
             ])
         };
-        let named = impact.locks.iter();
-        let named = named.map(|(it, mode)| lock(Some(it), None, mode));
-        let related = impact.related.iter();
-        let related = related.map(|(it, mode)| lock(None, Some(it), mode));
+        let named = impact.locks.iter().map(|(it, mode)| lock(Some(it), None, mode));
+        let related = impact.related.iter().map(|(it, mode)| lock(None, Some(it), mode));
         Json::Object(vec![
             ("line", self.line.into()),
             ("verb", self.verb.clone().into()),
@@ -318,9 +312,7 @@ fn by_mode(locks: &Locks) -> Vec<String> {
     for (table, mode) in locks {
         modes.entry(Reverse(*mode)).or_default().push(table);
     }
-    let lines = modes.iter();
-    let lines = lines.map(|(mode, tables)| format!("{} on {}", mode.0, folded(tables)));
-    lines.collect()
+    modes.iter().map(|(mode, tables)| format!("{} on {}", mode.0, folded(tables))).collect()
 }
 
 /// A list of tables, of which so many are named and the others counted.

@@ -44,8 +44,7 @@ impl Report<'_> {
     /// Where we are, and who has the lock.
     fn head(&self) -> Vec<(&'static str, String)> {
         let seen = &self.facts.observation;
-        let places = self.config.server.places.iter();
-        let places: Vec<String> = places.map(Place::to_string).collect();
+        let places: Vec<String> = self.config.server.places.iter().map(Place::to_string).collect();
         let standby = if seen.in_recovery { ", a standby" } else { "" };
         let name = &self.config.history_table.setting;
         let none = || format!("none: {name} is not there yet");
@@ -121,8 +120,7 @@ impl Report<'_> {
 
     /// What the history and the journal say of a version.
     fn record(&self, version: Version) -> Record {
-        let record = self.facts.records.get(&version);
-        record.cloned().unwrap_or_default()
+        self.facts.records.get(&version).cloned().unwrap_or_default()
     }
 
     /// What the version is called: its file's name without the version, or that of the file that was applied.
@@ -196,8 +194,7 @@ impl Report<'_> {
             let shown = (entry.state, self.state(entry).0);
             *counts.entry(shown).or_default() += 1;
         }
-        let parts = counts.iter();
-        let parts = parts.map(|((_, shown), count)| format!("{count} {shown}"));
+        let parts = counts.iter().map(|((_, shown), count)| format!("{count} {shown}"));
         let counts = match self.entries {
             [] => "no migrations".to_owned(),
             _ => parts.collect::<Vec<_>>().join(", "),
@@ -325,8 +322,7 @@ fn holder_lines(label: &'static str, what: &str, holder: &Holder) -> Vec<(&'stat
         ("progress", work.index_build.map(|it| it.to_string())),
         ("blocked", work.waits_for.map(|it| format!("by {it}"))),
     ];
-    let told = lines.into_iter().map(|(label, text)| Some((label, text?)));
-    told.flatten().collect()
+    lines.into_iter().map(|(label, text)| Some((label, text?))).flatten().collect()
 }
 
 fn since(moment: &Option<String>) -> Option<String> {

@@ -183,8 +183,7 @@ impl Round<'_> {
 
     /// The one that came to nothing, or a new one.
     fn thread(&mut self) -> Session {
-        let old = self.session.take();
-        old.unwrap_or_else(|| Session::new(self.wait.signals()))
+        self.session.take().unwrap_or_else(|| Session::new(self.wait.signals()))
     }
 
     /// How long one address may take.
@@ -231,8 +230,7 @@ impl Round<'_> {
         target: Target,
     ) -> Result<Step, Error> {
         let (mut session, limit) = (self.thread(), self.limit());
-        let tls = self.connector.filter(|_| way != SslMode::Disable);
-        let tls = tls.map(Connector::afresh);
+        let tls = self.connector.filter(|_| way != SslMode::Disable).map(Connector::afresh);
         let connector = tls.clone();
         let client = self.client(place, address, way, limit);
         let request = Request::Dial(Box::new(Destination { client, tls }));
@@ -464,8 +462,7 @@ pub fn application_name(server: &Server) -> String {
     let ours = concat!("lockstep/", env!("CARGO_PKG_VERSION"));
     // The server would replace what is not printable ASCII, and nobody would find the session by its name.
     let given = server.application_name.as_deref().unwrap_or(ours).chars();
-    let printable = given.filter(|it| it.is_ascii_graphic() || *it == ' ');
-    let name: String = printable.take(24).collect();
+    let name: String = given.filter(|it| it.is_ascii_graphic() || *it == ' ').take(24).collect();
     let tail = format!("/{}", std::process::id());
     let host = whoami::hostname().unwrap_or_else(|_| "localhost".to_owned());
     let room = LIMIT - name.len() - " ".len() - tail.len();

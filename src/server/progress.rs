@@ -180,8 +180,7 @@ impl<'a> Watch<'a> {
 
     /// The migration's version; none if there are several.
     fn version(&self) -> Option<String> {
-        let single = self.last.is_none().then_some(self.migration);
-        single.map(|it| it.version.to_string())
+        self.last.is_none().then_some(self.migration).map(|it| it.version.to_string())
     }
 
     fn say(&self, notice: &DbError) {
@@ -352,8 +351,7 @@ struct Reminder(Option<(Instant, Duration)>);
 impl Reminder {
     /// Returns true if and only if the statement that began at `since` and has run for `elapsed` is to be told of now.
     fn is_due(&mut self, since: Instant, elapsed: Duration) -> bool {
-        let of_this = self.0.filter(|(of, _)| *of == since);
-        let mut due = of_this.map_or(TOLD_AFTER, |(_, due)| due);
+        let mut due = self.0.filter(|(of, _)| *of == since).map_or(TOLD_AFTER, |(_, due)| due);
         let is_due = elapsed >= due;
         // A machine that slept does not make up for what it has missed.
         while elapsed >= due {
@@ -367,8 +365,7 @@ impl Reminder {
 /// The three in so many columns, at the cost of the name's middle first, as far as it can be told from others without.
 fn fitted(before: &str, name: &str, after: &str, columns: usize) -> String {
     let length = |text: &str| text.chars().count();
-    let room = columns.saturating_sub(length(before) + length(after));
-    let room = room.max(NAMED);
+    let room = columns.saturating_sub(length(before) + length(after)).max(NAMED);
     let name = if length(name) > room {
         let kept = room.saturating_sub(1);
         let head = name.chars().take(kept - kept / 2);

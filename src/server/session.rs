@@ -372,8 +372,7 @@ impl Session {
         doing: &str,
         wait: &mut Wait,
     ) -> Result<(), Error> {
-        let rolled_back = self.roll_back();
-        rolled_back.map_err(|trouble| trouble.while_doing(doing))?;
+        self.roll_back().map_err(|trouble| trouble.while_doing(doing))?;
         if wait.is_over() {
             // The statement is our own, which nobody needs to see.
             let cause = Box::new(SqlError { query: None, context: None, ..cause });
@@ -538,8 +537,7 @@ fn serve(asked: &Receiver<Request>, teller: &Sender<Event>) {
 
 /// The client library would start a thread for this.
 fn look_up(name: &str, port: u16) -> io::Result<Vec<IpAddr>> {
-    let found = (name, port).to_socket_addrs()?;
-    let mut addresses: Vec<IpAddr> = found.map(|it| it.ip()).collect();
+    let mut addresses: Vec<IpAddr> = (name, port).to_socket_addrs()?.map(|it| it.ip()).collect();
     addresses.dedup();
     Ok(addresses)
 }

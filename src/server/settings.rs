@@ -128,8 +128,7 @@ impl Settings {
         if self.span == Span::Idle {
             others.push(("idle_in_transaction_session_timeout", "0"));
         }
-        let others = others.into_iter();
-        let others = others.map(|(name, value)| (name, value.to_owned()));
+        let others = others.into_iter().map(|(name, value)| (name, value.to_owned()));
         self.timeout_values().into_iter().chain(others).collect()
     }
 

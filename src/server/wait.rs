@@ -100,8 +100,7 @@ impl Wait {
         }
         let awaited: Awaited = awaited().into();
         let said = self.said.replace((Instant::now(), awaited.clone()));
-        let said = said.map(|(_, said)| said);
-        let said = said.filter(|it| it.whom == awaited.whom);
+        let said = said.map(|(_, said)| said).filter(|it| it.whom == awaited.whom);
         let (waited, remaining) = (self.elapsed(), self.remaining());
         let left = duration(Duration::from_secs(remaining.as_secs_f64().ceil() as u64));
         let told = |now: &str| match now {

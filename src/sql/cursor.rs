@@ -85,8 +85,7 @@ impl<'a> Cursor<'a> {
 
     /// Takes a word, whatever it is, in upper case.
     pub(super) fn upper_word(&mut self) -> Option<String> {
-        let word = self.token.as_ref();
-        let word = word.filter(|token| token.kind == TokenKind::Word)?;
+        let word = self.token.as_ref().filter(|token| token.kind == TokenKind::Word)?;
         let word = quote::clip(word.text, quote::NAME_BYTES).to_ascii_uppercase();
         self.advance();
         Some(word)
@@ -265,8 +264,7 @@ impl<'a> Cursor<'a> {
 
     /// The names directly before a parenthesis, from here on: functions that are called, and types with a length.
     pub fn calls(self) -> impl Iterator<Item = String> {
-        let calls = self.names().filter(|(_, is_called)| *is_called);
-        calls.map(|(name, _)| name)
+        self.names().filter(|(_, is_called)| *is_called).map(|(name, _)| name)
     }
 
     /// The names from here on, each with whether a parenthesis follows directly.

@@ -286,8 +286,7 @@ pub(super) fn line_end(bytes: &[u8], at: usize) -> usize {
 
 /// The end of a row of bytes that are of a kind; it may have none.
 fn row_end(bytes: &[u8], at: usize, is_of_kind: fn(u8) -> bool) -> usize {
-    let rest = bytes.get(at..).unwrap_or_default();
-    let end = rest.iter().position(|byte| !is_of_kind(*byte));
+    let end = bytes.get(at..).unwrap_or_default().iter().position(|byte| !is_of_kind(*byte));
     end.map_or(bytes.len(), |length| at + length)
 }
 

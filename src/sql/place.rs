@@ -53,16 +53,14 @@ impl Place {
     pub fn quoted(text: &str, part: Range<usize>, message: &str) -> Option<Place> {
         let is_letter = |it: char| it.is_alphanumeric() || it == '_';
         let words = |name: &str| {
-            let found = text[part.clone()].match_indices(name);
-            let found = found.map(|(at, _)| part.start + at);
+            let found = text[part.clone()].match_indices(name).map(|(at, _)| part.start + at);
             let is_whole = |at: &usize| {
                 !text[..*at].ends_with(is_letter) && !text[at + name.len()..].starts_with(is_letter)
             };
             found.filter(is_whole).collect::<Vec<_>>()
         };
         let names = message.split('"').skip(1).step_by(2);
-        let found = names.filter(|it| !it.is_empty()).map(words);
-        let mut once = found.filter(|it| it.len() == 1);
+        let mut once = names.filter(|it| !it.is_empty()).map(words).filter(|it| it.len() == 1);
         Some(Place::of(text, *once.next()?.first()?, Precision::Exact))
     }
 
@@ -194,8 +192,7 @@ mod tests {
     #[test]
     fn of_a_long_line_only_the_surroundings_are_shown() {
         let line = format!("{}!{}", "ก".repeat(500_000), "x".repeat(500_000));
-        let place = Place::of(&line, line.find('!').expect("a mark"), Precision::Exact);
-        let excerpt = place.excerpt();
+        let excerpt = Place::of(&line, line.find('!').expect("a mark"), Precision::Exact).excerpt();
         let (shown, below) = excerpt.split_once('\n').expect("two lines");
         let column = below.chars().position(|c| c == '^').expect("a caret");
         assert_eq!(shown.chars().nth(column), Some('!'), "{excerpt}");

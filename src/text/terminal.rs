@@ -89,27 +89,23 @@ impl Table {
 
     /// Adds a line. It has as many cells as there are columns.
     pub fn push(&mut self, cells: Vec<(String, Tone)>) {
-        let cells = cells.into_iter();
-        let printable = cells.map(|(text, tone)| (printable(&text).into_owned(), tone));
+        let printable = cells.into_iter().map(|(text, tone)| (printable(&text).into_owned(), tone));
         self.rows.push(printable.collect());
     }
 
     /// The table with its heading, each line ended by a line break, without blanks at the ends of lines.
     pub fn text(&self, layout: Layout) -> String {
         let widths = self.widths(layout);
-        let titles = self.columns.iter();
-        let heading = titles.map(|(title, _)| ((*title).to_owned(), Tone::Heading));
+        let heading = self.columns.iter().map(|(title, _)| ((*title).to_owned(), Tone::Heading));
         let heading: Vec<_> = heading.collect();
-        let lines = iter::once(&heading).chain(&self.rows);
-        lines.map(|it| self.line(it, &widths, layout)).collect()
+        iter::once(&heading).chain(&self.rows).map(|it| self.line(it, &widths, layout)).collect()
     }
 
     /// A terminal that is too narrow even so lacks the last columns.
     fn widths(&self, layout: Layout) -> Vec<usize> {
         let widest = |(at, (title, _)): (usize, &(&str, Align))| {
             let cells = self.rows.iter().filter_map(|row| row.get(at));
-            let cells = cells.map(|(text, _)| width(text)).max();
-            cells.unwrap_or(0).max(width(title))
+            cells.map(|(text, _)| width(text)).max().unwrap_or(0).max(width(title))
         };
         let mut widths: Vec<usize> = self.columns.iter().enumerate().map(widest).collect();
         let wrapping = self.columns.iter().position(|it| it.1 == Align::Wrapping);
@@ -126,8 +122,7 @@ impl Table {
 
     /// One line of the table, or several where a cell is wrapped.
     fn line(&self, cells: &[(String, Tone)], widths: &[usize], layout: Layout) -> String {
-        let parts = cells.iter().zip(widths);
-        let parts = parts.map(|((text, _), &width)| wrapped(text, width, 0));
+        let parts = cells.iter().zip(widths).map(|((text, _), &width)| wrapped(text, width, 0));
         let parts: Vec<Vec<&str>> = parts.collect();
         let height = parts.iter().map(Vec::len).max().unwrap_or(0);
         let line = |number: usize| {
@@ -155,10 +150,8 @@ fn total(widths: &[usize]) -> usize {
 /// Lines with a label each, the values aligned; on a terminal they are wrapped. A label that is empty goes on with what
 /// the line before it is about.
 pub fn labelled(lines: &[(&str, String)], layout: Layout) -> String {
-    let indent = lines.iter().map(|(label, _)| width(label)).max();
-    let indent = indent.unwrap_or(0) + GAP.len();
-    let columns = layout.columns().unwrap_or(usize::MAX);
-    let room = columns.saturating_sub(indent).max(NARROWEST);
+    let indent = lines.iter().map(|(label, _)| width(label)).max().unwrap_or(0) + GAP.len();
+    let room = layout.columns().unwrap_or(usize::MAX).saturating_sub(indent).max(NARROWEST);
     let mut out = String::new();
     for (label, value) in lines {
         let value = printable(value);

@@ -18,8 +18,7 @@ pub fn is_digits(text: &str) -> bool {
 
 /// Things one after the other as messages show them, with this between them.
 pub fn joined(things: impl IntoIterator<Item = impl Display>, between: &str) -> String {
-    let things = things.into_iter().map(|thing| thing.to_string());
-    things.collect::<Vec<_>>().join(between)
+    things.into_iter().map(|thing| thing.to_string()).collect::<Vec<_>>().join(between)
 }
 
 /// What there is of these, with commas.
@@ -29,8 +28,7 @@ pub fn listed<const N: usize>(parts: [Option<String>; N]) -> String {
 
 /// Each on a line of its own, below what was said before.
 pub fn below(lines: impl IntoIterator<Item = impl Display>) -> String {
-    let lines = lines.into_iter();
-    lines.map(|line| format!("\n  {line}")).collect()
+    lines.into_iter().map(|line| format!("\n  {line}")).collect()
 }
 
 /// A duration as all that people see shows it: `7 ms`, `1.2 s`, `285 s`, `12 min 5 s`, `2 h 5 min`. Up to ten minutes it

@@ -50,8 +50,7 @@ impl Run<'_> {
         };
         let mut begun = self.history.interrupted.iter();
         let begun = || begun.find(|it| it.version == version)?.rollback;
-        let recorded = self.history.record(version).map(|it| it.group);
-        let group = recorded.or_else(begun).unwrap_or(0);
+        let group = self.history.record(version).map(|it| it.group).or_else(begun).unwrap_or(0);
         fenced.take_back(migration, (&self.history.ids(version), group), done, text);
     }
 }

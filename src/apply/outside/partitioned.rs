@@ -22,10 +22,8 @@ use crate::sql::{self, Kind, ObstacleKind, Outside, Partitioned, Parts, Statemen
 ///
 /// [`Error::Refused`]; what asking the catalog meets.
 pub fn refuse(session: &mut Session, pending: &[&Migration]) -> Result<(), Error> {
-    let all = || {
-        let files = pending.iter();
-        files.flat_map(|file| file.script.statements.iter().map(move |it| (*file, it)))
-    };
+    let all =
+        || pending.iter().flat_map(|file| file.script.statements.iter().map(move |it| (*file, it)));
     if !all().any(|(file, statement)| !asked(file, statement).is_empty()) {
         return Ok(());
     }
@@ -86,8 +84,7 @@ fn asked_outside(statement: &Outside) -> Vec<(Partitioned, String)> {
         Outside::CreateIndex { table, .. } => vec![(Partitioned::Build, table.clone())],
         Outside::DetachPartition { table, .. } => vec![(Partitioned::Detach, table.clone())],
         Outside::DropIndex { indexes } => {
-            let indexes = indexes.iter().cloned();
-            indexes.map(|it| (Partitioned::Drop, it)).collect()
+            indexes.iter().cloned().map(|it| (Partitioned::Drop, it)).collect()
         }
         Outside::ReindexConcurrently { .. } | Outside::Other => Vec::new(),
     }

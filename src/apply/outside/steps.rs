@@ -39,9 +39,7 @@ pub(super) fn settle(
 
 /// The `SET`s and `RESET`s of the session among the first statements.
 pub(super) fn settings_before(migration: &Migration, number: usize) -> Vec<String> {
-    let before = migration.statements().take(number);
-    let settings = before.filter(|it| is_setting(it));
-    settings.map(str::to_owned).collect()
+    migration.statements().take(number).filter(|it| is_setting(it)).map(str::to_owned).collect()
 }
 
 fn is_setting(statement: &str) -> bool {

@@ -150,8 +150,7 @@ impl Rehearsal<'_> {
 
     fn ours(&mut self, mut message: Message, doing: &str) -> Result<(), Error> {
         message.add("SET LOCAL standard_conforming_strings TO on");
-        let outcome = self.first.session.send(&message).map(drop);
-        outcome.map_err(|trouble| trouble.while_doing(doing))
+        self.first.session.send(&message).map(drop).map_err(|trouble| trouble.while_doing(doing))
     }
 
     fn query(&mut self, query: &str, doing: &str) -> Result<Vec<SimpleQueryRow>, Error> {
@@ -164,8 +163,7 @@ impl Rehearsal<'_> {
     fn file(&mut self, migration: &Migration) -> Result<Vec<Measured>, Error> {
         let mut all = Vec::new();
         for (number, statement) in migration.script.statements.iter().enumerate() {
-            let signals = self.first.wait.signals();
-            signals.check("rehearsing; nothing stays")?;
+            self.first.wait.signals().check("rehearsing; nothing stays")?;
             let text = &migration.text[statement.range()];
             let duration = self.theirs(migration, Some(number), &message_of(text))?;
             all.push(self.measure(text, duration)?);
@@ -228,8 +226,7 @@ impl Rehearsal<'_> {
                 }
                 continue;
             };
-            let shown = table.name.as_ref().map(|it| self.world.shown(it));
-            let shown = shown.unwrap_or_default();
+            let shown = table.name.as_ref().map(|it| self.world.shown(it)).unwrap_or_default();
             if let Some(mode) = found.mode.filter(|_| found.mode > table.mode) {
                 measured.locks.insert(shown.clone(), mode);
             }

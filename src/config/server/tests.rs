@@ -150,8 +150,7 @@ fn tls(variables: &[(&str, &str)]) -> Tls {
 #[cfg(feature = "tls")]
 #[test]
 fn the_mode_is_libpqs() {
-    let directory = Directory::new();
-    let file = directory.file("root.crt", b"x");
+    let file = Directory::new().file("root.crt", b"x");
     let root = ("PGSSLROOTCERT", text(&file));
     for (word, mode) in [
         ("disable", Mode::Disable),

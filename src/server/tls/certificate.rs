@@ -156,8 +156,7 @@ impl<'a> Certificate<'a> {
 
 /// The last one, which is the most specific.
 fn common_name(name: &[u8]) -> Option<&str> {
-    let sets = Elements(Elements(name).expect(SEQUENCE)?);
-    let pairs = sets.flat_map(|set| Elements(set.content));
+    let pairs = Elements(Elements(name).expect(SEQUENCE)?).flat_map(|set| Elements(set.content));
     let names = pairs.filter_map(|pair| {
         let mut pair = Elements(pair.content);
         let is_name = pair.expect(OID)? == COMMON_NAME;
@@ -197,8 +196,7 @@ pub fn end_point(der: &[u8]) -> Option<Vec<u8>> {
         // PSS names its hash in its parameters; SHA-1, if it does not.
         (Some([10]), _) => {
             let mut parts = algorithm.0.windows(9);
-            let hash = parts.find_map(|it| it.strip_prefix(&SHA2));
-            hash.map_or(1, |it| it[0])
+            parts.find_map(|it| it.strip_prefix(&SHA2)).map_or(1, |it| it[0])
         }
         (Some([4 | 5 | 11]), _) | (_, Some([1] | [3, 2])) => 1,
         (Some([12]), _) | (_, Some([3, 3])) => 2,

@@ -259,8 +259,7 @@ impl Verifier {
 impl Store {
     fn valid(&self, now: UnixTime) -> impl Iterator<Item = &Root> {
         let now = moment(now);
-        let roots = self.roots.iter();
-        roots.filter(move |root| (root.not_before..=root.not_after).contains(&now))
+        self.roots.iter().filter(move |root| (root.not_before..=root.not_after).contains(&now))
     }
 }
 
@@ -293,8 +292,7 @@ fn check_name(names: &Names<'_>, host: &str) -> Result<(), String> {
     if is_named || common.is_some_and(|name| fits(name, host)) {
         return Ok(());
     }
-    let hosts = names.hosts.iter().copied().chain(common);
-    let hosts = hosts.map(|name| format!("{name:?}"));
+    let hosts = names.hosts.iter().copied().chain(common).map(|name| format!("{name:?}"));
     let addresses = names.addresses.iter().map(ToString::to_string);
     let all: Vec<String> = hosts.chain(addresses).collect();
     let all = if all.is_empty() { "nobody".to_owned() } else { all.join(", ") };
