@@ -168,8 +168,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, String> {
         }
         Some(Arg::Long("help") | Arg::Short('h')) => entry("help"),
         Some(Arg::Value(name)) => {
-            let known = entry(&name.to_string_lossy());
-            Some(known.ok_or_else(|| unknown_command(&name))?)
+            Some(entry(&name.to_string_lossy()).ok_or_else(|| unknown_command(&name))?)
         }
         Some(option) => return Err(unknown_option(&shown(&option), None)),
     };

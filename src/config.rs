@@ -201,8 +201,7 @@ fn columns(stream: &impl IsTerminal) -> Option<usize> {
     if !stream.is_terminal() {
         return None;
     }
-    let size = terminal_size::terminal_size();
-    Some(size.map_or(USUAL, |(width, _)| usize::from(width.0)))
+    Some(terminal_size::terminal_size().map_or(USUAL, |(width, _)| usize::from(width.0)))
 }
 
 impl Environment {
@@ -280,8 +279,7 @@ impl Environment {
 
     /// The variable's value, or the default if it is unset.
     fn setting<T>(&self, setting: &'static Setting<T>) -> Result<T, Complaint> {
-        let value = self.value(setting)?;
-        Ok(value.unwrap_or_else(|| setting.default()))
+        Ok(self.value(setting)?.unwrap_or_else(|| setting.default()))
     }
 }
 

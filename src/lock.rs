@@ -290,8 +290,7 @@ pub fn at_work(session: &mut Session, observation: &Observation) -> Result<Optio
         let (id, locks) = (row.id, row.locks);
         return Ok(Some(format!("bun, alive or dead: row {id} of {locks}")));
     }
-    let holder = holder::find(session, observation.tables.as_ref())?;
-    Ok(holder.map(|it| it.to_string()))
+    Ok(holder::find(session, observation.tables.as_ref())?.map(|it| it.to_string()))
 }
 
 /// The error for [`crate::sql::sqlstate::OTHER_SERVER`].

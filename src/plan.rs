@@ -187,8 +187,7 @@ pub fn divergences(entries: &[Entry<'_>], order: Order) -> Vec<Divergence> {
         State::OutOfOrder => order == Order::Strict,
         State::Applied | State::Pending | State::Ahead | State::Archived => false,
     };
-    let diverging = entries.iter().filter(diverges);
-    let divergences = diverging.map(|entry| Divergence {
+    let divergences = entries.iter().filter(diverges).map(|entry| Divergence {
         version: entry.version,
         state: entry.state,
         renamed_from: entry.renamed_from,

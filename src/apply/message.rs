@@ -108,8 +108,7 @@ impl<'a> FileMessage<'a> {
         };
         if !self.marked.is_empty() {
             part.marked = Some(first..behind);
-            let statements = statements.iter().enumerate();
-            for (number, statement) in statements.take(behind).skip(first) {
+            for (number, statement) in statements.iter().enumerate().take(behind).skip(first) {
                 if number == first || self.marked.binary_search(&number).is_ok() {
                     let start = statement.range().start;
                     push(&mut part, from..start);

@@ -304,8 +304,7 @@ fn attempt(
     };
     let (session, seen) = (first.session, first.observation);
     let settled = |now: &Observation| Ok(!decide(now, None)? && now.bun_row().is_none());
-    let acquired = lock::acquire(config, session, &seen, tables, wait, settled)?;
-    match acquired {
+    match lock::acquire(config, session, &seen, tables, wait, settled)? {
         Acquired::Locked(locked, history) => {
             let mut held =
                 Held { locked, history, observation: seen, signals: wait.signals().clone() };

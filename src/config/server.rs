@@ -192,8 +192,7 @@ impl Resolution<'_, '_> {
         if ports.len() != count {
             complain("port", counted(ports.len(), "port"));
         }
-        let places = hosts.into_iter().zip(ports).enumerate();
-        let places = places.map(|(index, (name, port))| Place {
+        let places = hosts.into_iter().zip(ports).enumerate().map(|(index, (name, port))| Place {
             name,
             address: addresses.get(index).copied(),
             port,

@@ -185,8 +185,7 @@ mod tests {
     fn readmes_choice_has_the_same_defaults() {
         for row in rows(README) {
             let cells: Vec<&str> = row.split('|').map(str::trim).collect();
-            let names = cells[1].split(", ").map(|name| name.trim_matches('`'));
-            let defaults = names.map(|name| {
+            let defaults = cells[1].split(", ").map(|name| name.trim_matches('`')).map(|name| {
                 let variable = all().find(|it| it.name == name);
                 let variable = variable.unwrap_or_else(|| panic!("there is no {name}"));
                 default_cell(variable).trim().to_owned()

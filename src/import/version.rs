@@ -67,8 +67,7 @@ fn dotted(sources: &[Source<'_>]) -> Vec<Option<Version>> {
     let widths: Vec<usize> = (0..count).map(longest).collect();
     let oldest_moment = Version::parse("19700101000000");
     let version = |number: &Vec<u64>| {
-        let places = widths.iter().enumerate();
-        let digits = places.map(|(place, width)| {
+        let digits = widths.iter().enumerate().map(|(place, width)| {
             let number = number.get(place).unwrap_or(&0);
             format!("{number:0width$}")
         });

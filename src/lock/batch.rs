@@ -69,8 +69,7 @@ impl Locked {
             }
         };
         // A trigger may have put a record elsewhere than where its statement returns it from.
-        let told = told.filter(|it| it.len() == batch.len());
-        let applied = match told {
+        let applied = match told.filter(|it| it.len() == batch.len()) {
             Some(all) => all,
             None => {
                 let query = self.applied_of(batch);

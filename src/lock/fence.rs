@@ -140,8 +140,7 @@ impl Locked {
         statement: String,
         listener: &mut dyn Listener,
     ) -> Result<(), Trouble> {
-        let prepared = self.work.prepare_alone(&self.alone_name());
-        let prepared = prepared.and_then(|()| match sets {
+        let prepared = self.work.prepare_alone(&self.alone_name()).and_then(|()| match sets {
             [] => Ok(()),
             sets => self.work.execute_patiently(sets.join(";\n"), listener),
         });

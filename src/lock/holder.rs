@@ -72,8 +72,7 @@ pub fn find(session: &mut Session, tables: Option<&Tables>) -> Result<Option<Hol
     let Some(tables) = tables else {
         return Ok(None);
     };
-    let rows = session.ask(&query(tables), "asking who holds the lock")?;
-    Ok(rows.first().map(read))
+    Ok(session.ask(&query(tables), "asking who holds the lock")?.first().map(read))
 }
 
 /// A session of another program.

@@ -171,8 +171,7 @@ pub fn delete(
         literal(&config.history_table.setting)
     ));
     message.add("COMMIT");
-    let answer = session.send_patiently(&message, "removing the lock's row", wait)?;
-    Ok(answer.row(deleted).is_some())
+    Ok(session.send_patiently(&message, "removing the lock's row", wait)?.row(deleted).is_some())
 }
 
 /// One turn of waiting for a row of bun's.

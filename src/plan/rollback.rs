@@ -79,8 +79,7 @@ impl Chosen {
             let mut same = now.iter().filter(|it| it.version == chosen.version);
             same.any(|it| it.id.is_none() || it.id == chosen.id)
         };
-        let left = self.records.iter().filter(is_left);
-        Ok(left.map(|it| it.version).collect())
+        Ok(self.records.iter().filter(is_left).map(|it| it.version).collect())
     }
 
     /// Finds the down file of each of these versions, by `read`.

@@ -141,8 +141,7 @@ impl<'a> Answer<'a> {
         let files = counted(self.files.len(), "migration");
         let statements = counted(self.statements().count(), "statement");
         let warnings = counted(self.warnings(), "warning");
-        let unknown = self.statements().filter(|it| it.impact.unknown.is_some());
-        let unknown = match unknown.count() {
+        let unknown = match self.statements().filter(|it| it.impact.unknown.is_some()).count() {
             0 => String::new(),
             count => format!(", {} with unknown effects", counted(count, "statement")),
         };

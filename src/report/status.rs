@@ -210,8 +210,7 @@ impl Report<'_> {
 
     pub fn json(&self) -> Json {
         let seen = &self.facts.observation;
-        let places = self.config.server.places.iter();
-        let places = places.map(|place| {
+        let places = self.config.server.places.iter().map(|place| {
             Json::Object(vec![
                 ("host", place.name.as_str().into()),
                 ("port", i64::from(place.port).into()),

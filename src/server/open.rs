@@ -413,8 +413,7 @@ const IN_RECOVERY: &str =
 
 /// The resolver's own words; but glibc and musl have none that say what EAI_AGAIN is.
 fn unresolved(error: &io::Error) -> String {
-    let words = error.to_string();
-    match words.rsplit(": ").next() {
+    match error.to_string().rsplit(": ").next() {
         Some("Temporary failure in name resolution" | "Try again") => {
             "no name server gives an answer".to_owned()
         }

@@ -315,8 +315,7 @@ impl Session {
     /// What the connection meets.
     pub fn ask(&mut self, query: &str, doing: &str) -> Result<Vec<SimpleQueryRow>, Error> {
         let (message, asked) = Message::asking(query);
-        let answer = self.send(&message).map_err(|it| it.while_doing(doing))?;
-        Ok(answer.into_rows(asked))
+        Ok(self.send(&message).map_err(|it| it.while_doing(doing))?.into_rows(asked))
     }
 
     /// Like [`Session::ask`], but tables are found as the role's settings say, and then these, which do not stay.
@@ -334,8 +333,7 @@ impl Session {
         message.extend(sets);
         let asked = message.add(query);
         message.add("ROLLBACK");
-        let answer = self.send(&message).map_err(|it| it.while_doing(doing))?;
-        Ok(answer.into_rows(asked))
+        Ok(self.send(&message).map_err(|it| it.while_doing(doing))?.into_rows(asked))
     }
 
     /// After a lock timeout of one of our own statements: rolls back and waits a little, aloud. Any other trouble is an

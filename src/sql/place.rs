@@ -86,8 +86,7 @@ impl Place {
             from = (self.column - 1).saturating_sub(WINDOW / 2);
             let window: String = self.text.chars().skip(from).take(WINDOW).collect();
             let head = if from > 0 { "…" } else { "" };
-            let is_cut = self.text.chars().nth(from + WINDOW).is_some();
-            let tail = if is_cut { "…" } else { "" };
+            let tail = if self.text.chars().nth(from + WINDOW).is_some() { "…" } else { "" };
             shown = Cow::Owned(format!("{head}{window}{tail}"));
             from = from.saturating_sub(head.chars().count());
         }
@@ -96,8 +95,7 @@ impl Place {
         if self.precision == Precision::Statement {
             return excerpt;
         }
-        let before = shown.chars().take(self.column - 1 - from);
-        let blanks = before.map(|c| match c {
+        let blanks = shown.chars().take(self.column - 1 - from).map(|c| match c {
             '\t' => "\t".to_owned(),
             c => " ".repeat(columns_of(c)),
         });
@@ -125,8 +123,7 @@ pub fn offset(text: &str, prefix: &str, position: usize, counts_bytes: bool) -> 
         return Some(index.checked_sub(prefix.len())?.min(text.len()));
     }
     let index = index.checked_sub(prefix.chars().count())?;
-    let found = text.char_indices().nth(index);
-    Some(found.map_or(text.len(), |(offset, _)| offset))
+    Some(text.char_indices().nth(index).map_or(text.len(), |(offset, _)| offset))
 }
 
 #[cfg(test)]

@@ -26,8 +26,7 @@ pub fn escape_literal(text: &str) -> String {
 
 /// What a plain literal says: `'it''s'`. One with a prefix or in several parts is not looked into.
 pub(super) fn unquoted_literal(written: &str) -> Option<String> {
-    let inner = written.strip_prefix('\'')?.strip_suffix('\'')?;
-    Some(inner.replace("''", "'"))
+    Some(written.strip_prefix('\'')?.strip_suffix('\'')?.replace("''", "'"))
 }
 
 /// What a name is cut to: the server's `NAMEDATALEN`, less C's zero byte.

@@ -58,23 +58,17 @@ fn block(open: &str, entries: Vec<String>, close: &str, depth: usize) -> String 
     format!("{open}\n{inner}{entries}\n{outer}{close}")
 }
 
-impl From<bool> for Json {
-    fn from(value: bool) -> Json {
-        Json::Literal(value.to_string())
-    }
+macro_rules! literals {
+    ($($kind:ty)*) => {
+        $(impl From<$kind> for Json {
+            fn from(value: $kind) -> Json {
+                Json::Literal(value.to_string())
+            }
+        })*
+    };
 }
 
-impl From<i64> for Json {
-    fn from(value: i64) -> Json {
-        Json::Literal(value.to_string())
-    }
-}
-
-impl From<usize> for Json {
-    fn from(value: usize) -> Json {
-        Json::Literal(value.to_string())
-    }
-}
+literals! { bool i64 usize }
 
 impl From<&str> for Json {
     fn from(value: &str) -> Json {

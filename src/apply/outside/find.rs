@@ -111,14 +111,12 @@ impl Current<'_> {
     /// Finds a table or an index as the statement does.
     pub(super) fn relation(&mut self, name: &str) -> Result<Option<Relation>, Error> {
         let (query, doing) = (Relation::query(name), self.looking());
-        let rows = self.locked.ask_as_set(&self.sets, &query, &doing)?;
-        Ok(rows.first().map(Relation::read))
+        Ok(self.locked.ask_as_set(&self.sets, &query, &doing)?.first().map(Relation::read))
     }
 
     /// The oid of a table or an index; [`NO_OID`] if it is not there.
     pub(super) fn oid_of(&mut self, name: &str) -> Result<String, Error> {
-        let relation = self.relation(name)?;
-        Ok(relation.map_or(NO_OID.to_owned(), |it| it.oid))
+        Ok(self.relation(name)?.map_or(NO_OID.to_owned(), |it| it.oid))
     }
 
     /// Finds the index, once no other session is building it.

@@ -111,8 +111,7 @@ impl Current<'_> {
     /// Refuses a statement outside a transaction whose turn has come.
     pub(super) fn refuse_partitioned(&mut self, statement: &Outside) -> Result<(), Fault> {
         for (what, name) in asked_outside(statement) {
-            let found = self.relation(&name)?;
-            if found.is_some_and(|it| is_refused(what, &it)) {
+            if self.relation(&name)?.is_some_and(|it| is_refused(what, &it)) {
                 let message = ObstacleKind::Partitioned(what, name).to_string();
                 return Err(self.refuse(sqlstate::FEATURE_NOT_SUPPORTED, message, None, None));
             }

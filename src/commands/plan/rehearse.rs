@@ -156,8 +156,7 @@ impl Rehearsal<'_> {
     fn query(&mut self, query: &str, doing: &str) -> Result<Vec<SimpleQueryRow>, Error> {
         let (message, asked) = Message::aside(query);
         let answer = self.first.session.send(&message);
-        let answer = answer.map_err(|trouble| trouble.while_doing(doing))?;
-        Ok(answer.into_rows(asked))
+        Ok(answer.map_err(|trouble| trouble.while_doing(doing))?.into_rows(asked))
     }
 
     fn file(&mut self, migration: &Migration) -> Result<Vec<Measured>, Error> {

@@ -179,8 +179,7 @@ fn moment(time: &Element<'_>) -> Option<OffsetDateTime> {
     let year = text.get(..4)?.parse().ok()?;
     let month = Month::try_from(part(4)?).ok()?;
     let date = Date::from_calendar_date(year, month, part(6)?).ok()?;
-    let moment = date.with_hms(part(8)?, part(10)?, part(12)?).ok()?;
-    Some(moment.assume_utc())
+    Some(date.with_hms(part(8)?, part(10)?, part(12)?).ok()?.assume_utc())
 }
 
 /// What binds a password's proof to the connection (RFC 5929, `tls-server-end-point`): the hash of the certificate, by

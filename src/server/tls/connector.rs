@@ -196,8 +196,7 @@ fn certified(identity: &Identity, provider: &CryptoProvider) -> Result<Certified
     let first =
         first.ok_or_else(|| format!("the client's certificate {certificate} cannot be read"))?;
     let der = PrivateKeyDer::from_pem_slice(text).ok();
-    let der = der.or_else(|| PrivateKeyDer::try_from(text.clone()).ok());
-    let der = der.ok_or_else(|| {
+    let der = der.or_else(|| PrivateKeyDer::try_from(text.clone()).ok()).ok_or_else(|| {
         format!("the client's key {key}: there is no key in the file that is not encrypted")
     })?;
     let loaded = provider.key_provider.load_private_key(der).map_err(|_| {

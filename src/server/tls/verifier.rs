@@ -315,8 +315,7 @@ fn bad(problem: Fault) -> rustls::Error {
 
 /// The key of a certificate of version 1, which webpki does not read.
 fn plain_key(cert: &CertificateDer<'_>) -> Option<SubjectPublicKeyInfoDer<'static>> {
-    let shape = Certificate::read(cert).filter(|it| it.is_plain)?;
-    Some(shape.key.to_vec().into())
+    Some(Certificate::read(cert).filter(|it| it.is_plain)?.key.to_vec().into())
 }
 
 /// Returns true if and only if the key's owner has signed the message, by one of these algorithms.

@@ -46,8 +46,7 @@ pub fn fault(error: &postgres::Error) -> Option<String> {
 
 /// Whether a handshake failed for want of something that Lockstep lacks and libpq may have.
 pub fn is_ours(error: &io::Error) -> bool {
-    let error = error.get_ref().and_then(|it| it.downcast_ref());
-    match error {
+    match error.get_ref().and_then(|it| it.downcast_ref()) {
         Some(rustls::Error::InvalidCertificate(CertificateError::Other(other))) => {
             let fault = other.0.downcast_ref::<Fault>();
             fault.is_some_and(|fault| fault.is_ours)
