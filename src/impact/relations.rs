@@ -152,5 +152,5 @@ impl Reader<'_> {
 
 /// The names in a list; of schemas, they may be literals.
 pub(super) fn names(mut list: Vec<Cursor<'_>>) -> Vec<String> {
-    list.iter_mut().map(|it| it.name().or_else(|| it.literal())).flatten().collect()
+    list.iter_mut().filter_map(|it| it.name().or_else(|| it.literal())).collect()
 }

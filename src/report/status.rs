@@ -321,7 +321,7 @@ fn holder_lines(label: &'static str, what: &str, holder: &Holder) -> Vec<(&'stat
         ("progress", work.index_build.map(|it| it.to_string())),
         ("blocked", work.waits_for.map(|it| format!("by {it}"))),
     ];
-    lines.into_iter().map(|(label, text)| Some((label, text?))).flatten().collect()
+    lines.into_iter().filter_map(|(label, text)| Some((label, text?))).collect()
 }
 
 fn since(moment: &Option<String>) -> Option<String> {
