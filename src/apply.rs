@@ -174,8 +174,7 @@ impl Run<'_> {
         let (of, name) = (self.migrations.len(), migration.file_name.as_str());
         self.announce(migration, number);
         let started = Instant::now();
-        let position = format!("{number}/{of}");
-        let watch = Watch::start(migration, None, position, glance, self.signals);
+        let watch = Watch::start(migration, None, format!("{number}/{of}"), glance, self.signals);
         let current = Current {
             run: &*self,
             locked: &mut *locked,
@@ -463,8 +462,7 @@ impl<'r> Current<'r> {
         let (settings, statements) = (Settings::of_trial(), trial.statements());
         let tried = self.locked.try_out(settings, &statements, &doing, &mut once);
         let rows = tried.unwrap_or_default();
-        let columns = rows.iter();
-        trial.is_there(columns.map(|row| COLUMNS.map(|it| row.get(it).unwrap_or_default())))
+        trial.is_there(rows.iter().map(|row| COLUMNS.map(|it| row.get(it).unwrap_or_default())))
     }
 
     /// Whether all of the file's statements had run, and a deferred constraint failed behind them. A lone statement has no
@@ -484,8 +482,7 @@ impl<'r> Current<'r> {
             literal(schema),
             literal(table)
         );
-        let doing = "asking about the constraint that failed";
-        Ok(!self.locked.ask(&query, doing)?.is_empty())
+        Ok(!self.locked.ask(&query, "asking about the constraint that failed")?.is_empty())
     }
 
     /// What to do about an enum value that was used in the transaction that added it, in this statement.
@@ -544,8 +541,7 @@ fn not_taken(tables: &Tables, name: &str, mut cause: Box<SqlError>) -> Error {
 
 /// The width of a column that has room for the name of each of these.
 pub fn widest<'a>(all: impl Iterator<Item = &'a Migration>) -> usize {
-    let names = all.map(|it| name::bare(&it.file_name).len());
-    logging::column(names.max().unwrap_or(0))
+    logging::column(all.map(|it| name::bare(&it.file_name).len()).max().unwrap_or(0))
 }
 
 /// A migration's name, in a column of this width, and its version.

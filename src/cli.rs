@@ -300,8 +300,7 @@ fn unknown_option(shown: &str, entry: Option<&Entry>) -> String {
         None => format!("use one of {}--help", known.concat()),
     };
     let after = entry.map(|entry| format!(" after {:?}", entry.name)).unwrap_or_default();
-    let problem = format!("unknown option {shown:?}{after}: {instead}");
-    see_help(&problem, entry)
+    see_help(&format!("unknown option {shown:?}{after}: {instead}"), entry)
 }
 
 fn shown(option: &Arg<'_>) -> String {
@@ -314,8 +313,7 @@ fn shown(option: &Arg<'_>) -> String {
 
 fn unexpected(word: &OsString, after: &str, entry: Option<&Entry>) -> String {
     let word = word.to_string_lossy();
-    let problem = format!("unexpected argument {word:?} after {after:?}");
-    see_help(&problem, entry)
+    see_help(&format!("unexpected argument {word:?} after {after:?}"), entry)
 }
 
 /// A complaint, and where to read on.

@@ -205,8 +205,7 @@ fn blamed(config: &Config, session: &mut Session, mut error: Error) -> Error {
     if let Error::TableWait { blockers, .. } = &mut error
         && let Ok(rows) = session.ask_as_set(&[], &lockers(config), READING)
     {
-        let lockers = rows.iter().filter_map(|row| row.get("locker"));
-        blockers.extend(lockers.map(str::to_owned));
+        blockers.extend(rows.iter().filter_map(|row| row.get("locker")).map(str::to_owned));
     }
     if let Error::Database { cause, .. } = &mut error
         && cause.sqlstate == sqlstate::INSUFFICIENT_PRIVILEGE
@@ -378,10 +377,8 @@ pub struct Read {
 impl PlainLook {
     /// A message that reads, in one snapshot.
     fn asking(config: &Config, tables: &Tables) -> (Message, PlainLook) {
-        let settings = Settings::of_catalog().retried();
-        let mut message = Message::begin(Access::Snapshot, &settings);
-        let name = &config.history_table.setting;
-        let look = PlainLook::add(&mut message, tables, name, "true");
+        let mut message = Message::begin(Access::Snapshot, &Settings::of_catalog().retried());
+        let look = PlainLook::add(&mut message, tables, &config.history_table.setting, "true");
         message.add("COMMIT");
         (message, look)
     }

@@ -149,8 +149,7 @@ pub fn understand(found: &[Found]) -> Result<Import, Vec<Problem>> {
     }
     refuse(problems)?;
     migrations.sort_by_key(|it| it.version);
-    let pairs = migrations.windows(2);
-    refuse(pairs.filter_map(|pair| misplaced(tools[0], pair)))?;
+    refuse(migrations.windows(2).filter_map(|pair| misplaced(tools[0], pair)))?;
     Ok(Import { is_ours: migrations.iter().all(is_ours), tools, migrations, left })
 }
 

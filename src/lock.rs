@@ -388,8 +388,7 @@ impl Locked {
              WHERE NOT w.granted AND g.pid = {}",
             self.guard_pid
         );
-        let doing = "looking for who waits for the guard";
-        if self.ask(&waiting, doing)?.is_empty() {
+        if self.ask(&waiting, "looking for who waits for the guard")?.is_empty() {
             return Ok(());
         }
         self.guard.roll_back().map_err(|trouble| trouble.while_doing("letting go of the guard"))?;

@@ -69,8 +69,7 @@ pub fn query_log_enabled() -> bool {
 }
 
 fn is_shown(target: &str, level: Level) -> bool {
-    let metadata = Metadata::builder().level(level).target(target).build();
-    log::logger().enabled(&metadata)
+    log::logger().enabled(&Metadata::builder().level(level).target(target).build())
 }
 
 /// Logs a statement that was sent, if the query log is on: `error` is the SQLSTATE and the message.
@@ -279,8 +278,7 @@ fn indented<'a>(lines: impl Iterator<Item = &'a str>, indent: &str) -> String {
 
 /// A report's text as it is, lines and all.
 fn report(text: &str) -> String {
-    let lines = text.lines().map(|line| visible(line) + "\n");
-    format!("error: {}", lines.collect::<String>())
+    format!("error: {}", text.lines().map(|line| visible(line) + "\n").collect::<String>())
 }
 
 /// The text without what could steer a terminal; tabs do no harm.

@@ -44,8 +44,7 @@ const CRASHED: i32 = 101;
 
 fn main() -> ExitCode {
     panic::set_hook(Box::new(|crash| {
-        let words = format!("Lockstep crashed; please report it: {crash}");
-        logging::report_error(&words, &[]);
+        logging::report_error(&format!("Lockstep crashed; please report it: {crash}"), &[]);
         process::exit(CRASHED);
     }));
     let signals = Signals::handle();

@@ -83,8 +83,7 @@ impl Version {
             60 => 59,
             second => second,
         };
-        let time = Time::from_hms(field(4), field(2), second);
-        Some(UtcDateTime::new(date.ok()?, time.ok()?))
+        Some(UtcDateTime::new(date.ok()?, Time::from_hms(field(4), field(2), second).ok()?))
     }
 
     /// Returns true if and only if it is a small number, or seconds since 1970, which zeros have filled up: no date of this

@@ -99,8 +99,7 @@ fn find_renamed(entries: &mut Vec<Entry<'_>>, applied: &BTreeMap<Version, &Appli
             continue;
         };
         let is_same = |it: &&Applied| it.checksum == Some(script.checksum);
-        let same = gone.iter().position(is_same);
-        if let Some(at) = same.filter(|_| entry.state.is_to_run()) {
+        if let Some(at) = gone.iter().position(is_same).filter(|_| entry.state.is_to_run()) {
             let from = gone.remove(at).version;
             entry.rename(from);
             moved.insert(from);
@@ -244,8 +243,7 @@ pub fn obstructions_of_up_file(
             own.name == *table && schema.last().is_none_or(|it| it == own_schema)
         };
         own_tables.iter().find(|it| is(it))?;
-        let kind = ObstacleKind::OwnTable(table.clone());
-        Some(obstruction(migration, it.range().start, kind))
+        Some(obstruction(migration, it.range().start, ObstacleKind::OwnTable(table.clone())))
     }));
     found.sort_by_key(|it| (it.line, it.column));
     let shares = |it: &Obstruction| matches!(it.kind, ObstacleKind::SharedFile { .. });

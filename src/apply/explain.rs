@@ -19,8 +19,7 @@ pub fn in_statement(
         Some(offset) => (start + offset, Precision::Exact),
         None => (start, Precision::Statement),
     };
-    let place = Place::of(&migration.text, at, precision);
-    in_body(place, migration, number, error)
+    in_body(Place::of(&migration.text, at, precision), migration, number, error)
 }
 
 /// The place itself, or a better one: where the server names no character of the file, but a line of a body in it, or

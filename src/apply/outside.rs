@@ -112,8 +112,7 @@ impl<'r> Current<'r> {
             }
             // What this leaves is what an interruption leaves.
             (was_started, is_ours) = (true, true);
-            let cause = SqlError::from(&*error);
-            self.try_again(self.text(), &self.path(), cause, wait)?;
+            self.try_again(self.text(), &self.path(), SqlError::from(&*error), wait)?;
             self.remove_reindexed(&leave, statement)?;
         }
     }
@@ -254,8 +253,7 @@ impl<'r> Current<'r> {
         };
         let mut fenced =
             self.locked.transaction(&self.expected(), Settings::of_catalog().retried());
-        let step = (self.number, self.is_noted);
-        steps::settle(self.run, &mut fenced, self.migration, step);
+        steps::settle(self.run, &mut fenced, self.migration, (self.number, self.is_noted));
         if let Some((index, _, oid)) = &built {
             let query = index_query(index, oid);
             let is_not = format!("NOT EXISTS (SELECT FROM ({query}) q WHERE q.found = 'done')");
@@ -358,8 +356,7 @@ impl<'r> Current<'r> {
                 literal(runner),
                 self.locked.guard_pid(),
             );
-            let doing = "looking for the session of an interrupted run";
-            let rows = self.locked.ask(&query, doing)?;
+            let rows = self.locked.ask(&query, "looking for the session of an interrupted run")?;
             let Some(row) = rows.first() else {
                 return Ok(());
             };

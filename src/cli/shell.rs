@@ -18,8 +18,7 @@ fn words(entry: &Entry) -> String {
     match entry.operand {
         "[TOPIC]" => {
             let topics = MANUAL.iter().map(|(topic, _)| *topic);
-            let topics = COMMANDS.iter().map(|entry| entry.name).chain(topics);
-            words.extend(topics.map(str::to_owned));
+            words.extend(COMMANDS.iter().map(|entry| entry.name).chain(topics).map(str::to_owned));
         }
         "VERSION" => words.push("latest".to_owned()),
         _ => (),

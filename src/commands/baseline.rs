@@ -81,15 +81,13 @@ fn work<'a>(
             return Ok(Work::Amend(file, record.version, record.id));
         }
     }
-    let recorded = history.applied.iter().map(|it| it.version);
-    refuse_beyond(version, recorded.filter(|it| *it > version))?;
+    refuse_beyond(version, history.applied.iter().map(|it| it.version).filter(|it| *it > version))?;
     let is_open = |it: &&plan::Entry<'_>| {
         let is_short = it.renamed_from.is_some_and(Version::is_short);
         is_short || it.state.is_to_run()
     };
     let files = entries.iter().filter(is_open).filter_map(|it| it.migration);
-    let files = files.filter(|it| it.version <= version);
-    Ok(Work::Record(files.collect()))
+    Ok(Work::Record(files.filter(|it| it.version <= version).collect()))
 }
 
 /// Does it, under the lock, and says what was done.
@@ -117,8 +115,7 @@ fn record(
         }
         Work::Amend(file, recorded_as, id) => {
             let (name, is_mended) = (&file.file_name, recorded_as == version);
-            let expected = Expected::Record(recorded_as, id);
-            held.write(config, &expected, DOING, |fenced| {
+            held.write(config, &Expected::Record(recorded_as, id), DOING, |fenced| {
                 if is_mended { fenced.mend(file) } else { fenced.rename(file, recorded_as, id) }
             })?;
             Ok(if is_mended {

@@ -18,8 +18,7 @@ pub fn run(context: &Context<'_>, version: Version) -> Result<Answer, Error> {
     let (config, signals) = (&context.config()?, context.signals);
     let migrations = read_files(config)?;
     let file = migrations.iter().find(|it| it.version == version);
-    let errand = (WHY, "to forget");
-    let obtained = obtain(config, signals, &migrations, errand, |history, _| {
+    let obtained = obtain(config, signals, &migrations, (WHY, "to forget"), |history, _| {
         match (forgettable(history, version)?, file) {
             (None, None) => Err(no_such_version(&migrations, version)),
             (record, _) => Ok(usize::from(record.is_some())),
@@ -50,8 +49,7 @@ fn forgettable(history: &History, version: Version) -> Result<Option<&Applied>, 
         return Ok(None);
     };
     let is_beyond = |it: &&Applied| it.group == record.group && it.id > record.id;
-    let newer = history.applied.iter().filter(is_beyond);
-    refuse_beyond(version, newer.map(|it| it.version))?;
+    refuse_beyond(version, history.applied.iter().filter(is_beyond).map(|it| it.version))?;
     Ok(Some(record))
 }
 

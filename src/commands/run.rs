@@ -161,8 +161,7 @@ impl Held {
     /// [`Error::rejected`]; what the connection meets.
     pub fn refuse_unless_erasable(&mut self, config: &Config, why: &str) -> Result<(), Error> {
         let query = tables::lacks_to_erase(self.locked.tables());
-        let doing = "asking for the rights on the history";
-        let rows = self.locked.ask(&query, doing)?;
+        let rows = self.locked.ask(&query, "asking for the rights on the history")?;
         let lacks = rows.iter().find_map(|row| row.get("lacks"));
         refuse_lack(config, why, &self.observation.user, lacks)
     }
@@ -257,8 +256,7 @@ pub fn obtain(
             }
             Ok(count > 0)
         };
-        let files = (migrations, why);
-        match attempt(config, first, files, &mut wait, &mut patience, &mut decide) {
+        match attempt(config, first, (migrations, why), &mut wait, &mut patience, &mut decide) {
             Ok(Some(obtained)) => return Ok(obtained),
             Ok(None) => {}
             Err(error @ Error::ConnectionLost { .. }) if !wait.is_over() => {
@@ -348,8 +346,7 @@ pub fn refuse_what_cannot_be_written_to(
 ) -> Result<(), Error> {
     if observation.in_recovery {
         let cause = format!("{why}, and this server is a standby, which cannot be written to");
-        let hint = "point Lockstep at the primary";
-        return Err(Error::rejected(&config.server, cause, Some(hint)));
+        return Err(Error::rejected(&config.server, cause, Some("point Lockstep at the primary")));
     }
     refuse_lack(config, why, &observation.user, observation.lacks.as_deref())
 }

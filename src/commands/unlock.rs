@@ -38,8 +38,7 @@ pub fn run(context: &Context<'_>, id: Option<i64>) -> Result<Answer, Error> {
     say_target(&config, &first.observation, "the migration lock");
     let text = unlock(&config, first, &migrations, id)?;
     let layout = config::layout(context.environment);
-    let lines = text.lines().map(|line| paragraph(line, layout));
-    Ok(Answer::Done(lines.collect()))
+    Ok(Answer::Done(text.lines().map(|line| paragraph(line, layout)).collect()))
 }
 
 /// Shows the lock, and removes its row if the owner is provably gone, or if the row is bun's and `id` names it. Returns

@@ -48,8 +48,7 @@ fn wait<'a>(
     loop {
         match look(config, session.take(), &mut wait) {
             Ok((mut open, seen)) => {
-                let waited = Some(wait.elapsed());
-                let judged = judge(config, migrations, &mut open, &seen, waited);
+                let judged = judge(config, migrations, &mut open, &seen, Some(wait.elapsed()));
                 // If the connection is lost meanwhile, the next look says so.
                 told =
                     told || warn_of_dead_row(config, &mut open, &seen, &mut wait).unwrap_or(false);

@@ -270,8 +270,7 @@ impl Resolution<'_, '_> {
         self.accept("replication", "false|off|no|0", off);
         let newest = "3.0: Lockstep speaks that version of PostgreSQL's protocol";
         self.accept("min_protocol_version", "3.0", newest);
-        let versions = "one of 3.0, 3.2, latest";
-        self.accept("max_protocol_version", "3.0|3.2|latest", versions);
+        self.accept("max_protocol_version", "3.0|3.2|latest", "one of 3.0, 3.2, latest");
         if places.is_none_or(|places| places.iter().any(Place::is_socket)) {
             let problem = "requirepeer is not supported for a socket: leave it out";
             self.refuse_one("requirepeer", problem);

@@ -23,8 +23,7 @@ pub(super) fn find(
     let directory = environment.get(&variables::SERVICE_DIRECTORY);
     let directory = directory.unwrap_or(variables::SERVICE_DIRECTORY.default.as_ref());
     let system = Path::new(directory).join("pg_service.conf");
-    let own = own.map(|own| (own, is_named)).into_iter();
-    for (path, must_exist) in own.chain([(system, false)]) {
+    for (path, must_exist) in own.map(|own| (own, is_named)).into_iter().chain([(system, false)]) {
         let shown = path.display().to_string();
         let text = match fs::read(&path) {
             Ok(text) => text,

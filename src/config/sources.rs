@@ -50,8 +50,7 @@ impl Inquiry<'_> {
         let switch = &variables::SSL.variable;
         let is_on = |it: &Given| it.variable.name == switch.name && it.value == b"verify-full";
         if given.get("sslmode").is_some_and(is_on) {
-            let system = Given::whole(switch, b"system");
-            given.entry("sslrootcert").or_insert(system);
+            given.entry("sslrootcert").or_insert(Given::whole(switch, b"system"));
         }
         Some(given)
     }

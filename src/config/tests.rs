@@ -87,7 +87,8 @@ pub(super) fn text(path: &Path) -> &str {
 /// Every variable whose value is judged.
 fn judged() -> impl Iterator<Item = &'static str> {
     let surroundings = ["HOME", "COLUMNS", "NO_COLOR", "TERM"];
-    variables::all().map(|it| it.name).filter(move |name| !surroundings.contains(name))
+    let names = variables::all().map(|it| it.name);
+    names.filter(move |name| !surroundings.contains(name))
 }
 
 #[test]

@@ -63,8 +63,7 @@ impl Reader<'_> {
 
     fn move_table(&mut self, table: &Name, to: Name) {
         self.lock_name(table, Mode::AccessExclusive);
-        let message = "code that uses {} by this name fails";
-        self.warn(Harm::BreaksOldCode, table, message, BOTH_NAMES);
+        self.warn(Harm::BreaksOldCode, table, "code that uses {} by this name fails", BOTH_NAMES);
         self.world.rename(table, to);
     }
 
@@ -299,8 +298,7 @@ impl Reader<'_> {
             self.lose_column(table, &name, NEW_CODE_FIRST);
         }
         if cascades {
-            let what = "views and tables that depend on it";
-            self.related_to(table, what, Mode::AccessExclusive);
+            self.related_to(table, "views and tables that depend on it", Mode::AccessExclusive);
         }
         Mode::AccessExclusive
     }

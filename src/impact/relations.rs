@@ -121,8 +121,7 @@ impl Reader<'_> {
     fn drop_tables(&mut self, mut words: Cursor<'_>, cascades: bool) {
         let _ = words.takes("if exists");
         for name in self.lock_each(words, Mode::AccessExclusive) {
-            let message = "code that uses {} fails";
-            self.warn(Harm::BreaksOldCode, &name, message, NEW_CODE_FIRST);
+            self.warn(Harm::BreaksOldCode, &name, "code that uses {} fails", NEW_CODE_FIRST);
             if cascades {
                 self.related_to(&name, "views that depend on it", Mode::AccessExclusive);
             }

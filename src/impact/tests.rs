@@ -56,11 +56,13 @@ fn last(statements: &[&str]) -> String {
     let mut found = String::new();
     for statement in statements {
         let impact = read(statement, &mut world);
-        let locks = impact.locks.iter().map(|(table, mode)| format!("{table} {mode:?}"));
+        let locks = impact.locks.iter();
+        let locks = locks.map(|(table, mode)| format!("{table} {mode:?}"));
         let related = impact.related.iter();
         let related = related.map(|(_, mode)| format!("related {mode:?}"));
         let unknown = impact.unknown.iter().map(|it| format!("? {it}"));
-        let warnings = impact.warnings.iter().map(|it| format!("! {}", it.harm.word()));
+        let warnings = impact.warnings.iter();
+        let warnings = warnings.map(|it| format!("! {}", it.harm.word()));
         let all: Vec<String> = locks.chain(related).chain(unknown).chain(warnings).collect();
         found = all.join(", ");
     }

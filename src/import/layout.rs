@@ -135,8 +135,7 @@ fn code(file: &Found) -> Option<Problem> {
             "tmpl" | "tpl" => "a template",
             _ => "code in another language",
         };
-        let problem = format!("{what}, which cannot come along: write it in SQL");
-        Problem::new(&file.path, problem)
+        Problem::new(&file.path, format!("{what}, which cannot come along: write it in SQL"))
     })
 }
 

@@ -6,7 +6,8 @@ use super::history::{Record, Verdict, judge};
 use super::*;
 
 fn files(files: &[(&str, &str)]) -> Vec<Found> {
-    files.iter().map(|(path, text)| Found::new(path, text)).collect()
+    let found = files.iter().map(|(path, text)| Found::new(path, text));
+    found.collect()
 }
 
 fn understood(found: &[(&str, &str)]) -> Import {
@@ -16,7 +17,8 @@ fn understood(found: &[(&str, &str)]) -> Import {
 /// The complaints, in a line each.
 fn refused(found: &[(&str, &str)]) -> String {
     let problems = understand(&files(found)).expect_err("complaints");
-    problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+    let lines = problems.iter().map(Problem::to_string);
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// The versions that up files of these numbers get, in the order given.
@@ -26,7 +28,8 @@ fn versions(numbers: &[&str]) -> Vec<String> {
     let import = understood(&found);
     let version = |name: &String| {
         let mut all = import.migrations.iter();
-        all.find(|it| it.up.from == *name).expect("it is there").version.to_string()
+        let found = all.find(|it| it.up.from == *name).expect("it is there");
+        found.version.to_string()
     };
     names.iter().map(version).collect()
 }

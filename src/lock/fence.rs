@@ -360,8 +360,7 @@ impl<'a> Fenced<'a> {
     ///
     /// [`Error::TableWait`] at the deadline.
     pub fn commit(self, doing: &str, wait: &mut Wait) -> Result<(), Fault> {
-        let records = self.records;
-        self.end("COMMIT", doing, wait)?.recorded += i64::from(records);
+        self.end("COMMIT", doing, wait)?.recorded += i64::from(self.records);
         Ok(())
     }
 

@@ -241,8 +241,7 @@ fn said(what: &str, value: Option<impl fmt::Display>) -> Option<String> {
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let now = Some(self.now()).filter(|it| !it.is_empty());
-        f.write_str(&listed([Some(self.who()), now]))
+        f.write_str(&listed([Some(self.who()), Some(self.now()).filter(|it| !it.is_empty())]))
     }
 }
 

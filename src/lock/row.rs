@@ -67,8 +67,7 @@ impl Write {
         )));
         // Where rows are hidden from our role by now, it fails.
         message.add("SET LOCAL row_security TO off");
-        let name = &config.history_table.setting;
-        let look = PlainLook::again(&mut message, tables, name, observed);
+        let look = PlainLook::again(&mut message, tables, &config.history_table.setting, observed);
         let strangers = message.add(holder::strangers_query());
         message.add("COMMIT");
         Write { message, guard_pid, row, look, strangers, locks: tables.locks.clone() }
@@ -250,6 +249,5 @@ fn not_created(config: &Config, error: Error) -> Error {
             return Error::Database { doing, cause };
         }
     };
-    let cause = format!("{doing}: {cause}");
-    Error::rejected(&config.server, cause, Some(&hint))
+    Error::rejected(&config.server, format!("{doing}: {cause}"), Some(&hint))
 }

@@ -117,8 +117,7 @@ impl<'a> Trial<'a> {
 
     /// Statement by statement. None if the file is not to be tried.
     pub fn by_statement(migration: &'a Migration) -> Option<Trial<'a>> {
-        let all = migration.script.statements.iter();
-        Trial::of(migration, all.map(|it| vec![it]).collect())
+        Trial::of(migration, migration.script.statements.iter().map(|it| vec![it]).collect())
     }
 
     fn of(migration: &'a Migration, mut parts: Vec<Vec<&'a Statement>>) -> Option<Trial<'a>> {

@@ -100,8 +100,7 @@ impl Report<'_> {
         };
         let mut next: Vec<String> = next.lines().map(str::to_owned).collect();
         if !self.refused.is_empty() {
-            let mend = "mend what is refused above, in the new files";
-            next.insert(0, mend.to_owned());
+            next.insert(0, "mend what is refused above, in the new files".to_owned());
         }
         next
     }

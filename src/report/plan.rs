@@ -214,8 +214,7 @@ impl Statement {
         const INDENT: usize = 4;
         let time = self.measured.as_ref().map(|it| format!(", {}", duration(it.duration)));
         let (line, time) = (self.line, time.unwrap_or_default());
-        let head = format!("  line {line}{time}: {}", self.text);
-        *out += &shortened(&head, width);
+        *out += &shortened(&format!("  line {line}{time}: {}", self.text), width);
         out.push('\n');
         for fact in self.facts() {
             *out += &hanging(&fact, INDENT, width);
@@ -253,8 +252,7 @@ impl Statement {
             None => {
                 let related = self.impact.related.iter();
                 facts.extend(related.map(|(what, mode)| format!("{mode} on {what}, if any")));
-                let unknown = self.impact.unknown.iter();
-                facts.extend(unknown.map(|what| format!("unknown: {what}")));
+                facts.extend(self.impact.unknown.iter().map(|what| format!("unknown: {what}")));
             }
         }
         facts

@@ -138,8 +138,7 @@ impl Report<'_> {
         let history = &self.facts.observation.history;
         let unfinished = history.interrupted.iter();
         let mut notes: Vec<String> = unfinished.map(|it| self.note_of_unfinished(it)).collect();
-        let refused = self.refused.values().flatten();
-        notes.extend(refused.map(|it| format!("up refuses {it}")));
+        notes.extend(self.refused.values().flatten().map(|it| format!("up refuses {it}")));
         notes.extend(history.foreign.iter().map(|name| {
             let what = migration::foreign(name);
             format!("the history also holds {name:?}, {what}")
@@ -221,8 +220,7 @@ impl Report<'_> {
                 State::OutOfOrder => "out_of_order",
                 state => state.name(),
             };
-            let entries = self.entries.iter().filter(|it| it.state == state);
-            (field, entries.count().into())
+            (field, self.entries.iter().filter(|it| it.state == state).count().into())
         };
         Json::Object(vec![
             ("hosts", places.collect()),

@@ -176,8 +176,7 @@ impl Round<'_> {
             Some(Event::Located(Err(error))) => unresolved(&error),
             _ => format!("{why} within {}", duration(limit)),
         };
-        let cause = format!("the name {} is not resolved: {cause}", place.name);
-        self.note(place, cause);
+        self.note(place, format!("the name {} is not resolved: {cause}", place.name));
         Ok(Vec::new())
     }
 

@@ -252,8 +252,7 @@ impl Watch<'_> {
             }
             _ => " …".to_owned(),
         };
-        let position = format!("{} ", self.position);
-        fitted(&position, &self.name(), &rest, columns - 1)
+        fitted(&format!("{} ", self.position), &self.name(), &rest, columns - 1)
     }
 
     fn described(&self, running: &Running, seen: &Seen) -> String {

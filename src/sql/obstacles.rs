@@ -93,8 +93,7 @@ fn changes_transaction(mut cursor: Cursor<'_>) -> bool {
         let _ = cursor.takes("read write");
         return !cursor.is_over();
     }
-    let names = "transaction_isolation|transaction_read_only|transaction_deferrable";
-    cursor.first_of(names).is_some()
+    cursor.first_of("transaction_isolation|transaction_read_only|transaction_deferrable").is_some()
 }
 
 /// The table that a statement creates, or the first that it drops. Temporary ones do not count.

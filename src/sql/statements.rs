@@ -183,8 +183,7 @@ impl<'a> Splitter<'a> {
             // Another tool's, behind a statement, says nothing.
             Some(Annotation::NoTransaction) if !ours => {}
             Some(Annotation::Down) => {
-                let part = Box::new((offset, shown));
-                self.script.down_part.get_or_insert(part);
+                self.script.down_part.get_or_insert(Box::new((offset, shown)));
             }
             Some(other) => self.obstruct(offset, ObstacleKind::Annotation(other, shown)),
             None => {}

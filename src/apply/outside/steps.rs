@@ -117,8 +117,7 @@ impl<'r> Current<'r> {
         } else if failed.ours.is_some() {
             Err(self.failure(failed.error, None, None, outcome))
         } else {
-            let prefix = format!("{}{sets}", failed.prefix);
-            Err(self.statement_failure(&failed.cause, &prefix, outcome))
+            Err(self.statement_failure(&failed.cause, &format!("{}{sets}", failed.prefix), outcome))
         }
     }
 }

@@ -132,8 +132,7 @@ struct Rehearsal<'a> {
 
 impl Rehearsal<'_> {
     fn run(&mut self, plan: &Plan<'_>) -> Result<Vec<Measured>, Error> {
-        let begin = Message::begin(Access::Write, &self.settings);
-        self.ours(begin, "beginning the rehearsal")?;
+        self.ours(Message::begin(Access::Write, &self.settings), "beginning the rehearsal")?;
         self.first_tables = self.look("RIGHT")?;
         self.first_tables
             .retain(|_, it| it.name.as_ref().is_some_and(|name| self.world.is_old(name)));
@@ -346,8 +345,7 @@ fn without_our_words(cause: &DbError, statement: &str) -> SqlError {
     if let Some(context) = sql.context.take() {
         // The outermost level is the last line.
         let inner = context.rsplit_once('\n').map_or("", |(inner, _)| inner);
-        let quoted = format!("\"{statement}\"");
-        let inner = match inner.strip_suffix(&quoted) {
+        let inner = match inner.strip_suffix(&format!("\"{statement}\"")) {
             Some(before) => before.rsplit_once('\n').map_or("", |(before, _)| before),
             None => inner,
         };

@@ -150,7 +150,8 @@ fn tls(variables: &[(&str, &str)]) -> Tls {
 #[cfg(feature = "tls")]
 #[test]
 fn the_mode_is_libpqs() {
-    let file = Directory::new().file("root.crt", b"x");
+    let directory = Directory::new();
+    let file = directory.file("root.crt", b"x");
     let root = ("PGSSLROOTCERT", text(&file));
     for (word, mode) in [
         ("disable", Mode::Disable),

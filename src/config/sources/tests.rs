@@ -163,7 +163,8 @@ fn no_text_ever_shows_a_part_of_a_password() {
                     let environment = Environment::of(&[(*variable, value.as_str()), more]);
                     let texts = match load(&environment) {
                         Ok(config) => {
-                            let got = config.server.places[0].password.clone().unwrap_or_default();
+                            let got = config.server.places[0].password.clone();
+                            let got = got.unwrap_or_default();
                             if index < whole.len() && !trailing {
                                 assert_eq!(got, password.as_bytes(), "{variable}={value}");
                             }

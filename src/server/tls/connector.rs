@@ -109,13 +109,11 @@ impl Connector {
     /// What a connection to this host needs. Its name may be none that TLS knows; then it is not told.
     pub(super) fn of(&self, host: &str) -> (Arc<ClientConfig>, ServerName<'static>) {
         let mut config = ClientConfig::clone(&self.base);
-        let verifier = Arc::new(Verifier::new(&self.trust, host));
-        config.dangerous().set_certificate_verifier(verifier);
+        config.dangerous().set_certificate_verifier(Arc::new(Verifier::new(&self.trust, host)));
         config.client_auth_cert_resolver =
             Arc::new(Shown { identity: self.identity.clone(), witness: Arc::clone(&self.witness) });
         let nameless = || ServerName::from(Ipv4Addr::UNSPECIFIED);
-        let name = ServerName::try_from(host.to_owned());
-        (Arc::new(config), name.unwrap_or_else(|_| nameless()))
+        (Arc::new(config), ServerName::try_from(host.to_owned()).unwrap_or_else(|_| nameless()))
     }
 
     pub(super) fn begins(&self) {
