@@ -12,11 +12,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::mem;
 use std::path::{Path, PathBuf};
 
 use self::walk::Walk;
 use crate::migration::{Direction, Migration, Version};
 use crate::sql;
+use crate::text::words::joined;
 
 /// A file that cannot be used, and why.
 #[derive(Debug)]
@@ -72,8 +74,10 @@ pub fn read_with_downs(directory: &Path) -> Result<(Vec<Migration>, Downs), Vec<
     walk.files.into_iter().for_each(|path| search.take(path));
     search.complain_of_names(directory);
     let downs = search.pair_downs();
-    let (ups, mut problems) = (search.ups.values(), search.problems);
-    let read = ups.map(|files| read_one(files, "up"));
+    let Search { ups, mut problems, .. } = search;
+    let same = |a: &Named, b: &Named| a.version == b.version;
+    problems.extend(ups.chunk_by(same).filter_map(|files| clash(files, "up")));
+    let read = ups.into_iter().map(read_one);
     let good = read.filter_map(|it| it.map_err(|problem| problems.push(problem)).ok());
     let migrations: Vec<Migration> = good.collect();
     if migrations.is_empty() && problems.is_empty() {
@@ -84,8 +88,8 @@ pub fn read_with_downs(directory: &Path) -> Result<(Vec<Migration>, Downs), Vec<
     Ok((migrations, downs))
 }
 
-/// The down files, by the versions of their up files; nobody has read them yet.
-pub struct Downs(BTreeMap<Version, Vec<Named>>);
+/// The down files, sorted; nobody has read them yet.
+pub struct Downs(Vec<Named>);
 
 impl Downs {
     /// Reads the down file of a version; none if there is none.
@@ -94,21 +98,31 @@ impl Downs {
     ///
     /// What is wrong with it, or that there are several.
     pub fn read(&self, version: Version) -> Result<Option<Migration>, Problem> {
-        let files = self.0.get(&version);
-        files.map(|files| read_one(files, "down")).transpose()
+        let files = of(&self.0, version);
+        match clash(files, "down") {
+            Some(problem) => Err(problem),
+            None => files.first().cloned().map(read_one).transpose(),
+        }
     }
 }
 
 /// A file whose name is a migration's.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Named {
     version: Version,
     path: PathBuf,
     file_name: String,
 }
 
+/// Those of a version, among sorted ones.
+fn of(files: &[Named], version: Version) -> &[Named] {
+    let rest = &files[files.partition_point(|it| it.version < version)..];
+    &rest[..rest.partition_point(|it| it.version == version)]
+}
+
 #[derive(Default)]
 struct Search {
-    ups: BTreeMap<Version, Vec<Named>>,
+    ups: Vec<Named>,
     downs: Vec<Named>,
     problems: Vec<Problem>,
     /// The names that are no migration's, by how the right one is made of them, with the right one.
@@ -129,7 +143,7 @@ impl Search {
         };
         let file = Named { version, path, file_name };
         match direction {
-            Direction::Up => self.ups.entry(version).or_default().push(file),
+            Direction::Up => self.ups.push(file),
             Direction::Down => self.downs.push(file),
         }
     }
@@ -143,7 +157,7 @@ impl Search {
             Some(proposal) => format!("{words} {proposal}"),
             None => String::new(),
         };
-        for mut files in std::mem::take(&mut self.misnamed).into_values() {
+        for mut files in mem::take(&mut self.misnamed).into_values() {
             if !none_is_named || files.len() <= FEW {
                 self.problems.extend(files.iter().map(|(path, proposal)| {
                     let proposal = told(proposal, "; call it");
@@ -164,45 +178,44 @@ impl Search {
         }
     }
 
+    /// Sorts up and down files, and lets go, with a complaint, of those down that have no file up.
     fn pair_downs(&mut self) -> Downs {
-        let mut paired: BTreeMap<Version, Vec<Named>> = BTreeMap::new();
-        for down in std::mem::take(&mut self.downs) {
-            let mut ups = self.ups.get(&down.version).into_iter().flatten();
+        self.ups.sort();
+        self.downs.sort();
+        let is_paired = |down: &Named| {
             let name = name::bare(&down.file_name);
-            if ups.any(|up| name::bare(&up.file_name) == name) {
-                paired.entry(down.version).or_default().push(down);
-            } else {
-                let expected = name::of(down.version, name, Direction::Up);
-                let problem = format!("a down file without its up file: {expected} is missing");
-                self.problems.push(Problem::new(down.path, problem));
-            }
-        }
+            of(&self.ups, down.version).iter().any(|up| name::bare(&up.file_name) == name)
+        };
+        let (paired, single): (Vec<Named>, Vec<Named>) =
+            mem::take(&mut self.downs).into_iter().partition(is_paired);
+        self.problems.extend(single.into_iter().map(|down| {
+            let expected = name::of(down.version, name::bare(&down.file_name), Direction::Up);
+            let problem = format!("a down file without its up file: {expected} is missing");
+            Problem::new(down.path, problem)
+        }));
         Downs(paired)
     }
 }
 
-/// Reads the file of a version, of which there must be one.
-fn read_one(files: &[Named], which: &str) -> Result<Migration, Problem> {
-    let [file] = files else {
-        let mut paths: Vec<String> = files.iter().map(|it| it.path.display().to_string()).collect();
-        paths.sort();
-        let (version, count, shown) = (files[0].version, files.len(), paths.join(", "));
-        let problem = format!("version {version} has {count} {which} files: {shown}");
-        return Err(Problem::new(&paths[0], problem));
-    };
-    let mut text = read_text(&file.path).map_err(|problem| Problem::new(&file.path, problem))?;
+/// Complains of several files of one version.
+fn clash(files: &[Named], which: &str) -> Option<Problem> {
+    let [first, _, ..] = files else { return None };
+    let shown = joined(files.iter().map(|it| it.path.display()), ", ");
+    let (version, count) = (first.version, files.len());
+    Some(Problem::new(&first.path, format!("version {version} has {count} {which} files: {shown}")))
+}
+
+fn read_one(file: Named) -> Result<Migration, Problem> {
+    let Named { version, mut path, file_name } = file;
+    let mut text = read_text(&path).map_err(|problem| Problem::new(&path, problem))?;
     if text.starts_with('\u{feff}') {
         text.drain(..'\u{feff}'.len_utf8());
     }
+    // A migration is kept as long as the run takes.
     text.shrink_to_fit();
+    path.shrink_to_fit();
     let script = sql::parse(&text).unwrapped(&text);
-    Ok(Migration {
-        version: file.version,
-        path: file.path.clone(),
-        file_name: file.file_name.clone(),
-        text,
-        script,
-    })
+    Ok(Migration { version, path, file_name, text, script })
 }
 
 const BAD_NAME: &str = "not a migration's name: YYYYMMDDHHMMSS_name.up.sql or .down.sql is expected, \

@@ -283,7 +283,7 @@ impl Look {
     }
 }
 
-fn elsewhere(rows: &[SimpleQueryRow]) -> BTreeMap<String, Vec<String>> {
+fn elsewhere<'a>(rows: impl Iterator<Item = &'a SimpleQueryRow>) -> BTreeMap<String, Vec<String>> {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for row in rows {
         if let (Some(place), Some(name)) = (row.get("place"), row.get("name")) {
@@ -304,7 +304,7 @@ impl Rows {
             let version = Version::parse(row.get("version")?)?;
             Some(((number(row, "history_id")?, version), checksum(row)?))
         };
-        let checksums = answer.rows(self.checksums).iter().filter_map(read);
+        let checksums = answer.rows(self.checksums).filter_map(read);
         let checksums: BTreeMap<(i64, Version), Checksum> = checksums.collect();
         let mut history = History::default();
         for row in answer.rows(self.records) {
@@ -322,7 +322,7 @@ impl Rows {
                 None => history.foreign.push(name.to_owned()),
             }
         }
-        let interrupted = answer.rows(self.interrupted).iter().filter_map(|row| {
+        let interrupted = answer.rows(self.interrupted).filter_map(|row| {
             let negated: Option<i64> = number(row, "history_id");
             Some(Interrupted {
                 version: Version::parse(row.get("version")?)?,
@@ -484,13 +484,13 @@ impl Observe {
         let key = |row: &SimpleQueryRow, id: &str, version: &str| {
             Some((row.get(id)?.to_owned(), row.get(version)?.to_owned()))
         };
-        let noted = answer.rows(checksums).iter();
+        let noted = answer.rows(checksums);
         let noted = noted.filter_map(|it| Some((key(it, "history_id", "version")?, it)));
         let noted: BTreeMap<(String, String), &SimpleQueryRow> = noted.collect();
         // What is recorded says more than what was started.
-        let started = answer.rows(interrupted).iter();
+        let started = answer.rows(interrupted);
         let started = started.filter_map(|it| read(it.get("version")?, it, None));
-        let recorded = answer.rows(records).iter().filter_map(|it| {
+        let recorded = answer.rows(records).filter_map(|it| {
             let noted = key(it, "id", "name").and_then(|key| noted.get(&key));
             read(it.get("name")?, it, noted.copied())
         });

@@ -88,7 +88,7 @@ fn read_history(config: &Config, import: &Import, signals: &Signals) -> Result<K
             let settings = Settings::of_catalog().retried();
             let (message, asked) = Message::asking_under(&settings, &place.query);
             let answer = session.send_patiently(&message, READING, &mut wait)?;
-            let records = answer.rows(asked).iter().filter_map(|row| {
+            let records = answer.rows(asked).filter_map(|row| {
                 let (entry, what) = (row.get("entry")?.to_owned(), row.get("what")?.to_owned());
                 Some(Record { entry, what })
             });

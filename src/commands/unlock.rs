@@ -209,7 +209,7 @@ fn try_out(session: &mut Session, trial: &Trial<'_>, runner: &str) -> Result<Ver
     let doing = "trying whether a migration would run";
     match session.send(&message) {
         Ok(answer) => {
-            let rows = answer.rows(rows).iter();
+            let rows = answer.rows(rows);
             let rows = rows.map(|row| COLUMNS.map(|it| row.get(it).unwrap_or_default()));
             Ok(trial.verdict(rows))
         }

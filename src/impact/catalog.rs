@@ -41,7 +41,7 @@ pub fn read(session: &mut Session, pending: &[&Migration]) -> Result<World, Erro
             take(&mut world, row);
         }
     }
-    let path = answer.rows(path).iter().filter_map(|it| it.get("schema"));
+    let path = answer.rows(path).filter_map(|it| it.get("schema"));
     world.first_path = path.map(str::to_owned).collect();
     Ok(world)
 }

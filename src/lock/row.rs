@@ -94,7 +94,7 @@ impl Write {
                         read.map_err(|it| it.while_doing(doing))?;
                     let row = answer.row(self.row);
                     if let Some(token) = row.and_then(|row| row.get("id")?.parse().ok()) {
-                        let strangers = answer.rows(self.strangers).iter();
+                        let strangers = answer.rows(self.strangers);
                         let strangers = strangers.map(Stranger::read).collect();
                         return Ok((token, history, strangers));
                     }

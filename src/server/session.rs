@@ -15,7 +15,6 @@
 //! [`super::settings`].
 
 use std::io;
-use std::mem;
 use std::net::{IpAddr, ToSocketAddrs as _};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
@@ -218,40 +217,46 @@ pub(super) fn reason(error: &postgres::Error) -> String {
     if causes.is_empty() { error.to_string() } else { causes.join(": ") }
 }
 
-/// The rows of each statement of a message.
-pub struct Answer(Vec<Vec<SimpleQueryRow>>);
+/// What a message was answered, as it came: the rows of a statement, and behind them the word that it is complete. It is
+/// not sorted into rows of each statement, which would hold a long history twice.
+pub struct Answer(Vec<SimpleQueryMessage>);
 
 impl Answer {
-    fn of(messages: Vec<SimpleQueryMessage>) -> Answer {
-        let (mut results, mut rows) = (Vec::new(), Vec::new());
-        for message in messages {
-            match message {
-                SimpleQueryMessage::Row(row) => rows.push(row),
-                SimpleQueryMessage::CommandComplete(_) => results.push(mem::take(&mut rows)),
-                _ => {}
-            }
-        }
-        Answer(results)
-    }
-
     /// What a statement returned; nothing, if it has not been answered.
-    pub fn rows(&self, of: Slot) -> &[SimpleQueryRow] {
-        self.0.get(of.0).map_or(&[], Vec::as_slice)
+    pub fn rows(&self, of: Slot) -> impl Iterator<Item = &SimpleQueryRow> {
+        let is_end = |it: &SimpleQueryMessage| matches!(it, SimpleQueryMessage::CommandComplete(_));
+        self.0.split(is_end).nth(of.0).into_iter().flatten().filter_map(as_row)
     }
 
     /// What all statements returned.
     pub fn all_rows(&self) -> impl Iterator<Item = &SimpleQueryRow> {
-        self.0.iter().flatten()
+        self.0.iter().filter_map(as_row)
     }
 
     /// Like [`Answer::rows`], to keep.
-    pub fn into_rows(mut self, of: Slot) -> Vec<SimpleQueryRow> {
-        self.0.get_mut(of.0).map(mem::take).unwrap_or_default()
+    pub fn into_rows(self, of: Slot) -> Vec<SimpleQueryRow> {
+        let mut number = 0;
+        let of_statement = |message| match message {
+            SimpleQueryMessage::Row(row) => Some(row).filter(|_| number == of.0),
+            SimpleQueryMessage::CommandComplete(_) => {
+                number += 1;
+                None
+            }
+            _ => None,
+        };
+        self.0.into_iter().filter_map(of_statement).collect()
     }
 
     /// The first row of what a statement returned.
     pub fn row(&self, of: Slot) -> Option<&SimpleQueryRow> {
-        self.rows(of).first()
+        self.rows(of).next()
+    }
+}
+
+fn as_row(message: &SimpleQueryMessage) -> Option<&SimpleQueryRow> {
+    match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
     }
 }
 
@@ -516,7 +521,7 @@ fn serve(asked: &Receiver<Request>, teller: &Sender<Event>) {
             ),
             Request::Ask(text) => {
                 let Some(client) = &mut client else { break };
-                let answer = client.simple_query(&text).map(Answer::of);
+                let answer = client.simple_query(&text).map(Answer);
                 Event::Answer(answer.map_err(Trouble::from))
             }
             Request::Run(text) => {
