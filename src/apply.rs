@@ -171,7 +171,7 @@ impl Run<'_> {
         number: usize,
         glance: Option<&mut Glance>,
     ) -> Result<(), Error> {
-        let (of, name) = (self.migrations.len(), migration.file_name.as_str());
+        let (of, name) = (self.migrations.len(), migration.file_name());
         self.announce(migration, number);
         let started = Instant::now();
         let watch = Watch::start(migration, None, format!("{number}/{of}"), glance, self.signals);
@@ -204,7 +204,7 @@ impl Run<'_> {
 
     /// Says that a migration begins.
     fn announce(&self, migration: &Migration, number: usize) {
-        let (version, name) = (migration.version, migration.file_name.as_str());
+        let (version, name) = (migration.version, migration.file_name());
         let (of, doing) = (self.migrations.len(), self.way.doing());
         // A person sees what takes long by other lines.
         let level = match logging::format() {
@@ -216,7 +216,7 @@ impl Run<'_> {
 
     /// Says that a migration is done.
     fn tell(&self, migration: &Migration, number: usize, took: Duration) {
-        let (version, name) = (migration.version, migration.file_name.as_str());
+        let (version, name) = (migration.version, migration.file_name());
         let group = match self.way {
             Way::Up { group } => Some(group),
             Way::Down => self.history.record(migration.version).map(|it| it.group),
@@ -311,7 +311,7 @@ impl<'r> Current<'r> {
                 return Ok(Attempt::Done);
             };
             if let Some(next) = next_marking(&failed, migration, &marking) {
-                debug!("{}: once more, with other markers", migration.file_name);
+                debug!("{}: once more, with other markers", migration.file_name());
                 marking = next;
             } else if failed.may_pass() {
                 let statement = failed.reached.and_then(|it| migration.statement(it));
@@ -341,7 +341,7 @@ impl<'r> Current<'r> {
     }
 
     fn name(&self) -> &'r str {
-        &self.migration.file_name
+        self.migration.file_name()
     }
 
     fn path(&self) -> String {
@@ -541,12 +541,12 @@ fn not_taken(tables: &Tables, name: &str, mut cause: Box<SqlError>) -> Error {
 
 /// The width of a column that has room for the name of each of these.
 pub fn widest<'a>(all: impl Iterator<Item = &'a Migration>) -> usize {
-    logging::column(all.map(|it| name::bare(&it.file_name).len()).max().unwrap_or(0))
+    logging::column(all.map(|it| name::bare(it.file_name()).len()).max().unwrap_or(0))
 }
 
 /// A migration's name, in a column of this width, and its version.
 pub fn named(migration: &Migration, width: usize) -> String {
-    let name = name::bare(&migration.file_name);
+    let name = name::bare(migration.file_name());
     format!("{name:<width$} {}", migration.version)
 }
 

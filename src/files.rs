@@ -9,6 +9,7 @@ pub mod new;
 mod walk;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -111,7 +112,13 @@ impl Downs {
 struct Named {
     version: Version,
     path: PathBuf,
-    file_name: String,
+}
+
+impl Named {
+    /// What stands between the version and the extension.
+    fn name(&self) -> &str {
+        name::bare(self.path.file_name().and_then(OsStr::to_str).unwrap_or_default())
+    }
 }
 
 /// Those of a version, among sorted ones.
@@ -141,7 +148,7 @@ impl Search {
             let (mend, proposal) = name::proposed(&above.to_string_lossy(), &file_name).unzip();
             return self.misnamed.entry(mend).or_default().push((path, proposal));
         };
-        let file = Named { version, path, file_name };
+        let file = Named { version, path };
         match direction {
             Direction::Up => self.ups.push(file),
             Direction::Down => self.downs.push(file),
@@ -182,14 +189,12 @@ impl Search {
     fn pair_downs(&mut self) -> Downs {
         self.ups.sort();
         self.downs.sort();
-        let is_paired = |down: &Named| {
-            let name = name::bare(&down.file_name);
-            of(&self.ups, down.version).iter().any(|up| name::bare(&up.file_name) == name)
-        };
+        let is_paired =
+            |down: &Named| of(&self.ups, down.version).iter().any(|up| up.name() == down.name());
         let (paired, single): (Vec<Named>, Vec<Named>) =
             mem::take(&mut self.downs).into_iter().partition(is_paired);
         self.problems.extend(single.into_iter().map(|down| {
-            let expected = name::of(down.version, name::bare(&down.file_name), Direction::Up);
+            let expected = name::of(down.version, down.name(), Direction::Up);
             let problem = format!("a down file without its up file: {expected} is missing");
             Problem::new(down.path, problem)
         }));
@@ -206,7 +211,7 @@ fn clash(files: &[Named], which: &str) -> Option<Problem> {
 }
 
 fn read_one(file: Named) -> Result<Migration, Problem> {
-    let Named { version, mut path, file_name } = file;
+    let Named { version, mut path } = file;
     let mut text = read_text(&path).map_err(|problem| Problem::new(&path, problem))?;
     if text.starts_with('\u{feff}') {
         text.drain(..'\u{feff}'.len_utf8());
@@ -215,7 +220,7 @@ fn read_one(file: Named) -> Result<Migration, Problem> {
     text.shrink_to_fit();
     path.shrink_to_fit();
     let script = sql::parse(&text).unwrapped(&text);
-    Ok(Migration { version, path, file_name, text, script })
+    Ok(Migration { version, path, text, script })
 }
 
 const BAD_NAME: &str = "not a migration's name: YYYYMMDDHHMMSS_name.up.sql or .down.sql is expected, \

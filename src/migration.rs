@@ -1,5 +1,6 @@
 //! The nouns: version, migration, applied record, state. Values only: nothing here reads, writes or decides.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -139,14 +140,17 @@ pub struct Migration {
     pub version: Version,
     /// Where the file is: the migrations directory as it was given, and the path below it.
     pub path: PathBuf,
-    /// The file's name, as the log and the journal show it.
-    pub file_name: String,
     /// The file's text, without a byte-order mark.
     pub text: String,
     pub script: Script,
 }
 
 impl Migration {
+    /// The file's name, as the log and the journal show it.
+    pub fn file_name(&self) -> &str {
+        self.path.file_name().and_then(OsStr::to_str).unwrap_or_default()
+    }
+
     /// The statements' texts.
     pub fn statements(&self) -> impl Iterator<Item = &str> {
         self.script.statements.iter().map(|it| &self.text[it.range()])

@@ -280,8 +280,7 @@ mod tests {
         let file_name = format!("{version}_x.up.sql");
         Migration {
             version,
-            path: file_name.clone().into(),
-            file_name,
+            path: file_name.into(),
             text: text.to_owned(),
             script: sql::parse(text),
         }

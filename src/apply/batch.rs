@@ -123,7 +123,7 @@ impl Run<'_> {
         }
         let next = files.get(outcome.applied.len());
         if let (Some(failed), Some(next)) = (outcome.failed, next) {
-            debug!("{}: once more, alone ({failed})", next.file_name);
+            debug!("{}: once more, alone ({failed})", next.file_name());
         }
         Ok(outcome.applied)
     }

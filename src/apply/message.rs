@@ -246,7 +246,6 @@ mod tests {
         Migration {
             version: Version::parse("20230101000000").expect("fourteen digits"),
             path: "x".into(),
-            file_name: "x".to_owned(),
             text: text.to_owned(),
             script: sql::parse(text),
         }

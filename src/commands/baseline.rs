@@ -114,7 +114,7 @@ fn record(
             Ok(format!("recorded {count} up to {version} as applied, without running any"))
         }
         Work::Amend(file, recorded_as, id) => {
-            let (name, is_mended) = (&file.file_name, recorded_as == version);
+            let (name, is_mended) = (file.file_name(), recorded_as == version);
             held.write(config, &Expected::Record(recorded_as, id), DOING, |fenced| {
                 if is_mended { fenced.mend(file) } else { fenced.rename(file, recorded_as, id) }
             })?;
@@ -131,7 +131,7 @@ fn record(
 fn tell(config: &Config, history: &History, files: &[&Migration], group: i64) {
     let width = apply::widest(files.iter().copied());
     for file in files {
-        let (version, name) = (file.version, file.file_name.as_str());
+        let (version, name) = (file.version, file.file_name());
         let named = apply::named(file, width);
         info!(version:%, name, group; "recorded {named}");
         let mut begun = history.interrupted.iter();

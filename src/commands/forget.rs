@@ -29,7 +29,7 @@ pub fn run(context: &Context<'_>, version: Version) -> Result<Answer, Error> {
         Some(held) => {
             held.work(|held| forget(config, held, version))?;
             let next = match file {
-                Some(file) => format!("{} is pending again: lockstep up", file.file_name),
+                Some(file) => format!("{} is pending again: lockstep up", file.file_name()),
                 None => "no file has this version".to_owned(),
             };
             info!("took the record of {version} back, without running anything; {next}");

@@ -147,7 +147,7 @@ impl Held {
                 });
             }
             wait.say(|| Awaited {
-                whom: format!("a session that runs {}", migration.file_name),
+                whom: format!("a session that runs {}", migration.file_name()),
                 now: session.to_string(),
             });
             self.locked.pause(wait, POLL)?;
@@ -379,7 +379,7 @@ pub fn judge<'a>(
     if plan.pending.is_empty() && bun_row.is_none() {
         return Ok(plan);
     }
-    let pending = plan.pending.iter().map(|it| it.file_name.clone());
+    let pending = plan.pending.iter().map(|it| it.file_name().to_owned());
     Err(Error::Pending { pending: pending.collect(), bun_row, waited })
 }
 
@@ -472,7 +472,7 @@ pub fn read_files(config: &Config) -> Result<Vec<Migration>, Error> {
             0 => String::new(),
             count => format!(" (nor are those of {})", counted(count, "other file")),
         };
-        warn!(version:% = first.version; "{}: its digits are no date and time{more}", first.file_name);
+        warn!(version:% = first.version; "{}: its digits are no date and time{more}", first.file_name());
     }
     Ok(migrations)
 }

@@ -17,7 +17,7 @@ impl Entry {
     pub fn of(migration: &Migration) -> Entry {
         Entry {
             version: literal(&migration.version.to_string()),
-            file_name: literal(&migration.file_name),
+            file_name: literal(migration.file_name()),
             checksum: literal(&migration.script.checksum.to_string()),
         }
     }
@@ -107,7 +107,7 @@ pub fn record(
 /// One statement that records migrations as applied now, without their having run, in their order.
 pub fn record_unrun(tables: &Tables, files: &[&Migration], group: i64, runner: &str) -> String {
     let versions = array(files.iter().map(|it| it.version));
-    let names = array(files.iter().map(|it| &it.file_name));
+    let names = array(files.iter().map(|it| it.file_name()));
     let checksums = array(files.iter().map(|it| it.script.checksum));
     format!(
         "WITH f AS (SELECT * FROM unnest({versions}::text[], {names}::text[], {checksums}::text[]) \
@@ -143,7 +143,7 @@ pub fn start(
          ON CONFLICT (version) DO UPDATE SET file_name = EXCLUDED.file_name, checksum = EXCLUDED.checksum, \
          started_at = CASE WHEN {done} > 0 THEN j.started_at ELSE EXCLUDED.started_at END, finished_at = NULL, duration_ms = NULL, runner = EXCLUDED.runner, \
          history_id = NULL",
-        file_name = literal(&migration.file_name),
+        file_name = literal(migration.file_name()),
         runner = literal(runner),
     );
     let with_columns = format!(
@@ -181,7 +181,7 @@ pub fn mend(tables: &Tables, migration: &Migration) -> String {
     format!(
         "UPDATE {journal} SET checksum = '{}', file_name = {} WHERE version = '{}'",
         migration.script.checksum,
-        literal(&migration.file_name),
+        literal(migration.file_name()),
         migration.version,
         journal = tables.journal,
     )
@@ -189,7 +189,7 @@ pub fn mend(tables: &Tables, migration: &Migration) -> String {
 
 /// Statements that take the record with this id, of the version `from`, along to that of the file.
 pub fn rename(tables: &Tables, migration: &Migration, from: Version, id: i64) -> [String; 3] {
-    let (to, file_name) = (migration.version, literal(&migration.file_name));
+    let (to, file_name) = (migration.version, literal(migration.file_name()));
     let Tables { history, journal, .. } = tables;
     [
         format!("DELETE FROM {journal} WHERE version = '{to}'"),

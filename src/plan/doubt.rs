@@ -103,7 +103,7 @@ impl<'a> Trial<'a> {
     /// In the parts that bun makes transactions of. None if the file is not to be tried.
     pub fn by_part(migration: &'a Migration) -> Option<Trial<'a>> {
         let whole = 0..migration.text.len();
-        let parts = if migration.file_name.ends_with(".tx.up.sql") {
+        let parts = if migration.file_name().ends_with(".tx.up.sql") {
             vec![whole]
         } else {
             parts(&migration.text)

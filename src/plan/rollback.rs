@@ -135,7 +135,7 @@ fn newest_id(history: &History) -> i64 {
 
 /// The path that the down file would have.
 fn expected(up: &Migration) -> String {
-    let name = name::parse(&up.file_name).map_or("", |(_, name, _)| name);
+    let name = name::parse(up.file_name()).map_or("", |(_, name, _)| name);
     let file_name = name::of(up.version, name, Direction::Down);
     up.path.with_file_name(file_name).display().to_string()
 }

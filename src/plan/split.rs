@@ -95,7 +95,7 @@ pub fn enum_warning(migration: &Migration, taken: &mut BTreeSet<Version>) -> Opt
     Some(format!(
         "{}: line {} adds the value '{}' to the enum {}, and line {} seems to use it, which PostgreSQL refuses in one \
          transaction{remedy}",
-        migration.file_name,
+        migration.file_name(),
         line(found.added),
         found.value,
         found.type_name,
@@ -112,7 +112,7 @@ fn split(
         return None;
     }
     // The way back follows its way up, and is not split by itself.
-    let (_, name, Direction::Up) = name::parse(&migration.file_name)? else {
+    let (_, name, Direction::Up) = name::parse(migration.file_name())? else {
         return None;
     };
     let (versions, behind) = versions(migration.version, groups.len(), taken)?;
@@ -122,7 +122,7 @@ fn split(
         (file_name, holds(migration, group))
     };
     Some(Split {
-        file: migration.file_name.clone(),
+        file: migration.file_name().to_owned(),
         parts: versions.iter().zip(groups).enumerate().map(part).collect(),
         behind,
     })
@@ -184,7 +184,6 @@ mod tests {
         Migration {
             version: Version::parse(&file_name[..14]).expect("fourteen digits"),
             path: file_name.into(),
-            file_name: file_name.to_owned(),
             text: text.to_owned(),
             script: sql::parse(text),
         }

@@ -183,7 +183,7 @@ fn runs(script: &Script) -> (&'static str, &'static str) {
 impl File<'_> {
     fn write_text<'a>(&'a self, out: &mut String, width: usize, told: &mut Told<'a>) {
         let late = if self.is_out_of_order { ", out-of-order" } else { "" };
-        let (name, (_, runs)) = (&self.migration.file_name, runs(&self.migration.script));
+        let (name, (_, runs)) = (self.migration.file_name(), runs(&self.migration.script));
         *out += &hanging(&format!("{name}: {runs}{late}"), 0, width);
         for statement in &self.statements {
             statement.write_text(out, width, name, told);
@@ -194,7 +194,7 @@ impl File<'_> {
         let migration = self.migration;
         Json::Object(vec![
             ("version", migration.version.to_string().into()),
-            ("name", migration.file_name.clone().into()),
+            ("name", migration.file_name().to_owned().into()),
             ("file", migration.path.display().to_string().into()),
             ("out_of_order", self.is_out_of_order.into()),
             ("runs", runs(&migration.script).0.into()),

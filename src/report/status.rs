@@ -126,7 +126,7 @@ impl Report<'_> {
     /// What the version is called: its file's name without the version, or that of the file that was applied.
     fn name(&self, entry: &Entry<'_>) -> Option<String> {
         let file_name = match entry.migration {
-            Some(migration) => &migration.file_name,
+            Some(migration) => migration.file_name(),
             None => self.facts.records.get(&entry.version)?.file_name.as_ref()?,
         };
         let (_, name, _) = name::parse(file_name)?;

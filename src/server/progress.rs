@@ -129,7 +129,7 @@ impl<'a> Watch<'a> {
 
     /// The name of the migration's file.
     pub fn file_name(&self) -> &str {
-        &self.migration.file_name
+        self.migration.file_name()
     }
 
     /// From now on notices belong to the message of this part, whose markers are known by the run's token. The frame is what
@@ -240,8 +240,8 @@ impl Watch<'_> {
 
     /// What the file is called, or the first and the last of them.
     pub fn name(&self) -> String {
-        let last = self.last.map(|it| format!(" … {}", name::bare(&it.file_name)));
-        name::bare(&self.migration.file_name).to_owned() + &last.unwrap_or_default()
+        let last = self.last.map(|it| format!(" … {}", name::bare(it.file_name())));
+        name::bare(self.migration.file_name()).to_owned() + &last.unwrap_or_default()
     }
 
     /// The live line: at most one column less than there are, because a full line moves the cursor on.

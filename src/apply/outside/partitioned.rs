@@ -30,7 +30,7 @@ pub fn refuse(session: &mut Session, pending: &[&Migration]) -> Result<(), Error
     let (mut named_before, mut made) = (BTreeSet::new(), BTreeSet::new());
     let mut obstructions = Vec::new();
     for (file, statement) in all() {
-        let doing = format!("looking at the catalog for {}", file.file_name);
+        let doing = format!("looking at the catalog for {}", file.file_name());
         let mut is_refused_now = |what, name: &str| -> Result<bool, Error> {
             let rows = session.ask_as_set(&[], &Relation::query(name), &doing)?;
             Ok(rows.iter().any(|it| is_refused(what, &Relation::read(it))))

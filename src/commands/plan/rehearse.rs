@@ -140,7 +140,7 @@ impl Rehearsal<'_> {
         let of = plan.pending.len();
         let mut measured = Vec::new();
         for (number, migration) in plan.pending.iter().enumerate() {
-            let (number, name) = (number + 1, migration.file_name.as_str());
+            let (number, name) = (number + 1, migration.file_name());
             info!(version:% = migration.version, name, number, of; "{number}/{of} rehearsing {name}");
             measured.extend(self.file(migration)?);
         }
@@ -188,7 +188,7 @@ impl Rehearsal<'_> {
             Ok(()) => Ok(took),
             Err(Trouble::Sql(cause)) => Err(self.failure(migration, statement, &cause, took)),
             Err(trouble) => {
-                let doing = format!("rehearsing {}; nothing stays", migration.file_name);
+                let doing = format!("rehearsing {}; nothing stays", migration.file_name());
                 Err(trouble.while_doing(&doing))
             }
         }
