@@ -300,26 +300,27 @@ fn number<T: FromStr>(row: &SimpleQueryRow, column: &str) -> Option<T> {
 impl Rows {
     fn read(&self, answer: &Answer) -> History {
         let checksum = |row: &SimpleQueryRow| Checksum::parse_hex(row.get("checksum")?);
-        let read = |row: &SimpleQueryRow| {
-            let version = Version::parse(row.get("version")?)?;
-            Some(((number(row, "history_id")?, version), checksum(row)?))
-        };
-        let checksums = answer.rows(self.checksums).filter_map(read);
-        let checksums: BTreeMap<(i64, Version), Checksum> = checksums.collect();
-        let mut history = History::default();
+        let (mut history, mut records) = (History::default(), Vec::new());
         for row in answer.rows(self.records) {
             let (id, group) = (number(row, "id"), number(row, "group_id").unwrap_or(0));
             history.last_group = history.last_group.max(group);
             history.newest_record = history.newest_record.max(id);
             let name = row.get("name").unwrap_or_default();
             match Version::parse(name) {
-                Some(version) => history.applied.push(Applied {
-                    version,
-                    id: id.unwrap_or(0),
-                    group,
-                    checksum: checksums.get(&(id.unwrap_or(0), version)).copied(),
-                }),
+                Some(version) => {
+                    records.push(Applied { version, id: id.unwrap_or(0), group, checksum: None })
+                }
                 None => history.foreign.push(name.to_owned()),
+            }
+        }
+        for row in answer.rows(self.checksums) {
+            let Some(id) = number::<i64>(row, "history_id") else { continue };
+            // The records came in the order of their ids.
+            let found = records.binary_search_by_key(&id, |it| it.id);
+            let recorded = found.ok().map(|at| &mut records[at]);
+            let version = row.get("version").and_then(Version::parse);
+            if let Some(recorded) = recorded.filter(|it| Some(it.version) == version) {
+                recorded.checksum = checksum(row);
             }
         }
         let interrupted = answer.rows(self.interrupted).filter_map(|row| {
@@ -334,9 +335,9 @@ impl Rows {
             })
         });
         // What bun applied since is done.
-        let recorded: BTreeSet<Version> = history.applied.iter().map(|it| it.version).collect();
-        let unfinished = interrupted.filter(|it| !recorded.contains(&it.version));
-        history.interrupted.extend(unfinished);
+        let is_recorded = |version| records.iter().any(|it| it.version == version);
+        history.interrupted = interrupted.filter(|it| !is_recorded(it.version)).collect();
+        history.applied = records.into();
         // A group whose rollback was begun goes on under its number, so no other run gets that.
         let begun = history.interrupted.iter().filter_map(|it| it.rollback);
         history.last_group = begun.fold(history.last_group, i64::max);

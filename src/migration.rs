@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
@@ -270,8 +271,8 @@ impl Interrupted {
 /// All that the database knows about migrations, read in one snapshot.
 #[derive(Clone, Default)]
 pub struct History {
-    /// In the order of their ids.
-    pub applied: Vec<Applied>,
+    /// In the order of their ids; shared, since a second look mostly finds the same.
+    pub applied: Rc<[Applied]>,
     /// Names in bun's table that are no version, so that no file can ever match them.
     pub foreign: Vec<String>,
     /// What was started outside a transaction and not finished.

@@ -298,7 +298,7 @@ mod tests {
         order: Order,
         policy: DivergencePolicy,
     ) -> String {
-        let history = History { applied, ..History::default() };
+        let history = History { applied: applied.into(), ..History::default() };
         let versions = |versions: &[Version]| -> String {
             let short = |version: &Version| version.to_string().trim_start_matches('0').to_owned();
             versions.iter().map(short).collect::<Vec<_>>().join(",")
@@ -397,7 +397,7 @@ mod tests {
         };
         let history = History {
             // Not in order, and one of them twice: the last one counts.
-            applied: vec![
+            applied: [
                 applied(9, None),
                 applied(1, None),
                 applied(4, None),
@@ -405,7 +405,8 @@ mod tests {
                 applied(2, None),
                 applied(2, other),
                 applied(7, other),
-            ],
+            ]
+            .into(),
             interrupted: vec![unfinished(3), unfinished(6)],
             ..History::default()
         };
