@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use crate::support::proxy::{Seen, Side};
 use crate::support::site::{Moment, Site, in_parallel, moments};
@@ -100,8 +101,11 @@ fn wherever_bun_is_killed_what_is_told_to_be_typed_leads_to_the_same_end() {
     });
 }
 
-/// The program, if it can be built here, of the bun that this module file asks for.
+/// The program, if it can be built here, of the bun that this module file asks for. One after the other: of two tests that
+/// built it at once, each would do all the work, and the slower one would replace what the other runs.
 pub fn real_bun(module: &str) -> Option<PathBuf> {
+    static BUILDING: Mutex<()> = Mutex::new(());
+    let _building = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let bun = root.join("target/tmp").join(module.replace(".mod", "-bun"));
     let local = "/usr/local/go/bin/go";
