@@ -2,7 +2,7 @@
 //! variants: alone in a file it runs, next to another statement it is refused by name and line before anything runs,
 //! and what only looks like it is not.
 //!
-//! PostgreSQL 15 is asked here; what only newer servers have is in the unit tests of `src/script.rs`. No publisher with
+//! PostgreSQL 15 is asked here; what only newer servers have is in the unit tests of `src/sql/kinds.rs`. No publisher with
 //! `wal_level = logical` is at hand: so of subscriptions it is shown that they come as far as to their publisher, which
 //! is beyond the refusal.
 
