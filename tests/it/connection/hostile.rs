@@ -13,9 +13,21 @@ use crate::support::{Lockstep, Role, Scratch, rows};
 
 // ---------------------------------------------------------------------------------------- 1. settings
 
-/// Both a migration and what goes on beside it last longer than every timeout.
+/// Both a migration and what goes on beside it last longer than every timeout. Between two messages no setting of ours
+/// holds, and a busy machine may take a second for that now and then, where a fault of ours is there each time.
 #[test]
 fn hostile_settings_of_the_database_change_nothing() {
+    let times_out = |_| {
+        let complaints = under_hostile_settings();
+        let of_time = |it: &String| it.contains(" timeout");
+        assert!(complaints.iter().all(of_time), "{complaints:#?}");
+        !complaints.is_empty()
+    };
+    assert!(!(0..5).all(times_out), "the timeouts are heeded");
+}
+
+/// What the server had to complain of.
+fn under_hostile_settings() -> Vec<String> {
     let scratch = Scratch::new();
     let mut settings = vec![
         ("statement_timeout", "1s"),
@@ -73,9 +85,13 @@ fn hostile_settings_of_the_database_change_nothing() {
     );
     scratch.file(&file(3), "CREATE INDEX CONCURRENTLY ran_version_idx ON public.ran (version)");
     scratch.file(&file(4), "SELECT pg_sleep(0.1); SELECT pg_sleep(0.1)");
-    let outcome = scratch.up();
-    outcome.code(0).is_up_to_date(4).applied_now(4).is_silent_about(TRIES_AGAIN);
-    scratch.up().code(0).is_up_to_date(4).is_silent_about("applied in ");
+    let outcomes = [scratch.up(), scratch.up()];
+    let complaints = errors(&scratch);
+    if !complaints.is_empty() {
+        return complaints;
+    }
+    outcomes[0].code(0).is_up_to_date(4).applied_now(4).is_silent_about(TRIES_AGAIN);
+    outcomes[1].code(0).is_up_to_date(4).is_silent_about("applied in ");
 
     let history = "SELECT name, group_id, migrated_at > now() - interval '10 minutes' FROM public.bun_migrations ORDER BY id";
     let expected: Vec<String> = (1..=4).map(|number| format!("{}|1|t", version(number))).collect();
@@ -84,7 +100,7 @@ fn hostile_settings_of_the_database_change_nothing() {
     let expected: Vec<String> = (1..=4).map(|number| format!("{}|t", version(number))).collect();
     assert_eq!(scratch.sql(journal), expected);
     assert_eq!(scratch.sql("SELECT id FROM public.bun_migration_locks"), [""; 0]);
-    assert_eq!(errors(&scratch), [""; 0]);
+    complaints
 }
 
 /// What psql would read with the setting as it is by default.
