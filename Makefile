@@ -49,7 +49,7 @@ test: pgbouncer ## run all tests against a throwaway PostgreSQL
 	$(TESTS)
 
 matrix: pgbouncer ## run all tests against PostgreSQL 14 to 18, which it fetches by npm and pip
-	tests/matrix $(ONLY)
+	RUST_TEST_THREADS=$(THREADS) tests/matrix $(ONLY)
 
 # What most changes break, if they break anything: the loop to work in. `make test` has the last word.
 quick: toolchain ## what takes less than a minute: unit tests, the repository's own, files, refusals, rules, the model
