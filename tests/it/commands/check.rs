@@ -214,8 +214,9 @@ fn at_the_deadline_the_code_tells_pending_from_unreachable() {
             error.ends_with("\n  20240101000001_t.up.sql\n  20240101000002_t.up.sql"),
             "{error}"
         );
-        let lines = messages(&outcome).len();
-        assert_eq!(lines, if seconds == "0" { 2 } else { 3 }, "{outcome}");
+        // One says that it waits, unless the look has taken all of the time, as on a busy machine.
+        let most = if seconds == "0" { 2 } else { 3 };
+        assert!((2..=most).contains(&messages(&outcome).len()), "{outcome}");
     }
     // DATABASE_WAIT_SECONDS is for those who have work.
     let nobody = LateServer::at(&scratch);
