@@ -19,7 +19,7 @@ use crate::signals::Stopped;
 use crate::text::words::{below, counted, duration, joined};
 
 pub use failure::{Before, Failure, FailureOutcome};
-pub use sql::SqlError;
+pub use sql::{SqlError, is_about_statement_pooling};
 
 /// What nobody tells apart but by its exit code is told in words where it is found; all else has fields.
 #[derive(Debug)]

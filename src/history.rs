@@ -74,8 +74,7 @@ pub struct Observation {
     pub shapeless: Option<String>,
     /// As it is set.
     pub search_path: String,
-    /// The number of the next transaction that writes, if none was under way.
-    next_transaction: Option<u64>,
+    moment: Option<Moment>,
     /// The history takes a message of its own.
     is_long: bool,
     /// Where the history's name, which has no schema, leads to no table: tables of that name and shape elsewhere, qualified
@@ -168,7 +167,7 @@ impl Observe {
             let answer = answer.map_err(|error| blamed(config, session, error))?;
             let read = look.read(&answer, None).map_err(|it| it.while_doing(READING))?;
             (observed.history, observed.lock_row) = (read.history, read.lock_row);
-            observed.next_transaction = read.next_transaction;
+            observed.moment = read.moment;
         }
         let (cause, hint) = match (&observed.shapeless, &observed.hidden) {
             (Some(lacks), _) => (
@@ -272,7 +271,7 @@ impl Look {
             hidden: text("hidden"),
             shapeless: text("shapeless"),
             search_path: text("search_path")?,
-            next_transaction: number(fact, "next_transaction"),
+            moment: Moment::read(fact),
             is_long: flag("is_long"),
             elsewhere: elsewhere(answer.rows(self.elsewhere)),
             dialect: Dialect {
@@ -349,9 +348,38 @@ impl Rows {
 /// records.
 const LONG: u64 = 500_000;
 
-/// The number of the next transaction that writes, or NULL if one is under way.
-const NEXT_TRANSACTION: &str = "CASE pg_snapshot_xmin(pg_current_snapshot()) WHEN pg_snapshot_xmax(pg_current_snapshot()) \
-     THEN pg_snapshot_xmax(pg_current_snapshot()) END";
+/// When the history was read, as the server counts, if no transaction that writes was under way.
+struct Moment {
+    /// The number of the next one.
+    next: u64,
+    /// The server's session that read: its process id, and when it began, in seconds.
+    session: (i32, String),
+}
+
+impl Moment {
+    /// An SQL expression for it; NULL if such a transaction is under way.
+    const SQL: &str = "CASE pg_snapshot_xmin(pg_current_snapshot()) WHEN pg_snapshot_xmax(pg_current_snapshot()) \
+         THEN (SELECT concat_ws(' ', pg_snapshot_xmax(pg_current_snapshot()), pid, extract(epoch FROM backend_start)) \
+           FROM pg_stat_get_activity(pg_backend_pid())) END";
+
+    fn read(row: &SimpleQueryRow) -> Option<Moment> {
+        let mut words = row.get("moment")?.split(' ');
+        let (next, pid) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        let began = words.next()?.to_owned();
+        Some(Moment { next, session: (pid, began) })
+    }
+
+    /// The condition that something may have been written between it and this transaction, which has a number: others have
+    /// numbers, too, or the server crashed meanwhile, which ends all its sessions, and numbers anew what it has lost.
+    fn is_past(&self) -> String {
+        let (next, (pid, began)) = (self.next, &self.session);
+        let began = literal(began);
+        format!(
+            "(pg_current_xact_id() <> '{next}' OR pg_snapshot_xmax(pg_current_snapshot()) <> '{next}' OR NOT EXISTS \
+             (SELECT FROM pg_stat_get_activity({pid}) WHERE extract(epoch FROM backend_start) = {began}))"
+        )
+    }
+}
 
 /// The last id that the sequence of a table gave, or NULL; the table's name is an SQL expression.
 fn last_id(table: &str) -> String {
@@ -372,7 +400,7 @@ pub struct Read {
     pub history: History,
     /// The id in the row of the lock.
     pub lock_row: Option<i64>,
-    next_transaction: Option<u64>,
+    moment: Option<Moment>,
 }
 
 impl PlainLook {
@@ -394,10 +422,8 @@ impl PlainLook {
         table_name: &str,
         observed: &Observation,
     ) -> PlainLook {
-        let unless_same = match observed.next_transaction {
-            Some(next) => format!("pg_current_xact_id() <> '{next}'"),
-            None => "true".to_owned(),
-        };
+        let moment = observed.moment.as_ref();
+        let unless_same = moment.map_or("true".to_owned(), Moment::is_past);
         PlainLook::add(message, tables, table_name, &unless_same)
     }
 
@@ -405,9 +431,10 @@ impl PlainLook {
         let Tables { history, journal, locks } = tables;
         let facts = format!(
             "SELECT (SELECT id FROM {locks} WHERE table_name = {}) AS lock_row, {} AS last_id, \
-             {only_if} AS is_read, {NEXT_TRANSACTION} AS next_transaction",
+             {only_if} AS is_read, {} AS moment",
             literal(table_name),
-            last_id(&literal(history))
+            last_id(&literal(history)),
+            Moment::SQL
         );
         let columns = Columns::ToPlan;
         PlainLook {
@@ -432,11 +459,7 @@ impl PlainLook {
             _ => self.rows.read(answer),
         };
         history.last_id = number(facts, "last_id");
-        Ok(Read {
-            history,
-            lock_row: number(facts, "lock_row"),
-            next_transaction: number(facts, "next_transaction"),
-        })
+        Ok(Read { history, lock_row: number(facts, "lock_row"), moment: Moment::read(facts) })
     }
 }
 
@@ -583,7 +606,7 @@ impl Look {
             },
             row = guard::row_query(config),
             last_id = last_id("the_history"),
-            next_transaction = NEXT_TRANSACTION,
+            moment = Moment::SQL,
             may_be_long = columns == Columns::ToPlan,
             long = LONG,
             guard = guard::guard_lock(

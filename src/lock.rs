@@ -16,7 +16,8 @@
 //!    and is taken over. A positive row is bun's: we wait.
 //! 3. *History.* It is read again, after the row is ours, in a snapshot that is younger than the row; but if the server has
 //!    numbered no transaction between the snapshot in which it was read before, when none was under way, and the one that
-//!    wrote the row, nothing has been written between, and behind the row nobody else writes.
+//!    wrote the row, nothing has been written between, and behind the row nobody else writes. A server that crashed numbers
+//!    anew what it lost, so this counts only while the server's session in which it was read before lives.
 //! 4. *Fence.* Every transaction of W begins by locking our row `FOR UPDATE`, by its token, and by making sure that its
 //!    version is not recorded, or, if it is to be rolled back, that it is, in the row that was read. The row lock is held
 //!    to the commit. The row is found by the name that bun's configuration gives the history; where two runners are
@@ -50,6 +51,8 @@
 //!   and stops. Whoever inserts a row meanwhile (bun, say) works alone.
 //! * *The server crashes.* Commits are deferred, but the takeover and the release flush all that came before them, so a
 //!   run reports its own work as done only when it is on disk. What is lost is a suffix, and the next run applies it.
+//!   Behind a pooler W may outlive the crash, and what it sends next would come behind what was lost. So each message of
+//!   W's, and the release, makes sure that what this run committed last is still there.
 //! * *The network is cut.* Keepalives and `client_connection_check_interval` end both sessions within seconds; then as
 //!   above.
 //! * *bun comes.* Its INSERT meets our committed row and fails at once, without waiting. When our row is gone it gets
@@ -84,7 +87,7 @@ use postgres::SimpleQueryRow;
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::history::guard::{GUARD_KEY, guard_lock, key};
+use crate::history::guard::{self, GUARD_KEY, guard_lock, key};
 use crate::history::{self, Observation, Tables};
 use crate::migration::History;
 use crate::server::glance::Glance;
@@ -129,6 +132,8 @@ pub struct Locked {
     newest: i64,
     /// How many records this run has made since.
     recorded: i64,
+    /// What is true as long as the server has not lost what this run committed last.
+    kept: Option<String>,
     /// Who else was connected then, until somebody wants to know.
     strangers: Option<Vec<Stranger>>,
 }
@@ -209,6 +214,7 @@ pub fn acquire(
         dialect: observed.dialect,
         newest: history.newest_id(),
         recorded: 0,
+        kept: None,
         strangers: Some(strangers),
     };
     Ok(Acquired::Locked(Box::new(locked), history))
@@ -431,16 +437,35 @@ impl Locked {
         ))
     }
 
+    /// The error for [`crate::sql::sqlstate::COMMIT_LOST`].
+    fn commit_lost(&self) -> Error {
+        let history = &self.tables.history;
+        Error::NoConnection(format!(
+            "what this run committed last is gone from {history}: the server crashed and lost it, or somebody took it \
+             back\n  nothing was begun since\n  hint: run again"
+        ))
+    }
+
     /// Gives the lock back. Every commit of this run is on disk afterwards, so only now is success to be reported.
     ///
     /// # Errors
     ///
+    /// [`Locked::commit_lost`]; what the connection meets.
+    ///
     /// The run's work is done when this fails, and the next run takes the row over: whoever has an error of its own to
-    /// report reports that one.
-    pub fn release(mut self) -> Result<(), Error> {
-        let message = row::release(&self.tables, &self.table_name, self.token, self.dialect);
-        let released = self.work.send(&message).map(drop);
-        let released = released.map_err(|trouble| trouble.while_doing("releasing the lock"));
+    /// report reports that one. So it is only of a run that succeeded that anything is demanded.
+    pub fn release(mut self, has_succeeded: bool) -> Result<(), Error> {
+        self.kept = self.kept.filter(|_| has_succeeded);
+        let message = self.releasing();
+        let released = match self.work.send(&message) {
+            Ok(_) => Ok(()),
+            Err(Trouble::Sql(error)) if guard::raised(&error, self.token).is_some() => {
+                // Behind a pooler the transaction would stay.
+                let _ = self.work.roll_back();
+                Err(self.commit_lost())
+            }
+            Err(trouble) => Err(trouble.while_doing("releasing the lock")),
+        };
         release_guard(self.guard);
         self.work.close();
         released

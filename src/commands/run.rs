@@ -107,7 +107,7 @@ impl Held {
     /// The work's; else what releasing the lock met.
     pub fn work<T>(mut self, work: impl FnOnce(&mut Held) -> Result<T, Error>) -> Result<T, Error> {
         let outcome = work(&mut self);
-        let released = self.locked.release();
+        let released = self.locked.release(outcome.is_ok());
         if let Err(error) = &released {
             warn!("{error}; the next run takes the lock over");
         }

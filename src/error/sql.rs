@@ -66,13 +66,18 @@ impl SqlError {
     }
 }
 
+/// Returns true if and only if a pooler has no transactions for us, in its present mode.
+pub fn is_about_statement_pooling(error: &DbError) -> bool {
+    error.message().contains("statement pooling")
+}
+
 impl From<&DbError> for SqlError {
     fn from(error: &DbError) -> SqlError {
         SqlError {
             sqlstate: error.code().code().to_owned(),
             message: error.message().to_owned(),
             detail: error.detail().map(str::to_owned),
-            hint: if error.message().contains("statement pooling") {
+            hint: if is_about_statement_pooling(error) {
                 Some("Use the pooler's transaction or session mode.".to_owned())
             } else {
                 error.hint().map(str::to_owned)

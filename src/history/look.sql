@@ -74,7 +74,7 @@ BEGIN
     the_history AS history, the_journal AS journal, the_locks AS locks, the_row AS lock_row,
     is_ownerless AS is_ownerless, pg_catalog.has_table_privilege(the_locks, 'DELETE') AS may_remove_row, the_lacks AS lacks, the_last AS last_id,
     the_hidden AS hidden, the_shapeless AS shapeless, the_path AS search_path,
-    {next_transaction} AS next_transaction, is_long AS is_long,
+    {moment} AS moment, is_long AS is_long,
     pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL AS has_transaction_timeout,
     pg_catalog.current_setting('client_connection_check_interval', true) IS NOT NULL
       AND pg_catalog.version() !~* 'windows|visual c' AS has_check_interval;

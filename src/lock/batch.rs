@@ -77,7 +77,9 @@ impl Locked {
                 applied_in(&self.work.send_patiently(&message, doing, wait)?, batch)
             }
         };
-        self.recorded += applied.len() as i64;
+        let last = batch[..applied.len()].last();
+        let last = last.map(|it| self.recorded(&Entry::of(it.migration).version));
+        self.has_committed(applied.len() as i64, last);
         Ok(Outcome { applied, failed })
     }
 
@@ -148,6 +150,8 @@ impl Locked {
             .map(|it| format!("EXECUTE {};", literal(&format!("PREPARE lockstep_{it}"))));
         let block = format!("BEGIN {} END", prepared.concat());
         message.add(format!("DO LANGUAGE plpgsql {}", literal(&block)));
+        // Once a message: one message is one session, which no crash outlives.
+        message.extend(&self.fail_unless_kept());
         message.add("COMMIT");
         message
     }

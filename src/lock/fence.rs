@@ -105,6 +105,7 @@ impl Locked {
         let settings = settings.on(self.dialect);
         let mut before = Message::begin(Access::Write, &settings);
         before.add(guard::fail(&self.fence()));
+        before.extend(&self.fail_unless_kept());
         // In a statement of its own, whose snapshot is younger than the locks.
         before.add(match expected {
             Expected::NoneOf(versions) => self.fail_if_newer(&record::records_one_of(versions)),
@@ -167,6 +168,14 @@ impl Locked {
             locked = self.words(sqlstate::WORK_LOCKED),
             lost = self.words(sqlstate::LOCK_LOST),
         )
+    }
+
+    /// The statement that fails if the server has lost what this run committed last, and with it, maybe, more: all commits
+    /// before that are on disk if it is. Where nothing was committed, none.
+    pub(super) fn fail_unless_kept(&self) -> Vec<String> {
+        let lost = self.words(sqlstate::COMMIT_LOST);
+        let fail = |kept| guard::fail(&format!("WHEN NOT ({kept}) THEN {lost}"));
+        self.kept.iter().map(fail).collect()
     }
 
     pub(super) fn words(&self, code: &str) -> String {
@@ -276,11 +285,12 @@ impl<'a> Fenced<'a> {
         // A trigger or a rule may have swallowed some.
         let (history, journal) = (&locked.tables.history, &locked.tables.journal);
         let fewer = format!(
-            "(SELECT count(*) FROM {history} h JOIN {journal} j ON h.id = j.history_id AND h.name = j.version
-              WHERE h.group_id = {group}) < {}",
+            "((SELECT count(*) FROM {history} h JOIN {journal} j ON h.id = j.history_id AND h.name = j.version
+              WHERE h.group_id = {group}) < {})",
             files.len()
         );
         self.work.push(unrun);
+        self.proof = Some(format!("NOT {fewer}"));
         self.refuse_if(fewer, sqlstate::NOT_RECORDED);
     }
 
@@ -331,7 +341,9 @@ impl<'a> Fenced<'a> {
         self.note(migration, done, statement);
         let rollback = record::note_rollback(&self.locked.tables, version, group);
         self.work.push(rollback);
-        self.check_erased(version, &which);
+        let still = format!("EXISTS (SELECT FROM {} WHERE {which})", self.locked.tables.history);
+        self.proof = Some(format!("NOT {still}"));
+        self.refuse_if(still, sqlstate::STILL_RECORDED);
     }
 
     /// Counts how many of the migration's statements are done.
@@ -349,7 +361,9 @@ impl<'a> Fenced<'a> {
         let history = &self.locked.tables.history;
         let still = format!("EXISTS (SELECT FROM {history} WHERE {which})");
         let journal = &self.locked.tables.journal;
-        let noted = format!("EXISTS (SELECT FROM {journal} WHERE version = '{version}')");
+        let noted = format!(
+            "EXISTS (SELECT FROM {journal} WHERE version OPERATOR(pg_catalog.=) '{version}')"
+        );
         self.proof = Some(format!("NOT {still} AND NOT {noted}"));
         self.refuse_if(still, sqlstate::STILL_RECORDED);
     }
@@ -360,7 +374,8 @@ impl<'a> Fenced<'a> {
     ///
     /// [`Error::TableWait`] at the deadline.
     pub fn commit(self, doing: &str, wait: &mut Wait) -> Result<(), Fault> {
-        self.end("COMMIT", doing, wait)?.recorded += i64::from(self.records);
+        let (records, proof) = (self.records, self.proof.clone());
+        self.end("COMMIT", doing, wait)?.has_committed(i64::from(records), proof);
         Ok(())
     }
 
@@ -450,7 +465,8 @@ impl<'a> Fenced<'a> {
                 }
             }
         }
-        self.locked.recorded += i64::from(self.records);
+        let records = i64::from(self.records);
+        self.locked.has_committed(records, self.proof);
         Ok(Ok(()))
     }
 
@@ -515,10 +531,17 @@ const RESTORE_STRINGS: &str = "SELECT pg_catalog.set_config('standard_conforming
     pg_catalog.current_setting('lockstep.strings'), true)";
 
 impl Locked {
+    /// Takes note of so many new records, and of what is true from now on.
+    pub(super) fn has_committed(&mut self, records: i64, proof: Option<String>) {
+        self.recorded += records;
+        self.kept = proof.or(self.kept.take());
+    }
+
     fn fault(&self, cause: &DbError, ours: Option<&'static str>) -> Fault {
         match ours {
             Some(sqlstate::LOCK_LOST) => Fault::Error(self.lost()),
             Some(sqlstate::OTHER_SERVER) => Fault::Error(other_server()),
+            Some(sqlstate::COMMIT_LOST) => Fault::Error(self.commit_lost()),
             Some(sqlstate::ALREADY_RECORDED | sqlstate::NO_LONGER_RECORDED) => Fault::DoneByOthers,
             Some(code) => Fault::Refused(Box::new(SqlError::ours(code, &self.tables.history))),
             None => Fault::Refused(Box::new(SqlError::from(cause))),

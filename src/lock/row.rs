@@ -6,7 +6,7 @@ use std::time::Duration;
 use log::debug;
 
 use super::holder::{self, Stranger};
-use super::{POLL, other_server, release_guard, try_guard};
+use super::{Locked, POLL, other_server, release_guard, try_guard};
 use crate::config::Config;
 use crate::error::{BunRow, Error};
 use crate::history::{Observation, PlainLook, Read, Tables, guard, tables};
@@ -14,7 +14,7 @@ use crate::migration::History;
 use crate::server::message::{Access, Message, Slot};
 use crate::server::open;
 use crate::server::session::{Answer, Session, Trouble};
-use crate::server::settings::{Commit, Dialect, Settings};
+use crate::server::settings::{Commit, Settings};
 use crate::server::wait::Wait;
 use crate::sql::quote::{bare_or_quoted, literal};
 use crate::sql::sqlstate;
@@ -112,17 +112,21 @@ impl Write {
     }
 }
 
-/// The message that deletes our row, with a commit that is on disk when it returns.
-pub(super) fn release(tables: &Tables, table_name: &str, token: i64, dialect: Dialect) -> Message {
-    let settings = settings(RELEASE_TIMEOUT, Commit::Durable).on(dialect);
-    let mut message = Message::begin(Access::Write, &settings);
-    message.add(format!(
-        "DELETE FROM {} WHERE table_name = {} AND id = {token}",
-        tables.locks,
-        literal(table_name)
-    ));
-    message.add("COMMIT");
-    message
+impl Locked {
+    /// The message that deletes our row, with a commit that is on disk when it returns.
+    pub(super) fn releasing(&self) -> Message {
+        let settings = settings(RELEASE_TIMEOUT, Commit::Durable).on(self.dialect);
+        let mut message = Message::begin(Access::Write, &settings);
+        message.extend(&self.fail_unless_kept());
+        message.add(format!(
+            "DELETE FROM {} WHERE table_name = {} AND id = {}",
+            self.tables.locks,
+            literal(&self.table_name),
+            self.token
+        ));
+        message.add("COMMIT");
+        message
+    }
 }
 
 /// Removes a row of ours if nobody has the guard, which proves that its owner is dead. Returns false if somebody has it,

@@ -30,7 +30,7 @@ use super::message::{Access, Message, Slot};
 use super::settings::{self, Settings};
 use super::tls::{self, Connector};
 use super::wait::Wait;
-use crate::error::{Error, SqlError};
+use crate::error::{Error, SqlError, is_about_statement_pooling};
 use crate::logging;
 use crate::signals::{Signal, Signals, Stopped};
 use crate::sql;
@@ -194,14 +194,19 @@ impl Trouble {
 
 impl From<postgres::Error> for Trouble {
     fn from(error: postgres::Error) -> Trouble {
-        let db = error.as_db_error();
-        match (db, db.and_then(DbError::parsed_severity)) {
-            // FATAL and PANIC end the session, whatever their SQLSTATE.
-            (_, Some(Severity::Fatal | Severity::Panic)) | (None, _) => {
-                Trouble::Lost(reason(&error))
-            }
-            (Some(db), _) => Trouble::Sql(Box::new(db.clone())),
+        match error.as_db_error() {
+            Some(db) if !ends_session(db) => Trouble::Sql(Box::new(db.clone())),
+            _ => Trouble::Lost(reason(&error)),
         }
+    }
+}
+
+/// FATAL and PANIC end the session, whatever their SQLSTATE. PgBouncer knows only the field for that which a server
+/// translates; and that its mode is the wrong one it would say again on the next session.
+fn ends_session(error: &DbError) -> bool {
+    match error.parsed_severity() {
+        Some(severity) => matches!(severity, Severity::Fatal | Severity::Panic),
+        None => error.severity() == "FATAL" && !is_about_statement_pooling(error),
     }
 }
 

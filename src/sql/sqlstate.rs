@@ -56,14 +56,17 @@ pub const OTHER_INDEX: &str = "LK010";
 pub const WORK_LOCKED: &str = "LK011";
 /// The message has taken long enough: its other files are for the next one.
 pub const BATCH_TIME: &str = "LK013";
+/// What this run committed last is not there any more.
+pub const COMMIT_LOST: &str = "LK014";
 /// A file that runs outside a transaction was done in part, and has changed since.
 pub const HALF_WAY: &str = "LK012";
 
 /// What the statements of a fenced transaction raise, with the words for it.
-pub const OURS: [(&str, &str); 10] = [
+pub const OURS: [(&str, &str); 11] = [
     (TRANSACTION_ENDED, "the file ended its transaction"),
     (ALREADY_RECORDED, "already recorded"),
     (LOCK_LOST, "the migration lock was lost"),
+    (COMMIT_LOST, "what this run committed last is gone"),
     (OTHER_SERVER, "the two connections reached different servers, or the guard is gone"),
     (INVALID_INDEX, "the index is INVALID"),
     (ROW_TAKEN, "the file took the row of the migration lock away"),

@@ -48,6 +48,7 @@ mod lock {
     mod cable;
     mod chaos;
     mod kill_matrix;
+    mod lost;
     mod model;
     mod racing;
 }

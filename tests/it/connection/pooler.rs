@@ -471,6 +471,24 @@ fn a_runner_that_waits_for_another_outlives_a_restart_of_pgbouncer() {
     scratch.assert_unlocked();
 }
 
+/// PgBouncer says FATAL in fewer words than a server does.
+#[test]
+fn a_runner_that_waits_for_another_outlives_that_its_connection_is_killed_by_pgbouncer() {
+    let scratch = Scratch::new();
+    let pgbouncer = PgBouncer::start(&scratch, Mode::Transaction, 2);
+    let mut gate = Gate::closed(&scratch);
+    steps(&scratch, &[Gate::SQL, ""]);
+    let (holder, mut waiter) = gate.queue(&scratch.patient_up(), &up(&scratch, &pgbouncer));
+    pgbouncer.console(&format!("KILL {}", scratch.database));
+    waiter.wait_for_log(BEGINS_ANEW);
+    pgbouncer.console(&format!("RESUME {}", scratch.database));
+    gate.open();
+    holder.wait().code(0);
+    waiter.wait().code(0).says(HAS_LOST_ITS_CONNECTION);
+    assert_applied_once(&scratch, 2);
+    scratch.assert_unlocked();
+}
+
 #[test]
 fn a_pgbouncer_that_restarts_in_a_migration_is_a_lost_connection_and_the_next_run_is_right() {
     let scratch = Scratch::new();
