@@ -135,9 +135,10 @@ pub(super) fn parameter(name: &str) -> Option<&'static str> {
         "tty" => "PostgreSQL has no use for it any more: leave it out",
         "api_key" => "it is for Prisma's proxy: give the URL of the database behind it",
         _ if name.starts_with("amp;") => "&amp; is HTML for &: write & alone",
-        _ if name.starts_with("x-") => {
+        "x-migrations-table" => {
             "it is golang-migrate's: leave it out, and name the history by MIGRATIONS_TABLE"
         }
+        _ if name.starts_with("x-") => "it is golang-migrate's: leave it out",
         _ => return None,
     })
 }
@@ -162,7 +163,8 @@ mod tests {
             ("DATABASE_URL=postgres://u:secret@h/d", "the variable's own name"),
             ("Server=h;Database=d;User Id=u;Password=secret;", "ADO.NET's form"),
             ("postgres://u:secret@h/d?schema=s", "it is Prisma's"),
-            ("postgres://u:secret@h/d?x-migrations-table=m", "golang-migrate's"),
+            ("postgres://u:secret@h/d?x-migrations-table=m", "by MIGRATIONS_TABLE"),
+            ("postgres://u:secret@h/d?x-statement-timeout=5", "golang-migrate's: leave it out"),
             ("postgres://u:secret@h/d?sslmode=disable&amp;port=1", "&amp; is HTML"),
             ("postgres://u:secret@h/d?statement_timeout=5", "STATEMENT_TIMEOUT_SECONDS"),
             ("postgres://u:secret@h/d?search_path=s", "write options=-c%20search_path%3DSCHEMA"),
