@@ -123,7 +123,6 @@ impl Round<'_> {
                 }
             }
         }
-        self.causes.dedup();
         Ok(Err(self.causes.join("; ")))
     }
 
@@ -150,12 +149,15 @@ impl Round<'_> {
         Ok(None)
     }
 
-    /// Where there are several places, each cause needs its name.
+    /// Where there are several places, each cause needs its name. A second pass adds what the first has not said.
     fn note(&mut self, place: &Place, cause: String) {
-        self.causes.push(match self.server.places.len() {
+        let cause = match self.server.places.len() {
             1 => cause,
             _ => format!("{place}: {cause}"),
-        });
+        };
+        if !self.causes.contains(&cause) {
+            self.causes.push(cause);
+        }
     }
 
     /// A socket has one address, which is none; a name that is not resolved has none at all.
