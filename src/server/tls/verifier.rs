@@ -72,10 +72,7 @@ impl Trust {
             store: match &tls.roots {
                 Roots::Anybody => None,
                 Roots::System => Some(Store::of_the_system()?),
-                Roots::File(file) => Some(Store::of(
-                    entries(file, "the root certificates", "certificate")?,
-                    file.path.display().to_string(),
-                )),
+                Roots::File(file) => Some(Store::of_the_file(file)?),
             },
             crls: crls.unwrap_or_default(),
             crl_file: crl_file.unwrap_or_default(),
@@ -104,6 +101,16 @@ fn crls(file: &Material) -> Result<Vec<CertRevocationList<'static>>, String> {
 }
 
 impl Store {
+    fn of_the_file(file: &Material) -> Result<Store, String> {
+        const CALLED: &str = "the root certificates";
+        let all = entries::<CertificateDer<'_>>(file, CALLED, "certificate")?;
+        let place = file.path.display().to_string();
+        match all.iter().any(|der| Certificate::read(der).is_some()) {
+            true => Ok(Store::of(all, place)),
+            false => Err(format!("{CALLED} {place}: none of them can be read")),
+        }
+    }
+
     fn of_the_system() -> Result<Store, String> {
         let found = rustls_native_certs::load_native_certs();
         let store = Store::of(found.certs, "the system's root certificates".to_owned());
@@ -246,8 +253,16 @@ impl Verifier {
                 "is not for a server: its extendedKeyUsage lacks serverAuth".to_owned()
             }
             error => {
+                let cause = match error {
+                    webpki::Error::UnsupportedSignatureAlgorithmContext(_)
+                    | webpki::Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
+                        "it is signed in a way that Lockstep does not know (it knows RSA, P-256, P-384 and Ed25519; \
+                         RSA-PSS only with a salt as long as the hash)".to_owned()
+                    }
+                    error => error.to_string(),
+                };
                 return Fault {
-                    words: format!("or one between it and its root cannot be checked: {error}"),
+                    words: format!("or one between it and its root cannot be checked: {cause}"),
                     is_ours: true,
                 };
             }

@@ -106,11 +106,18 @@ fn what_is_wrong_with_a_certificate_is_told_once() {
         outcome.code(2).waits_for_nothing();
         assert!(outcome.error().contains(words), "{words}\n{outcome}");
     }
-    let empty = scratch.directory.join("empty.crt");
-    fs::write(&empty, "").expect("a file");
-    let url = secure.url("localhost", "postgres", "verify-ca");
-    let outcome = secure.ours(&scratch, &format!("{url} sslrootcert={}", text(&empty)));
-    outcome.code(2).says("there is no certificate in the file");
+    // A root file without a certificate is no reason to go in clear.
+    const NO_CERTIFICATE: &str =
+        "-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n";
+    for (holds, words) in
+        [("", "there is no certificate in the file"), (NO_CERTIFICATE, "none of them can be read")]
+    {
+        let root = scratch.directory.join("none.crt");
+        fs::write(&root, holds).expect("a file");
+        let url = secure.url("localhost", "postgres", "prefer");
+        let outcome = secure.ours(&scratch, &format!("{url} sslrootcert={}", text(&root)));
+        outcome.code(2).says(words);
+    }
     // What psql can encrypt and we cannot does not go in clear instead.
     let mut admin = secure.admin();
     for statement in ["ALTER SYSTEM SET ssl_ecdh_curve = 'secp521r1'", "SELECT pg_reload_conf()"] {
