@@ -285,12 +285,11 @@ impl<'a> Fenced<'a> {
         // A trigger or a rule may have swallowed some.
         let (history, journal) = (&locked.tables.history, &locked.tables.journal);
         let fewer = format!(
-            "((SELECT count(*) FROM {history} h JOIN {journal} j ON h.id = j.history_id AND h.name = j.version
-              WHERE h.group_id = {group}) < {})",
+            "(SELECT count(*) FROM {history} h JOIN {journal} j ON h.id = j.history_id AND h.name = j.version
+              WHERE h.group_id = {group}) < {}",
             files.len()
         );
         self.work.push(unrun);
-        self.proof = Some(format!("NOT {fewer}"));
         self.refuse_if(fewer, sqlstate::NOT_RECORDED);
     }
 
