@@ -44,7 +44,7 @@ use crate::migration::Interrupted;
 use crate::server::blocker;
 use crate::server::progress::Part;
 use crate::server::session::{Quiet, Trouble};
-use crate::server::settings::Settings;
+use crate::server::settings::{Commit, Settings};
 use crate::server::wait::Wait;
 use crate::sql::quote::literal;
 use crate::sql::{self, Kind, Outside, ReindexTarget, sqlstate};
@@ -234,8 +234,10 @@ impl<'r> Current<'r> {
     fn begin(&mut self, note: Option<Option<&str>>) -> Result<Leave, Fault> {
         let (run, migration) = (self.run, self.migration);
         let doing = format!("noting the start of {}", self.name());
-        let mut fenced =
-            self.locked.transaction(&self.expected(), Settings::of_catalog().retried());
+        // On disk: behind a pooler the statement may meet a server that has crashed since, and what it leaves there must be
+        // known to be ours.
+        let settings = Settings { commit: Commit::Local, ..Settings::of_catalog().retried() };
+        let mut fenced = self.locked.transaction(&self.expected(), settings);
         if let Some(text) = note {
             run.note(&mut fenced, migration, self.number, text);
         }

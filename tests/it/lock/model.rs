@@ -40,8 +40,8 @@
 //! * *An operator*, whose DELETE comes at any moment, as often as he likes.
 //! * *A forget*, in worlds of its own: a run that has the lock may take back, instead of all else, the newest record, if bun
 //!   died on it: the fence, the look whether it is still there, the commit. From then on the migration is no longer excused.
-//! * *A crash of the server*, in a world of its own: all sessions end, and any suffix of the commits that are not on
-//!   disk is lost.
+//! * *A crash of the server*, in worlds of their own: all sessions end, and any suffix of the commits that are not on
+//!   disk is lost. Behind a pooler a client that waits for no answer may go on with what it takes for its sessions.
 //!
 //! # What is not
 //!
@@ -90,6 +90,9 @@
 //! sees the complete history of another, which has not released yet, reports success; a server that crashes in that
 //! moment may take the last commits back, and the next run applies them ([`ObserverIsRight`]; [`Minds::AnyRow`]).
 //!
+//! A fourth was found later, outside the model, which knew no pooler then: *a run that outlives a crash goes on behind what
+//! was lost* ([`InOrder`], [`WorkerCompletes`]; [`Kept::Assumed`]).
+//!
 //! # What each step is there for
 //!
 //! The mutations below start from [`CURED`]. Without the fence, without its lock, and with a takeover that does not
@@ -128,6 +131,7 @@ struct Protocol {
     plan: Plan,
     fence: Fence,
     recheck: Recheck,
+    kept: Kept,
     record: Record,
     release: Release,
     hint: Minds,
@@ -145,6 +149,7 @@ const SHIPPED: Protocol = Protocol {
     plan: Plan::ReadUnderTheRow,
     fence: Fence::LocksTheRow,
     recheck: Recheck::NotRecorded,
+    kept: Kept::LookedFor,
     record: Record::WithTheBody,
     release: Release::ByToken,
     hint: Minds::BunAndDead,
@@ -215,6 +220,14 @@ enum Fence {
 enum Recheck {
     NotRecorded,
     Absent,
+}
+
+/// How a run knows that what it committed last is still there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kept {
+    /// Each of its messages looks for it first.
+    LookedFor,
+    Assumed,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -290,6 +303,14 @@ enum Failures {
     OfEverybody,
     /// And of the server, with the commits that are not on disk yet.
     OfTheServerToo,
+    /// And a pooler is between, which keeps the clients' connections.
+    OfTheServerBehindAPooler,
+}
+
+impl Failures {
+    fn are_of_the_server(self) -> bool {
+        matches!(self, Failures::OfTheServerToo | Failures::OfTheServerBehindAPooler)
+    }
 }
 
 /// What must be true of every state, or of every step.
@@ -347,6 +368,8 @@ enum Step {
     CommitRow,
     /// The client's: sends the next migration, or the release.
     Ready,
+    /// The same, on a server that has crashed and lost what this run committed last.
+    Bereft,
     /// W's: a migration's message has been sent.
     Fence,
     Recheck,
@@ -627,6 +650,7 @@ enum Event {
     SendsMigration,
     PassesFence,
     LosesLock,
+    MissesItsCommit,
     FindsItNotRecorded,
     FindsItRecorded,
     RunsBody,
@@ -701,8 +725,12 @@ impl Model {
         }
         self.bun(state, out);
         self.operator(state, out);
-        if self.world.failures == Failures::OfTheServerToo {
-            self.server_crash(state, out);
+        if self.world.failures.are_of_the_server() {
+            self.server_crash(state, |_| false, out);
+        }
+        if self.world.failures == Failures::OfTheServerBehindAPooler {
+            let is_idle = |step| matches!(step, Step::Observe | Step::PollGuard | Step::Ready);
+            self.server_crash(state, is_idle, out);
         }
     }
 
@@ -718,6 +746,10 @@ impl Model {
             Step::ReadHistory => self.read_history(state, at, out),
             Step::CommitRow => self.commit_row(state, at, out),
             Step::Ready => self.send_next(state, at, out),
+            Step::Bereft => run_step(state, at, Event::MissesItsCommit, out, |run| {
+                run.plan = 0;
+                run.step = Step::Abandon;
+            }),
             Step::Fence => self.fence(state, at, out),
             Step::Recheck => self.recheck(state, at, out),
             Step::Body => goes(state, at, Event::RunsBody, Step::Record, out),
@@ -942,7 +974,7 @@ impl Model {
     fn commit(&self, state: &State, at: usize, out: &mut Transitions) {
         let migration = first(state.runs[at].plan);
         let apart = self.protocol.record == Record::Apart;
-        let crashes = self.world.failures == Failures::OfTheServerToo;
+        let crashes = self.world.failures.are_of_the_server();
         world_step(state, at, Event::CommitsMigration, out, |next| {
             count(&mut next.our_bodies[migration]);
             if crashes {
@@ -1075,12 +1107,14 @@ impl Model {
         }
     }
 
-    /// All sessions end, and of the commits that are not on disk any suffix may be lost.
-    fn server_crash(&self, state: &State, out: &mut Transitions) {
+    /// All sessions end, and of the commits that are not on disk any suffix may be lost. Clients at these steps do not
+    /// notice.
+    fn server_crash(&self, state: &State, outlives: fn(Step) -> bool, out: &mut Transitions) {
         let mut next = *state;
         for run in &mut next.runs {
             match run.step {
                 Step::Leave => run.has_guard = false,
+                step if run.client_lives && outlives(step) => run.has_guard = false,
                 step if step.is_over() => {}
                 _ => run.end(Step::Over),
             }
@@ -1090,6 +1124,12 @@ impl Model {
         }
         for lost_from in 0..=self.world.migrations {
             let mut survivor = next;
+            let is_lost = next.unflushed >> lost_from != 0;
+            if is_lost && self.protocol.kept == Kept::LookedFor {
+                // What is not on disk is of the run that has the lock: to take it over flushes.
+                let ready = survivor.runs.iter_mut().filter(|it| it.step == Step::Ready);
+                ready.for_each(|run| run.step = Step::Bereft);
+            }
             for migration in lost_from..self.world.migrations {
                 if next.unflushed & 1 << migration != 0 {
                     survivor.our_bodies[migration] -= 1;
@@ -1107,7 +1147,7 @@ impl Model {
             Event::ReportsSuccess => (Step::Worked, WorkerCompletes),
             _ => (Step::Observed, ObserverIsRight),
         };
-        let remembers = self.world.failures == Failures::OfTheServerToo;
+        let remembers = self.world.failures.are_of_the_server();
         let last = if remembers { step } else { Step::Over };
         run_step(state, at, event, out, |run| run.end(last));
         mark(out, (!state.is_complete(&self.world)).then_some(invariant));
@@ -1119,7 +1159,7 @@ impl Model {
         let asserts_behind = protocol.assertion == Assertion::BehindTheRow;
         let minds_any_row = protocol.hint == Minds::AnyRow;
         let minds_dead_row = minds_any_row || protocol.hint == Minds::BunAndDead;
-        let survives = self.world.failures != Failures::OfTheServerToo;
+        let survives = !self.world.failures.are_of_the_server();
         let durable = protocol.takeover_commit == TakeoverCommit::Durable;
         // bun is at work without its row, sees no record of what we have begun, and deletes our row.
         let careful = self.world.operator != Operator::Careless;
@@ -1610,6 +1650,7 @@ fn three_runs_keep_what_is_promised() {
         Event::FindsTheRecord,
         Event::FindsNoRecord,
         Event::Forgets,
+        Event::MissesItsCommit,
         Event::ServerCrashes,
     ];
     let all = (1 << (Event::ServerCrashes as u64 + 1)) - 1;
@@ -1652,6 +1693,17 @@ fn a_crash_of_the_server_takes_back_no_promise_but_what_is_excluded() {
     let world = World { failures: Failures::OfTheServerToo, ..TWO };
     demand_what_is_promised("server crash", SHIPPED, world);
     demand_what_is_promised("server crash, cured", CURED, world);
+}
+
+/// Behind a pooler a run may outlive it.
+#[test]
+fn a_run_that_outlives_a_crash_does_not_go_on_behind_what_was_lost() {
+    let world = World { failures: Failures::OfTheServerBehindAPooler, ..TWO };
+    let exploration = demand_what_is_promised("pooled crash", SHIPPED, world);
+    assert!(exploration.has_seen(Event::MissesItsCommit));
+    demand_what_is_promised("pooled crash, cured", CURED, world);
+    let assumed = Protocol { kept: Kept::Assumed, ..CURED };
+    demand_broken("commits assumed to be kept", assumed, world, &[InOrder, WorkerCompletes]);
 }
 
 /// Each cure alone, so that it is known which one cures what.
