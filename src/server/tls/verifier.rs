@@ -105,9 +105,10 @@ impl Store {
         const CALLED: &str = "the root certificates";
         let all = entries::<CertificateDer<'_>>(file, CALLED, "certificate")?;
         let place = file.path.display().to_string();
-        match all.iter().any(|der| Certificate::read(der).is_some()) {
-            true => Ok(Store::of(all, place)),
-            false => Err(format!("{CALLED} {place}: none of them can be read")),
+        if all.iter().any(|der| Certificate::read(der).is_some()) {
+            Ok(Store::of(all, place))
+        } else {
+            Err(format!("{CALLED} {place}: none of them can be read"))
         }
     }
 
