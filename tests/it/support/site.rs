@@ -271,10 +271,14 @@ pub enum Moment {
 
 /// What a run sends and is sent if nobody disturbs it.
 pub fn undisturbed_messages(site: &Site) -> Vec<Seen> {
-    site.prepare();
-    let proxy = site.proxy(None);
-    site.through(&proxy).wait().code(0);
-    proxy.seen()
+    // A run that takes its time looks at itself from beside, which no other run need do: the fewest of three will come.
+    let runs = (0..3).map(|_| {
+        site.prepare();
+        let proxy = site.proxy(None);
+        site.through(&proxy).wait().code(0);
+        proxy.seen()
+    });
+    runs.min_by_key(Vec::len).expect("three runs")
 }
 
 /// Every message at which a blow can make a difference, and on which side of it.
