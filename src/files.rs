@@ -9,7 +9,6 @@ pub mod new;
 mod walk;
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -17,7 +16,7 @@ use std::mem;
 use std::path::{Path, PathBuf};
 
 use self::walk::Walk;
-use crate::migration::{Direction, Migration, Version};
+use crate::migration::{Direction, Migration, Version, file_name};
 use crate::sql;
 use crate::text::words::joined;
 
@@ -117,7 +116,7 @@ struct Named {
 impl Named {
     /// What stands between the version and the extension.
     fn name(&self) -> &str {
-        name::bare(self.path.file_name().and_then(OsStr::to_str).unwrap_or_default())
+        name::bare(file_name(&self.path))
     }
 }
 

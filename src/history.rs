@@ -74,6 +74,7 @@ pub struct Observation {
     pub shapeless: Option<String>,
     /// As it is set.
     pub search_path: String,
+    /// None while a transaction that writes was under way.
     moment: Option<Moment>,
     /// The history takes a message of its own.
     is_long: bool,
@@ -348,7 +349,7 @@ impl Rows {
 /// records.
 const LONG: u64 = 500_000;
 
-/// When the history was read, as the server counts, if no transaction that writes was under way.
+/// When the history was read, as the server counts.
 struct Moment {
     /// The number of the next one.
     next: u64,

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use time::format_description::BorrowedFormatItem;
@@ -136,6 +136,11 @@ impl Direction {
     }
 }
 
+/// The last part of a path, which is UTF-8 where it is a migration's name.
+pub fn file_name(path: &Path) -> &str {
+    path.file_name().and_then(OsStr::to_str).unwrap_or_default()
+}
+
 /// One migration file, read and understood: an up file, or, for whoever rolls back, a down file.
 pub struct Migration {
     pub version: Version,
@@ -149,7 +154,7 @@ pub struct Migration {
 impl Migration {
     /// The file's name, as the log and the journal show it.
     pub fn file_name(&self) -> &str {
-        self.path.file_name().and_then(OsStr::to_str).unwrap_or_default()
+        file_name(&self.path)
     }
 
     /// The statements' texts.

@@ -44,7 +44,7 @@ use crate::migration::Interrupted;
 use crate::server::blocker;
 use crate::server::progress::Part;
 use crate::server::session::{Quiet, Trouble};
-use crate::server::settings::{Commit, Settings};
+use crate::server::settings::Settings;
 use crate::server::wait::Wait;
 use crate::sql::quote::literal;
 use crate::sql::{self, Kind, Outside, ReindexTarget, sqlstate};
@@ -236,7 +236,7 @@ impl<'r> Current<'r> {
         let doing = format!("noting the start of {}", self.name());
         // On disk: behind a pooler the statement may meet a server that has crashed since, and what it leaves there must be
         // known to be ours.
-        let settings = Settings { commit: Commit::Local, ..Settings::of_catalog().retried() };
+        let settings = Settings::of_catalog().retried().on_disk();
         let mut fenced = self.locked.transaction(&self.expected(), settings);
         if let Some(text) = note {
             run.note(&mut fenced, migration, self.number, text);

@@ -20,7 +20,7 @@ use crate::migration::{self, History, Migration, Version};
 use crate::plan::{self, Plan, Rules, doubt};
 use crate::server::open::{self, application_name};
 use crate::server::session::Session;
-use crate::server::settings::{Commit, Settings};
+use crate::server::settings::Settings;
 use crate::server::wait::{Awaited, Wait};
 use crate::signals::Signals;
 use crate::sql::Checksum;
@@ -180,7 +180,7 @@ impl Held {
         write: impl FnOnce(&mut Fenced<'_>),
     ) -> Result<(), Error> {
         // On disk: unlike a migration's, not every such record is looked for again before the lock is released.
-        let settings = Settings { commit: Commit::Local, ..Settings::of_catalog().retried() };
+        let settings = Settings::of_catalog().retried().on_disk();
         self.signals.check("nothing had been written yet")?;
         let mut wait = Wait::new(&self.signals, config.lock_wait);
         let lost = self.locked.lost();

@@ -5,7 +5,7 @@ use postgres::SimpleQueryRow;
 use super::Tables;
 use crate::config::{Config, TableName};
 use crate::server::message::{Access, Message, Slot};
-use crate::server::settings::{Commit, Settings};
+use crate::server::settings::Settings;
 use crate::sql::quote::literal;
 
 /// SQL expressions for history, journal and locks table: their qualified and quoted names, or NULL where there is none in
@@ -36,8 +36,7 @@ fn qualified(table: &TableName) -> String {
 /// failure is caught (and so never reaches the server's log) and whatever the winner created is taken.
 pub fn create(config: &Config) -> (Message, Slot) {
     // On disk before anybody relies on them, so that no crash takes them back.
-    let settings = Settings { commit: Commit::Local, ..Settings::default() };
-    let mut message = Message::begin(Access::Write, &settings.retried());
+    let mut message = Message::begin(Access::Write, &Settings::default().retried().on_disk());
     let tables = [
         (
             &config.history_table,

@@ -78,6 +78,11 @@ impl Settings {
         Settings { lock_timeout: LOCK_TIMEOUT, ..self }
     }
 
+    /// The same for what no crash of the server may take back once it is committed.
+    pub fn on_disk(self) -> Settings {
+        Settings { commit: Commit::Local, ..self }
+    }
+
     /// To try a user's statements, and roll back: whatever takes its time is given up.
     pub fn of_trial() -> Settings {
         Settings {
