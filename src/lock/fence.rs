@@ -314,7 +314,9 @@ impl<'a> Fenced<'a> {
         let which = self.locked.all_records(version, ids);
         let erase = record::erase(&self.locked.tables, version, &which);
         self.work.extend(erase);
-        self.check_erased(version, &which);
+        self.check_erased(&which);
+        let noted = self.in_journal(version, "");
+        self.proof = self.proof.take().map(|gone| format!("{gone} AND NOT {noted}"));
     }
 
     /// Notes in the journal that the migration is about to run outside a transaction, when so many of its statements are
@@ -323,6 +325,8 @@ impl<'a> Fenced<'a> {
         let session = self.locked.alone_name();
         let note = record::start(&self.locked.tables, migration, &session, done, statement);
         self.work.extend(note);
+        let by_us = format!(" AND runner OPERATOR(pg_catalog.=) {}", literal(&session));
+        self.proof = Some(self.in_journal(migration.version, &by_us));
     }
 
     /// The same of its rollback: takes the records with these ids back, which were of this group.
@@ -340,15 +344,15 @@ impl<'a> Fenced<'a> {
         self.note(migration, done, statement);
         let rollback = record::note_rollback(&self.locked.tables, version, group);
         self.work.push(rollback);
-        let still = format!("EXISTS (SELECT FROM {} WHERE {which})", self.locked.tables.history);
-        self.proof = Some(format!("NOT {still}"));
-        self.refuse_if(still, sqlstate::STILL_RECORDED);
+        self.check_erased(&which);
     }
 
     /// Counts how many of the migration's statements are done.
     pub fn count(&mut self, migration: &Migration, done: usize) {
         let count = record::count(&self.locked.tables, migration, done);
         self.work.push(count);
+        let so_far = format!(" AND done OPERATOR(pg_catalog.=) {done}");
+        self.proof = Some(self.in_journal(migration.version, &so_far));
     }
 
     /// Fails the transaction, with this SQLSTATE of ours, if the condition is true at its end.
@@ -356,15 +360,18 @@ impl<'a> Fenced<'a> {
         self.checks.push((condition, code));
     }
 
-    fn check_erased(&mut self, version: Version, which: &str) {
-        let history = &self.locked.tables.history;
-        let still = format!("EXISTS (SELECT FROM {history} WHERE {which})");
-        let journal = &self.locked.tables.journal;
-        let noted = format!(
-            "EXISTS (SELECT FROM {journal} WHERE version OPERATOR(pg_catalog.=) '{version}')"
-        );
-        self.proof = Some(format!("NOT {still} AND NOT {noted}"));
+    fn check_erased(&mut self, which: &str) {
+        let still = format!("EXISTS (SELECT FROM {} WHERE {which})", self.locked.tables.history);
+        self.proof = Some(format!("NOT {still}"));
         self.refuse_if(still, sqlstate::STILL_RECORDED);
+    }
+
+    /// The condition that the journal knows the version, with this besides.
+    fn in_journal(&self, version: Version, besides: &str) -> String {
+        format!(
+            "EXISTS (SELECT FROM {} WHERE version OPERATOR(pg_catalog.=) '{version}'{besides})",
+            self.locked.tables.journal
+        )
     }
 
     /// Commits, and tries again while a lock is in the way.

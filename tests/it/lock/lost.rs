@@ -16,18 +16,28 @@ const THIRD: &str = "20230101000003_c.up.sql";
 #[test]
 fn a_run_that_has_lost_its_last_commit_does_not_go_on_with_a_file() {
     let second = (SECOND, "INSERT INTO a VALUES (1)");
-    lose_before("/* lockstep 20230101000002", &[second]);
+    lose_before("/* lockstep 20230101000002", &[second], ALL);
 }
 
 #[test]
 fn a_run_that_has_lost_its_last_commit_does_not_go_on_with_a_batch() {
     let files = [(SECOND, "CREATE TABLE b ()"), (THIRD, "CREATE TABLE c ()")];
-    lose_before("/* lockstep batch", &files);
+    lose_before("/* lockstep batch", &files, ALL);
 }
 
 #[test]
 fn a_run_that_has_lost_its_last_commit_is_not_told_as_done() {
-    lose_before("DELETE FROM public.bun_migration_locks", &[]);
+    lose_before("DELETE FROM public.bun_migration_locks", &[], ALL);
+}
+
+/// A statement of a file that asked for no transaction, which is counted and not recorded.
+#[test]
+fn a_run_that_has_lost_a_statement_does_not_go_on_with_the_next() {
+    let text = "-- lockstep: no-transaction
+        CREATE TABLE b (n int); INSERT INTO b VALUES (1); CREATE INDEX CONCURRENTLY i ON b (n);";
+    let loss = "DROP TABLE b; UPDATE bun_migrations_journal SET done = 0 WHERE finished_at IS NULL";
+    let scratch = lose_before("INSERT INTO b", &[(SECOND, text)], loss);
+    assert_eq!(scratch.value("SELECT count(*) FROM b"), "1");
 }
 
 /// Where the session that read the history is gone, maybe with its server, the numbers of the transactions prove nothing.
@@ -88,9 +98,12 @@ fn the_tables_are_on_disk_before_anybody_relies_on_them() {
     assert!(creation.contains("synchronous_commit TO 'local'"), "{creation}");
 }
 
-/// Runs the first file and these, and takes the first one's work away before the message that has this in it.
+/// The first file's work.
+const ALL: &str = "DROP TABLE a; DELETE FROM bun_migrations; DELETE FROM bun_migrations_journal";
+
+/// Runs the first file and these, and takes what was done last away before the message that has this in it.
 #[track_caller]
-fn lose_before(message: &str, others: &[(&str, &str)]) {
+fn lose_before(message: &str, others: &[(&str, &str)], loss: &str) -> Scratch {
     let files = || {
         let first = (FIRST, "CREATE TABLE a (b int)");
         Scratch::with([first].into_iter().chain(others.iter().copied()))
@@ -106,14 +119,16 @@ fn lose_before(message: &str, others: &[(&str, &str)]) {
     let scratch = files();
     let mut run = through(&scratch, &proxy);
     assert!(proxy.wait_for_hold(|| run.has_ended()));
-    scratch.sql("DROP TABLE a; DELETE FROM bun_migrations; DELETE FROM bun_migrations_journal");
+    scratch.sql(loss);
+    let left = scratch.history();
     proxy.pass();
     let lost = "what this run committed last is gone from public.bun_migrations";
     run.wait().code(3).says(lost);
-    assert_eq!(scratch.history(), [""; 0]);
+    assert_eq!(scratch.history(), left);
     scratch.up().code(0);
     assert_eq!(scratch.history().len(), 1 + others.len());
     scratch.assert_unlocked();
+    scratch
 }
 
 fn proxy(hold: Option<usize>) -> Proxy {
